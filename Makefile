@@ -1,0 +1,42 @@
+# One task runner. `make demo` and `make test` set up everything they need by themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean tools
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swipe become a row
+	@$(BIN)/badge-agent demo
+
+test: $(STAMP) ## every test
+	@$(BIN)/python -m pytest --cov --cov-report=
+
+check: $(STAMP) ## ruff, mypy strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP) ## the speed figures, each next to its floor
+	@$(BIN)/python -m bench
+
+clean: ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+tools:
+	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing. Install it: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "badge-agent needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Debian 12 and Ubuntu 24.04 have it."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "python3-venv is missing. Install it: sudo apt install python3-venv"; exit 1; }
+
+$(STAMP): pyproject.toml agent/__init__.py | tools
+	@echo "Setting up $(VENV) (once; needs the package index) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@

@@ -1,0 +1,122 @@
+"""The exception tree, sorted by what the caller does next; every error carries a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AgentError(Exception):
+    """What happened, to what; `hint` says what to do next, `exit_code` how a command ends on it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+# --- a person has to change something before it can work ------------------------------------
+
+
+class ConfigError(AgentError):
+    """The configuration cannot be used; `problems` names every one of them, with its path."""
+
+    exit_code = 78
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
+class KeyFileError(ConfigError):
+    """The private key is missing, unreadable, open to others, encrypted otherwise, or no RSA key."""
+
+
+class NotPermittedError(AgentError):
+    """The operating system refused this user what the agent needs."""
+
+    exit_code = 77
+
+
+# --- the disk: the agent cannot keep its promise and says so --------------------------------
+
+
+class OutboxError(AgentError):
+    """The outbox cannot take or give swipes."""
+
+    exit_code = 74
+
+
+class OutboxInUseError(OutboxError):
+    """Another agent holds this state directory."""
+
+
+class OutboxVersionError(OutboxError):
+    """The outbox file was written by a newer program; it is left untouched."""
+
+
+# --- the serial line: wait, then open it again ----------------------------------------------
+
+
+class PortError(AgentError):
+    """The serial port cannot be opened, or was lost; open it again later."""
+
+
+class PortBusyError(PortError):
+    """Another process holds the serial port."""
+
+
+# --- Snowflake: what to do with the request that failed -------------------------------------
+
+
+class SnowpipeError(AgentError):
+    """A request did not succeed; `status` is the HTTP status, `code` Snowflake's own error code."""
+
+    exit_code = 69
+
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None, code: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class RetryError(SnowpipeError):
+    """Answered, but not now (408, 429, 5xx): send the very same request again after a delay."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        code: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, status=status, code=code)
+        self.retry_after = retry_after
+
+
+class UnreachableError(RetryError):
+    """The request never left (name, route, port, TLS): nothing was sent, nothing is in doubt."""
+
+
+class ReplyLostError(SnowpipeError):
+    """It was sent and no answer came: whether the server acted is unknown, reopen the channel."""
+
+
+class ChannelLostError(SnowpipeError):
+    """The channel's position is no longer ours (stale, missing, invalid): reopen and resume."""
+
+
+class AuthError(SnowpipeError):
+    """401 or 403: hold every row, renew credentials, try again slowly; never the row's fault."""
+
+    exit_code = 77
+
+
+class RowsRefusedError(SnowpipeError):
+    """400 on an append: some row in it is refused; split the batch to find which."""
+
+
+class TooLargeError(RowsRefusedError):
+    """413 on an append: send fewer rows at a time."""

@@ -1,0 +1,112 @@
+"""The vocabulary of a swipe: frozen values that every room may import and none may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Check(StrEnum):
+    """How far the bits of a card are vouched for: the values of the column `card_check`."""
+
+    PARITY = "parity"  # Wiegand parity held
+    CHECKSUM = "checksum"  # the frame's own checksum held
+    UPSTREAM = "upstream"  # a converter checked the parity and stripped it
+    NONE = "none"  # nothing to check
+    FAILED = "failed"  # parity failed, passed on because the reader says parity = "flag"
+
+
+class Reason(StrEnum):
+    """Why bytes or bits became noise: what `status` counts by."""
+
+    CHECKSUM = "checksum"
+    PARITY = "parity"
+    LENGTH = "length"
+    SYNTAX = "syntax"
+    TRUNCATED = "truncated"
+    OVERSIZED = "oversized"
+    STRAY = "stray"  # bytes between frames
+    NULL = "null"  # all zeros or all ones: a line held low or high, no card
+    SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are exchanged
+
+
+def raw_hex(bits: int, value: int) -> str:
+    """Canonical form of a card's bits: upper-case hex, zero-padded to the bits (26 -> 7 digits)."""
+    return f"{value:0{(bits + 3) // 4}X}"
+
+
+# Fields that could identify a card are kept out of repr(), so that no log line, traceback
+# or debugger print can carry them.
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One card as a protocol delivers it: `value` is `bits` wide, first bit received on top.
+
+    `check` says what the frame itself vouches for: CHECKSUM, UPSTREAM (parity bits already
+    stripped, `bits` counts data bits) or NONE.
+    """
+
+    bits: int
+    value: int = field(repr=False)
+    check: Check = Check.NONE
+    signal_strength: float | None = None  # dBm
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Bytes or bits that are no card: counted by reason, never sent, never logged."""
+
+    reason: Reason
+    raw: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A keypad key was pressed. Which one is not kept anywhere, not even here."""
+
+
+Frame = Word | Noise | Key
+
+
+@dataclass(frozen=True, slots=True)
+class CardRead:
+    """A card after decoding. `format`, `facility_code` and `card_number` are set only when
+    exactly one enabled format validates; `matches` names every enabled format that does."""
+
+    bits: int
+    raw: str = field(repr=False)
+    check: Check
+    format: str | None = None
+    facility_code: int | None = field(default=None, repr=False)
+    card_number: int | None = field(default=None, repr=False)
+    issue: int | None = field(default=None, repr=False)
+    matches: tuple[str, ...] = ()
+    signal_strength: float | None = None  # dBm
+
+
+Outcome = CardRead | Noise | Key
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment as the machine's clocks stood: `wall_us` microseconds since 1970 UTC, `boot_ms`
+    milliseconds since boot (CLOCK_BOOTTIME); `trusted` says whether the wall clock was set."""
+
+    wall_us: int
+    boot_id: str
+    boot_ms: int
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swipe:
+    """One presentation of a card at one reader: the event the agent exists to deliver."""
+
+    reader_id: str
+    zone_id: str
+    direction: str | None
+    badge_id: str = field(repr=False)
+    user_id: str = field(repr=False)
+    card: CardRead
+    read_at: Instant
