@@ -1,0 +1,1 @@
+"""The agent as a running service: put together, supervised, watched."""

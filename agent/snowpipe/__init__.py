@@ -1,0 +1,1 @@
+"""The way into Snowflake: tokens, requests, one channel."""

@@ -1,0 +1,75 @@
+"""One agent at a time: the lock on a state directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+
+LOCK_FILE = "outbox.lock"
+# `status` holds the lock for an instant while it looks; an agent that starts just then waits that long.
+_PATIENCE_S = 1.0
+
+
+class StateLock:
+    """An exclusive lock on a state directory, held until release() or the end of the process."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError without a directory."""
+        path = state_dir / LOCK_FILE
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"cannot write in the state directory {state_dir}",
+                hint="run as the agent's user, or: sudo chown badge-agent: " + str(state_dir),
+            ) from error
+        except OSError as error:
+            raise OutboxError(
+                f"cannot open {path}: {error.strerror}",
+                hint="check that the directory exists and the disk is writable: mount | grep ' / '",
+            ) from error
+        if not self._take():
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._fd)
+            raise OutboxInUseError(
+                f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
+                hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
+            )
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _take(self) -> bool:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
+
+    def release(self) -> None:
+        """Let the next agent in."""
+        os.close(self._fd)
+
+
+def is_held(state_dir: Path) -> bool:
+    """True while some agent holds the directory. Never waits, never creates anything."""
+    try:
+        fd = os.open(state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,110 @@
+"""A serial port, opened for us alone; the only module that imports pyserial."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import serial
+
+from agent.errors import NotPermittedError, PortBusyError, PortError
+from agent.readers.protocol import LineSettings
+
+# More than a whole frame of any protocol, less than what a UART buffers while we are away.
+_READ_BYTES = 4096
+
+
+class Port:
+    """An open serial port. read() is for one thread; stop() may be called from any other."""
+
+    def __init__(self, device: str, line: LineSettings) -> None:
+        """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError."""
+        self.device = device
+        with _translated(device):
+            self._serial = serial.Serial(
+                device,
+                baudrate=line.baudrate,
+                bytesize=line.data_bits,
+                parity=line.parity,
+                stopbits=line.stop_bits,
+                timeout=0,
+                exclusive=True,  # flock: keeps out those who lock too
+            )
+        try:
+            # TIOCEXCL keeps out those who do not lock; both are needed (only root passes this one).
+            fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
+            self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            self._serial.close()
+            raise PortError(f"{device}: {error.strerror}") from error
+
+    def read(self, timeout_s: float | None) -> bytes:
+        """Bytes as they came, or b"" after `timeout_s` of silence, or after stop().
+
+        None waits for ever without waking the processor once. Raises PortError when the port is lost.
+        """
+        with _translated(self.device):
+            readable, _, _ = select.select([self._serial.fileno(), self._wake_read], [], [], timeout_s)
+            if self._serial.fileno() not in readable:
+                return b""
+            # pyserial turns "readable, but nothing there" into its error for a vanished device.
+            return bytes(self._serial.read(_READ_BYTES))
+
+    def stop(self) -> None:
+        """Make the read() that waits, and every later one, return at once."""
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Give the port back. Only the reading thread calls this, after its last read()."""
+        with contextlib.suppress(OSError, serial.SerialException, termios.error):
+            self._serial.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+
+@contextlib.contextmanager
+def _translated(device: str) -> Iterator[None]:
+    """The edge where the many ways in which a port can fail become one of three."""
+    try:
+        yield
+    except (OSError, termios.error, TypeError, ValueError) as error:  # SerialException is an OSError
+        raise _error(device, error) from error
+
+
+def _error(device: str, error: Exception) -> PortError | NotPermittedError:
+    text = str(error)
+    number = getattr(error, "errno", None)
+    if "exclusively lock" in text or "Device or resource busy" in text:
+        holder = holder_of(device)
+        by = f"process {holder}" if holder else "another process"
+        return PortBusyError(
+            f"{device} is held by {by}",
+            hint=f"end it, or give it another port: ps -p {holder}" if holder else f"sudo fuser -v {device}",
+        )
+    if number == errno.EACCES:
+        return NotPermittedError(
+            f"not permitted to open {device}", hint="sudo usermod -aG dialout $USER, then log in again"
+        )
+    if number == errno.ENOENT or not Path(device).exists():
+        return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
+    return PortError(f"{device} was lost: {text}", hint="it is opened again as soon as it answers")
+
+
+def holder_of(device: str) -> int | None:
+    """The pid of another process that has the device open, where /proc lets us see it."""
+    target = os.path.realpath(device)
+    for process in Path("/proc").iterdir():
+        if not process.name.isdecimal() or int(process.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            for fd in (process / "fd").iterdir():
+                if os.path.realpath(fd) == target:
+                    return int(process.name)
+    return None

@@ -1,0 +1,113 @@
+"""Settings to objects: the one place where the rooms are put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.clock import Clock, SystemClock
+from agent.config import ReaderSettings, Settings
+from agent.outbox import Outbox
+from agent.readers.cardholders import Cardholders
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.session import Reader, ReaderSession
+from agent.service.health import Health
+from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.channel import Channel
+from agent.snowpipe.http import Http
+from agent.snowpipe.jwt import load_private_key
+from agent.snowpipe.wire import PipeName
+from agent.swipe import Swipe
+from agent.uploader import Limits, Uploader
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The parts of a running agent."""
+
+    settings: Settings
+    clock: Clock
+    account: Account
+    outbox: Outbox
+    uploader: Uploader
+    readers: list[ReaderSession]
+    health: Health
+
+
+def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
+    """Everything checked first, then the outbox opened, nothing started.
+
+    `kept` is told after swipes are on disk, `changed` when the status has news.
+    Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
+    """
+    clock = SystemClock(settings.clock.trust)
+    account = open_account(settings)
+    outbox = Outbox(settings.agent.state_dir, agent_id=settings.agent.id)
+    cardholders = Cardholders(settings.cardholders_file)
+
+    def keep(swipes: list[Swipe]) -> None:
+        outbox.keep(*swipes)
+        kept()
+
+    uploader = Uploader(
+        outbox,
+        lambda name: Channel(account, pipe_name(settings), name),
+        Limits(**dataclasses.asdict(settings.uploader)),
+        agent_id=settings.agent.id,
+        monotonic_s=time.monotonic,
+        random=random.random,
+    )
+    readers = [
+        ReaderSession(
+            _reader(reader),
+            PROTOCOLS[reader.protocol],
+            keep=keep,
+            user_of=cardholders.user_of,
+            clock=clock,
+            changed=changed,
+        )
+        for reader in settings.readers
+    ]
+    health = Health(
+        agent_id=settings.agent.id, clock=clock, uploader=uploader, token=account.jwt, readers=readers
+    )
+    return Agent(settings, clock, account, outbox, uploader, readers, health)
+
+
+def open_account(settings: Settings) -> Account:
+    """The way into the configured account. Raises KeyFileError, ConfigError or NotPermittedError."""
+    snowflake = settings.snowflake
+    return Account(
+        Http(ca_file=snowflake.ca_file),
+        Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+        load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
+        wall_s=time.time,
+        monotonic_s=time.monotonic,
+    )
+
+
+def pipe_name(settings: Settings) -> PipeName:
+    """The pipe that the rows go into."""
+    snowflake = settings.snowflake
+    return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)
+
+
+def _reader(settings: ReaderSettings) -> Reader:
+    line = PROTOCOLS[settings.protocol]().line
+    if settings.baudrate is not None:
+        line = dataclasses.replace(line, baudrate=settings.baudrate)
+    return Reader(
+        id=settings.id,
+        zone_id=settings.zone_id,
+        direction=settings.direction,
+        port=str(settings.port),
+        protocol=settings.protocol,
+        line=line,
+        formats=settings.formats,
+        parity=settings.parity,
+        badge_id=settings.badge_id,
+        hold_off_ms=settings.hold_off_ms,
+    )

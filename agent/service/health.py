@@ -1,0 +1,162 @@
+"""The status snapshot: what `badge-agent status` shows, and its file in the runtime directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from agent import __version__, rows
+from agent.clock import Clock, SystemClock
+from agent.errors import AgentError
+from agent.outbox import OutboxCounts, is_held, read_counts
+from agent.readers.session import ReaderSession
+from agent.rows import iso
+from agent.snowpipe.jwt import CachedToken
+from agent.uploader import Uploader
+
+STATUS_FILE = "status.json"
+
+
+class Health:
+    """Takes snapshots of the running agent and writes them where `status` finds them."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        clock: Clock,
+        uploader: Uploader,
+        token: CachedToken,
+        readers: list[ReaderSession],
+    ) -> None:
+        self._agent_id = agent_id
+        self._clock = clock
+        self._uploader = uploader
+        self._token = token
+        self._readers = readers
+        self._started_at = iso(clock.now().wall_us)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that only the running process knows; times UTC ISO 8601, durations seconds."""
+        now = self._clock.now()
+        monotonic_s = time.monotonic()
+        uploader = self._uploader.status()
+        expires_at = self._token.expires_at
+        return {
+            "agent_id": self._agent_id,
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "monotonic_s": monotonic_s,
+            "uploader": {
+                "state": uploader.state,
+                "reason": uploader.reason,
+                "channel": uploader.channel,
+                "last_commit_at": _wall(uploader.last_commit_at, monotonic_s, now.wall_us),
+                "next_try_seconds": round(uploader.next_try_seconds, 1),
+                "consecutive_failures": uploader.consecutive_failures,
+                "rows_committed": uploader.rows_committed,
+            },
+            "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
+            "clock": {"trusted": now.trusted},
+            "readers": [_reader(session, monotonic_s) for session in self._readers],
+        }
+
+    def write(self, runtime_dir: Path) -> None:
+        """Replace the status file whole, so that a reader never sees half of one."""
+        temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
+        temporary.write_text(json.dumps(self.snapshot()) + "\n")
+        temporary.replace(runtime_dir / STATUS_FILE)
+
+
+def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, Any]:
+    """The whole of `status --json`, with the agent running or stopped. Never raises on a bad file."""
+    running = is_held(state_dir)
+    told = _told(runtime_dir / STATUS_FILE)
+    return {
+        "agent_id": agent_id,
+        "version": told.get("version", __version__),
+        "running": running,
+        "pid": told.get("pid") if running else None,
+        "started_at": told.get("started_at") if running else None,
+        "outbox": _outbox(state_dir),
+        "uploader": told.get("uploader"),
+        "token": told.get("token", {"expires_at": None}),
+        "clock": told.get("clock"),
+        "readers": told.get("readers", []),
+    }
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """The status file, its durations brought up to this moment; empty if there is none that can be used."""
+    try:
+        content = json.loads(path.read_bytes())
+        since = time.monotonic() - content["monotonic_s"]
+        uploader, readers = content["uploader"], content["readers"]
+        uploader["next_try_seconds"] = max(0.0, round(uploader["next_try_seconds"] - since, 1))
+        for reader in readers:
+            if reader["last_rx_seconds"] is not None:
+                reader["last_rx_seconds"] = round(reader["last_rx_seconds"] + since, 1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return cast("dict[str, Any]", content)
+
+
+def _outbox(state_dir: Path) -> dict[str, Any]:
+    try:
+        counts = read_counts(state_dir)
+    except AgentError as error:
+        return {"ok": False, "problem": str(error)}
+    return {
+        "outbox_id": counts.outbox_id,
+        "pending": counts.pending,
+        "kept": counts.kept,
+        "rejected": 0,
+        "set_aside": 0,
+        "last_seq": counts.last_seq,
+        "committed_seq": counts.committed_seq,
+        "oldest_pending_seconds": _age(counts),
+        "bytes": counts.bytes,
+        "disk_free_bytes": _free(state_dir),
+        "ok": True,
+        "problem": None,
+    }
+
+
+def _age(counts: OutboxCounts) -> float | None:
+    """How long the oldest pending swipe has waited, in seconds."""
+    if counts.oldest_pending_row is None:
+        return None
+    return round(rows.waited(counts.oldest_pending_row, SystemClock().now()), 1)
+
+
+def _free(directory: Path) -> int:
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize
+
+
+def _wall(monotonic_then_s: float | None, monotonic_now_s: float, wall_now_us: int) -> str | None:
+    if monotonic_then_s is None:
+        return None
+    return iso(wall_now_us - int((monotonic_now_s - monotonic_then_s) * 1e6))
+
+
+def _reader(session: ReaderSession, monotonic_s: float) -> dict[str, Any]:
+    counts = session.counts
+    last_swipe, last_rx = counts.last_swipe_wall_us, counts.last_rx_monotonic_s
+    return {
+        "id": session.reader.id,
+        "state": counts.state,
+        "device": session.reader.port,
+        "protocol": session.reader.protocol,
+        "swipes": counts.swipes,
+        "repeats": counts.repeats,
+        "noise": counts.noise.total(),
+        "noise_reasons": {reason.value: count for reason, count in sorted(counts.noise.items())},
+        "keys_discarded": counts.keys_discarded,
+        "last_swipe_at": iso(last_swipe) if last_swipe is not None else None,
+        "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
+    }

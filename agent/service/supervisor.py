@@ -1,0 +1,169 @@
+"""The life of an agent: start its threads, watch them, tell systemd, stop cleanly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from agent import __version__
+from agent.config import Settings
+from agent.errors import NotPermittedError
+from agent.service import notify
+from agent.service.bell import Bell
+from agent.service.build import Agent, build
+from agent.service.worker import Busy, Worker
+
+_log = logging.getLogger(__name__)
+
+# Between SIGTERM and the end: 5 s are promised, one is left for the interpreter.
+_STOP_S = 4.0
+# News are written at most so often: the file is on tmpfs, but a Pi Zero has better things to do.
+_STATUS_PAUSE_S = 0.2
+# Longer than any honest piece of work: a commit on a bad SD card; a request with all its timeouts.
+_READER_HUNG_S = 60.0
+_UPLOADER_HUNG_S = 300.0
+_PURGE_EVERY_S = 600.0
+
+
+def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises what build() raises, and OutboxError when the disk fails."""
+    Supervisor(settings).run()
+
+
+class Supervisor:
+    """Owns the threads of one agent."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check everything and open the outbox; nothing runs yet."""
+        self._bell = Bell()
+        self._kept = threading.Event()
+        self._stopping = False
+        self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
+        self._runtime_dir = settings.agent.runtime_dir
+        self._workers = [
+            Worker("uploader", self._upload, ended=self._bell.ring, hung_after_s=_UPLOADER_HUNG_S),
+            *(
+                Worker(
+                    f"reader {session.reader.id}",
+                    session.run,
+                    ended=self._bell.ring,
+                    hung_after_s=_READER_HUNG_S,
+                )
+                for session in self._agent.readers
+            ),
+        ]
+
+    def run(self) -> None:
+        """Start, watch until a signal or a dead outbox, stop."""
+        try:
+            self._prepare()
+            for worker in self._workers:
+                worker.start()
+            _log.info("badge-agent %s is ready, %d readers", __version__, len(self._agent.readers))
+            notify.tell("READY=1", f"STATUS={self._one_line()}")
+            self._watch()
+        finally:
+            self._stop()
+        for worker in self._workers:
+            if worker.fatal is not None:
+                raise worker.fatal
+
+    def _prepare(self) -> None:
+        try:
+            self._runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            self._agent.health.write(self._runtime_dir)
+        except OSError as error:
+            raise NotPermittedError(
+                f"cannot write in the runtime directory {self._runtime_dir}: {error.strerror}",
+                hint="run as the agent's user, or set [agent] runtime_dir to a directory it may write",
+            ) from error
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _on_kept(self) -> None:
+        self._kept.set()
+
+    # --- the main thread --------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        watchdog_s = notify.watchdog_seconds()
+        while not self._stopping and all(worker.fatal is None for worker in self._workers):
+            if watchdog_s is not None and all(worker.is_well() for worker in self._workers):
+                notify.tell("WATCHDOG=1")
+            self._write_status()
+            time.sleep(_STATUS_PAUSE_S)
+            self._bell.wait(watchdog_s / 3 if watchdog_s is not None else None)
+
+    def _write_status(self) -> None:
+        try:
+            self._agent.health.write(self._runtime_dir)
+        except OSError as error:
+            # Only `status` is the poorer for it; the swipes go on.
+            _log.debug("cannot write the status file: %s", error)
+        notify.tell(f"STATUS={self._one_line()}")
+
+    def _one_line(self) -> str:
+        snapshot: dict[str, Any] = self._agent.health.snapshot()
+        uploader, readers = snapshot["uploader"], snapshot["readers"]
+        pending = self._pending()
+        is_open = sum(reader["state"] == "open" for reader in readers)
+        reason = f": {uploader['reason']}" if uploader["reason"] else ""
+        return f"{pending} pending, {is_open} of {len(readers)} readers open, {uploader['state']}{reason}"
+
+    def _stop(self) -> None:
+        signal.set_wakeup_fd(-1)
+        notify.tell("STOPPING=1")
+        deadline = time.monotonic() + _STOP_S
+        for worker in self._workers:
+            worker.stopping()
+        for session in self._agent.readers:
+            session.stop()
+        self._stopping = True
+        self._kept.set()
+        # Readers first: what they have read is kept before the file is closed.
+        ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in reversed(self._workers)]
+        if all(ended):
+            self._agent.outbox.close()
+            _log.info("stopped; %d swipes wait in the outbox", self._pending())
+        else:
+            # The file needs no closing: every swipe in it is durable since its keep() returned.
+            _log.info("stopped while a request was under way; the next start asks how far it got")
+
+    def _pending(self) -> int:
+        outbox = self._agent.outbox
+        return outbox.last_seq - outbox.committed_seq
+
+    # --- the uploader's thread --------------------------------------------------------------------
+
+    def _upload(self, busy: Busy) -> None:
+        uploader, outbox = self._agent.uploader, self._agent.outbox
+        purge_at = time.monotonic()
+        while not self._stopping:
+            busy(True)
+            before = (uploader.status().state, outbox.committed_seq)
+            delay = uploader.step()
+            if (uploader.status().state, outbox.committed_seq) != before:
+                self._bell.ring()
+            if time.monotonic() >= purge_at:
+                purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
+            until_purge = max(0.0, purge_at - time.monotonic())
+            busy(False)
+            if delay != 0.0:
+                self._kept.wait(until_purge if delay is None else min(delay, until_purge))
+                self._kept.clear()
+
+    def _purge(self) -> int:
+        """Free what is older than the retention; only a trusted clock can tell. One bounded step."""
+        now = self._agent.clock.now()
+        if not now.trusted:
+            return 0
+        retention_us = int(self._agent.settings.outbox.retention_days * 86_400 * 1e6)
+        return self._agent.outbox.purge(kept_since_us=now.wall_us - retention_us)

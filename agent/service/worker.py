@@ -1,0 +1,84 @@
+"""One supervised thread: restarted when it dies, watched for hanging, stopped with the rest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from random import random
+
+from agent.backoff import Backoff
+from agent.errors import OutboxError
+
+_log = logging.getLogger(__name__)
+
+_RESTART_FIRST_S = 1.0
+_RESTART_LAST_S = 60.0
+# A thread that worked this long before it died had recovered from what killed it before.
+_HEALTHY_S = 300.0
+
+Busy = Callable[[bool], None]
+
+
+class Worker:
+    """Runs `body(busy)` in a thread until it returns; a body that raises is run again after a delay.
+
+    An OutboxError is not survived: it is kept in `fatal` and `ended` is told.
+    """
+
+    def __init__(
+        self, name: str, body: Callable[[Busy], None], *, ended: Callable[[], None], hung_after_s: float
+    ) -> None:
+        """`hung_after_s`: longer than any honest piece of work between two waits of this thread."""
+        self.name = name
+        self.fatal: OutboxError | None = None
+        self._body = body
+        self._ended = ended
+        self._hung_after_s = hung_after_s
+        self._busy_since: float | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stopping(self) -> None:
+        """From now on the body is not run again."""
+        self._stopping.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end; False if the thread still runs after the timeout."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def is_well(self) -> bool:
+        """False when the thread is gone, or has been at one piece of work for too long."""
+        since = self._busy_since
+        hangs = since is not None and time.monotonic() - since > self._hung_after_s
+        return self._thread.is_alive() and not hangs
+
+    def _busy(self, busy: bool) -> None:  # noqa: FBT001 - told, not configured
+        self._busy_since = time.monotonic() if busy else None
+
+    def _run(self) -> None:
+        backoff = Backoff(first=_RESTART_FIRST_S, cap=_RESTART_LAST_S, random=random)
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._busy(True)
+            try:
+                self._body(self._busy)
+            except OutboxError as error:
+                self.fatal = error
+                self._ended()
+                return
+            except Exception:  # noqa: BLE001 - one dead reader must not end the others
+                # The traceback holds code, not values: no card number can be in it.
+                _log.exception("%s: died and is restarted; this is a bug worth reporting", self.name)
+                if time.monotonic() - started > _HEALTHY_S:
+                    backoff.reset()
+                self._busy(False)
+                self._stopping.wait(backoff.next())
+            else:
+                return

@@ -1,0 +1,163 @@
+"""One HTTP session to one account; the only module that imports requests."""
+
+from __future__ import annotations
+
+import platform
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import NewConnectionError
+
+from agent import __version__
+from agent.errors import ConfigError, ReplyLostError, SnowpipeError, UnreachableError
+from agent.snowpipe.wire import Reply, Request
+
+_CONNECT_S = 10.0
+_READ_S = 30.0
+# A server that trickles its answer must not hold the uploader for ever.
+_ANSWER_S = 60.0
+# The largest answer of the API is a channel status of about 1 kB.
+_ANSWER_BYTES = 1 << 20
+
+_HEADERS = {
+    "User-Agent": f"badge-agent/{__version__} ({platform.system()} {platform.machine()})",
+    "Accept": "application/json",  # without it the service answers 391902
+    "Accept-Encoding": "identity",
+}
+
+
+class Http:
+    """Sends requests over kept-alive connections. Not for use by two threads at once."""
+
+    def __init__(self, *, ca_file: Path | None) -> None:
+        """`ca_file` holds further certificate authorities. Raises ConfigError if it cannot be used."""
+        self._session = requests.Session()
+        self._session.headers.update(_HEADERS)
+        if ca_file is not None:
+            self._session.mount("https://", _ExtraAuthorities(ca_file))
+
+    def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
+        """One try. Raises UnreachableError when nothing was sent, ReplyLostError when no answer came.
+
+        Any answer, whatever its status, is returned. Redirects are not followed: a token must not
+        travel to a host that the account did not name.
+        """
+        with _translated(request, base_url):
+            response = self._session.request(
+                request.method,
+                base_url + request.path,
+                params=list(request.query),
+                headers={**request.headers, "X-Snowflake-Authorization-Token-Type": token_type},
+                data=request.body,
+                auth=_Bearer(token),
+                timeout=(_CONNECT_S, _READ_S),
+                allow_redirects=False,
+                stream=True,
+            )
+            with response:
+                return Reply(
+                    response.status_code,
+                    {name.lower(): value for name, value in response.headers.items()},
+                    _read(response, request),
+                )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sets the header as `auth`, so that a .netrc file of the machine cannot replace it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _ExtraAuthorities(HTTPAdapter):
+    """Verifies servers against the usual authorities and those of one more file."""
+
+    def __init__(self, ca_file: Path) -> None:
+        self._context = ssl.create_default_context()
+        try:
+            self._context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"snowflake.ca_file: {ca_file}: {error.strerror or 'holds no certificate'}",
+                hint="name a PEM file with the certificate authority's certificate",
+            ) from error
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+
+
+def _read(response: requests.Response, request: Request) -> bytes:
+    deadline = time.monotonic() + _ANSWER_S
+    body = b""
+    for chunk in response.iter_content(65_536):
+        body += chunk
+        if len(body) > _ANSWER_BYTES or time.monotonic() > deadline:
+            raise ReplyLostError(f"{request.what}: the answer does not end", hint=_NETWORK_HINT)
+    return body
+
+
+@contextmanager
+def _translated(request: Request, base_url: str) -> Iterator[None]:
+    """The edge where requests' exceptions become ours, by whether anything can have been sent."""
+    try:
+        yield
+    except SnowpipeError:
+        raise
+    except requests.exceptions.SSLError as error:
+        raise UnreachableError(
+            f"{request.what}: TLS with {base_url} failed: {_tls_reason(error)}", hint=_tls_hint(str(error))
+        ) from error
+    except requests.exceptions.ConnectTimeout as error:
+        raise UnreachableError(
+            f"{request.what}: no connection to {base_url} within {_CONNECT_S:.0f} s", hint=_NETWORK_HINT
+        ) from error
+    except requests.exceptions.ConnectionError as error:
+        if _never_connected(error):
+            raise UnreachableError(
+                f"{request.what}: cannot connect to {base_url}", hint=_NETWORK_HINT
+            ) from error
+        raise ReplyLostError(f"{request.what}: the connection broke", hint=_NETWORK_HINT) from error
+    except requests.exceptions.Timeout as error:
+        raise ReplyLostError(
+            f"{request.what}: no answer within {_READ_S:.0f} s", hint=_NETWORK_HINT
+        ) from error
+    except requests.exceptions.RequestException as error:
+        raise ReplyLostError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
+
+
+_NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: badge-agent check"
+
+
+def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
+    """True when urllib3 failed before a connection stood (refused, no route, no such name)."""
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", cause), NewConnectionError)
+
+
+def _tls_reason(error: requests.exceptions.SSLError) -> str:
+    text = str(error)
+    start = text.find("certificate verify failed")
+    return text[start : start + 120].partition(" (_ssl")[0] if start >= 0 else type(error).__name__
+
+
+def _tls_hint(text: str) -> str:
+    if "not yet valid" in text or "has expired" in text:
+        return "is this machine's clock right? timedatectl"
+    return (
+        "is the host name right, and does a proxy replace certificates? [snowflake] ca_file adds an authority"
+    )
