@@ -20,7 +20,12 @@ class LineSettings:
 
 class WireProtocol(Protocol):
     """Bytes in, frames out. Never raises on any bytes, holds no port, clock, log or thread,
-    and gives the same frames however the bytes are cut into calls of feed()."""
+    and gives the same frames however the bytes are cut into calls of feed().
+
+    A card comes out with its last byte. Noise may be held until it ends, so that a burst of it
+    is a few events and not one for every byte. The first line of an implementation's docstring
+    names the readers that speak it: `badge-agent protocols` shows it to the installer.
+    """
 
     @property
     def line(self) -> LineSettings:
@@ -28,11 +33,11 @@ class WireProtocol(Protocol):
 
     @property
     def silence_ms(self) -> int:
-        """After this much silence in the middle of a frame, the session calls silence()."""
+        """After this much silence while `partial` holds, the session calls silence()."""
 
     @property
     def partial(self) -> bool:
-        """True while bytes of an unfinished frame are held, so that silence means something."""
+        """True while bytes are held, of an unfinished frame or of noise: silence means something."""
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames they complete, in order."""

@@ -212,10 +212,8 @@ def parse_appended(reply: Reply) -> str:
     """The continuation token for the next append. Raises ChannelLostError when the body says it failed."""
     content = _json_object(reply, "append rows")
     if content.get("status_code", 0) != 0:
-        raise ChannelLostError(
-            f"append rows: status {content['status_code']} in a 200: {_quoted(content.get('message'))}",
-            status=reply.status,
-        )
+        reason = _quoted(content.get("message"))
+        raise ChannelLostError(f"append rows: status {content['status_code']} in a 200: {reason}", status=200)
     continuation_token = content.get("next_continuation_token")
     if not isinstance(continuation_token, str):
         raise _not_snowflake("append rows")
