@@ -68,19 +68,16 @@ def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair
     passphrase = _read_passphrase(path, passphrase_file) if encrypted else None
     try:
         private_key = serialization.load_pem_private_key(content, passphrase)
-    except UnsupportedAlgorithm as error:
-        raise KeyFileError(
-            f"{path}: the private key is of a kind, or encrypted in a way, that this machine cannot read",
-            hint=f"convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in {_quoted(path)} -out new_key.p8",
-        ) from error
-    except (ValueError, TypeError) as error:
+    # No more exact: which of the three it is differs between the library's versions.
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
             raise KeyFileError(
                 f"{path}: the private key does not open with the passphrase in {passphrase_file}",
-                hint=f"correct the passphrase; to try it: openssl pkey -in {_quoted(path)} -noout",
+                hint="correct the passphrase; if it is right, encrypt the key in a form that is read here: "
+                f"openssl pkcs8 -topk8 -v2 aes-256-cbc -in {_quoted(path)} -out new_key.p8",
             ) from error
         raise KeyFileError(
-            f"{path}: the private key is damaged",
+            f"{path}: the private key is damaged, or of a kind that Snowflake does not take",
             hint="copy it again, all lines from BEGIN to END; or make a new one: badge-agent key generate",
         ) from error
     return _key_pair(path, private_key)

@@ -278,7 +278,7 @@ def refusal(request: Request, reply: Reply) -> SnowpipeError:
 
 
 _AUTH_HINTS = {
-    401: "is the public key registered for this user, and is this machine's clock right? badge-agent check tells",
+    401: "is the key registered for this user, is this machine's clock right? badge-agent check tells",
     403: "the role lacks a privilege: SHOW GRANTS TO ROLE <role>; badge-agent check tells which",
 }
 _NO_ACCOUNT_HINT = "is [snowflake] account right? ORGANIZATION-ACCOUNT, as Snowflake's account menu shows it"
