@@ -72,7 +72,8 @@ Frame = Word | Noise | Key
 @dataclass(frozen=True, slots=True)
 class CardRead:
     """A card after decoding. `format`, `facility_code` and `card_number` are set only when
-    exactly one enabled format validates; `matches` names every enabled format that does."""
+    exactly one enabled format validates; `matches` names every enabled format that does.
+    """
 
     bits: int
     raw: str = field(repr=False)
@@ -91,7 +92,8 @@ Outcome = CardRead | Noise | Key
 @dataclass(frozen=True, slots=True)
 class Instant:
     """A moment as the machine's clocks stood: `wall_us` microseconds since 1970 UTC, `boot_ms`
-    milliseconds since boot (CLOCK_BOOTTIME); `trusted` says whether the wall clock was set."""
+    milliseconds since boot (CLOCK_BOOTTIME); `trusted` says whether the wall clock was set.
+    """
 
     wall_us: int
     boot_id: str

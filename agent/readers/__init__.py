@@ -1,0 +1,1 @@
+"""From the serial line to a swipe: port, protocol, Wiegand, hold-off, session."""

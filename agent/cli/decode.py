@@ -1,0 +1,227 @@
+"""`badge-agent decode`: what the bytes or bits of a reader mean, for an installer and for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import click
+
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols.bits import LONGEST_WORD_BITS
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, ParityPolicy, decode
+from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Word
+
+# In every one of them a word of 4, 6 or 8 bits is a key.
+_KEYPADS = ("none", "burst4", "burst8", "card26")
+
+_CHECK_WORDS = {
+    Check.PARITY: "parity holds",
+    Check.CHECKSUM: "the frame's checksum holds",
+    Check.UPSTREAM: "parity was checked and removed by the converter",
+    Check.NONE: "nothing to check it by",
+    Check.FAILED: "PARITY FAILED",
+}
+
+_NEXT_STEPS = {
+    Reason.CHECKSUM: "Swipe again. If it stays: check baud rate, ground wire and cable length.",
+    Reason.PARITY: "No enabled format fits. Swipe again; if it stays, name the card's format with --formats, "
+    "or check whether D0 and D1 are exchanged.",
+    Reason.LENGTH: "No card has this length, or the digits do not fit it. Check ground wire and cable.",
+    Reason.SYNTAX: "Not the protocol's form. Check protocol and baud rate: badge-agent protocols",
+    Reason.TRUNCATED: "The frame stops in the middle. Give all of its bytes, a line with its line end.",
+    Reason.OVERSIZED: "Longer than any card. Check protocol and baud rate: badge-agent protocols",
+    Reason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
+    Reason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
+    Reason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
+}
+
+
+class _BadLineError(ValueError):
+    """A line of --stdin that cannot be decoded; the message is the answer to it."""
+
+
+def _named_formats(_context: click.Context, _option: click.Parameter, text: str | None) -> Sequence[str]:
+    if text is None:
+        return DEFAULT_FORMATS
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}. Known: {', '.join(FORMATS)}.")
+    return names
+
+
+@click.command("decode")
+@click.argument("protocol", type=click.Choice(list(PROTOCOLS)), required=False)
+@click.argument("text", nargs=-1, metavar="[TEXT_OR_HEX]...")
+@click.option("--hex", "as_hex", is_flag=True, help="The bytes are given in hex.")
+@click.option("--formats", callback=_named_formats, help="Enabled card formats, by commas.")
+@click.option(
+    "--parity",
+    type=click.Choice(["reject", "flag"]),
+    default="reject",
+    show_default=True,
+    help="A card whose parity fails is noise, or a card marked as failed.",
+)
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read JSON lines, answer each with one.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    protocol: str | None,
+    text: Sequence[str],
+    as_hex: bool,
+    formats: Sequence[str],
+    parity: str,
+    from_stdin: bool,
+    as_json: bool,
+) -> None:
+    """Say what a reader's bytes mean: card, key or noise.
+
+    \b
+    badge-agent decode bits 26:2F657AE
+    badge-agent decode rdm6300 --hex 02 30313030363345394145 3235 03
+
+    With --stdin, JSON lines: {"bits": 26, "raw": "2F657AE"} or
+    {"protocol": "rdm6300", "frame": "<hex>"}, each with "formats" and "keypad" if wanted.
+    Exit code 1 when no card was found or a line was malformed.
+    """  # noqa: D301 - click's mark for lines that are not to be wrapped
+    policy = cast("ParityPolicy", parity)
+    if from_stdin:
+        if protocol or as_hex:
+            raise click.UsageError("--stdin takes everything from its lines: no PROTOCOL, TEXT or --hex.")
+        context.exit(_answer_lines(sys.stdin.buffer, formats, policy))
+    if not protocol or not text:
+        raise click.UsageError("Name a PROTOCOL and what it received, e.g. decode bits 26:2F657AE")
+    frames = _frames(protocol, _hex_bytes(text) if as_hex else _line_bytes(text))
+    outcomes = _outcomes(frames, formats, policy)
+    if as_json:
+        click.echo(_json_answer(outcomes))
+    else:
+        click.echo("\n".join(map(_words, outcomes)) or "Nothing: blank lines only.")
+    context.exit(0 if any(isinstance(outcome, CardRead) for outcome in outcomes) else 1)
+
+
+def _hex_bytes(text: Sequence[str]) -> bytes:
+    try:
+        return bytes.fromhex("".join(text))
+    except ValueError:
+        raise click.BadParameter(
+            "not hex: give two digits for every byte.", param_hint="TEXT_OR_HEX"
+        ) from None
+
+
+def _line_bytes(text: Sequence[str]) -> bytes:
+    # surrogateescape: an argument of the shell need not be UTF-8
+    return b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in text)
+
+
+def _frames(protocol: str, data: bytes) -> list[Frame]:
+    """What a protocol makes of these bytes followed by silence."""
+    wire = PROTOCOLS[protocol]()
+    return [*wire.feed(data), *wire.silence()]
+
+
+def _outcomes(frames: Iterable[Frame], formats: Sequence[str], parity: ParityPolicy) -> list[Outcome]:
+    return [decode(frame, formats, parity=parity) if isinstance(frame, Word) else frame for frame in frames]
+
+
+def _words(outcome: Outcome) -> str:
+    """An outcome for a person."""
+    if isinstance(outcome, Noise):
+        return f"Noise ({outcome.reason}). {_NEXT_STEPS[outcome.reason]}"
+    if not isinstance(outcome, CardRead):
+        return "Key: a keypad key. Which one is never shown."
+    card = f"Card: {outcome.bits} bits, raw {outcome.raw}, {_CHECK_WORDS[outcome.check]}."
+    if outcome.format:
+        fields = {
+            "facility code": outcome.facility_code,
+            "card number": outcome.card_number,
+            "issue": outcome.issue,
+        }
+        named = ", ".join(f"{label} {number}" for label, number in fields.items() if number is not None)
+        return f"{card}\n  {outcome.format}: {named}"
+    if outcome.matches:
+        return f"{card}\n  {' and '.join(outcome.matches)} fit: enable only the one your cards use."
+    return f"{card}\n  No enabled format fits; its default badge_id is {outcome.bits}:{outcome.raw}"
+
+
+def _json_answer(outcomes: Iterable[Outcome]) -> str:
+    return json.dumps({"outcomes": [_json_outcome(outcome) for outcome in outcomes]})
+
+
+def _json_outcome(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Noise):
+        return {"kind": "noise", "reason": outcome.reason}
+    if not isinstance(outcome, CardRead):
+        return {"kind": "key"}
+    return {
+        "kind": "card",
+        "bits": outcome.bits,
+        "raw": outcome.raw,
+        "check": outcome.check,
+        "format": outcome.format,
+        "facility_code": outcome.facility_code,
+        "card_number": outcome.card_number,
+        "matches": outcome.matches,
+    }
+
+
+def _answer_lines(lines: Iterable[bytes], formats: Sequence[str], parity: ParityPolicy) -> int:
+    """Answer every line as it comes; the exit code says whether all were well formed."""
+    exit_code = 0
+    for line in lines:
+        try:
+            answer = _answer(line, formats, parity)
+        except _BadLineError as error:
+            answer = json.dumps({"error": str(error)})
+            exit_code = 1
+        click.echo(answer)
+    return exit_code
+
+
+def _answer(line: bytes, default_formats: Sequence[str], parity: ParityPolicy) -> str:
+    try:
+        query = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _BadLineError("not JSON") from None
+    if not isinstance(query, dict):
+        raise _BadLineError("not a JSON object")
+    formats = query.get("formats", default_formats)
+    if not isinstance(formats, (list, tuple)) or not all(isinstance(name, str) for name in formats):
+        raise _BadLineError("formats: not a list of names")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise _BadLineError(f"formats: unknown {', '.join(unknown)}; known: {', '.join(FORMATS)}")
+    if query.get("keypad", "none") not in _KEYPADS:
+        raise _BadLineError(f"keypad: not one of {', '.join(_KEYPADS)}")
+    return _json_answer(_outcomes(_asked_frames(query), formats, parity))
+
+
+def _asked_frames(query: dict[str, Any]) -> list[Frame]:
+    if "protocol" in query:
+        protocol, frame = query["protocol"], query.get("frame")
+        if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+            raise _BadLineError(f"protocol: unknown; known: {', '.join(PROTOCOLS)}")
+        try:
+            data = bytes.fromhex(frame if isinstance(frame, str) else "missing")
+        except ValueError:
+            raise _BadLineError("frame: not hex, two digits for every byte") from None
+        return _frames(protocol, data)
+    return [_asked_word(query.get("bits"), query.get("raw"))]
+
+
+def _asked_word(bits: object, raw: object) -> Word:
+    # bool is an int to Python, and true is no number of bits
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= LONGEST_WORD_BITS:
+        raise _BadLineError(f"bits: not a number from 1 to {LONGEST_WORD_BITS}")
+    if not isinstance(raw, str) or not re.fullmatch("[0-9A-Fa-f]+", raw):
+        raise _BadLineError("raw: not hex")
+    value = int(raw, 16)
+    if value >> bits:
+        raise _BadLineError(f"raw: wider than {bits} bits")
+    return Word(bits, value)

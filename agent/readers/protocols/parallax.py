@@ -1,0 +1,19 @@
+"""Parallax frames: LF, ten hex digits of tag id, CR, and nothing to check them by."""
+
+from __future__ import annotations
+
+from agent.readers.protocol import LineSettings
+from agent.readers.protocols.em4100 import HEX_DIGIT, ID_DIGITS, tag
+from agent.readers.protocols.framing import FramedProtocol
+from agent.swipe import Reason, Word
+
+
+class Parallax(FramedProtocol):
+    """Parallax 28140 and 28340 (125 kHz card readers)."""
+
+    line = LineSettings(baudrate=2400)
+    shapes = ((b"\n", *[HEX_DIGIT] * ID_DIGITS, b"\r"),)
+
+    def read(self, frame: bytes) -> Word | Reason:
+        """The tag id of a frame of 12 bytes."""
+        return tag(frame[1:-1], checksum=None)

@@ -1,0 +1,28 @@
+"""RDM6300 frames: STX, ten hex digits of tag id, the checksum in one of two forms, ETX."""
+
+from __future__ import annotations
+
+from agent.readers.protocols.em4100 import HEX_DIGIT, ID_DIGITS, tag
+from agent.readers.protocols.framing import FramedProtocol
+from agent.swipe import Reason, Word
+
+_STX = b"\x02"
+_ETX = b"\x03"
+_ANY = bytes(range(256))
+
+_ID_END = 1 + ID_DIGITS
+_HEX_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, HEX_DIGIT, HEX_DIGIT, _ETX)
+# Clones send the checksum as one raw byte, which may itself be STX or ETX, so only its place
+# tells it. The two forms part at the 13th byte: ETX here, a hex digit there.
+_RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, _ANY, _ETX)
+
+
+class Rdm6300(FramedProtocol):
+    """RDM6300, RDM630 and their clones (125 kHz modules)."""
+
+    shapes = (_HEX_CHECKSUM, _RAW_CHECKSUM)
+
+    def read(self, frame: bytes) -> Word | Reason:
+        """The tag id of a frame of 14 bytes, or of 13 with a raw checksum."""
+        raw = len(frame) == len(_RAW_CHECKSUM)
+        return tag(frame[1:_ID_END], frame[_ID_END] if raw else int(frame[_ID_END:-1], 16))

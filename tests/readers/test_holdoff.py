@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.readers.holdoff import HELD_CARDS_MAX, HoldOff
+from agent.swipe import CardRead, Check, raw_hex
+
+
+def card(value: int, bits: int = 26) -> CardRead:
+    return CardRead(bits, raw_hex(bits, value), Check.PARITY)
+
+
+def test_a_held_card_is_one_swipe() -> None:
+    hold_off = HoldOff(1000)
+
+    admitted = [hold_off.admits(card(1), now_ms) for now_ms in range(0, 5000, 65)]
+
+    assert admitted == [True] + [False] * 76
+    assert hold_off.repeats == 76
+
+
+def test_a_card_is_new_after_a_whole_hold_off_without_it() -> None:
+    hold_off = HoldOff(1000)
+    hold_off.admits(card(1), 0)
+    hold_off.admits(card(1), 900)
+
+    assert not hold_off.admits(card(1), 1899)
+    assert hold_off.admits(card(1), 2899)
+
+
+def test_another_card_always_passes() -> None:
+    hold_off = HoldOff(1000)
+    hold_off.admits(card(1), 0)
+
+    assert hold_off.admits(card(2), 1)
+    assert hold_off.repeats == 0
+
+
+def test_two_cards_read_in_turns_are_two_swipes() -> None:
+    hold_off = HoldOff(1000)
+
+    admitted = [hold_off.admits(card(1 + turn % 2), turn * 50) for turn in range(100)]
+
+    assert admitted == [True, True] + [False] * 98
+
+
+def test_the_same_number_in_another_length_is_another_card() -> None:
+    hold_off = HoldOff(1000)
+    hold_off.admits(card(1, bits=37), 0)
+
+    assert hold_off.admits(card(1, bits=38), 1)
+
+
+def test_a_swipe_that_could_not_be_kept_gets_another_chance() -> None:
+    hold_off = HoldOff(1000)
+    hold_off.admits(card(1), 0)
+
+    hold_off.forget(card(1))
+    hold_off.forget(card(2))
+
+    assert hold_off.admits(card(1), 50)
+
+
+def test_a_reopened_port_starts_without_held_cards() -> None:
+    hold_off = HoldOff(1000)
+    hold_off.admits(card(1), 0)
+    hold_off.admits(card(1), 1)
+
+    hold_off.reset()
+
+    assert hold_off.admits(card(1), 2)
+    assert hold_off.repeats == 1
+
+
+def test_no_hold_off_passes_every_read() -> None:
+    hold_off = HoldOff(0)
+
+    assert all(hold_off.admits(card(1), 0) for _ in range(3))
+
+
+def test_memory_is_bounded_and_the_card_unseen_longest_goes_first() -> None:
+    hold_off = HoldOff(1000)
+    for value in range(HELD_CARDS_MAX):
+        hold_off.admits(card(value), 0)
+    hold_off.admits(card(0), 1)
+
+    hold_off.admits(card(HELD_CARDS_MAX), 2)
+
+    assert not hold_off.admits(card(0), 3)
+    assert hold_off.admits(card(1), 3)
+    assert len(hold_off._last_read_ms) == HELD_CARDS_MAX
+
+
+def test_cards_that_left_are_not_remembered() -> None:
+    hold_off = HoldOff(1000)
+    for value in range(100):
+        hold_off.admits(card(value), value)
+
+    hold_off.admits(card(1000), 5000)
+
+    assert len(hold_off._last_read_ms) == 1
+
+
+@given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60)), max_size=60))
+def test_a_read_is_admitted_exactly_when_its_card_was_away_for_the_hold_off(
+    hold_off_ms: int, reads: list[tuple[int, int]]
+) -> None:
+    hold_off = HoldOff(hold_off_ms)
+    last_read_ms: dict[int, int] = {}
+    now_ms = 0
+
+    for value, step_ms in reads:
+        now_ms += step_ms
+        away = value not in last_read_ms or now_ms - last_read_ms[value] >= hold_off_ms
+        last_read_ms[value] = now_ms
+
+        assert hold_off.admits(card(value), now_ms) == away
