@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class Check(StrEnum):
@@ -30,6 +30,14 @@ class Reason(StrEnum):
     SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are exchanged
 
 
+class Form(Enum):
+    """What the bits of a word are: whether Wiegand parity can be looked for in them."""
+
+    WIEGAND = "wiegand"  # as on the data lines, parity bits included
+    DATA = "data"  # what a converter leaves of that: the parity bits are gone, whoever checked them
+    ID = "id"  # a tag's own number: a Wiegand word only if an enabled format happens to fit
+
+
 def raw_hex(bits: int, value: int) -> str:
     """Canonical form of a card's bits: upper-case hex, zero-padded to the bits (26 -> 7 digits)."""
     return f"{value:0{(bits + 3) // 4}X}"
@@ -43,13 +51,15 @@ def raw_hex(bits: int, value: int) -> str:
 class Word:
     """One card as a protocol delivers it: `value` is `bits` wide, first bit received on top.
 
-    `check` says what the frame itself vouches for: CHECKSUM, UPSTREAM (parity bits already
-    stripped, `bits` counts data bits) or NONE.
+    `check` says what vouches for it so far: CHECKSUM (the frame's own), UPSTREAM (the parity, at
+    a converter) or NONE. `maybe_pin`: a PIN typed at a pad would look the same.
     """
 
     bits: int
     value: int = field(repr=False)
     check: Check = Check.NONE
+    form: Form = Form.WIEGAND
+    maybe_pin: bool = False
     signal_strength: float | None = None  # dBm
 
 
@@ -66,7 +76,15 @@ class Key:
     """A keypad key was pressed. Which one is not kept anywhere, not even here."""
 
 
-Frame = Word | Noise | Key
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A reader or bridge says how it is; `text` is ours, never the line's own words."""
+
+    text: str
+    ok: bool
+
+
+Frame = Word | Noise | Key | Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,7 @@ class CardRead:
     facility_code: int | None = field(default=None, repr=False)
     card_number: int | None = field(default=None, repr=False)
     issue: int | None = field(default=None, repr=False)
+    oem: int | None = field(default=None, repr=False)
     matches: tuple[str, ...] = ()
     signal_strength: float | None = None  # dBm
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import ClassVar, Protocol
 
 from agent.swipe import Frame
 
@@ -18,6 +20,48 @@ class LineSettings:
     stop_bits: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """For readers that speak only when asked: a request every `every_ms`, each in its turn."""
+
+    requests: tuple[bytes, ...]
+    every_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of one protocol, a key of [readers.options]: text, or a number if the default is one."""
+
+    meaning: str
+    default: str | int = ""
+    allowed: tuple[str, ...] = ()  # of a text; empty: any of at most `high` characters
+    low: int = 0
+    high: int = 16
+
+    def wrong_with(self, value: object) -> str | None:
+        """What keeps a value from being one, as a sentence for the installer; None if nothing does."""
+        if isinstance(self.default, int):
+            if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high:
+                return None
+            return f"must be a whole number from {self.low} to {self.high}"
+        if self.allowed:
+            return None if value in self.allowed else f"must be one of {', '.join(self.allowed)}"
+        if isinstance(value, str) and len(value) <= self.high and value.isascii() and value.isprintable():
+            return None
+        return f'must be text in "quotes", at most {self.high} printable ASCII characters'
+
+
+NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
+
+
+class OptionError(ValueError):
+    """Options that a protocol cannot work with: `problems` says of each one what is wrong."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {wrong}" for name, wrong in problems.items()))
+        self.problems = dict(problems)
+
+
 class WireProtocol(Protocol):
     """Bytes in, frames out. Never raises on any bytes, holds no port, clock, log or thread,
     and gives the same frames however the bytes are cut into calls of feed().
@@ -27,13 +71,17 @@ class WireProtocol(Protocol):
     names the readers that speak it: `badge-agent protocols` shows it to the installer.
     """
 
-    @property
-    def line(self) -> LineSettings:
-        """The line settings its readers use by default."""
+    line: ClassVar[LineSettings]
+    """The line settings its readers use by default."""
 
-    @property
-    def silence_ms(self) -> int:
-        """After this much silence while `partial` holds, the session calls silence()."""
+    options: ClassVar[Mapping[str, Option]]
+    """What it can be told, and takes as keyword arguments; it raises OptionError for a contradiction."""
+
+    polling: ClassVar[Polling | None]
+    """What the session has to ask its readers; None if they speak by themselves."""
+
+    silence_ms: ClassVar[int]
+    """After this much silence while `partial` holds, the session calls silence()."""
 
     @property
     def partial(self) -> bool:

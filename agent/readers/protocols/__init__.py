@@ -2,20 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import cast
 
-from agent.readers.protocol import WireProtocol
+from agent.readers.protocol import NO_OPTIONS, OptionError, WireProtocol
 from agent.readers.protocols.bits import Bits
+from agent.readers.protocols.converter import Wg2Rs232, Wie232
+from agent.readers.protocols.elatec_bits import ElatecBits
+from agent.readers.protocols.elatec_inditag import ElatecIndiTag
+from agent.readers.protocols.em18 import Em18
+from agent.readers.protocols.esphome import Esphome
+from agent.readers.protocols.gwiot7941 import Gwiot7941
+from agent.readers.protocols.gwiot7941w import Gwiot7941W
 from agent.readers.protocols.id12la import Id12La
+from agent.readers.protocols.idteck import Idteck
+from agent.readers.protocols.line import Line
+from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.parallax import Parallax
 from agent.readers.protocols.rdm6300 import Rdm6300
+from agent.readers.protocols.rfideas import RfIdeas
+from agent.readers.protocols.s4a import S4a
+from agent.readers.protocols.twn4 import Twn4
+from agent.readers.protocols.twn4_simple import Twn4Simple
+from agent.readers.protocols.yaawl import Yaawl
 
 PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
     {
         "bits": Bits,
+        "elatec-bits": ElatecBits,
+        "elatec-inditag": ElatecIndiTag,
+        "em18": Em18,
+        "esphome": Esphome,
+        "gwiot7941": Gwiot7941,
+        "gwiot7941w": Gwiot7941W,
         "id12la": Id12La,
+        "idteck": Idteck,
+        "line": Line,
+        "monkeyboard": Monkeyboard,
         "parallax": Parallax,
         "rdm6300": Rdm6300,
+        "rfideas": RfIdeas,
+        "s4a": S4a,
+        "twn4": Twn4,
+        "twn4-simple": Twn4Simple,
+        "wg2rs232": Wg2Rs232,
+        "wie232": Wie232,
+        "yaawl": Yaawl,
     }
 )
+
+
+def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> WireProtocol:
+    """The protocol of that name with these options. Raises KeyError, or OptionError with every problem."""
+    known = PROTOCOLS[name].options
+    problems: dict[str, str] = {}
+    for key, value in options.items():
+        wrong = known[key].wrong_with(value) if key in known else _unknown(key, name)
+        if wrong:
+            problems[key] = wrong
+    if problems:
+        raise OptionError(problems)
+    # A Protocol class declares no constructor; `options` declares what this one takes.
+    factory = cast("Callable[..., WireProtocol]", PROTOCOLS[name])
+    return factory(**options)
+
+
+def _unknown(key: str, name: str) -> str:
+    known = sorted(PROTOCOLS[name].options)
+    if not known:
+        return f"unknown option; {name} has none"
+    close = difflib.get_close_matches(key, known, n=1)
+    meant = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown option{meant}; {name} knows {', '.join(known)}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import xor
-
-from agent.swipe import Check, Reason, Word
+from agent.swipe import Check, Form, Reason, Word
 
 HEX_DIGIT = b"0123456789ABCDEFabcdef"
 ID_DIGITS = 10
-ID_BYTES = ID_DIGITS // 2
+ID_BITS = 4 * ID_DIGITS
 
 # What a module sends that lost its coil or its tag; its checksum is right.
-_NULL_IDS = (bytes(ID_BYTES), b"\xff" * ID_BYTES)
+_NULL_IDS = (0, (1 << ID_BITS) - 1)
 
 
 def tag(digits: bytes, checksum: int | None) -> Word | Reason:
@@ -20,10 +17,16 @@ def tag(digits: bytes, checksum: int | None) -> Word | Reason:
 
     `checksum` is the frame's own, the XOR of the five bytes, or None where frames have none.
     """
-    tag_id = bytes.fromhex(digits.decode("ascii"))
-    if checksum is not None and reduce(xor, tag_id) != checksum:
+    value = int(digits, 16)
+    if checksum is not None and _xor(value) != checksum:
         return Reason.CHECKSUM
-    if tag_id in _NULL_IDS:
+    if value in _NULL_IDS:
         return Reason.NULL
-    check = Check.NONE if checksum is None else Check.CHECKSUM
-    return Word(8 * ID_BYTES, int.from_bytes(tag_id, "big"), check)
+    return Word(ID_BITS, value, Check.NONE if checksum is None else Check.CHECKSUM, Form.ID)
+
+
+def _xor(value: int) -> int:
+    """The XOR of five bytes, by folding."""
+    value ^= value >> 32
+    value ^= value >> 16
+    return (value ^ value >> 8) & 0xFF

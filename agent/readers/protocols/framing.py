@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from agent.readers.protocol import LineSettings
+from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.readers.protocols.noise import NoiseRun
-from agent.swipe import Frame, Noise, Reason, Word
+from agent.swipe import Frame, Noise, Reason
 
 Shape = Sequence[bytes]
 """A frame as the bytes allowed at each place; its first place allows the start byte alone."""
+
+ANY = bytes(range(256))
 
 
 class FramedProtocol(ABC):
@@ -21,19 +25,23 @@ class FramedProtocol(ABC):
     it, so that a broken frame never takes a good one along.
     """
 
-    line = LineSettings()
+    line: ClassVar[LineSettings] = LineSettings()
+    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
+    polling: ClassVar[Polling | None] = None
     # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
-    silence_ms = 100
-    shapes: tuple[Shape, ...]
+    silence_ms: ClassVar[int] = 100
+    shapes: ClassVar[tuple[Shape, ...]]
+    may_hold_pin: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._start = self.shapes[0][0]
+        self._whole = re.compile(b"|".join(b"".join(map(_one_of, shape)) for shape in self.shapes), re.DOTALL)
         self._held = bytearray()
-        self._noise = NoiseRun()
+        self._noise = NoiseRun(secret=self.may_hold_pin)
 
     @abstractmethod
-    def read(self, frame: bytes) -> Word | Reason:
-        """The word in a frame that fills one of the shapes, or why it is no card."""
+    def read(self, frame: bytes) -> Frame | Reason | None:
+        """What a frame that fills one of the shapes says; None for "no card", a Reason for noise."""
 
     @property
     def partial(self) -> bool:
@@ -42,21 +50,22 @@ class FramedProtocol(ABC):
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames they complete, in order."""
-        self._held += data
         frames: list[Frame] = []
+        # Most often a chunk is whole frames and nothing else: no need to copy and search.
+        self._held += data if self.partial else data[self._read_whole(data, frames) :]
         while self._held:
             found = self._held.find(self._start)
             if found:
                 frames += self._noise.add(self._take(found if found > 0 else len(self._held)))
                 continue
+            whole = self._whole.match(self._held)
+            if whole:
+                frames += self._finish(whole.end())
+                continue
             misfits = [_misfit(shape, self._held) for shape in self.shapes]
-            full = [len(s) for s, m in zip(self.shapes, misfits, strict=True) if m == len(s)]
-            if full:
-                frames += self._finish(full[0])
-            elif len(self._held) in misfits:
+            if len(self._held) in misfits:
                 break  # one shape still fits every byte there is: wait for more
-            else:
-                frames += self._refuse(max(misfits))
+            frames += self._refuse(max(misfits))
         return frames
 
     def silence(self) -> list[Frame]:
@@ -68,13 +77,25 @@ class FramedProtocol(ABC):
         self._held.clear()
         self._noise.reset()
 
+    def _read_whole(self, data: bytes, frames: list[Frame]) -> int:
+        """Read good frames from the beginning of `data`; return where the first other byte is."""
+        end = 0
+        while found := self._whole.match(data, end):
+            outcome = self.read(found[0])
+            if isinstance(outcome, Reason):
+                break
+            if outcome is not None:
+                frames.append(outcome)
+            end = found.end()
+        return end
+
     def _finish(self, length: int) -> list[Frame]:
         """A shape is filled: a card, or noise of its own that ends where a new frame may start."""
         outcome = self.read(bytes(self._held[:length]))
-        if isinstance(outcome, Word):
-            self._take(length)
-            return [*self._noise.end(), outcome]
-        return [*self._noise.end(), Noise(outcome, self._take(self._next_start(length)))]
+        if isinstance(outcome, Reason):
+            return [*self._noise.alone(self._take(self._next_start(length)), outcome)]
+        self._take(length)
+        return [*self._noise.end(), *([] if outcome is None else [outcome])]
 
     def _refuse(self, place: int) -> list[Noise]:
         """The byte at `place` fits no shape: give up this start byte, go on at the next one."""
@@ -89,6 +110,10 @@ class FramedProtocol(ABC):
         taken = bytes(self._held[:length])
         del self._held[:length]
         return taken
+
+
+def _one_of(allowed: bytes) -> bytes:
+    return b"." if allowed == ANY else b"[" + b"".join(re.escape(bytes([byte])) for byte in allowed) + b"]"
 
 
 def _misfit(shape: Shape, held: bytearray) -> int:

@@ -13,10 +13,11 @@ class NoiseRun:
     """One Noise per run of bytes that share a reason, cut every LONGEST_RUN_BYTES.
 
     Runs end where the bytes say so, never where a call of feed() ends: however the stream is
-    cut, the same noise comes out.
+    cut, the same noise comes out. With `secret` the bytes may hold a PIN, and none is passed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, secret: bool = False) -> None:
+        self._secret = secret
         self._reason = Reason.STRAY
         self._raw = bytearray()
 
@@ -32,18 +33,27 @@ class NoiseRun:
             ended += self.end()
             self._reason = reason
         self._raw += raw
-        while len(self._raw) >= LONGEST_RUN_BYTES:
-            ended.append(Noise(self._reason, bytes(self._raw[:LONGEST_RUN_BYTES])))
-            del self._raw[:LONGEST_RUN_BYTES]
+        if len(self._raw) >= LONGEST_RUN_BYTES:
+            whole = len(self._raw) - len(self._raw) % LONGEST_RUN_BYTES
+            for start in range(0, whole, LONGEST_RUN_BYTES):
+                ended.append(self._noise(self._raw[start : start + LONGEST_RUN_BYTES]))
+            del self._raw[:whole]
         return ended
 
     def end(self) -> list[Noise]:
         """Return the run that is held, if any; what comes next has nothing to do with it."""
-        run = [Noise(self._reason, bytes(self._raw))] if self._raw else []
+        run = [self._noise(self._raw)] if self._raw else []
         self.reset()
         return run
+
+    def alone(self, raw: bytes, reason: Reason) -> list[Noise]:
+        """Bytes that are an event of their own, after the run that they end."""
+        return [*self.end(), *self.add(raw, reason), *self.end()]
 
     def reset(self) -> None:
         """Forget what is held."""
         self._reason = Reason.STRAY
         self._raw.clear()
+
+    def _noise(self, raw: bytearray) -> Noise:
+        return Noise(self._reason, b"" if self._secret else bytes(raw))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from agent.readers.protocols.em4100 import HEX_DIGIT, ID_DIGITS, tag
-from agent.readers.protocols.framing import FramedProtocol
+from agent.readers.protocols.framing import ANY, FramedProtocol
 from agent.swipe import Reason, Word
 
 _STX = b"\x02"
 _ETX = b"\x03"
-_ANY = bytes(range(256))
 
 _ID_END = 1 + ID_DIGITS
 _HEX_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, HEX_DIGIT, HEX_DIGIT, _ETX)
 # Clones send the checksum as one raw byte, which may itself be STX or ETX, so only its place
 # tells it. The two forms part at the 13th byte: ETX here, a hex digit there.
-_RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, _ANY, _ETX)
+_RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, ANY, _ETX)
 
 
 class Rdm6300(FramedProtocol):

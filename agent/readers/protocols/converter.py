@@ -1,0 +1,35 @@
+"""Wiegand-to-serial converters: a line of hex digits, the parity bits checked and taken away."""
+
+from __future__ import annotations
+
+import re
+
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Reason, Word
+
+# Six digits for a 26-bit card and up to eleven for 46 bits: twelve would be two cards whose
+# line end was lost.
+_LINE = re.compile(rb"[0-9A-Fa-f]{6,11}")
+_DIGITS_37_BIT = 9
+_DATA_BITS_37_BIT = 35
+
+
+class Wie232(LineProtocol):
+    """Priority 1 Design WIE232 and WIEG4PRT."""
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:
+        """The data bits of a line; one that lost its beginning would be a shorter card."""
+        if not _LINE.fullmatch(text):
+            return Reason.LENGTH if text.isalnum() else Reason.SYNTAX
+        if cut:
+            return Reason.SYNTAX
+        value = int(text, 16)
+        bits = 4 * len(text)
+        # The data bits of a 37-bit card do not fill their nine digits; of 38 bits they do.
+        if len(text) == _DIGITS_37_BIT and not value >> _DATA_BITS_37_BIT:
+            bits = _DATA_BITS_37_BIT
+        return (Word(bits, value, Check.UPSTREAM, Form.DATA),)
+
+
+class Wg2Rs232(Wie232):
+    """WG2RS232 and other converters that print six or more hex digits."""

@@ -1,0 +1,27 @@
+"""Elatec lines of bits: a hex byte that counts them, then the bits themselves from the left."""
+
+from __future__ import annotations
+
+import re
+
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Reason, Word
+
+_LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
+
+
+class ElatecBits(LineProtocol):
+    """Elatec TWN3 for HID Prox, in transparent mode."""
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count tells a cut line
+        """The word of a line. The bits that fill the last byte are zeros (TWN3 manual, page 25)."""
+        if not _LINE.fullmatch(text):
+            return Reason.SYNTAX
+        bits, digits = int(text[:2], 16), text[2:]
+        padding = -bits % 8
+        if not bits or 4 * len(digits) != bits + padding:
+            return Reason.LENGTH
+        value = int(digits, 16)
+        if value & (1 << padding) - 1:
+            return Reason.LENGTH
+        return (Word(bits, value >> padding),)

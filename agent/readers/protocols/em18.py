@@ -1,0 +1,100 @@
+"""EM-18 frames: ten hex digits of tag id and two of checksum, with nothing around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocols.em4100 import ID_DIGITS, tag
+from agent.readers.protocols.noise import NoiseRun
+from agent.swipe import Frame, Reason, Word
+
+_FRAME_DIGITS = ID_DIGITS + 2
+# Digits that are in no frame are kept this long, for a whole frame may be at their end.
+LONGEST_RUN_DIGITS = 256
+
+_PIECES = re.compile(rb"(?P<digits>[0-9A-Fa-f]+)|(?P<end>[\r\n]+)|(?P<static>[^0-9A-Fa-f\r\n]+)")
+
+
+class Em18:
+    """EM-18 and other 125 kHz modules that send twelve hex digits and no delimiter."""
+
+    line: ClassVar[LineSettings] = LineSettings()
+    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
+    polling: ClassVar[Polling | None] = None
+    # Between two frames there are at least 20 ms; USB adapters add 16 ms inside of one.
+    silence_ms: ClassVar[int] = 40
+
+    def __init__(self) -> None:
+        self._digits = bytearray()
+        self._noise = NoiseRun()
+        self._aligned = True  # the digits held began where a frame may begin
+
+    @property
+    def partial(self) -> bool:
+        """True while digits or noise are held."""
+        return bool(self._digits or self._noise)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes as they came; return the frames they complete, in order."""
+        frames: list[Frame] = []
+        for piece in _PIECES.finditer(data):
+            if piece.lastgroup == "digits":
+                frames += self._add_digits(piece[0])
+            else:
+                frames += self._end_run()
+                # Some modules do end a frame like a line.
+                frames += self._noise.add(piece[0]) if piece.lastgroup == "static" else self._noise.end()
+        return frames
+
+    def silence(self) -> list[Frame]:
+        """The run of digits ended: what is left over is truncated."""
+        return [*self._end_run(), *self._noise.end()]
+
+    def reset(self) -> None:
+        """Forget what is held: the port was opened anew."""
+        self._digits.clear()
+        self._noise.reset()
+        self._aligned = True
+
+    def _add_digits(self, digits: bytes) -> list[Frame]:
+        """Read frames for as long as one follows the other from the beginning of the run."""
+        self._digits += digits
+        frames: list[Frame] = []
+        start = 0
+        while self._aligned and len(self._digits) - start >= _FRAME_DIGITS:
+            outcome = _read(self._digits[start : start + _FRAME_DIGITS])
+            if isinstance(outcome, Word):
+                frames += [*self._noise.end(), outcome]
+                start += _FRAME_DIGITS
+            else:
+                self._aligned = False
+        del self._digits[:start]
+        if len(self._digits) > LONGEST_RUN_DIGITS:
+            frames += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, Reason.OVERSIZED)
+        return frames
+
+    def _end_run(self) -> list[Frame]:
+        """The last twelve digits of a run that began amiss may be a frame; elsewhere in it a
+        checksum of eight bits would pass too often by chance.
+        """
+        self._aligned = True
+        if len(self._digits) < _FRAME_DIGITS:
+            return self._discard(len(self._digits), Reason.TRUNCATED)
+        outcome = _read(self._digits[-_FRAME_DIGITS:])
+        if not isinstance(outcome, Word):
+            return self._discard(len(self._digits), outcome)
+        frames = self._discard(len(self._digits) - _FRAME_DIGITS, Reason.SYNTAX)
+        self._digits.clear()
+        return [*frames, *self._noise.end(), outcome]
+
+    def _discard(self, length: int, reason: Reason) -> list[Frame]:
+        discarded = bytes(self._digits[:length])
+        del self._digits[:length]
+        return [*self._noise.add(discarded, reason)]
+
+
+def _read(digits: bytearray) -> Word | Reason:
+    return tag(bytes(digits[:ID_DIGITS]), int(digits[ID_DIGITS:], 16))

@@ -1,0 +1,117 @@
+"""The log of an ESPHome device with the component `wiegand`, as its serial port prints it."""
+
+from __future__ import annotations
+
+import re
+
+from agent.readers.protocol import LineSettings
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Frame, Key, Noise, Reason, Word
+
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
+# "[12:00:00][D][wiegand:095]: ...", the clock only where the device has one.
+_LOG_LINE = re.compile(rb".*?\[[A-Z]+\](?:\[[^\]]*\])+: (.*?)\s*")
+_RAW = re.compile(rb"received raw ([0-9]{1,3}) bits, value (?:0x)?([0-9A-Fa-f]+)")
+_UNKNOWN = re.compile(rb"received unknown ([0-9]{1,3})-bit value: ([0-9A-Fa-f]+)")
+_CHECKED = re.compile(rb"received ([0-9]{1,3})-bit tag: ([0-9]{1,20})")
+_TAG = re.compile(rb"received tag ([0-9]{1,20})")
+_KEY = re.compile(rb"received key ([0-9]{1,3})")
+_INVALID = b"invalid parity"
+
+_CHECKED_BITS = (26, 34, 37)
+_KEY_BYTE_BITS, _KEY_OF_BYTE = 8, 0xF  # the other half of the byte is the complement
+_TAG_BITS = 35  # of the longest card with a tag, 37 bits; which one it was is not told
+
+
+class Esphome(LineProtocol):
+    """ESPHome devices with the component wiegand, over the serial log.
+
+    One card may be logged up to three times: by on_raw, by the component itself, which looks at
+    the parity only after that, and by on_tag, in this order and each as it is configured. The
+    first one counts. The messages are those of the component and its documentation.
+    """
+
+    line = LineSettings(baudrate=115200)
+    silence_ms = 50  # what belongs to one card is logged in one go
+    may_hold_pin = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unchecked: tuple[Frame, ...] = ()  # a tag whose "invalid parity" may still come
+        self._said: tuple[int, int] | None = None  # the number logged last, and how many lines may repeat it
+
+    @property
+    def partial(self) -> bool:
+        """True inside a line, or after a tag that is not known to be good."""
+        return super().partial or bool(self._unchecked)
+
+    def silence(self) -> list[Frame]:
+        """Nothing more is said of the last card."""
+        frames = [*self._unchecked, *super().silence()]
+        self._unchecked, self._said = (), None
+        return frames
+
+    def reset(self) -> None:
+        """Forget what is held: the port was opened anew."""
+        super().reset()
+        self._unchecked, self._said = (), None
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the brackets tell a cut line
+        """What a line of the log says of a card or key; nothing for what others log."""
+        held, self._unchecked = self._unchecked, ()
+        found = _LOG_LINE.fullmatch(_COLOUR.sub(b"", text))
+        if not found:
+            return (*held, Noise(Reason.SYNTAX)) if held else Reason.SYNTAX
+        message = found[1]
+        if held and message == _INVALID:
+            return Reason.PARITY
+        said = self._read_message(message)
+        if not held:
+            return said
+        return (*held, Noise(said)) if isinstance(said, Reason) else (*held, *said)
+
+    def _read_message(self, message: bytes) -> Reading:
+        if found := _RAW.fullmatch(message):
+            bits, value = int(found[1]), int(found[2], 16)
+            return self._say(3, _number(bits, value), _word(bits, value))
+        if found := _UNKNOWN.fullmatch(message):
+            bits, value = int(found[1]), int(found[2], 16)
+            return self._say(2, _number(bits, value), _word(bits, value))
+        if found := _CHECKED.fullmatch(message):
+            bits, number = int(found[1]), int(found[2])
+            said = self._say(2, number, _checked(bits, number))
+            if isinstance(said, tuple):
+                self._unchecked, said = said, ()
+            return said
+        if found := _TAG.fullmatch(message):
+            return self._say(1, int(found[1]), _tag(int(found[1])))
+        if found := _KEY.fullmatch(message):
+            return self._say(1, int(found[1]), (Key(),))
+        return ()
+
+    def _say(self, order: int, number: int, reading: Reading) -> Reading:
+        """The reading, unless the line says once more what the one before it said."""
+        repeats = self._said is not None and self._said[0] == number and order < self._said[1]
+        self._said = (number, order)
+        return () if repeats else reading
+
+
+def _number(bits: int, value: int) -> int:
+    """The number that the component makes of a word, for the lines that follow."""
+    if bits in _CHECKED_BITS:
+        return value >> 1 & (1 << bits - 2) - 1
+    return value & _KEY_OF_BYTE if bits == _KEY_BYTE_BITS else value
+
+
+def _word(bits: int, value: int) -> Reading:
+    return Reason.LENGTH if not bits or value >> bits else (Word(bits, value),)
+
+
+def _checked(bits: int, number: int) -> Reading:
+    if bits not in _CHECKED_BITS or number >> bits - 2:
+        return Reason.LENGTH
+    return (Word(bits - 2, number, Check.UPSTREAM, Form.DATA),)
+
+
+def _tag(number: int) -> Reading:
+    return Reason.LENGTH if number >> _TAG_BITS else (Word(_TAG_BITS, number, Check.NONE, Form.ID),)

@@ -1,0 +1,39 @@
+"""IDTECK frames: STX, up to eight characters, ETX and the XOR of all that, for cards and PINs alike."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import xor
+
+from agent.readers.protocol import LineSettings
+from agent.readers.protocols.em4100 import HEX_DIGIT
+from agent.readers.protocols.framing import ANY, FramedProtocol
+from agent.swipe import Check, Form, Key, Reason, Word
+
+_STX = b"\x02"
+_ETX = b"\x03"
+_CHARACTER = bytes(range(0x20, 0x7F))
+_CARD_CHARACTERS = 8
+_TYPED = frozenset(b"0123456789*#")
+
+
+class Idteck(FramedProtocol):
+    """IDTECK RFK101, Star and other IDTECK readers on RS-232, some of them with a keypad."""
+
+    line = LineSettings(stop_bits=2)
+    may_hold_pin = True
+    # The XOR may be any byte, STX and ETX too.
+    shapes = tuple((_STX, *[_CHARACTER] * count, _ETX, ANY) for count in range(1, _CARD_CHARACTERS + 1))
+
+    def read(self, frame: bytes) -> Word | Key | Reason:
+        """A card has eight hex digits; a PIN has up to eight decimal ones, and with eight of them
+        only the installer knows whether the reader has keys.
+        """
+        if reduce(xor, frame):
+            return Reason.CHECKSUM
+        text = frame[1:-2]
+        if len(text) < _CARD_CHARACTERS:
+            return Key()
+        if not frozenset(text) <= frozenset(HEX_DIGIT):
+            return Key() if frozenset(text) <= _TYPED else Reason.SYNTAX
+        return Word(4 * _CARD_CHARACTERS, int(text, 16), Check.CHECKSUM, Form.ID, maybe_pin=text.isdigit())

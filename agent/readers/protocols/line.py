@@ -1,0 +1,80 @@
+"""Lines of any reader that prints them, read with a regular expression of the installer's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from agent.readers.protocol import Option, OptionError
+from agent.readers.protocols.bits import LONGEST_WORD_BITS
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.protocols.pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, wrong_with_pattern
+from agent.swipe import Check, Form, Reason, Word
+
+_NUMBERS = {"raw": 16, "hex": 16, "decimal": 10}
+_DIGITS = {16: re.compile(rb"[0-9A-Fa-f]+"), 10: re.compile(rb"[0-9]+")}
+_DECIMAL_BITS = 32  # where the line does not say
+
+
+class Line(LineProtocol):
+    r"""Any other reader that prints lines: you give the pattern.
+
+    The pattern has to fit the whole line. Its group `raw` is a word in hex with its parity bits,
+    `hex` or `decimal` the data bits without them; `bits` says how many of them there are:
+    `CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)`. Without `bits` a hex digit counts as four; a decimal
+    number then is only a number, and no format is looked for in it.
+    """
+
+    options: ClassVar[Mapping[str, Option]] = MappingProxyType(
+        {
+            "pattern": Option(
+                "regular expression of a card's whole line, with the groups raw, hex or decimal, and bits",
+                high=LONGEST_PATTERN,
+            )
+        }
+    )
+
+    def __init__(self, *, pattern: str = "") -> None:
+        """Raises OptionError for a pattern that is wrong, not safe, or names no card."""
+        super().__init__()
+        wrong = wrong_with_pattern(pattern) or _wrong_with_groups(pattern)
+        if wrong:
+            raise OptionError({"pattern": wrong})
+        self._pattern = re.compile(pattern.encode())
+        self._number = next(name for name in _NUMBERS if name in self._pattern.groupindex)
+        self._has_bits = "bits" in self._pattern.groupindex
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:
+        """The word of a line; one that lost its beginning could still fit, and is none."""
+        if len(text) > LONGEST_MATCHED_BYTES:
+            return Reason.OVERSIZED
+        found = self._pattern.fullmatch(text)
+        if not found or cut:
+            return Reason.SYNTAX
+        base, digits = _NUMBERS[self._number], found[self._number] or b""
+        count = (found["bits"] or b"") if self._has_bits else b"0"
+        if not _DIGITS[base].fullmatch(digits) or not _DIGITS[10].fullmatch(count):
+            return Reason.SYNTAX
+        bits = int(count) or (_DECIMAL_BITS if self._number == "decimal" else 4 * len(digits))
+        value = int(digits, base)
+        if bits > LONGEST_WORD_BITS or value >> bits or (self._has_bits and not int(count)):
+            return Reason.LENGTH
+        return (Word(bits, value, Check.NONE, self._form()),)
+
+    def _form(self) -> Form:
+        if self._number == "raw":
+            return Form.WIEGAND
+        return Form.ID if self._number == "decimal" and not self._has_bits else Form.DATA
+
+
+def _wrong_with_groups(pattern: str) -> str | None:
+    groups = set(re.compile(pattern).groupindex)
+    numbers = groups & set(_NUMBERS)
+    unknown = sorted(groups - set(_NUMBERS) - {"bits"})
+    if unknown:
+        return f"has a group {unknown[0]}; known are {', '.join(_NUMBERS)} and bits"
+    if len(numbers) != 1:
+        return "must have exactly one of the groups (?P<raw>...), (?P<hex>...), (?P<decimal>...)"
+    return None

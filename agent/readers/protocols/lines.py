@@ -1,0 +1,133 @@
+"""Lines of text: how they are cut from a stream, and what noise does to them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocols.noise import NoiseRun
+from agent.swipe import Frame, Reason
+
+# The longest line that means something, with room: a bridge's error message is 90 bytes, a log
+# line with colours 120, the zeros and ones of the longest word in the field 200.
+LONGEST_LINE_BYTES = 256
+
+Reading = tuple[Frame, ...] | Reason
+"""What a line says: frames, none if it is somebody's chatter, or a reason for noise."""
+
+# Printable ASCII, tab, and the escape that begins a colour; all else on a line is static.
+_TEXT = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
+_PIECES = re.compile(rb"(?P<text>[\t\x1b -~]+)|(?P<end>[\r\n]+)|(?P<static>[^\t\x1b -~\r\n]+)")
+
+
+class LineProtocol(ABC):
+    """A wire protocol of lines that end in CR, LF or both.
+
+    A subclass reads a line. One that begins after static is `cut`: its first characters may be
+    missing, so only a line that tells where it begins, or how long it is, means anything then.
+    """
+
+    line: ClassVar[LineSettings] = LineSettings()
+    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
+    polling: ClassVar[Polling | None] = None
+    silence_ms: ClassVar[int] = 100  # readers send a line in one go
+    may_hold_pin: ClassVar[bool] = False
+    pieces: ClassVar[re.Pattern[bytes]] = _PIECES
+    clean: ClassVar[bytes] = _TEXT + b"\r\n"
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._noise = NoiseRun(secret=self.may_hold_pin)
+        self._cut = False  # static came before: the line's first characters may be missing
+        self._spoilt = False  # too long: nothing more is read until this line ends
+
+    @abstractmethod
+    def read(self, text: bytes, *, cut: bool) -> Reading:
+        """What a line of text, without its end and never empty, says."""
+
+    def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - for subclasses
+        """What a line says that silence cut off: its last characters may be missing."""
+        return Reason.TRUNCATED
+
+    @property
+    def partial(self) -> bool:
+        """True inside a line, also when what it held has already gone out as noise."""
+        return bool(self._text or self._noise or self._cut or self._spoilt)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes as they came; return the frames they complete, in order."""
+        if not self.partial and not data.translate(None, self.clean):
+            return self._feed_clean(data)
+        frames: list[Frame] = []
+        for piece in self.pieces.finditer(data):
+            if piece.lastgroup == "text":
+                frames += self._add_text(piece[0])
+            elif piece.lastgroup == "end":
+                frames += self._end_line()
+            else:
+                frames += self._add_static(piece[0])
+        return frames
+
+    def silence(self) -> list[Frame]:
+        """The line will not be finished."""
+        frames: list[Frame] = []
+        if self._text:
+            frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
+        frames += self._noise.end()
+        self._cut = self._spoilt = False
+        return frames
+
+    def reset(self) -> None:
+        """Forget what is held: the port was opened anew."""
+        self._text.clear()
+        self._noise.reset()
+        self._cut = self._spoilt = False
+
+    def _feed_clean(self, data: bytes) -> list[Frame]:
+        """What feed() does with text alone, most often whole lines, and nothing held."""
+        frames: list[Frame] = []
+        *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
+        for text in lines:
+            if len(text) > LONGEST_LINE_BYTES:
+                frames += self._add_text(text)
+                frames += self._end_line()
+            elif text:
+                reading = self.read(text, cut=False)
+                frames += self._noise.alone(text, reading) if isinstance(reading, Reason) else reading
+        frames += self._add_text(unfinished)
+        return frames
+
+    def _add_text(self, text: bytes) -> list[Frame]:
+        if self._spoilt:
+            return [*self._noise.add(text)]
+        self._text += text
+        if len(self._text) <= LONGEST_LINE_BYTES:
+            return []
+        self._spoilt = True
+        return self._discard(Reason.OVERSIZED)
+
+    def _add_static(self, static: bytes) -> list[Frame]:
+        frames = self._discard(Reason.SYNTAX)
+        self._cut, self._spoilt = True, False
+        return [*frames, *self._noise.add(static)]
+
+    def _end_line(self) -> list[Frame]:
+        frames: list[Frame] = []
+        if self._text:  # none between CR and LF
+            frames += self._close(self.read(bytes(self._text), cut=self._cut))
+        self._cut = self._spoilt = False
+        return [*frames, *self._noise.end()]
+
+    def _close(self, reading: Reading) -> list[Frame]:
+        if isinstance(reading, Reason):
+            return self._discard(reading)
+        self._text.clear()
+        return [*self._noise.end(), *reading]
+
+    def _discard(self, reason: Reason) -> list[Frame]:
+        text = bytes(self._text)
+        self._text.clear()
+        return [*self._noise.add(text, reason)]

@@ -1,0 +1,40 @@
+"""The line that sketches with the Wiegand library by Monkeyboard print."""
+
+from __future__ import annotations
+
+import re
+
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Key, Reason, Word
+
+_LINE = re.compile(
+    rb".*Wiegand HEX ?= ?([0-9A-F]{1,16}), ?DECIMAL ?= ?([0-9]{1,20}), ?Type ?W([0-9]{1,2})\s*", re.IGNORECASE
+)
+_KEY_TYPES = (4, 8)
+# The library takes the parity bits away unchecked, and prints no leading zeros.
+_STRIPPED_TYPES = (26, 34)
+_WHOLE_TYPES = (24, 32)
+
+
+class Monkeyboard(LineProtocol):
+    """Arduino sketches with the Wiegand library by Monkeyboard."""
+
+    may_hold_pin = True
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the line has a beginning
+        """The card or key of a line, whose two numbers must be one."""
+        found = _LINE.fullmatch(text)
+        if not found:
+            return Reason.SYNTAX
+        value, kind = int(found[1], 16), int(found[3])
+        if kind in _KEY_TYPES:
+            return (Key(),)
+        if value != int(found[2]):
+            return Reason.CHECKSUM
+        if kind in _STRIPPED_TYPES:
+            bits, form = kind - 2, Form.DATA
+        elif kind in _WHOLE_TYPES:
+            bits, form = kind, Form.ID
+        else:
+            return Reason.LENGTH
+        return Reason.LENGTH if value >> bits else (Word(bits, value, Check.NONE, form),)

@@ -1,0 +1,81 @@
+"""RF IDeas lines: a card's number in digits, framed by whatever the reader was configured to print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from agent.readers.protocol import Option, OptionError
+from agent.readers.protocols.bits import LONGEST_WORD_BITS
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Reason, Word
+
+# The prompt of the command protocol, at power-up and after noise that looked like a command; it
+# has no line end, so that a card may follow it on its line.
+_PROMPT = b"RF IDeas>"
+_CHATTER = re.compile(rb"\{.*\}|rfid:.*")
+_UNDECLARED_BITS = 32
+
+
+class RfIdeas(LineProtocol):
+    """RF IDeas pcProx and WAVE ID with serial output."""
+
+    options: ClassVar[Mapping[str, Option]] = MappingProxyType(
+        {
+            "digits": Option("how the number is printed", "decimal", allowed=("decimal", "hex")),
+            "bits": Option(
+                "how many data bits the number has, 24 for a 26-bit card", 0, high=LONGEST_WORD_BITS
+            ),
+            "prefix": Option("text in front of the number"),
+            "delimiter": Option("text between facility code and card number"),
+            "facility_bits": Option(
+                "with a delimiter: how many of the bits are facility code", 8, low=1, high=64
+            ),
+            "suffix": Option("text after the number, before the line end"),
+        }
+    )
+
+    def __init__(
+        self,
+        *,
+        digits: str = "decimal",
+        bits: int = 0,
+        prefix: str = "",
+        delimiter: str = "",
+        facility_bits: int = 8,
+        suffix: str = "",
+    ) -> None:
+        """Raises OptionError for options that contradict each other."""
+        super().__init__()
+        if delimiter and bits <= facility_bits:
+            raise OptionError({"bits": "must be more than facility_bits, for there is a delimiter"})
+        self._base = 16 if digits == "hex" else 10
+        self._bits = bits
+        self._number_bits = bits - facility_bits if delimiter else bits or _UNDECLARED_BITS
+        self._facility_bits = facility_bits if delimiter else 0
+        number = rb"([0-9A-Fa-f]+)" if digits == "hex" else rb"([0-9]+)"
+        facility = number + re.escape(delimiter.encode()) if delimiter else rb"()"
+        self._line = re.compile(re.escape(prefix.encode()) + facility + number + re.escape(suffix.encode()))
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:
+        """The number of a line, in its declared width: readers pad it or not, as they are set."""
+        if text.startswith(_PROMPT):
+            text, cut = text[len(_PROMPT) :], False
+        if not text or _CHATTER.fullmatch(text):
+            return ()
+        found = self._line.fullmatch(text)
+        if not found or cut:
+            return Reason.SYNTAX
+        facility, number = int(found[1] or b"0", self._base), int(found[2], self._base)
+        if facility >> self._facility_bits or number >> self._number_bits:
+            return Reason.LENGTH
+        value = facility << self._number_bits | number
+        if self._bits:
+            return (Word(self._bits, value, Check.NONE, Form.DATA),)
+        return (Word(_UNDECLARED_BITS, value, Check.NONE, Form.ID),)
+
+    def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt says it
+        """The prompt waits for a command and ends with no line."""
+        return () if text == _PROMPT else Reason.TRUNCATED

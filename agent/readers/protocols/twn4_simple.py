@@ -1,0 +1,48 @@
+"""TWN4 Simple Protocol: SearchTag asked over and over, and its replies in lines of hex."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from agent.readers.protocol import Polling
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Reason, Status, Word
+
+_MAX_ID_BYTES = 16
+_REPLY = re.compile(rb"[0-9A-Fa-f]{2}(?:[0-9A-Fa-f]{2})*")
+_NO_TAG = b"0000"
+_FOUND = b"0001"
+_DONE = b"00"
+_HEADER_DIGITS = 10  # status, result, tag type, bit count, byte count
+
+_REFUSED = Status(
+    "the reader does not know SearchTag: is the Simple Protocol application loaded into it?", ok=False
+)
+
+
+class Twn4Simple(LineProtocol):
+    """Elatec TWN4 with the Simple Protocol application, which has to be asked."""
+
+    polling: ClassVar[Polling | None] = Polling(requests=(b"0500%02X\r" % _MAX_ID_BYTES,), every_ms=200)
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:
+        """The id of a reply, nothing for "no tag", a status for "unknown function"."""
+        if not _REPLY.fullmatch(text) or cut:
+            return Reason.SYNTAX
+        if text == _NO_TAG:
+            return ()
+        if not text.startswith(_DONE):
+            return (_REFUSED,) if len(text) == len(_DONE) else Reason.SYNTAX
+        if not text.startswith(_FOUND) or len(text) < _HEADER_DIGITS:
+            return Reason.SYNTAX
+        bits, id_bytes = int(text[6:8], 16), int(text[8:10], 16)
+        digits = text[_HEADER_DIGITS:]
+        padding = 8 * id_bytes - bits
+        if not bits or id_bytes > _MAX_ID_BYTES or len(digits) != 2 * id_bytes or padding not in range(8):
+            return Reason.LENGTH
+        value = int(digits, 16)
+        if value & (1 << padding) - 1:
+            return Reason.LENGTH
+        # An id that does not fill its bytes is a Wiegand word, as HID Prox has.
+        return (Word(bits, value >> padding, Check.NONE, Form.WIEGAND if padding else Form.ID),)

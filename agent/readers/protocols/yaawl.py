@@ -1,0 +1,63 @@
+"""The lines that sketches with the library YetAnotherArduinoWiegandLibrary print."""
+
+from __future__ import annotations
+
+import re
+
+from agent.readers.formats import CARD_BITS
+from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.swipe import Check, Form, Reason, Status, Word
+
+# In front of each there may be the sketch's own words, and after static a part of an older line.
+_READ = re.compile(rb".*Card read(?:ed)?: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE)
+_FAILED = re.compile(
+    rb".*Card read error: (.*?) - Raw data: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE
+)
+_STATE = re.compile(rb".*State changed: (DIS)?CONNECTED\s*", re.IGNORECASE)
+
+# The library checks and strips the parity of 26 and 34 bits and leaves other lengths alone.
+_STRIPPED_BITS = (24, 32)
+_CONNECTED = Status("the bridge sees its reader", ok=True)
+_DISCONNECTED = Status("the bridge sees no reader: both data lines are low", ok=False)
+
+
+class Yaawl(LineProtocol):
+    """Arduino and ESP sketches with YetAnotherArduinoWiegandLibrary."""
+
+    may_hold_pin = True
+
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - each line has a beginning
+        """The word or state in a line; keys are words like all others."""
+        if found := _READ.fullmatch(text):
+            return _card(int(found[1]), found[2])
+        if found := _FAILED.fullmatch(text):
+            return _failed(found[1].lower(), int(found[2]), found[3])
+        if found := _STATE.fullmatch(text):
+            return (_DISCONNECTED if found[1] else _CONNECTED,)
+        return Reason.SYNTAX
+
+
+def _card(bits: int, digits: bytes) -> Reading:
+    if not _fits(bits, digits):
+        return Reason.LENGTH
+    if bits in _STRIPPED_BITS:
+        return (Word(bits, int(digits, 16), Check.UPSTREAM, Form.DATA),)
+    return (Word(bits, int(digits, 16)),)
+
+
+def _failed(error: bytes, bits: int, digits: bytes) -> Reading:
+    """A word that the library refused. Its bits are good if it only has no decoder for them; then
+    nobody looked at a parity, and which of the formats of that length has been used is open.
+    """
+    if b"communication" in error:
+        return Reason.TRUNCATED  # bits were lost on the way
+    if not _fits(bits, digits):
+        return Reason.LENGTH
+    if b"unsupported" not in error:
+        return (Word(bits, int(digits, 16)),)
+    return (Word(bits, int(digits, 16), Check.NONE, Form.ID),) if bits in CARD_BITS else Reason.LENGTH
+
+
+def _fits(bits: int, digits: bytes) -> bool:
+    """True if the digits are whole bytes, as many as the bits need."""
+    return bits > 0 and len(digits) == (bits + 7) // 8 * 2 and not int(digits, 16) >> bits
