@@ -74,8 +74,6 @@ def _invoke(arguments: Sequence[str] | None) -> int:
     except click.Abort:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - the last door: an installer gets a line, not a traceback
         return _report_bug(error)
 

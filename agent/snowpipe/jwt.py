@@ -27,6 +27,7 @@ _LARGEST_KEY_FILE = 65_536  # bytes; a 16384-bit key in PEM has 13,000
 _LIFETIME_SECONDS = 59 * 60
 _RENEW_EARLY_SECONDS = 5 * 60
 _RETRY_SECONDS = 30  # between failed renewals while the old token still serves
+_FAR_FUTURE = 1e11  # seconds since 1970: the year 5138
 _SCOPED_LIFETIME_SECONDS = 55 * 60  # assumed where a scoped token does not tell its own
 
 
@@ -261,7 +262,8 @@ def read_expiry(jwt_text: str, now: float) -> tuple[float | None, float]:
 
 
 def _seconds(claim: object) -> float | None:
-    if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
+    # A date that far off is a count of milliseconds, an infinity or a mistake.
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 <= claim < _FAR_FUTURE:
         return None
     return claim
 

@@ -1,0 +1,134 @@
+"""The command `key`: make the private key, and show what Snowflake needs of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+
+from agent.cli import config_option
+from agent.config import DEFAULT_CONFIG, Settings, load
+from agent.errors import ConfigError
+from agent.snowpipe.jwt import KeyPair, generate_key, load_private_key
+
+_GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
+
+_file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
+_json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for a program.")
+
+
+@click.group(epilog=_GENERATE_EXAMPLE)
+def command() -> None:
+    """Make the private key, and show what Snowflake needs of it."""
+
+
+@command.command(epilog=_GENERATE_EXAMPLE)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to write the key (else the configuration's private_key_file, else ./rsa_key.p8).",
+)
+@click.option("--user", metavar="NAME", help="The Snowflake user (else the one in the configuration).")
+@_json_option
+@config_option
+def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool) -> None:
+    """Make a new key, and the SQL that registers it.
+
+    A 2048-bit RSA key in a PKCS#8 file that only its owner may read; a file that exists is
+    never overwritten.
+    """
+    settings = None if out and user else _settings_if_any(config)
+    if settings:
+        out, user = out or settings.snowflake.private_key_file, user or settings.snowflake.user
+    path = (out or Path("rsa_key.p8")).absolute()
+    key = generate_key(path)
+    name = _identifier(user) if user else "<user>"
+    alter_user = f"ALTER USER {name} SET RSA_PUBLIC_KEY='{key.public_key_line}';"
+    describe_user = f"DESC USER {name};"
+    if as_json:
+        answer = {**_described(path, key), "alter_user": alter_user, "describe_user": describe_user}
+        click.echo(json.dumps(answer))
+        return
+    click.echo(
+        f"private key: {path} ({key.bits}-bit RSA, mode 0600)\n"
+        f"fingerprint: {key.fingerprint}\n"
+        "\n"
+        "Register it in Snowflake, with a role that may alter the user:\n"
+        f"  {alter_user}\n"
+        "Compare: the row RSA_PUBLIC_KEY_FP must show the fingerprint above:\n"
+        f"  {describe_user}\n"
+        f'Next: in the configuration, under [snowflake], private_key_file = "{path}"; then: badge-agent check'
+    )
+
+
+@command.command(epilog="Example: badge-agent key fingerprint rsa_key.p8")
+@_file_argument
+@_json_option
+@config_option
+def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
+    """Print the fingerprint of a private key.
+
+    Compare it with the row RSA_PUBLIC_KEY_FP of: DESC USER <user>;
+
+    FILE is the private key (else the configuration's private_key_file).
+    """
+    path, key = _key(file, config)
+    click.echo(json.dumps(_described(path, key)) if as_json else key.fingerprint)
+
+
+@command.command(epilog="Example: badge-agent key public rsa_key.p8 --pem > rsa_key.pub")
+@_file_argument
+@click.option("--pem", is_flag=True, help="As a PEM file.")
+@_json_option
+@config_option
+def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None:
+    """Print the public half of a private key.
+
+    In one line, as ALTER USER <user> SET RSA_PUBLIC_KEY='...' takes it.
+
+    FILE is the private key (else the configuration's private_key_file).
+    """
+    path, key = _key(file, config)
+    if as_json:
+        click.echo(json.dumps(_described(path, key)))
+    else:
+        click.echo(key.public_key_pem.rstrip() if pem else key.public_key_line)
+
+
+def _key(file: Path | None, config: Path) -> tuple[Path, KeyPair]:
+    if file:
+        return file, load_private_key(file)
+    snowflake = load(config).snowflake
+    return snowflake.private_key_file, load_private_key(
+        snowflake.private_key_file, snowflake.private_key_passphrase_file
+    )
+
+
+def _settings_if_any(config: Path) -> Settings | None:
+    try:
+        return load(config)
+    except ConfigError as error:
+        # A key is often made before there is a configuration; one that was named must be there.
+        if config == DEFAULT_CONFIG and isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def _described(path: Path, key: KeyPair) -> dict[str, str | int]:
+    return {
+        "file": str(path),
+        "bits": key.bits,
+        "fingerprint": key.fingerprint,
+        "public_key": key.public_key_line,
+        "public_key_pem": key.public_key_pem,
+    }
+
+
+def _identifier(user: str) -> str:
+    """The user in SQL; quoted in upper case, as the token names it, where it needs quotes."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", user):
+        return user
+    return '"' + user.upper().replace('"', '""') + '"'

@@ -1,0 +1,102 @@
+"""What commands show: findings, tables and progress, plain without a terminal; the only importer of rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+# Imported where it draws: half of the start-up time on a Pi Zero, and for nothing in a pipe.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+State = Literal["ok", "warning", "failed"]
+
+_STYLES: Mapping[State, str] = MappingProxyType({"ok": "green", "warning": "yellow", "failed": "bold red"})
+_STATE_WIDTH = max(len(state) for state in _STYLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `next` is what to do about it, empty when there is nothing to do."""
+
+    name: str
+    state: State
+    text: str
+    next: str = ""
+
+
+def console() -> Console:
+    """Standard output as rich draws on it: text is taken as it is, brackets and all."""
+    from rich.console import Console  # noqa: PLC0415 - see the top of this file
+
+    # Not left to rich: variables of the environment can make it colour what goes into a pipe.
+    return Console(
+        file=sys.stdout,
+        force_terminal=_is_terminal(),
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def show(finding: Finding) -> None:
+    """Print a finding as `state  name: text`, and what to do next on a line of its own."""
+    state = finding.state.ljust(_STATE_WIDTH)
+    rest = f"  {finding.name}: {finding.text}"
+    if _is_terminal():
+        from rich.text import Text  # noqa: PLC0415 - see the top of this file
+
+        console().print(Text.assemble((state, _STYLES[finding.state]), rest))
+    else:
+        print(state + rest)
+    if finding.next:
+        print(f"{'':{_STATE_WIDTH}}  next: {finding.next}")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their headers; without a terminal one line each, columns two blanks apart."""
+    if _is_terminal():
+        from rich import box  # noqa: PLC0415 - see the top of this file
+        from rich.table import Table  # noqa: PLC0415 - see the top of this file
+
+        drawn = Table(*headers, box=box.SIMPLE_HEAD)
+        for row in rows:
+            drawn.add_row(*row)
+        console().print(drawn, soft_wrap=False)
+        return
+    lines = [headers, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress(total: int, description: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar over `total` steps; call what it yields with the number of steps just done.
+
+    Without a terminal one line at the end: `description: done of total`.
+    """
+    if not _is_terminal():
+        done = 0
+
+        def count(steps: int) -> None:
+            nonlocal done
+            done += steps
+
+        yield count
+        print(f"{description}: {done} of {total}")
+        return
+    from rich.progress import Progress  # noqa: PLC0415 - see the top of this file
+
+    with Progress(console=console()) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()

@@ -1,0 +1,285 @@
+"""The configuration file as frozen settings: checked whole, every problem reported at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from agent.config_check import (
+    account_url,
+    wrong_with_account,
+    wrong_with_badge_id,
+    wrong_with_id,
+    wrong_with_port,
+    wrong_with_url,
+)
+from agent.errors import ConfigError
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+from agent.toml_table import Table, shown
+
+DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Direction = Literal["ENTRY", "EXIT"]
+Keypad = Literal["none", "burst4", "burst8", "card26"]
+Parity = Literal["reject", "flag"]
+Trust = Literal["auto", "always"]
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """The table [agent]."""
+
+    id: str
+    state_dir: Path = Path("/var/lib/badge-agent")
+    runtime_dir: Path = Path("/run/badge-agent")
+    log_level: LogLevel = "info"
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """One [[readers]]; `baudrate` None is the protocol's own."""
+
+    id: str
+    zone_id: str
+    port: Path
+    protocol: str
+    direction: Direction | None = None
+    baudrate: int | None = None
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    keypad: Keypad = "none"
+    parity: Parity = "reject"
+    badge_id: str = "{facility_code}-{card_number}"
+    hold_off_ms: int = 1000
+
+
+@dataclass(frozen=True)
+class SnowflakeSettings:
+    """The table [snowflake]; `url` has neither path nor trailing slash."""
+
+    account: str
+    user: str
+    database: str
+    schema: str
+    pipe: str
+    private_key_file: Path
+    url: str
+    role: str | None = None
+    private_key_passphrase_file: Path | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class OutboxSettings:
+    """The table [outbox]."""
+
+    retention_days: float = 7
+    max_bytes: int = 2_000_000_000
+    reserve_bytes: int = 8_000_000
+
+
+@dataclass(frozen=True)
+class UploaderSettings:
+    """The table [uploader]; the first three defaults are also the most that Snowflake allows."""
+
+    max_request_bytes: int = 4_000_000
+    max_requests_per_second: int = 10
+    max_bytes_per_second: int = 20_000_000
+    backoff_max_seconds: float = 60
+
+
+@dataclass(frozen=True)
+class ClockSettings:
+    """The table [clock]."""
+
+    trust: Trust = "auto"
+    hold_unsynced_seconds: float = 120
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole file at `path`; every path in it is absolute."""
+
+    agent: AgentSettings
+    readers: tuple[ReaderSettings, ...]
+    cardholders_file: Path | None
+    snowflake: SnowflakeSettings
+    outbox: OutboxSettings
+    uploader: UploaderSettings
+    clock: ClockSettings
+    path: Path
+
+
+def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to read: --config, else $BADGE_AGENT_CONFIG, else /etc/badge-agent/config.toml."""
+    return option or Path(environ.get("BADGE_AGENT_CONFIG") or DEFAULT_CONFIG)
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check a configuration file; ConfigError names every problem in it."""
+    path = path.absolute()
+    problems: list[str] = []
+    root = Table(_parse(path), "", problems)
+    settings = Settings(
+        agent=_agent(root.table("agent"), path.parent),
+        readers=_readers(root),
+        cardholders_file=root.table("cardholders").path("file", None, base=path.parent),
+        snowflake=_snowflake(root.table("snowflake"), path.parent, environ),
+        outbox=_outbox(root.table("outbox")),
+        uploader=_uploader(root.table("uploader")),
+        clock=_clock(root.table("clock")),
+        path=path,
+    )
+    root.finish()
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{path}: {count}", hint=_next_command(path), problems=problems)
+    return settings
+
+
+def _parse(path: Path) -> dict[str, object]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: no such configuration file",
+            hint="name yours with --config FILE or BADGE_AGENT_CONFIG=FILE, or start from the example: "
+            f"sudo install -D -m 0644 config.example.toml {shlex.quote(str(path))}",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the configuration cannot be read: {error.strerror}",
+            hint=f"see who may read it: ls -l {shlex.quote(str(path))}; or run the same command with sudo",
+        ) from error
+    try:
+        # utf-8-sig: editors on Windows, where SD cards are often prepared, put a mark in front.
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}: not UTF-8 text (line {line})",
+            hint=f"save it as UTF-8 in your editor, or: iconv -f latin1 -t utf-8 {shlex.quote(str(path))}",
+        ) from error
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint=_next_command(path)) from error
+
+
+def _next_command(path: Path) -> str:
+    return f"correct the file, then: badge-agent check --offline --config {shlex.quote(str(path))}"
+
+
+def _agent(table: Table, base: Path) -> AgentSettings:
+    default = AgentSettings
+    return AgentSettings(
+        id=_checked(table, "id", socket.gethostname(), wrong_with_id),
+        state_dir=table.path("state_dir", default.state_dir, base=base),
+        runtime_dir=table.path("runtime_dir", default.runtime_dir, base=base),
+        log_level=table.choice("log_level", default.log_level, allowed=get_args(LogLevel)),
+    )
+
+
+def _checked(table: Table, key: str, default: str, wrong_with: Callable[[str], str | None]) -> str:
+    value = table.text(key, default)
+    wrong = wrong_with(value) if value else None
+    if wrong:
+        table.problem(key, wrong)
+    return value
+
+
+def _readers(root: Table) -> tuple[ReaderSettings, ...]:
+    tables = root.tables("readers")
+    readers = tuple(_reader(table) for table in tables)
+    for index, reader in enumerate(readers):
+        for earlier, other in enumerate(readers[:index]):
+            if reader.id and reader.id == other.id:
+                tables[index].problem("id", f"found {shown(reader.id)}, which readers[{earlier}] has already")
+            # Two names of one device, as /dev/ttyUSB0 and its name under /dev/serial/by-id.
+            if reader.port != Path() and os.path.realpath(reader.port) == os.path.realpath(other.port):
+                tables[index].problem(
+                    "port",
+                    f"is the same device as readers[{earlier}].port; each reader needs its own serial line",
+                )
+    return readers
+
+
+def _reader(table: Table) -> ReaderSettings:
+    default = ReaderSettings
+    table.require("id", "zone_id", "port", "protocol")
+    return ReaderSettings(
+        id=_checked(table, "id", "", wrong_with_id),
+        zone_id=table.text("zone_id", "", longest=50),
+        port=Path(_checked(table, "port", "", wrong_with_port)),
+        protocol=table.choice("protocol", "", allowed=PROTOCOLS),
+        direction=table.choice("direction", None, allowed=get_args(Direction)),
+        baudrate=table.integer("baudrate", None, low=50, high=4_000_000),
+        formats=table.words("formats", default.formats, allowed=FORMATS),
+        keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
+        parity=table.choice("parity", default.parity, allowed=get_args(Parity)),
+        badge_id=_checked(table, "badge_id", default.badge_id, wrong_with_badge_id),
+        hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
+    )
+
+
+def _snowflake(table: Table, base: Path, environ: Mapping[str, str]) -> SnowflakeSettings:
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    table.require("account", "user", "database", "schema", "pipe")
+    if not credentials:
+        table.require("private_key_file")
+    account = _checked(table, "account", "", wrong_with_account)
+    return SnowflakeSettings(
+        account=account,
+        user=table.text("user", ""),
+        role=table.text("role", None),
+        database=table.text("database", ""),
+        schema=table.text("schema", ""),
+        pipe=table.text("pipe", ""),
+        private_key_file=table.path("private_key_file", Path(credentials or "", "private_key"), base=base),
+        private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
+        url=_checked(table, "url", account_url(account), wrong_with_url).rstrip("/"),
+        ca_file=table.path("ca_file", None, base=base),
+    )
+
+
+def _outbox(table: Table) -> OutboxSettings:
+    default = OutboxSettings
+    outbox = OutboxSettings(
+        retention_days=table.number("retention_days", default.retention_days, low=0.01, high=3650),
+        max_bytes=table.integer("max_bytes", default.max_bytes, low=10_000_000, high=10**13),
+        reserve_bytes=table.integer("reserve_bytes", default.reserve_bytes, low=0, high=10**12),
+    )
+    if outbox.reserve_bytes >= outbox.max_bytes:
+        table.problem("reserve_bytes", f"found {outbox.reserve_bytes}; must be less than max_bytes")
+    return outbox
+
+
+def _uploader(table: Table) -> UploaderSettings:
+    cap = UploaderSettings
+    return UploaderSettings(
+        max_request_bytes=table.integer(
+            "max_request_bytes", cap.max_request_bytes, low=10_000, high=cap.max_request_bytes
+        ),
+        max_requests_per_second=table.integer(
+            "max_requests_per_second", cap.max_requests_per_second, low=1, high=cap.max_requests_per_second
+        ),
+        max_bytes_per_second=table.integer(
+            "max_bytes_per_second", cap.max_bytes_per_second, low=1_000, high=cap.max_bytes_per_second
+        ),
+        backoff_max_seconds=table.number("backoff_max_seconds", cap.backoff_max_seconds, low=0.1, high=3600),
+    )
+
+
+def _clock(table: Table) -> ClockSettings:
+    default = ClockSettings
+    return ClockSettings(
+        trust=table.choice("trust", default.trust, allowed=get_args(Trust)),
+        hold_unsynced_seconds=table.number(
+            "hold_unsynced_seconds", default.hold_unsynced_seconds, low=0, high=86_400
+        ),
+    )

@@ -1,0 +1,184 @@
+"""A TOML table read key by key: each problem is noted with its path, none stops the reading."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+_LONGEST_TEXT = 255  # Snowflake's longest identifier
+_LONGEST_SHOWN = 60  # of a wrong value, in a problem
+
+Choice = TypeVar("Choice")
+Default = TypeVar("Default")
+
+
+class Table:
+    """One table of the document; a key that is absent or "" has its default.
+
+    A key is known once it has been asked for; finish() reports those that never were.
+    """
+
+    def __init__(self, values: Mapping[str, object], name: str, problems: list[str]) -> None:
+        self._values = values
+        self._name = name
+        self._problems = problems
+        self._known: set[str] = set()
+        self._children: list[Table] = []
+
+    def problem(self, key: str, text: str) -> None:
+        """Note what is wrong with a key."""
+        self._problems.append(f"{self._where(key)}: {text}")
+
+    def require(self, *keys: str) -> None:
+        """Note each of these keys that is not set."""
+        for key in keys:
+            if self._take(key) is None:
+                self.problem(key, "missing; it has no default and must be set")
+
+    def text(self, key: str, default: Default, *, longest: int = _LONGEST_TEXT) -> str | Default:
+        """Printable text of at most `longest` characters."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, str) or len(value) > longest or not value.isprintable():
+            self.problem(
+                key, f'found {shown(value)}; must be text in "quotes", 1 to {longest} printable characters'
+            )
+            return default
+        return value
+
+    def integer(self, key: str, default: Default, *, low: int, high: int) -> int | Default:
+        """A whole number from `low` to `high`."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.problem(key, f"found {shown(value)}; must be a whole number from {low} to {high}")
+            return default
+        return value
+
+    def number(self, key: str, default: float, *, low: float, high: float) -> float:
+        """A finite number from `low` to `high`."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            self.problem(key, f"found {shown(value)}; must be a number from {low:g} to {high:g}")
+            return default
+        return value
+
+    def choice(self, key: str, default: Default, *, allowed: Collection[Choice]) -> Choice | Default:
+        """One of the allowed words."""
+        value = self._take(key)
+        if value is None:
+            return default
+        for word in allowed:
+            if word == value:
+                return word
+        self.problem(key, _not_allowed(value, [str(word) for word in allowed]))
+        return default
+
+    def words(self, key: str, default: tuple[str, ...], *, allowed: Collection[str]) -> tuple[str, ...]:
+        """A list of allowed words, none of them twice."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, list):
+            self.problem(key, f'found {shown(value)}; must be a list: ["...", "..."]')
+            return default
+        for index, word in enumerate(value):
+            if not isinstance(word, str) or word not in allowed:
+                self.problem(f"{key}[{index}]", _not_allowed(word, allowed))
+            elif word in value[:index]:
+                self.problem(f"{key}[{index}]", f"found {shown(word)} twice; name it once")
+        return tuple(word for word in value if isinstance(word, str))
+
+    def path(self, key: str, default: Default, *, base: Path) -> Path | Default:
+        """A file or directory; a relative one lies under `base`.
+
+        The value is never shown: a key or passphrase pasted there must not reach a log.
+        """
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not value.isprintable():
+            self.problem(key, f'found {_kind(value)} that cannot be one; must be a file name in "quotes"')
+            return default
+        return base / value
+
+    def table(self, key: str) -> Table:
+        """The table of that name; an empty one where it is not set."""
+        value = self._take(key)
+        if value is not None and not isinstance(value, dict):
+            self.problem(key, f"found {_kind(value)}; must be a table headed [{self._where(key)}]")
+        return self._child(key, value)
+
+    def tables(self, key: str) -> list[Table]:
+        """The array of tables of that name, at least one."""
+        value = self._take(key)
+        if not value:
+            self.problem(key, f"missing; there must be at least one, headed [[{key}]]")
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.problem(key, f"found {_kind(value)}; each one must be headed [[{key}]], with two brackets")
+            return []
+        return [self._child(f"{key}[{index}]", item) for index, item in enumerate(value)]
+
+    def finish(self) -> None:
+        """Note every key, here and in the tables below, that nobody asked for."""
+        for key in self._values:
+            if key not in self._known:
+                self.problem(key, f"unknown key{_meant(key, self._known)}; known: {_listed(self._known)}")
+        for child in self._children:
+            child.finish()
+
+    def _take(self, key: str) -> object:
+        self._known.add(key)
+        value = self._values.get(key)
+        return None if value == "" else value
+
+    def _where(self, key: str) -> str:
+        return f"{self._name}.{key}" if self._name else key
+
+    def _child(self, key: str, values: object) -> Table:
+        child = Table(values if isinstance(values, dict) else {}, self._where(key), self._problems)
+        self._children.append(child)
+        return child
+
+
+def shown(value: object) -> str:
+    """A wrong value as a person wrote it, cut short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float):
+        return _kind(value)
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def _kind(value: object) -> str:
+    kinds = (
+        (str, "text"),
+        (bool, "true or false"),
+        (int | float, "a number"),
+        (dict, "a table"),
+        (list, "a list"),
+    )
+    return next((word for kind, word in kinds if isinstance(value, kind)), "a date or time")
+
+
+def _not_allowed(value: object, allowed: Collection[str]) -> str:
+    meant = _meant(value, allowed) if isinstance(value, str) else ""
+    return f"found {shown(value)}{meant}; allowed: {_listed(allowed)}"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))

@@ -1,0 +1,34 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.snowpipe.jwt import generate_key
+
+_NOBODY = 65_534
+
+
+@pytest.fixture(scope="session")
+def rsa_key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh 2048-bit key, made once per run because making one takes a while."""
+    path = tmp_path_factory.mktemp("keys") / "rsa_key.p8"
+    generate_key(path)
+    return path
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """An ordinary user for the length of a test: file modes do not bind root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
