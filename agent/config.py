@@ -7,7 +7,7 @@ import shlex
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,15 +20,15 @@ from agent.config_check import (
     wrong_with_url,
 )
 from agent.errors import ConfigError
-from agent.readers.protocols import PROTOCOLS
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+from agent.readers.protocol import OptionError
+from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, Keypad
 from agent.toml_table import Table, shown
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Direction = Literal["ENTRY", "EXIT"]
-Keypad = Literal["none", "burst4", "burst8", "card26"]
 Parity = Literal["reject", "flag"]
 Trust = Literal["auto", "always"]
 
@@ -45,7 +45,7 @@ class AgentSettings:
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """One [[readers]]; `baudrate` None is the protocol's own."""
+    """One [[readers]]; `baudrate` None is the protocol's own, `options` are what it alone can be told."""
 
     id: str
     zone_id: str
@@ -55,9 +55,11 @@ class ReaderSettings:
     baudrate: int | None = None
     formats: tuple[str, ...] = DEFAULT_FORMATS
     keypad: Keypad = "none"
+    pin_facility_code: int = 0
     parity: Parity = "reject"
     badge_id: str = "{facility_code}-{card_number}"
     hold_off_ms: int = 1000
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,19 +214,33 @@ def _readers(root: Table) -> tuple[ReaderSettings, ...]:
 def _reader(table: Table) -> ReaderSettings:
     default = ReaderSettings
     table.require("id", "zone_id", "port", "protocol")
+    protocol = table.choice("protocol", "", allowed=PROTOCOLS)
     return ReaderSettings(
         id=_checked(table, "id", "", wrong_with_id),
         zone_id=table.text("zone_id", "", longest=50),
         port=Path(_checked(table, "port", "", wrong_with_port)),
-        protocol=table.choice("protocol", "", allowed=PROTOCOLS),
+        protocol=protocol,
         direction=table.choice("direction", None, allowed=get_args(Direction)),
         baudrate=table.integer("baudrate", None, low=50, high=4_000_000),
         formats=table.words("formats", default.formats, allowed=FORMATS),
         keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
+        pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
         parity=table.choice("parity", default.parity, allowed=get_args(Parity)),
         badge_id=_checked(table, "badge_id", default.badge_id, wrong_with_badge_id),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
+        options=_options(table.table("options"), protocol),
     )
+
+
+def _options(table: Table, protocol: str) -> Mapping[str, object]:
+    options = table.values()
+    if protocol:  # otherwise nobody can say what they should be
+        try:
+            make_protocol(protocol, options)
+        except OptionError as error:
+            for key, wrong in error.problems.items():
+                table.problem(key, wrong)
+    return options
 
 
 def _snowflake(table: Table, base: Path, environ: Mapping[str, str]) -> SnowflakeSettings:

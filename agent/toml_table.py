@@ -108,6 +108,10 @@ class Table:
             return default
         return base / value
 
+    def values(self) -> Mapping[str, object]:
+        """All there is, for somebody else to check; a key set to "" counts as absent."""
+        return {key: value for key in self._values if (value := self._take(key)) is not None}
+
     def table(self, key: str) -> Table:
         """The table of that name; an empty one where it is not set."""
         value = self._take(key)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import click
 
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocol import OptionError
+from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, ParityPolicy, decode
-from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Word
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, Decoder, Keypad, ParityPolicy
+from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Status, Word
 
-# In every one of them a word of 4, 6 or 8 bits is a key.
-_KEYPADS = ("none", "burst4", "burst8", "card26")
+_HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send
 
 _CHECK_WORDS = {
     Check.PARITY: "parity holds",
@@ -54,6 +54,16 @@ def _named_formats(_context: click.Context, _option: click.Parameter, text: str 
     return names
 
 
+def _options(_context: click.Context, _option: click.Parameter, settings: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{key}: give it as KEY=VALUE")
+        options[key] = value
+    return options
+
+
 @click.command("decode")
 @click.argument("protocol", type=click.Choice(list(PROTOCOLS)), required=False)
 @click.argument("text", nargs=-1, metavar="[TEXT_OR_HEX]...")
@@ -61,49 +71,84 @@ def _named_formats(_context: click.Context, _option: click.Parameter, text: str 
 @click.option("--formats", callback=_named_formats, help="Enabled card formats, by commas.")
 @click.option(
     "--parity",
-    type=click.Choice(["reject", "flag"]),
+    type=click.Choice(get_args(ParityPolicy)),
     default="reject",
     show_default=True,
     help="A card whose parity fails is noise, or a card marked as failed.",
+)
+@click.option(
+    "--keypad",
+    type=click.Choice(get_args(Keypad)),
+    default="none",
+    show_default=True,
+    help="The keys that the reader has.",
+)
+@click.option(
+    "--pin-facility-code",
+    type=click.IntRange(0, _HIGHEST_FACILITY_CODE),
+    default=0,
+    show_default=True,
+    help="With card26: the facility code of PINs.",
+)
+@click.option(
+    "--option", "options", multiple=True, callback=_options, metavar="KEY=VALUE", help="Of the protocol."
 )
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read JSON lines, answer each with one.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     *,
     protocol: str | None,
     text: Sequence[str],
     as_hex: bool,
-    formats: Sequence[str],
-    parity: str,
     from_stdin: bool,
     as_json: bool,
+    **reader: Any,  # noqa: ANN401 - click has checked them: the reader's settings, as in a line of --stdin
 ) -> None:
-    """Say what a reader's bytes mean: card, key or noise.
+    r"""Say what a reader's bytes mean: card, key or noise.
 
     \b
     badge-agent decode bits 26:2F657AE
+    badge-agent decode rfideas 061-04822 --option bits=24 --option delimiter=-
     badge-agent decode rdm6300 --hex 02 30313030363345394145 3235 03
 
     With --stdin, JSON lines: {"bits": 26, "raw": "2F657AE"} or
-    {"protocol": "rdm6300", "frame": "<hex>"}, each with "formats" and "keypad" if wanted.
+    {"protocol": "rdm6300", "frame": "<hex>"}, each with "formats", "parity",
+    "keypad", "pin_facility_code" and "options" if wanted.
     Exit code 1 when no card was found or a line was malformed.
-    """  # noqa: D301 - click's mark for lines that are not to be wrapped
-    policy = cast("ParityPolicy", parity)
+    """
     if from_stdin:
-        if protocol or as_hex:
-            raise click.UsageError("--stdin takes everything from its lines: no PROTOCOL, TEXT or --hex.")
-        context.exit(_answer_lines(sys.stdin.buffer, formats, policy))
+        if protocol or as_hex or reader["options"]:
+            raise click.UsageError(
+                "--stdin takes everything from its lines: no PROTOCOL, TEXT, --hex or --option."
+            )
+        context.exit(_answer_lines(sys.stdin.buffer, reader))
     if not protocol or not text:
         raise click.UsageError("Name a PROTOCOL and what it received, e.g. decode bits 26:2F657AE")
-    frames = _frames(protocol, _hex_bytes(text) if as_hex else _line_bytes(text))
-    outcomes = _outcomes(frames, formats, policy)
+    try:
+        options = _typed(protocol, reader["options"])
+        frames = _frames(protocol, options, _hex_bytes(text) if as_hex else _line_bytes(text))
+    except OptionError as error:
+        raise click.UsageError(f"--option {error}") from None
+    outcomes = _outcomes(frames, _decoder(reader))
     if as_json:
         click.echo(_json_answer(outcomes))
     else:
-        click.echo("\n".join(map(_words, outcomes)) or "Nothing: blank lines only.")
+        click.echo("\n".join(map(_words, outcomes)) or "Nothing: no card, no key and no noise.")
     context.exit(0 if any(isinstance(outcome, CardRead) for outcome in outcomes) else 1)
+
+
+def _typed(protocol: str, options: Mapping[str, str]) -> dict[str, object]:
+    """The options of a command line, where numbers are text too."""
+    known = PROTOCOLS[protocol].options
+    return {
+        key: int(value)
+        if key in known and isinstance(known[key].default, int) and value.isdecimal()
+        else value
+        for key, value in options.items()
+    }
 
 
 def _hex_bytes(text: Sequence[str]) -> bytes:
@@ -120,18 +165,29 @@ def _line_bytes(text: Sequence[str]) -> bytes:
     return b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in text)
 
 
-def _frames(protocol: str, data: bytes) -> list[Frame]:
-    """What a protocol makes of these bytes followed by silence."""
-    wire = PROTOCOLS[protocol]()
+def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[Frame]:
+    """What a protocol makes of these bytes followed by silence. Raises OptionError."""
+    wire = make_protocol(protocol, options)
     return [*wire.feed(data), *wire.silence()]
 
 
-def _outcomes(frames: Iterable[Frame], formats: Sequence[str], parity: ParityPolicy) -> list[Outcome]:
-    return [decode(frame, formats, parity=parity) if isinstance(frame, Word) else frame for frame in frames]
+def _decoder(reader: Mapping[str, Any]) -> Decoder:
+    return Decoder(
+        reader["formats"],
+        parity=reader["parity"],
+        keypad=reader["keypad"],
+        pin_facility_code=reader["pin_facility_code"],
+    )
 
 
-def _words(outcome: Outcome) -> str:
+def _outcomes(frames: Iterable[Frame], decoder: Decoder) -> list[Outcome | Status]:
+    return [decoder(frame) if isinstance(frame, Word) else frame for frame in frames]
+
+
+def _words(outcome: Outcome | Status) -> str:
     """An outcome for a person."""
+    if isinstance(outcome, Status):
+        return f"Status: {outcome.text}."
     if isinstance(outcome, Noise):
         return f"Noise ({outcome.reason}). {_NEXT_STEPS[outcome.reason]}"
     if not isinstance(outcome, CardRead):
@@ -142,6 +198,7 @@ def _words(outcome: Outcome) -> str:
             "facility code": outcome.facility_code,
             "card number": outcome.card_number,
             "issue": outcome.issue,
+            "OEM code": outcome.oem,
         }
         named = ", ".join(f"{label} {number}" for label, number in fields.items() if number is not None)
         return f"{card}\n  {outcome.format}: {named}"
@@ -150,8 +207,14 @@ def _words(outcome: Outcome) -> str:
     return f"{card}\n  No enabled format fits; its default badge_id is {outcome.bits}:{outcome.raw}"
 
 
-def _json_answer(outcomes: Iterable[Outcome]) -> str:
-    return json.dumps({"outcomes": [_json_outcome(outcome) for outcome in outcomes]})
+def _json_answer(outcomes: Iterable[Outcome | Status]) -> str:
+    said = list(outcomes)
+    answer: dict[str, Any] = {
+        "outcomes": [_json_outcome(outcome) for outcome in said if not isinstance(outcome, Status)]
+    }
+    if status := [outcome.text for outcome in said if isinstance(outcome, Status)]:
+        answer["status"] = status
+    return json.dumps(answer)
 
 
 def _json_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -167,16 +230,18 @@ def _json_outcome(outcome: Outcome) -> dict[str, Any]:
         "format": outcome.format,
         "facility_code": outcome.facility_code,
         "card_number": outcome.card_number,
+        **({} if outcome.issue is None else {"issue": outcome.issue}),
+        **({} if outcome.oem is None else {"oem": outcome.oem}),
         "matches": outcome.matches,
     }
 
 
-def _answer_lines(lines: Iterable[bytes], formats: Sequence[str], parity: ParityPolicy) -> int:
+def _answer_lines(lines: Iterable[bytes], reader: Mapping[str, Any]) -> int:
     """Answer every line as it comes; the exit code says whether all were well formed."""
     exit_code = 0
     for line in lines:
         try:
-            answer = _answer(line, formats, parity)
+            answer = _answer(line, reader)
         except _BadLineError as error:
             answer = json.dumps({"error": str(error)})
             exit_code = 1
@@ -184,35 +249,51 @@ def _answer_lines(lines: Iterable[bytes], formats: Sequence[str], parity: Parity
     return exit_code
 
 
-def _answer(line: bytes, default_formats: Sequence[str], parity: ParityPolicy) -> str:
+def _answer(line: bytes, defaults: Mapping[str, Any]) -> str:
     try:
         query = json.loads(line)
     except (ValueError, RecursionError):
         raise _BadLineError("not JSON") from None
     if not isinstance(query, dict):
         raise _BadLineError("not a JSON object")
-    formats = query.get("formats", default_formats)
+    reader = {key: query.get(key, default) for key, default in defaults.items()}
+    wrong = _wrong_with(reader)
+    if wrong:
+        raise _BadLineError(wrong)
+    return _json_answer(_outcomes(_asked_frames(query, reader["options"]), _decoder(reader)))
+
+
+def _wrong_with(reader: Mapping[str, Any]) -> str | None:
+    """What keeps settings from a line of JSON from being a reader's."""
+    formats, code = reader["formats"], reader["pin_facility_code"]
     if not isinstance(formats, (list, tuple)) or not all(isinstance(name, str) for name in formats):
-        raise _BadLineError("formats: not a list of names")
+        return "formats: not a list of names"
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise _BadLineError(f"formats: unknown {', '.join(unknown)}; known: {', '.join(FORMATS)}")
-    if query.get("keypad", "none") not in _KEYPADS:
-        raise _BadLineError(f"keypad: not one of {', '.join(_KEYPADS)}")
-    return _json_answer(_outcomes(_asked_frames(query), formats, parity))
+        return f"formats: unknown {', '.join(unknown)}; known: {', '.join(FORMATS)}"
+    for key, allowed in (("parity", get_args(ParityPolicy)), ("keypad", get_args(Keypad))):
+        if reader[key] not in allowed:
+            return f"{key}: not one of {', '.join(allowed)}"
+    # bool is an int to Python, and true is no number
+    if not isinstance(code, int) or isinstance(code, bool) or not 0 <= code <= _HIGHEST_FACILITY_CODE:
+        return f"pin_facility_code: not a number from 0 to {_HIGHEST_FACILITY_CODE}"
+    return None if isinstance(reader["options"], dict) else "options: not a JSON object"
 
 
-def _asked_frames(query: dict[str, Any]) -> list[Frame]:
-    if "protocol" in query:
-        protocol, frame = query["protocol"], query.get("frame")
-        if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-            raise _BadLineError(f"protocol: unknown; known: {', '.join(PROTOCOLS)}")
-        try:
-            data = bytes.fromhex(frame if isinstance(frame, str) else "missing")
-        except ValueError:
-            raise _BadLineError("frame: not hex, two digits for every byte") from None
-        return _frames(protocol, data)
-    return [_asked_word(query.get("bits"), query.get("raw"))]
+def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[Frame]:
+    if "protocol" not in query:
+        return [_asked_word(query.get("bits"), query.get("raw"))]
+    protocol, frame = query["protocol"], query.get("frame")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise _BadLineError(f"protocol: unknown; known: {', '.join(PROTOCOLS)}")
+    try:
+        data = bytes.fromhex(frame if isinstance(frame, str) else "missing")
+    except ValueError:
+        raise _BadLineError("frame: not hex, two digits for every byte") from None
+    try:
+        return _frames(protocol, options, data)
+    except OptionError as error:
+        raise _BadLineError(f"options: {error}") from None
 
 
 def _asked_word(bits: object, raw: object) -> Word:

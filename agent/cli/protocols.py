@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+from typing import Any
 
 import click
 
-from agent.readers.protocol import LineSettings
+from agent.readers.protocol import LineSettings, Option
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
 
@@ -20,31 +21,36 @@ def command(*, as_json: bool) -> None:
         click.echo(json.dumps({"protocols": _protocols(), "formats": _formats()}))
         return
     click.echo("protocol = one of:")
-    for name, factory in PROTOCOLS.items():
-        line = factory().line
-        click.echo(f"  {name:<12}{_line_words(line):<12}{_readers(name)}")
+    for name, protocol in PROTOCOLS.items():
+        click.echo(f"  {name:<16}{_line_words(protocol.line):<12}{_readers(name)}")
+        for key, option in protocol.options.items():
+            click.echo(f"  {'':<16}  options.{key} = {_default(option)}  {option.meaning}{_allowed(option)}")
     click.echo("\nformats = any of (* enabled by default):")
     for known in FORMATS.values():
         mark = "*" if known.name in DEFAULT_FORMATS else " "
         click.echo(f"{mark} {known.name:<12}{f'{known.bits} bits':<12}{known.description}")
+        if known.contested:
+            click.echo(f"  {'':<24}use with care: {known.contested}")
     click.echo("\nTo find out what a card is: badge-agent decode PROTOCOL ...")
 
 
-def _protocols() -> list[dict[str, str | int]]:
-    listed: list[dict[str, str | int]] = []
-    for name, factory in PROTOCOLS.items():
-        line = factory().line
-        listed.append(
-            {
-                "name": name,
-                "readers": _readers(name),
-                "baudrate": line.baudrate,
-                "data_bits": line.data_bits,
-                "parity": line.parity,
-                "stop_bits": line.stop_bits,
-            }
-        )
-    return listed
+def _protocols() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "readers": _readers(name),
+            "baudrate": protocol.line.baudrate,
+            "data_bits": protocol.line.data_bits,
+            "parity": protocol.line.parity,
+            "stop_bits": protocol.line.stop_bits,
+            "polled": protocol.polling is not None,
+            "options": {
+                key: {"default": option.default, "meaning": option.meaning + _allowed(option)}
+                for key, option in protocol.options.items()
+            },
+        }
+        for name, protocol in PROTOCOLS.items()
+    ]
 
 
 def _formats() -> list[dict[str, str | int | bool]]:
@@ -54,6 +60,7 @@ def _formats() -> list[dict[str, str | int | bool]]:
             "description": known.description,
             "bits": known.bits,
             "default": known.name in DEFAULT_FORMATS,
+            "contested": known.contested,
         }
         for known in FORMATS.values()
     ]
@@ -61,6 +68,14 @@ def _formats() -> list[dict[str, str | int | bool]]:
 
 def _line_words(line: LineSettings) -> str:
     return f"{line.baudrate} {line.data_bits}{line.parity}{line.stop_bits}"
+
+
+def _default(option: Option) -> str:
+    return json.dumps(option.default)
+
+
+def _allowed(option: Option) -> str:
+    return f" ({' | '.join(option.allowed)})" if option.allowed else ""
 
 
 def _readers(name: str) -> str:

@@ -56,6 +56,14 @@ class Port:
             # pyserial turns "readable, but nothing there" into its error for a vanished device.
             return bytes(self._serial.read(_READ_BYTES))
 
+    def write(self, data: bytes) -> None:
+        """Send, without waiting: a reader that takes no bytes is one that gives none.
+
+        Raises PortError when the port is lost.
+        """
+        with _translated(self.device), contextlib.suppress(BlockingIOError):
+            os.write(self._serial.fileno(), data)
+
     def stop(self) -> None:
         """Make the read() that waits, and every later one, return at once."""
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -15,12 +16,14 @@ from agent.backoff import Backoff
 from agent.clock import Clock
 from agent.errors import NotPermittedError, PortError
 from agent.faultlog import FaultLog
+from agent.readers.asking import Asking
 from agent.readers.badge import badge_id
+from agent.readers.diagnosis import Diagnosis
 from agent.readers.holdoff import HoldOff
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings, WireProtocol
-from agent.readers.wiegand import ParityPolicy, decode
-from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Swipe, Word
+from agent.readers.wiegand import Decoder, Keypad, ParityPolicy
+from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class Reader:
     parity: ParityPolicy
     badge_id: str
     hold_off_ms: int
+    keypad: Keypad = "none"
+    pin_facility_code: int = 0
 
 
 @dataclass(slots=True)
@@ -74,6 +79,14 @@ class ReaderSession:
         self.reader = reader
         self.counts = ReaderCounts()
         self._protocol = make_protocol()
+        self._asking = Asking(self._protocol.polling) if self._protocol.polling else None
+        self._decode = Decoder(
+            reader.formats,
+            parity=reader.parity,
+            keypad=reader.keypad,
+            pin_facility_code=reader.pin_facility_code,
+        )
+        self._diagnosis = Diagnosis(reader.id, keypad=reader.keypad)
         self._hold_off = HoldOff(reader.hold_off_ms)
         self._keep = keep
         self._user_of = user_of
@@ -120,13 +133,28 @@ class ReaderSession:
             self._set_state("open")
             while not self._stopping.is_set():
                 busy(False)
-                data = port.read(self._protocol.silence_ms / 1000 if self._protocol.partial else None)
+                data = self._receive(
+                    port, self._protocol.silence_ms / 1000 if self._protocol.partial else None
+                )
                 busy(True)
                 self._take(data)
         finally:
             with self._port_guard:
                 self._port = None
                 port.close()
+
+    def _receive(self, port: Port, timeout_s: float | None) -> bytes:
+        """port.read(), and meanwhile the questions of a protocol whose readers must be asked."""
+        if self._asking is None:
+            return port.read(timeout_s)
+        now_s = time.monotonic()
+        ends_s = math.inf if timeout_s is None else now_s + timeout_s
+        while True:
+            port.write(self._asking.due(now_s))
+            data = port.read(max(0.0, min(self._asking.wait_s(now_s), ends_s - now_s)))
+            now_s = time.monotonic()
+            if data or now_s >= ends_s or self._stopping.is_set():
+                return data
 
     def _set_state(self, state: Literal["open", "lost"]) -> None:
         if self.counts.state != state:
@@ -156,12 +184,13 @@ class ReaderSession:
         self._changed()
 
     def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
-        """The card to keep, or None for noise, keys and the repeats of a held card: those are counted."""
-        outcome = (
-            decode(frame, self.reader.formats, parity=self.reader.parity)
-            if isinstance(frame, Word)
-            else frame
-        )
+        """The card to keep, if it is one; noise, keys and the repeats of a held card are counted."""
+        if isinstance(frame, Status):
+            self._diagnosis.saw_status(frame)
+            return None
+        outcome = frame if isinstance(frame, Noise | Key) else self._decode(frame)
+        if outcome is not frame:
+            self._diagnosis.saw_word(outcome)
         if isinstance(outcome, Noise):
             self.counts.noise[outcome.reason] += 1
             return None

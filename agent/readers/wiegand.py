@@ -17,6 +17,7 @@ __all__ = [
     "Decoder",
     "Keypad",
     "ParityPolicy",
+    "decode",
     "encode",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from agent.clock import Clock, SystemClock
 from agent.config import ReaderSettings, Settings
 from agent.outbox import Outbox
 from agent.readers.cardholders import Cardholders
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.health import Health
 from agent.snowpipe.account import Account, Identity
@@ -63,7 +64,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     readers = [
         ReaderSession(
             _reader(reader),
-            PROTOCOLS[reader.protocol],
+            functools.partial(make_protocol, reader.protocol, reader.options),
             keep=keep,
             user_of=cardholders.user_of,
             clock=clock,
@@ -96,7 +97,7 @@ def pipe_name(settings: Settings) -> PipeName:
 
 
 def _reader(settings: ReaderSettings) -> Reader:
-    line = PROTOCOLS[settings.protocol]().line
+    line = PROTOCOLS[settings.protocol].line
     if settings.baudrate is not None:
         line = dataclasses.replace(line, baudrate=settings.baudrate)
     return Reader(
@@ -110,4 +111,6 @@ def _reader(settings: ReaderSettings) -> Reader:
         parity=settings.parity,
         badge_id=settings.badge_id,
         hold_off_ms=settings.hold_off_ms,
+        keypad=settings.keypad,
+        pin_facility_code=settings.pin_facility_code,
     )

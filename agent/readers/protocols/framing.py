@@ -69,8 +69,12 @@ class FramedProtocol(ABC):
         return frames
 
     def silence(self) -> list[Frame]:
-        """What is held will not be finished: truncated, after whatever noise came before it."""
-        return [*self._noise.add(self._take(len(self._held)), Reason.TRUNCATED), *self._noise.end()]
+        """What is held will not be finished: truncated, but for whole frames that it took in."""
+        frames: list[Frame] = []
+        while self._held:
+            frames += self._noise.add(self._take(self._next_start(len(self._held))), Reason.TRUNCATED)
+            frames += self.feed(b"")
+        return [*frames, *self._noise.end()]
 
     def reset(self) -> None:
         """Forget what is held: the port was opened anew."""

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols.noise import LONGEST_RUN_BYTES
+from agent.swipe import Noise, Reason, Word
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (b"1:1", Word(1, 1)),
+        (b"26:2", Word(26, 2)),
+        (b"256:" + b"F" * 64, Word(256, (1 << 256) - 1)),
+        (b"01" * 128, Word(256, int("01" * 128, 2))),
+        (b"\xff\x00W26:2", Word(26, 2)),
+    ],
+)
+def test_a_line_names_its_word_right_aligned(line: bytes, word: Word) -> None:
+    wire = PROTOCOLS["bits"]()
+
+    frames = wire.feed(line + b"\n")
+
+    assert frames[-1] == word
+
+
+@pytest.mark.parametrize(
+    ("line", "reasons"),
+    [
+        (b"0:0", [Reason.SYNTAX]),
+        (b"026:2F657AE", [Reason.SYNTAX]),
+        (b":2F657AE", [Reason.SYNTAX]),
+        (b"26:", [Reason.SYNTAX]),
+        (b"2F657AE", [Reason.SYNTAX]),
+        (b"26:2F657AE:1", [Reason.SYNTAX]),
+        (b" 26:2F657AE", [Reason.SYNTAX]),
+        (b"26:2F657AE ", [Reason.SYNTAX]),
+        (b"26:2F6\x0057AE", [Reason.SYNTAX]),
+        (b"26:02F657AE", [Reason.LENGTH]),
+        (b"26:8000000", [Reason.LENGTH]),
+        (b"257:0", [Reason.LENGTH]),
+        (b"0" * 257, [Reason.OVERSIZED, Reason.OVERSIZED]),
+        (b"boot 26:2F657AE", [Reason.SYNTAX]),
+        # Zeros and ones behind static may have lost their beginning: a shorter card.
+        (b"\xff10111101100101011110101110", [Reason.STRAY, Reason.SYNTAX]),
+    ],
+)
+def test_a_line_that_names_no_word_is_noise(line: bytes, reasons: list[Reason]) -> None:
+    wire = PROTOCOLS["bits"]()
+
+    frames = wire.feed(line + b"\r\n")
+
+    assert [frame.reason for frame in frames if isinstance(frame, Noise)] == reasons
+    assert len(frames) == len(reasons)
+
+
+def test_silence_ends_a_spoilt_line_even_when_nothing_of_it_is_held() -> None:
+    wire = PROTOCOLS["bits"]()
+    wire.feed(b"x" * 2 * LONGEST_RUN_BYTES)
+
+    assert wire.partial
+    assert wire.silence() == []
+    assert wire.feed(b"26:2F657AE\n") == [Word(26, 0x2F657AE)]
+
+
+def test_blank_lines_are_nothing() -> None:
+    assert PROTOCOLS["bits"]().feed(b"\r\n\n\r\r\n") == []

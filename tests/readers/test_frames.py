@@ -1,0 +1,43 @@
+"""Frames that are documented, or that somebody really saw, and what they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.wiegand import DEFAULT_FORMATS, Decoder, Keypad
+from agent.swipe import CardRead, Noise, Outcome, Status, Word
+
+ROWS = list(csv.DictReader((Path(__file__).parents[1] / "data" / "frames.csv").read_text().splitlines()))
+KEYPADS: dict[str, Keypad] = {"": "none", **{keypad: keypad for keypad in get_args(Keypad)}}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['protocol']}-{row['bytes'][:60]}{row['keypad']}")
+def test_known_frames_have_their_known_outcomes(row: dict[str, str]) -> None:
+    wire = make_protocol(row["protocol"], json.loads(row["options"] or "{}"))
+    decoder = Decoder(DEFAULT_FORMATS, keypad=KEYPADS[row["keypad"]])
+
+    frames = [*wire.feed(bytes.fromhex(row["bytes"])), *wire.silence()]
+
+    outcomes = [decoder(frame) if isinstance(frame, Word) else frame for frame in frames]
+    assert "; ".join(map(in_words, outcomes)) == row["outcomes"]
+
+
+def in_words(outcome: Outcome | Status) -> str:
+    if isinstance(outcome, CardRead):
+        fields = f" {outcome.format} {outcome.facility_code}-{outcome.card_number}" if outcome.format else ""
+        return f"card {outcome.bits} {outcome.raw} {outcome.check}{fields}"
+    if isinstance(outcome, Noise):
+        return f"noise {outcome.reason}"
+    if isinstance(outcome, Status):
+        return "status ok" if outcome.ok else "status fault"
+    return "key"
+
+
+def test_there_is_a_known_frame_for_every_protocol() -> None:
+    assert {row["protocol"] for row in ROWS} == set(PROTOCOLS)
