@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import cache
+from typing import NamedTuple
 
 
 class Check(StrEnum):
@@ -40,27 +42,35 @@ class Form(Enum):
 
 def raw_hex(bits: int, value: int) -> str:
     """Canonical form of a card's bits: upper-case hex, zero-padded to the bits (26 -> 7 digits)."""
-    return f"{value:0{(bits + 3) // 4}X}"
+    return _hex_template(bits) % value
+
+
+@cache
+def _hex_template(bits: int) -> str:
+    return f"%0{(bits + 3) // 4}X"
 
 
 # Fields that could identify a card are kept out of repr(), so that no log line, traceback
 # or debugger print can carry them.
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """One card as a protocol delivers it: `value` is `bits` wide, first bit received on top.
 
     `check` says what vouches for it so far: CHECKSUM (the frame's own), UPSTREAM (the parity, at
-    a converter) or NONE. `maybe_pin`: a PIN typed at a pad would look the same.
+    a converter) or NONE. `maybe_pin`: a PIN typed at a pad would look the same. A tuple, because
+    one is made for every frame, and a frozen dataclass takes four times as long to make.
     """
 
     bits: int
-    value: int = field(repr=False)
+    value: int
     check: Check = Check.NONE
     form: Form = Form.WIEGAND
     maybe_pin: bool = False
     signal_strength: float | None = None  # dBm
+
+    def __repr__(self) -> str:
+        return f"Word(bits={self.bits}, check={self.check}, form={self.form})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +97,24 @@ class Status:
 Frame = Word | Noise | Key | Status
 
 
-@dataclass(frozen=True, slots=True)
-class CardRead:
-    """A card after decoding. `format`, `facility_code` and `card_number` are set only when
-    exactly one enabled format validates; `matches` names every enabled format that does.
+class CardRead(NamedTuple):
+    """A card after decoding. `format` and the fields after it are set only when exactly one
+    enabled format validates; `matches` names every enabled format that does. A tuple, as Word is.
     """
 
     bits: int
-    raw: str = field(repr=False)
+    raw: str
     check: Check
     format: str | None = None
-    facility_code: int | None = field(default=None, repr=False)
-    card_number: int | None = field(default=None, repr=False)
-    issue: int | None = field(default=None, repr=False)
-    oem: int | None = field(default=None, repr=False)
+    facility_code: int | None = None
+    card_number: int | None = None
+    issue: int | None = None
+    oem: int | None = None
     matches: tuple[str, ...] = ()
     signal_strength: float | None = None  # dBm
+
+    def __repr__(self) -> str:
+        return f"CardRead(bits={self.bits}, check={self.check}, format={self.format}, matches={self.matches})"
 
 
 Outcome = CardRead | Noise | Key

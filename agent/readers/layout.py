@@ -91,7 +91,7 @@ class Format:
         for parity, (mask, odd) in zip(self.parities, self._parity_masks, strict=True):
             if (value & mask).bit_count() & 1 != odd:
                 value |= self._mask((parity.position,))
-        if not self.holds(value):
+        if not self.holds(value) or self.read(value) != tuple(numbers):
             raise ValueError(f"{self.name} has fixed bits: a number given contradicts them")
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal
 
 from agent.readers.formats import CARD_BITS, DEFAULT_FORMATS, FORMATS
@@ -26,6 +27,7 @@ Keypad = Literal["none", "burst4", "burst8", "card26"]
 
 KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three ways keypads send it
 
+_PARITIES = attrgetter("parities")
 _BYTE_BITS = 8
 _NIBBLE = 0xF
 _HIGHEST_KEY = 0xB  # 0-9, then * and #
@@ -59,39 +61,43 @@ class Decoder:
 
     def __call__(self, word: Word) -> Outcome:
         """The meaning of a word. Never raises."""
-        bits, value = word.bits, word.value
+        bits, value, check, form, _, _ = word
         if bits in KEY_BITS:
             return _key(word)
         # Before anything else sees the word: what is typed at a pad must not get any further.
         if self._keypad != "none" and self._is_typed(word):
             return Key()
-        if value in (0, (1 << bits) - 1):
+        ones = (1 << bits) - 1
+        if not value or value == ones:
             return Noise(Reason.NULL)
-        if word.form is Form.DATA:
+        if form is Form.DATA:
             return self._decode_stripped(word)
         enabled = self._whole.get(bits, ())
         matches = [known for known in enabled if known.holds(value)]
         if matches:
-            return _card(word, _check(word, matches), matches, value)
-        if word.form is Form.ID:
-            return _card(word, word.check)
+            return _card(word, _parity_or(check, matches), matches, value)
+        if form is Form.ID:
+            return _card(word, check)
         if not enabled:
-            return _card(word, word.check) if bits in CARD_BITS else Noise(Reason.LENGTH)
-        complement = value ^ (1 << bits) - 1
-        if any(known.holds(complement) for known in enabled):
+            return _card(word, check) if bits in CARD_BITS else Noise(Reason.LENGTH)
+        if any(known.holds(value ^ ones) for known in enabled):
             return Noise(Reason.SWAPPED)
         return _card(word, Check.FAILED) if self._flagged else Noise(Reason.PARITY)
 
     def _decode_stripped(self, word: Word) -> Outcome:
         """With the parity bits gone, every format that leaves as many data bits validates."""
-        candidates = self._stripped.get(word.bits, ())
-        # Back in its place between parity bits, if the format has any.
-        matches = [
-            known for known in candidates if known.holds_without_parity(word.value << bool(known.parities))
-        ]
-        if not matches and CARD_BITS.isdisjoint({word.bits, word.bits + 2}):
+        bits, value = word.bits, word.value
+        matches: list[Format] = []
+        whole = value
+        for known in self._stripped.get(bits, ()):
+            # Back in its place between parity bits, if the format has any.
+            between = value << 1 if known.parities else value
+            if known.holds_without_parity(between):
+                matches.append(known)
+                whole = between
+        if not matches and bits not in CARD_BITS and bits + 2 not in CARD_BITS:
             return Noise(Reason.LENGTH)
-        return _card(word, word.check, matches, word.value << bool(matches and matches[0].parities))
+        return _card(word, word.check, matches, whole)
 
     def _is_typed(self, word: Word) -> bool:
         """True for a word that comes from the declared keypad, or may well."""
@@ -160,18 +166,19 @@ def _facility_code_of_pad(word: Word) -> int | None:
     return word.value >> _PAD_NUMBER_BITS if word.check is Check.NONE else None
 
 
-def _check(word: Word, matches: Sequence[Format]) -> Check:
+def _parity_or(check: Check, matches: Sequence[Format]) -> Check:
     """What vouches for a word that formats validate: their parity, unless something stronger did."""
-    if word.check is not Check.NONE:
-        return word.check
-    return Check.PARITY if all(known.parities for known in matches) else Check.NONE
+    if check is not Check.NONE:
+        return check
+    return Check.PARITY if all(map(_PARITIES, matches)) else Check.NONE
 
 
 def _card(word: Word, check: Check, matches: Sequence[Format] = (), value: int = 0) -> CardRead:
     """A card, with fields from `value` when one format alone matches."""
-    raw = raw_hex(word.bits, word.value)
-    if len(matches) != 1:
-        names = tuple(known.name for known in matches)
-        return CardRead(word.bits, raw, check, matches=names, signal_strength=word.signal_strength)
-    only = matches[0]
-    return CardRead(word.bits, raw, check, only.name, *only.read(value), (only.name,), word.signal_strength)
+    bits, signal_strength = word.bits, word.signal_strength
+    raw = raw_hex(bits, word.value)
+    if len(matches) == 1:
+        only = matches[0]
+        return CardRead(bits, raw, check, only.name, *only.read(value), (only.name,), signal_strength)
+    names = tuple([known.name for known in matches])
+    return CardRead(bits, raw, check, None, None, None, None, None, names, signal_strength)

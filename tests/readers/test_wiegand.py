@@ -1,39 +1,34 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.wiegand import (
-    CARD_BITS,
-    DEFAULT_FORMATS,
-    FORMATS,
-    KEY_BITS,
-    Format,
-    Parity,
-    decode,
-    encode,
-)
-from agent.swipe import CardRead, Check, Key, Noise, Reason, Word
+from agent.readers.formats import CARD_BITS
+from agent.readers.layout import Format
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
+from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
 
 VECTORS = list(
     csv.DictReader((Path(__file__).parents[1] / "data" / "wiegand-vectors.csv").read_text().splitlines())
 )
+FIELDS = ("facility_code", "card_number", "issue", "oem")
 
 formats = st.sampled_from(list(FORMATS.values()))
 
 
 @st.composite
-def credentials(draw: st.DrawFn) -> tuple[Format, int | None, int]:
+def credentials(draw: st.DrawFn) -> tuple[Format, list[int | None]]:
     known = draw(formats)
-    card_number = draw(st.integers(0, (1 << len(known.card_number)) - 1))
-    if not known.facility_code:
-        return known, None, card_number
-    return known, draw(st.integers(0, (1 << len(known.facility_code)) - 1)), card_number
+    numbers = [draw(st.integers(0, (1 << len(p)) - 1)) if p else None for _, p in known.fields]
+    if known.name == "S12906b":
+        numbers[0] = 217
+    if known.decimal_digits:
+        numbers[1] = draw(st.integers(80_000_000, 99_999_999))
+    return known, numbers
 
 
 @pytest.mark.parametrize("row", VECTORS, ids=lambda row: f"{row['format']}-{row['raw']}")
@@ -45,33 +40,47 @@ def test_published_words_decode_as_published(row: dict[str, str]) -> None:
     if row["verdict"] != "card":
         assert outcome == Noise(Reason(row["verdict"]))
         return
-    facility_code = int(row["facility_code"]) if row["facility_code"] else None
+    numbers = [int(row[field]) if row[field] else None for field in FIELDS]
     assert isinstance(outcome, CardRead)
-    assert (outcome.format, outcome.check) == (row["format"], Check.PARITY)
-    assert (outcome.facility_code, outcome.card_number) == (facility_code, int(row["card_number"]))
+    assert outcome.format == row["format"]
+    assert outcome.check is (Check.PARITY if FORMATS[row["format"]].parities else Check.NONE)
+    assert [getattr(outcome, field) for field in FIELDS] == numbers
     assert outcome.raw == row["raw"]
-    assert encode(row["format"], facility_code, int(row["card_number"])) == word.value
+    assert encode(row["format"], *numbers) == word.value
+
+
+def test_there_is_a_published_word_for_every_format_that_is_not_contested() -> None:
+    assert {row["format"] for row in VECTORS} == {
+        known.name for known in FORMATS.values() if not known.contested
+    }
 
 
 @given(credentials())
-def test_what_was_encoded_is_decoded(credential: tuple[Format, int | None, int]) -> None:
-    known, facility_code, card_number = credential
+def test_what_was_encoded_is_decoded(credential: tuple[Format, list[int | None]]) -> None:
+    known, numbers = credential
+    value = encode(known.name, *numbers)
 
-    outcome = decode(Word(known.bits, encode(known.name, facility_code, card_number)), [known.name])
+    outcome = decode(Word(known.bits, value), [known.name])
 
+    if value in (0, (1 << known.bits) - 1):
+        assert outcome == Noise(Reason.NULL)
+        return
     assert isinstance(outcome, CardRead)
-    assert (outcome.facility_code, outcome.card_number, outcome.issue) == (facility_code, card_number, None)
+    assert [getattr(outcome, field) for field in FIELDS] == numbers
     assert outcome.matches == (known.name,)
 
 
 @given(credentials(), st.data())
-def test_one_flipped_bit_is_never_a_card(
-    credential: tuple[Format, int | None, int], data: st.DataObject
+def test_one_flipped_bit_under_a_parity_is_never_a_card(
+    credential: tuple[Format, list[int | None]], data: st.DataObject
 ) -> None:
-    known, facility_code, card_number = credential
-    flipped = 1 << data.draw(st.integers(0, known.bits - 1))
+    known, numbers = credential
+    covered = {place for parity in known.parities for place in (parity.position, *parity.covers)}
+    if not covered:
+        return
+    flipped = 1 << known.bits - 1 - data.draw(st.sampled_from(sorted(covered)))
 
-    outcome = decode(Word(known.bits, encode(known.name, facility_code, card_number) ^ flipped), [known.name])
+    outcome = decode(Word(known.bits, encode(known.name, *numbers) ^ flipped), [known.name])
 
     assert isinstance(outcome, Noise)
 
@@ -91,38 +100,33 @@ def test_two_flipped_bits_in_one_parity_set_pass_for_parity_is_no_proof(
     assert FORMATS["H10301"].holds(flipped)
 
 
-@given(formats)
-def test_a_format_accounts_for_every_bit_once(known: Format) -> None:
-    used = [*known.facility_code, *known.card_number, *known.issue, *(p.position for p in known.parities)]
-
-    assert sorted(used) == list(range(known.bits))
-
-
 def test_the_default_is_one_format_for_each_length() -> None:
     lengths = [FORMATS[name].bits for name in DEFAULT_FORMATS]
 
     assert lengths == [26, 34, 35, 37, 48]
 
 
-def test_fields_may_lie_scrambled_in_the_word() -> None:
-    scrambled = Format(
-        "T10", "", 10, card_number=(5, 1, 3), issue=(2, 4), parities=(Parity(0, "odd", (1, 3)),)
-    )
-
-    # bit:          0123456789
-    value = int("0110010000", 2)
-
-    assert scrambled.field(scrambled.card_number, value) == 0b110
-    assert scrambled.field(scrambled.issue, value) == 0b10
-    assert scrambled.holds(value)
+def test_no_contested_format_is_enabled_by_default() -> None:
+    assert not [name for name in DEFAULT_FORMATS if FORMATS[name].contested]
+    assert {"HPP32", "H10320", "HGen37", "MDI37"} == {n for n, known in FORMATS.items() if known.contested}
 
 
 @pytest.mark.parametrize("bits", sorted(KEY_BITS))
 @given(st.data())
-def test_words_of_key_length_are_keys_whatever_they_say(bits: int, data: st.DataObject) -> None:
+def test_words_of_key_length_are_never_cards(bits: int, data: st.DataObject) -> None:
     value = data.draw(st.integers(0, (1 << bits) - 1))
 
-    assert decode(Word(bits, value), DEFAULT_FORMATS) == Key()
+    outcome = decode(Word(bits, value), DEFAULT_FORMATS)
+
+    upside_down = bits == 8 and value in {0x0F, 0x1E, 0x2D, 0x3C}
+    assert outcome == (Noise(Reason.SWAPPED) if upside_down else Key())
+
+
+@pytest.mark.parametrize("key", range(12))
+def test_every_key_of_an_8_bit_pad_is_a_key(key: int) -> None:
+    word = Word(8, (key ^ 0xF) << 4 | key)
+
+    assert decode(word, DEFAULT_FORMATS) == Key()
 
 
 @given(st.integers(1, 64).filter(lambda bits: bits not in KEY_BITS), st.booleans(), st.sampled_from(Check))
@@ -165,17 +169,19 @@ def test_failed_parity_is_passed_on_as_failed_only_when_asked_for() -> None:
     assert decode(broken, DEFAULT_FORMATS, parity="flag") == CardRead(26, "2F657AF", Check.FAILED)
 
 
-@pytest.mark.parametrize("parity", ["reject", "flag"])
-def test_a_tag_id_from_a_checked_frame_is_not_judged_by_wiegand_parity(parity: str) -> None:
-    tag_id = Word(26, 0x2F657AF, Check.CHECKSUM)
+@pytest.mark.parametrize("flagged", [True, False])
+def test_a_tag_id_is_not_judged_by_wiegand_parity(flagged: bool) -> None:  # noqa: FBT001 - a case
+    tag_id = Word(26, 0x2F657AF, Check.CHECKSUM, Form.ID)
 
-    outcome = decode(tag_id, DEFAULT_FORMATS, parity="flag" if parity == "flag" else "reject")
+    outcome = decode(tag_id, DEFAULT_FORMATS, parity="flag" if flagged else "reject")
 
     assert outcome == CardRead(26, "2F657AF", Check.CHECKSUM)
 
 
-def test_a_tag_id_of_any_length_is_a_card_when_its_frame_was_checked() -> None:
-    assert decode(Word(72, 5, Check.CHECKSUM), []) == CardRead(72, "000000000000000005", Check.CHECKSUM)
+def test_a_tag_id_of_any_length_is_a_card() -> None:
+    assert decode(Word(72, 5, Check.CHECKSUM, Form.ID), []) == CardRead(
+        72, "000000000000000005", Check.CHECKSUM
+    )
 
 
 def test_a_checked_frame_whose_word_fits_a_format_keeps_its_stronger_check() -> None:
@@ -184,19 +190,139 @@ def test_a_checked_frame_whose_word_fits_a_format_keeps_its_stronger_check() -> 
     assert outcome == CardRead(26, "2F657AE", Check.CHECKSUM, "H10301", 123, 11223, matches=("H10301",))
 
 
-@pytest.mark.parametrize(("bits", "name"), [(24, "H10301"), (32, "H10306"), (35, "H10304")])
-def test_a_converter_that_strips_parity_leaves_the_format_of_the_data_bits(bits: int, name: str) -> None:
-    stripped = encode(name, 61, 4822) >> 1 & (1 << bits) - 1
+def test_a_tag_is_decoded_by_the_format_em4100_only_where_it_is_enabled() -> None:
+    tag_id = Word(40, 0x4500C5D1E9, Check.CHECKSUM, Form.ID)
 
-    outcome = decode(Word(bits, stripped, Check.UPSTREAM), DEFAULT_FORMATS)
+    plain, decoded = decode(tag_id, DEFAULT_FORMATS), decode(tag_id, ["EM4100"])
+
+    assert plain == CardRead(40, "4500C5D1E9", Check.CHECKSUM)
+    assert decoded == plain._replace(
+        format="EM4100", facility_code=0x45, card_number=12_964_329, matches=("EM4100",)
+    )
+
+
+def test_a_word_is_vouched_for_by_parity_only_if_every_format_it_fits_has_one() -> None:
+    word = Word(37, 0x1F6F6A979E)
+
+    outcome = decode(word, ["H10304", "P10004"])
+
+    assert outcome == CardRead(37, "1F6F6A979E", Check.NONE, matches=("H10304", "P10004"))
+
+
+@pytest.mark.parametrize(("name", "facility_code", "card_number"), [("H10301", 123, 11223), ("H10306", 1, 2)])
+def test_a_word_whose_complement_validates_says_that_the_data_wires_are_swapped(
+    name: str, facility_code: int, card_number: int
+) -> None:
+    bits = FORMATS[name].bits
+    swapped = Word(bits, encode(name, facility_code, card_number) ^ (1 << bits) - 1)
+
+    assert decode(swapped, [name]) == Noise(Reason.SWAPPED)
+    assert decode(swapped, [name], parity="flag") == Noise(Reason.SWAPPED)
+    assert isinstance(decode(swapped, []), CardRead), "without a format nothing says so"
+
+
+def test_one_broken_parity_alone_is_not_taken_for_swapped_wires() -> None:
+    assert decode(Word(26, 0x2F657AE ^ 1), DEFAULT_FORMATS) == Noise(Reason.PARITY)
+
+
+def pad(code: int, pin: int) -> list[Word]:
+    """The ways in which the PIN of a 26-bit pad may arrive."""
+    return [
+        Word(26, encode("H10301", code, pin)),
+        Word(26, encode("H10301", code, pin) ^ 1),
+        Word(24, code << 16 | pin, Check.UPSTREAM, Form.DATA),
+        Word(32, code << 16 | pin, Check.NONE, Form.ID),
+    ]
+
+
+@given(pin=st.integers(0, 65_535), code=st.integers(0, 255))
+def test_what_a_declared_26_bit_pad_sends_is_a_key_however_it_arrives(pin: int, code: int) -> None:
+    decoder = Decoder(DEFAULT_FORMATS, parity="flag", keypad="card26", pin_facility_code=code)
+
+    assert [decoder(word) for word in pad(code, pin)] == [Key()] * 4
+
+
+@given(pin=st.integers(1, 65_534), code=st.integers(1, 255))
+def test_cards_of_another_facility_code_pass_a_declared_pad(pin: int, code: int) -> None:
+    decoder = Decoder(DEFAULT_FORMATS, parity="flag", keypad="card26")
+
+    assert all(isinstance(decoder(word), CardRead) for word in pad(code, pin))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        Word(37, encode("H10304", 0, 1234)),
+        Word(34, encode("H10306", 0, 1234)),
+        Word(32, 1234, Check.UPSTREAM, Form.DATA),
+        Word(32, 1234, Check.CHECKSUM, Form.ID),
+    ],
+)
+def test_a_26_bit_pad_sends_no_other_words(word: Word) -> None:
+    assert isinstance(Decoder(DEFAULT_FORMATS, keypad="card26")(word), CardRead)
+
+
+@pytest.mark.parametrize("keypad", ["none", "burst4", "burst8"])
+def test_a_pad_that_was_not_declared_is_not_guessed(keypad: Keypad) -> None:
+    outcome = Decoder(DEFAULT_FORMATS, keypad=keypad)(Word(26, 0x001FFFF))
+
+    assert outcome == CardRead(26, "001FFFF", Check.PARITY, "H10301", 0, 65_535, matches=("H10301",))
+
+
+@given(st.lists(st.integers(0, 11), min_size=4, max_size=8))
+def test_keys_of_a_declared_8_bit_pad_that_ran_together_are_no_card(keys: list[int]) -> None:
+    value = int.from_bytes(bytes((key ^ 0xF) << 4 | key for key in keys), "big")
+    word = Word(8 * len(keys), value)
+
+    assert Decoder(DEFAULT_FORMATS, keypad="burst8")(word) == Key()
+
+
+def test_a_declared_8_bit_pad_does_not_cost_cards() -> None:
+    decoder = Decoder(DEFAULT_FORMATS, keypad="burst8")
+
+    assert isinstance(decoder(Word(32, 0xE1E1E1E0)), CardRead)
+    assert isinstance(decoder(Word(26, 0x2F657AE)), CardRead)
+
+
+@pytest.mark.parametrize(("keypad", "is_card"), [("none", True), ("burst4", False), ("card26", False)])
+def test_what_may_be_a_pin_is_a_card_only_where_no_keypad_was_declared(keypad: Keypad, is_card: bool) -> None:  # noqa: FBT001 - a case
+    word = Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)
+
+    assert isinstance(Decoder(DEFAULT_FORMATS, keypad=keypad)(word), CardRead) is is_card
+
+
+@pytest.mark.parametrize(("bits", "name"), [(24, "H10301"), (32, "H10306"), (35, "H10304"), (36, "BQT38")])
+def test_a_converter_that_strips_parity_leaves_the_format_of_the_data_bits(bits: int, name: str) -> None:
+    issue = 3 if FORMATS[name].issue else None
+    stripped = encode(name, 61, 4822, issue) >> 1 & (1 << bits) - 1
+
+    outcome = decode(Word(bits, stripped, Check.UPSTREAM, Form.DATA), [name, "C1k48s", "2804W"])
 
     assert isinstance(outcome, CardRead)
     assert (outcome.bits, outcome.check, outcome.format) == (bits, Check.UPSTREAM, name)
+    assert (outcome.facility_code, outcome.card_number, outcome.issue) == (61, 4822, issue)
+
+
+def test_a_format_without_parity_has_nothing_to_be_stripped() -> None:
+    outcome = decode(Word(27, encode("ind27", 61, 4822), Check.UPSTREAM, Form.DATA), ["ind27"])
+
+    assert isinstance(outcome, CardRead)
     assert (outcome.facility_code, outcome.card_number) == (61, 4822)
 
 
+def test_a_stripped_word_still_has_to_have_the_fixed_bits_of_its_format() -> None:
+    good = encode("Kastle", 61, 4822, 5) >> 1 & (1 << 30) - 1
+
+    fitting = decode(Word(30, good, Check.UPSTREAM, Form.DATA), ["Kastle"])
+    unfitting = decode(Word(30, good ^ 1 << 29, Check.UPSTREAM, Form.DATA), ["Kastle"])
+
+    assert isinstance(fitting, CardRead)
+    assert fitting.format == "Kastle"
+    assert unfitting == CardRead(30, f"{good ^ 1 << 29:08X}", Check.UPSTREAM)
+
+
 def test_stripped_words_that_fit_two_formats_or_none_stay_raw() -> None:
-    word = Word(35, 0x123, Check.UPSTREAM)
+    word = Word(35, 0x123, Check.UPSTREAM, Form.DATA)
 
     assert decode(word, ["H10302", "H10304"]) == CardRead(
         35, "000000123", Check.UPSTREAM, matches=("H10302", "H10304")
@@ -205,11 +331,11 @@ def test_stripped_words_that_fit_two_formats_or_none_stay_raw() -> None:
 
 
 def test_a_stripped_word_of_no_known_length_is_noise() -> None:
-    assert decode(Word(17, 1, Check.UPSTREAM), DEFAULT_FORMATS) == Noise(Reason.LENGTH)
+    assert decode(Word(17, 1, Check.UPSTREAM, Form.DATA), DEFAULT_FORMATS) == Noise(Reason.LENGTH)
 
 
 def test_the_signal_strength_goes_along_with_the_card() -> None:
-    outcome = decode(replace(Word(26, 0x2F657AE), signal_strength=-61.5), DEFAULT_FORMATS)
+    outcome = decode(Word(26, 0x2F657AE, signal_strength=-61.5), DEFAULT_FORMATS)
 
     assert isinstance(outcome, CardRead)
     assert outcome.signal_strength == -61.5
@@ -225,13 +351,36 @@ def test_the_signal_strength_goes_along_with_the_card() -> None:
         ("H10301", None, 1, None),
         ("H10302", 1, 1, None),
         ("H10301", 1, 1, 0),
+        ("H10301", 1, None, None),
+        ("H10320", None, 100_000_000, None),
+        ("H10320", None, -1, None),
     ],
 )
 def test_a_number_that_does_not_fit_the_format_is_refused(
-    name: str, facility_code: int | None, card_number: int, issue: int | None
+    name: str, facility_code: int | None, card_number: int | None, issue: int | None
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} has .* does not fit"):
         encode(name, facility_code, card_number, issue)
+
+
+@pytest.mark.parametrize(
+    ("name", "facility_code", "card_number"),
+    [("S12906b", 216, 1), ("S12906b", 255, 1), ("H10320", None, 79_999_999)],
+)
+def test_a_number_that_contradicts_the_fixed_bits_is_refused(
+    name: str, facility_code: int | None, card_number: int
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} has fixed bits"):
+        encode(name, facility_code, card_number)
+
+
+def test_a_digit_above_nine_is_no_decimal_number() -> None:
+    good = encode("H10320", None, 98_765_432)
+
+    # Two bits of one parity set: 8 becomes A in one digit, 4 becomes 6 in another.
+    outcome = decode(Word(37, good ^ 1 << 37 - 1 - 6 ^ 1 << 37 - 1 - 22), ["H10320"])
+
+    assert outcome == Noise(Reason.PARITY)
 
 
 def test_a_refused_card_number_is_not_in_the_message() -> None:

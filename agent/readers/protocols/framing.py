@@ -36,6 +36,7 @@ class FramedProtocol(ABC):
     def __init__(self) -> None:
         self._start = self.shapes[0][0]
         self._whole = re.compile(b"|".join(b"".join(map(_one_of, shape)) for shape in self.shapes), re.DOTALL)
+        self._seconds = frozenset(byte for shape in self.shapes for byte in shape[1])
         self._held = bytearray()
         self._noise = NoiseRun(secret=self.may_hold_pin)
 
@@ -61,6 +62,9 @@ class FramedProtocol(ABC):
             whole = self._whole.match(self._held)
             if whole:
                 frames += self._finish(whole.end())
+                continue
+            if len(self._held) > 1 and self._held[1] not in self._seconds:
+                frames += self._refuse(1)  # the usual end of a stray start byte, and soon told
                 continue
             misfits = [_misfit(shape, self._held) for shape in self.shapes]
             if len(self._held) in misfits:

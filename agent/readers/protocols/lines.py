@@ -90,13 +90,13 @@ class LineProtocol(ABC):
         """What feed() does with text alone, most often whole lines, and nothing held."""
         frames: list[Frame] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
-        for text in lines:
+        for text in filter(None, lines):
             if len(text) > LONGEST_LINE_BYTES:
                 frames += self._add_text(text)
                 frames += self._end_line()
-            elif text:
-                reading = self.read(text, cut=False)
-                frames += self._noise.alone(text, reading) if isinstance(reading, Reason) else reading
+                continue
+            reading = self.read(text, cut=False)
+            frames += reading if isinstance(reading, tuple) else self._noise.alone(text, reading)
         frames += self._add_text(unfinished)
         return frames
 

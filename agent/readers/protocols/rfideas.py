@@ -61,17 +61,23 @@ class RfIdeas(LineProtocol):
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The number of a line, in its declared width: readers pad it or not, as they are set."""
-        if text.startswith(_PROMPT):
-            text, cut = text[len(_PROMPT) :], False
-        if not text or _CHATTER.fullmatch(text):
-            return ()
         found = self._line.fullmatch(text)
-        if not found or cut:
-            return Reason.SYNTAX
-        facility, number = int(found[1] or b"0", self._base), int(found[2], self._base)
-        if facility >> self._facility_bits or number >> self._number_bits:
+        if found and not cut:
+            return self._number(found[1], found[2])
+        if text.startswith(_PROMPT):
+            text = text[len(_PROMPT) :]
+            return self.read(text, cut=False) if text else ()
+        return () if _CHATTER.fullmatch(text) else Reason.SYNTAX
+
+    def _number(self, facility: bytes, number: bytes) -> Reading:
+        value = int(number, self._base)
+        if value >> self._number_bits:
             return Reason.LENGTH
-        value = facility << self._number_bits | number
+        if facility:
+            code = int(facility, self._base)
+            if code >> self._facility_bits:
+                return Reason.LENGTH
+            value |= code << self._number_bits
         if self._bits:
             return (Word(self._bits, value, Check.NONE, Form.DATA),)
         return (Word(_UNDECLARED_BITS, value, Check.NONE, Form.ID),)

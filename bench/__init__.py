@@ -1,0 +1,1 @@
+"""Speed figures, each measured next to its target; no test depends on them."""

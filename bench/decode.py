@@ -1,0 +1,129 @@
+"""What reading the wire costs: processor time for a megabyte of frames, and of noise, per protocol."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import xor
+
+from agent.readers.protocol import WireProtocol
+from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.wiegand import DEFAULT_FORMATS, Decoder, encode
+from agent.swipe import CardRead, Word
+
+_BYTES = 1_000_000
+_CHUNK_BYTES = 4096  # as much as the port hands over at once
+_TARGET_S = 0.5  # half a core at 1 MB/s
+_NOISE_TARGET_S = 5.0  # half a core for eight lines of 115200 baud, 92 kB/s in all
+_ROUNDS = 3
+_SEED = 7
+
+_OPTIONS = {"line": {"pattern": r"CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
+
+
+def run() -> list[tuple[str, str, str]]:
+    """Name, figure and target of each measurement."""
+    rows = []
+    for name in PROTOCOLS:
+        data, cards = _frames(name)
+        seconds = min(_decode(name, data, cards) for _ in range(_ROUNDS))
+        rows.append((f"decode {name}, 1 MB of frames", f"{seconds:.2f} s of CPU", f"< {_TARGET_S:.2f} s"))
+    for title, noise in _noises():
+        worst, name = max((min(_feed(name, noise) for _ in range(_ROUNDS)), name) for name in PROTOCOLS)
+        rows.append(
+            (f"1 MB of noise ({title}), worst: {name}", f"{worst:.2f} s of CPU", f"< {_NOISE_TARGET_S:.2f} s")
+        )
+    return rows
+
+
+def _decode(name: str, data: bytes, cards: int) -> float:
+    """Seconds of CPU from bytes to cards. Raises ValueError if a card went missing."""
+    wire, decoder = _make(name), Decoder(DEFAULT_FORMATS)
+    seen = 0
+    started = time.process_time()
+    for start in range(0, len(data), _CHUNK_BYTES):
+        for frame in wire.feed(data[start : start + _CHUNK_BYTES]):
+            if isinstance(frame, Word) and isinstance(decoder(frame), CardRead):
+                seen += 1
+    seconds = time.process_time() - started
+    if seen != cards:
+        raise ValueError(f"{name}: {seen} cards read of {cards}")
+    return seconds
+
+
+def _feed(name: str, data: bytes) -> float:
+    wire = _make(name)
+    started = time.process_time()
+    for start in range(0, len(data), _CHUNK_BYTES):
+        wire.feed(data[start : start + _CHUNK_BYTES])
+    return time.process_time() - started
+
+
+def _make(name: str) -> WireProtocol:
+    return make_protocol(name, _OPTIONS.get(name, {}))
+
+
+def _frames(name: str) -> tuple[bytes, int]:
+    """About a megabyte of frames, no two next to each other alike, and how many there are."""
+    dice = random.Random(_SEED)  # noqa: S311 - card numbers for a measurement
+    frame_of = _FRAMES[name]
+    frames = []
+    size = 0
+    while size < _BYTES:
+        frames.append(frame_of(dice.getrandbits(8) or 1, dice.getrandbits(16)))
+        size += len(frames[-1])
+    return b"".join(frames), len(frames)
+
+
+def _noises() -> Iterable[tuple[str, bytes]]:
+    dice = random.Random(_SEED)  # noqa: S311 - line noise for a measurement
+    yield "random bytes", dice.randbytes(_BYTES)
+    yield "start bytes", b"\x02" * _BYTES
+    yield "half a frame over and over", b"\x02010063E9AE\xcd\xdc\x00\x81\x04:" * (_BYTES // 17)
+
+
+def _summed(head: bytes, body: bytes, tail: bytes = b"") -> bytes:
+    """A frame with the XOR of its body behind it."""
+    return head + body + bytes([reduce(xor, body)]) + tail
+
+
+def _tag(facility: int, number: int) -> str:
+    """Ten hex digits and two of checksum."""
+    tag = bytes([facility, 0, 0x63, number >> 8, number & 0xFF])
+    return f"{tag.hex()}{reduce(xor, tag):02x}".upper()
+
+
+def _uid(facility: int, number: int) -> bytes:
+    return bytes([0x6B, facility, number >> 8, number & 0xFF])
+
+
+_Frame = Callable[[int, int], bytes]
+_FRAMES: Mapping[str, _Frame] = {
+    "bits": lambda f, n: b"26:%07X\r\n" % encode("H10301", f, n),
+    "elatec-bits": lambda f, n: b"1A%08X\r" % (encode("H10301", f, n) << 6),
+    "elatec-inditag": lambda f, n: b":%s%02X\r\n" % (_uid(f, n).hex().encode(), -sum(_uid(f, n)) & 0xFF),
+    "em18": lambda f, n: _tag(f, n).encode(),
+    "esphome": lambda f, n: b"[I][RAW:031]: received raw 26 bits, value %x\r\n" % encode("H10301", f, n),
+    "gwiot7941": lambda f, n: _summed(b"\x02", b"\x09\x01" + _uid(f, n), b"\x03"),
+    "gwiot7941w": lambda f, n: _summed(b"\xcd\xdc", b"\x00\x81\x04" + _uid(f, n)),
+    "id12la": lambda f, n: b"\x02%s\r\n\x03" % _tag(f, n).encode(),
+    "idteck": lambda f, n: _summed(b"", b"\x02%s\x03" % _uid(f, n).hex().encode()),
+    "line": lambda f, n: b"CARD 26 %07X\r\n" % encode("H10301", f, n),
+    "monkeyboard": lambda f, n: b"Wiegand HEX = %X, DECIMAL = %d, Type W26\r\n" % (f << 16 | n, f << 16 | n),
+    "parallax": lambda f, n: b"\n%s\r" % _tag(f, n)[:10].encode(),
+    "rdm6300": lambda f, n: b"\x02%s\x03" % _tag(f, n).encode(),
+    "rfideas": lambda f, n: b"%05d\r" % (n or f),
+    "s4a": lambda f, n: b"%010d\r\n" % (f << 16 | n),
+    "twn4": lambda f, n: b"%s\r" % _uid(f, n).hex().encode(),
+    "twn4-simple": lambda f, n: b"0001802004%s\r" % _uid(f, n).hex().encode(),
+    "wg2rs232": lambda f, n: b"%06X\r" % (f << 16 | n),
+    "wie232": lambda f, n: b"%06X\r" % (f << 16 | n),
+    "yaawl": lambda f, n: b"Card readed: 24bits / %06X\r\n" % (f << 16 | n),
+}
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(*row, sep="  ")  # noqa: T201 - a measurement's answer
