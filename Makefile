@@ -6,7 +6,7 @@ EXTRAS ?= test
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean tools
+.PHONY: help demo test check bench fuzz clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(STAMP) ## ruff, mypy strict, import contracts
 
 bench: $(STAMP) ## the speed figures, each next to its floor
 	@$(BIN)/python -m bench
+
+fuzz: $(STAMP) ## every reader protocol under a coverage-guided fuzzer, for FUZZ_SECONDS (60)
+	@$(BIN)/python -m fuzz.protocols $(FUZZ_SECONDS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

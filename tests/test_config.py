@@ -155,7 +155,8 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         "readers[0].baudrate: found '9600'; must be a whole number from 50 to 4000000",
         (
             "readers[0].directoin: unknown key (did you mean direction?); known: badge_id, baudrate, "
-            "direction, formats, hold_off_ms, id, keypad, parity, port, protocol, zone_id"
+            "direction, formats, hold_off_ms, id, keypad, options, parity, pin_facility_code, port, "
+            "protocol, zone_id"
         ),
         "snowflake.user: missing; it has no default and must be set",
         "uploader.max_request_bytes: found 4000001; must be a whole number from 10000 to 4000000",
@@ -182,6 +183,13 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         ("readers.formats", '["h10301"]', "readers[0].formats[0]: found 'h10301' (did you mean H10301?)"),
         ("readers.formats", '["H10301", "H10301"]', "readers[0].formats[1]: found 'H10301' twice"),
         ("readers.formats", "[[]]", "readers[0].formats[0]: found a list; allowed"),
+        (
+            "readers.pin_facility_code",
+            "256",
+            "readers[0].pin_facility_code: found 256; must be a whole number",
+        ),
+        ("readers.options", "5", "readers[0].options: found a number; must be a table"),
+        ("readers.options", "{ bits = 24 }", "readers[0].options.bits: unknown option; rdm6300 has none"),
         ("readers.hold_off_ms", "-1", "readers[0].hold_off_ms: found -1"),
         ("readers.badge_id", '"{card}"', "readers[0].badge_id: found '{card}': there is no field {card}"),
         ("snowflake.account", '"xy12345"', "snowflake.account: found 'xy12345', which looks like"),
@@ -201,6 +209,55 @@ def test_a_wrong_value_is_named_with_what_was_found_and_what_is_allowed(
 
     assert len(error.problems) == 1
     assert error.problems[0].startswith(problem)
+
+
+def test_the_options_of_a_protocol_are_kept(tmp_path: Path) -> None:
+    text = document({"readers.protocol": '"rfideas"', "readers.options": '{ bits = 24, prefix = "" }'})
+
+    settings = loaded(tmp_path, text)
+
+    assert settings.readers[0].options == {"bits": 24}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "problems"),
+    [
+        (
+            "rfideas",
+            '{ bit = 24, digits = "roman", facility_bits = true }',
+            [
+                (
+                    "readers[0].options.bit: unknown option (did you mean bits?); rfideas knows bits, "
+                    "delimiter, digits, facility_bits, prefix, suffix"
+                ),
+                "readers[0].options.digits: must be one of decimal, hex",
+                "readers[0].options.facility_bits: must be a whole number from 1 to 64",
+            ],
+        ),
+        (
+            "rfideas",
+            '{ delimiter = "-" }',
+            ["readers[0].options.bits: must be more than facility_bits, for there is a delimiter"],
+        ),
+        ("line", "{}", ["readers[0].options.pattern: must be a regular expression of 1 to 200 characters"]),
+        (
+            "line",
+            "{ pattern = '(?P<hex>.+)*' }",
+            [
+                (
+                    "readers[0].options.pattern: repeats a group at character 12; only a character or a "
+                    "class can be repeated"
+                )
+            ],
+        ),
+    ],
+)
+def test_wrong_options_of_a_protocol_are_named_with_their_paths(
+    tmp_path: Path, protocol: str, options: str, problems: list[str]
+) -> None:
+    error = refused(tmp_path, document({"readers.protocol": f'"{protocol}"', "readers.options": options}))
+
+    assert sorted(error.problems) == problems
 
 
 def test_a_section_of_the_wrong_shape_is_named_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli.decode import _NEXT_STEPS, command
+from agent.readers.wiegand import encode
 from agent.swipe import Reason
 
 FRAME = "02 30313030363345394145 3235 03"
@@ -72,6 +73,43 @@ def test_several_lines_are_several_outcomes() -> None:
     assert result.exit_code == 0
 
 
+def test_the_text_of_a_text_protocol_can_be_typed() -> None:
+    result = run("yaawl", "Card readed: 24bits / 3D12D6")
+
+    assert result.exit_code == 0
+    assert "H10301: facility code 61, card number 4822" in result.output
+
+
+def test_options_of_a_protocol_are_taken() -> None:
+    result = run("rfideas", "061-04822", "--option", "bits=24", "--option", "delimiter=-")
+
+    assert result.exit_code == 0
+    assert "H10301: facility code 61, card number 4822" in result.output
+
+
+def test_a_declared_26_bit_pad_makes_its_words_keys() -> None:
+    card = run("bits", "26:2F657AE", "--keypad", "card26")
+    key = run("bits", "26:2F657AE", "--keypad", "card26", "--pin-facility-code", "123")
+
+    assert "facility code 123" in card.output
+    assert key.output == "Key: a keypad key. Which one is never shown.\n"
+
+
+def test_the_oem_code_is_shown_where_a_format_has_one() -> None:
+    word = encode("C15001", 1, 2, None, 900)
+
+    result = run("bits", f"36:{word:09X}", "--formats", "C15001")
+
+    assert "C15001: facility code 1, card number 2, OEM code 900" in result.output
+
+
+def test_what_a_reader_says_of_itself_is_told_and_is_no_card() -> None:
+    result = run("yaawl", "State changed: DISCONNECTED")
+
+    assert result.exit_code == 1
+    assert result.output == "Status: the bridge sees no reader: both data lines are low.\n"
+
+
 def test_failed_parity_is_shown_when_flagged() -> None:
     result = run("bits", "26:2F657AF", "--parity", "flag")
 
@@ -82,7 +120,7 @@ def test_failed_parity_is_shown_when_flagged() -> None:
 def test_nothing_is_said_to_be_nothing() -> None:
     result = run("bits", "")
 
-    assert (result.exit_code, result.output) == (1, "Nothing: blank lines only.\n")
+    assert (result.exit_code, result.output) == (1, "Nothing: no card, no key and no noise.\n")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +131,12 @@ def test_nothing_is_said_to_be_nothing() -> None:
         (["smoke", "1"], "smoke"),
         (["rdm6300", "--hex", "0"], "not hex"),
         (["bits", "1", "--formats", "H1031"], "unknown: H1031. Known: H10301"),
+        (["bits", "1", "--option", "bits"], "give it as KEY=VALUE"),
+        (["bits", "1", "--option", "bits=24"], "bits: unknown option; bits has none"),
+        (["rfideas", "1", "--option", "bit=24"], "unknown option (did you mean bits?)"),
+        (["rfideas", "1", "--option", "digits=roman"], "digits: must be one of decimal, hex"),
+        (["line", "1"], "pattern: must be a regular expression"),
+        (["--stdin", "--option", "bits=24"], "--stdin takes everything"),
         (["--stdin", "bits"], "--stdin takes everything"),
         (["--stdin", "--hex"], "--stdin takes everything"),
     ],
@@ -121,6 +165,41 @@ def test_a_program_gets_a_card_with_all_its_fields() -> None:
             }
         ]
     }
+
+
+def test_a_program_gets_what_only_some_formats_have() -> None:
+    (answer,) = answers({"bits": 36, "raw": f"{encode('S12906', 9, 8, 3):09X}", "formats": ["S12906"]})
+
+    assert answer["outcomes"][0]["issue"] == 3
+    assert "oem" not in answer["outcomes"][0]
+
+
+def test_a_program_is_told_of_status_beside_the_outcomes() -> None:
+    (answer,) = answers({"protocol": "twn4-simple", "frame": b"01\r".hex()})
+
+    assert answer["outcomes"] == []
+    assert answer["status"] == [
+        "the reader does not know SearchTag: is the Simple Protocol application loaded into it?"
+    ]
+
+
+def test_a_line_of_a_program_has_its_own_settings() -> None:
+    pin = {"bits": 26, "raw": "001FFFF"}
+    text = {"protocol": "rfideas", "frame": b"4002518\r".hex()}
+
+    answered = answers(
+        pin,
+        {**pin, "keypad": "card26"},
+        {**pin, "keypad": "card26", "pin_facility_code": 1},
+        {**text, "options": {"bits": 24}},
+        text,
+        {"bits": 26, "raw": "2F657AF", "parity": "flag"},
+    )
+
+    (card, key, other, declared, plain, failed) = [answer["outcomes"][0] for answer in answered]
+    assert (card["kind"], key, other["kind"]) == ("card", {"kind": "key"}, "card")
+    assert (declared["bits"], declared["facility_code"], plain["bits"]) == (24, 61, 32)
+    assert failed["check"] == "failed"
 
 
 def test_a_program_gets_one_answer_for_each_line_in_order() -> None:
@@ -161,6 +240,15 @@ def test_a_program_gets_one_answer_for_each_line_in_order() -> None:
         ('{"bits": 26, "raw": "1", "formats": [1]}', "formats"),
         ('{"bits": 26, "raw": "1", "formats": ["H1031"]}', "unknown H1031"),
         ('{"bits": 26, "raw": "1", "keypad": "yes"}', "keypad"),
+        ('{"bits": 26, "raw": "1", "keypad": ["none"]}', "keypad"),
+        ('{"bits": 26, "raw": "1", "parity": "maybe"}', "parity"),
+        ('{"bits": 26, "raw": "1", "pin_facility_code": true}', "pin_facility_code"),
+        ('{"bits": 26, "raw": "1", "pin_facility_code": 256}', "pin_facility_code"),
+        ('{"bits": 26, "raw": "1", "options": []}', "options: not a JSON object"),
+        (
+            '{"protocol": "rfideas", "frame": "31", "options": {"bits": "24"}}',
+            "options: bits: must be a whole",
+        ),
         ('{"protocol": "smoke", "frame": "00"}', "protocol: unknown"),
         ('{"protocol": [], "frame": "00"}', "protocol: unknown"),
         ('{"protocol": "bits", "frame": "0"}', "frame: not hex"),

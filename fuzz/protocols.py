@@ -1,0 +1,90 @@
+"""Fuzzes every wire protocol and the decoder behind it, for so many seconds: `make fuzz`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+try:
+    import atheris
+except ImportError:
+    sys.exit("make fuzz needs atheris, which is not installed. Install it: .venv/bin/pip install atheris")
+
+with atheris.instrument_imports():
+    from agent.readers.protocol import WireProtocol
+    from agent.readers.protocols import PROTOCOLS, make_protocol
+    from agent.readers.protocols.lines import LONGEST_LINE_BYTES
+    from agent.readers.protocols.noise import LONGEST_RUN_BYTES
+    from agent.readers.wiegand import FORMATS, Decoder
+    from agent.swipe import Frame, Word
+
+_FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
+# Kept between runs, so that the next one starts where this one ended.
+_CORPUS = Path(__file__).parent / ".corpus"
+_OPTIONS = {"line": {"pattern": r".*CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
+_NAMES = tuple(PROTOCOLS)
+_DECODERS = (
+    Decoder(FORMATS, keypad="burst8"),
+    Decoder(FORMATS, parity="flag", keypad="card26"),
+    Decoder(()),
+)
+_LONGEST_INPUT = 2048
+
+
+def check(data: bytes) -> None:
+    """One input: which protocol, where to cut, and the stream. Raises AssertionError."""
+    if len(data) < 2:  # noqa: PLR2004 - the two bytes below
+        return
+    name, cut, stream = _NAMES[data[0] % len(_NAMES)], data[1] + 1, data[2:]
+    whole, cut_up = _make(name), _make(name)
+    expected = [*_feed(whole, stream), *whole.silence()]
+    pieces = [stream[start : start + cut] for start in range(0, len(stream), cut)]
+    frames = [*(frame for piece in pieces for frame in _feed(cut_up, piece)), *cut_up.silence()]
+    _expect(frames == expected, f"{name}: other frames come out when the stream is cut every {cut} bytes")
+    _expect(not whole.partial and whole.silence() == [], f"{name}: something is left after silence")
+    for frame in expected:
+        if isinstance(frame, Word):
+            for decoder in _DECODERS:
+                decoder(frame)
+
+
+def _make(name: str) -> WireProtocol:
+    return make_protocol(name, _OPTIONS.get(name, {}))
+
+
+def _feed(wire: WireProtocol, stream: bytes) -> list[Frame]:
+    frames = wire.feed(stream)
+    noise = vars(wire)["_noise"]
+    buffers = [*vars(wire).values(), *vars(noise).values()]
+    held = sum(len(buffer) for buffer in buffers if isinstance(buffer, bytearray))
+    _expect(held <= LONGEST_LINE_BYTES + LONGEST_RUN_BYTES, f"{type(wire).__name__} holds {held} bytes")
+    return frames
+
+
+def _expect(holds: bool, promise: str) -> None:  # noqa: FBT001 - as assert, which python -O would drop
+    if not holds:
+        raise AssertionError(promise)
+
+
+def _write_seeds(folder: Path) -> None:
+    """Known frames as inputs to start from, for nobody guesses a checksum."""
+    for number, row in enumerate(csv.DictReader(_FRAMES_FILE.read_text().splitlines())):
+        if json.loads(row["options"] or "{}") == _OPTIONS.get(row["protocol"], {}):
+            head = bytes([_NAMES.index(row["protocol"]), number % 7])
+            (folder / str(number)).write_bytes(head + bytes.fromhex(row["bytes"]))
+
+
+def main(seconds: int) -> None:
+    """Fuzz for so many seconds; the process ends with 0 if nothing was found."""
+    _CORPUS.mkdir(exist_ok=True)
+    _write_seeds(_CORPUS)
+    limits = [f"-max_total_time={seconds}", f"-max_len={_LONGEST_INPUT}"]
+    report = ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={_CORPUS.parent}/.found-"]
+    atheris.Setup([sys.argv[0], *limits, *report, str(_CORPUS)], check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

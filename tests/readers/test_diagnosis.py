@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from agent.readers.diagnosis import Diagnosis
+from agent.readers.wiegand import DEFAULT_FORMATS, decode, encode
+from agent.swipe import Key, Noise, Outcome, Reason, Status, Word
+
+CARD = decode(Word(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)
+PIN = decode(Word(26, encode("H10301", 0, 4711)), DEFAULT_FORMATS)
+SWAPPED = Noise(Reason.SWAPPED)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "warnings"),
+    [
+        ([SWAPPED] * 2, 0),
+        ([SWAPPED] * 3, 1),
+        ([SWAPPED] * 30, 1),
+        ([SWAPPED, SWAPPED, CARD, SWAPPED, SWAPPED], 0),
+        ([SWAPPED, SWAPPED, Noise(Reason.PARITY), SWAPPED], 0),
+        ([SWAPPED, SWAPPED, Key(), SWAPPED], 0),
+        ([SWAPPED] * 3 + [CARD] + [SWAPPED] * 3, 2),
+    ],
+)
+def test_swapped_wires_are_told_once_after_three_words_in_a_row(
+    caplog: pytest.LogCaptureFixture, outcomes: list[Outcome], warnings: int
+) -> None:
+    diagnosis = Diagnosis("RDR-101", keypad="none")
+
+    for outcome in outcomes:
+        diagnosis.saw_word(outcome)
+
+    assert len(caplog.records) == warnings
+    assert all("reader RDR-101: D0/D1 swapped" in record.getMessage() for record in caplog.records)
+
+
+def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCaptureFixture) -> None:
+    diagnosis = Diagnosis("RDR-101", keypad="none")
+
+    for outcome in (CARD, PIN, PIN):
+        diagnosis.saw_word(outcome)
+
+    ((level, text),) = said(caplog)
+    assert level == "WARNING"
+    assert text.startswith("reader RDR-101: looks like a 26-bit PIN pad")
+    assert "4711" not in text
+
+
+def test_a_declared_pad_is_not_suspected(caplog: pytest.LogCaptureFixture) -> None:
+    diagnosis = Diagnosis("RDR-101", keypad="burst4")
+
+    diagnosis.saw_word(PIN)
+
+    assert said(caplog) == []
+
+
+def test_what_a_reader_says_of_itself_is_told_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    diagnosis = Diagnosis("RDR-101", keypad="none")
+    gone, back = Status("its reader is gone", ok=False), Status("its reader is there", ok=True)
+
+    for status in (gone, gone, back, back):
+        diagnosis.saw_status(status)
+
+    assert said(caplog) == [
+        ("WARNING", "reader RDR-101: its reader is gone"),
+        ("INFO", "reader RDR-101: its reader is there"),
+    ]
