@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Literal
 
 Positions = tuple[int, ...]
@@ -75,13 +75,8 @@ class Format:
 
     def read(self, value: int) -> tuple[int | None, int | None, int | None, int | None]:
         """Facility code, card number, issue and OEM code; None for what the format does not have."""
-        facility, number, issue, oem = self._readers
-        return (
-            facility.read(value) if facility else None,
-            self._decimal(value) if self.decimal_digits else number.read(value) if number else None,
-            issue.read(value) if issue else None,
-            oem.read(value) if oem else None,
-        )
+        facility_code, card_number, issue, oem = self._readers
+        return facility_code(value), card_number(value), issue(value), oem(value)
 
     def write(self, numbers: Sequence[int | None]) -> int:
         """The word with these numbers, in the order of read(). Raises ValueError if one does not fit."""
@@ -105,8 +100,9 @@ class Format:
         return self._mask(tuple(position for position, _ in self.fixed)), self._bits_of(self.fixed)
 
     @cached_property
-    def _readers(self) -> tuple[_Field | None, ...]:
-        return tuple(_Field(positions, self.bits) if positions else None for _, positions in self.fields)
+    def _readers(self) -> tuple[Callable[[int], int | None], ...]:
+        facility_code, card_number, issue, oem = (_reader(places, self.bits) for _, places in self.fields)
+        return facility_code, self._decimal if self.decimal_digits else card_number, issue, oem
 
     def _spread(self, label: str, positions: Positions, number: int | None) -> int:
         """The bits of a number at its places in the word."""
@@ -125,7 +121,7 @@ class Format:
         )
 
     def _decimal(self, value: int) -> int | None:
-        coded = _Field(self.card_number, self.bits).read(value)
+        coded = _reader(self.card_number, self.bits)(value)
         digits = f"{coded:0{len(self.card_number) // _DIGIT_BITS}X}"
         return int(digits) if digits.isdecimal() else None
 
@@ -136,19 +132,12 @@ class Format:
         return sum(1 << (self.bits - 1 - position) for position in positions)
 
 
-class _Field:
-    """Reads the number at some places of a word; places in a row, the usual case, in one step."""
-
-    def __init__(self, positions: Positions, bits: int) -> None:
-        self._shifts = tuple(bits - 1 - position for position in positions)
-        self._in_a_row = self._shifts == tuple(range(self._shifts[0], self._shifts[-1] - 1, -1))
-        self._last = self._shifts[-1]
-        self._ones = (1 << len(positions)) - 1
-
-    def read(self, value: int) -> int:
-        if self._in_a_row:
-            return value >> self._last & self._ones
-        number = 0
-        for shift in self._shifts:
-            number = number << 1 | value >> shift & 1
-        return number
+def _reader(positions: Positions, bits: int) -> Callable[[int], int | None]:
+    """What reads the number at some places of a word; in one step where they lie in a row, as most do."""
+    if not positions:
+        return lambda _: None
+    shifts = tuple(bits - 1 - position for position in positions)
+    last, ones = shifts[-1], (1 << len(positions)) - 1
+    if shifts == tuple(range(last + len(positions) - 1, last - 1, -1)):
+        return lambda value: value >> last & ones
+    return lambda value: reduce(lambda number, shift: number << 1 | value >> shift & 1, shifts, 0)

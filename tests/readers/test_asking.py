@@ -68,6 +68,7 @@ class Line:
         )
         self.thread = threading.Thread(target=self.session.run, args=[lambda _: None])
         self.thread.start()
+        self.wait_for_news()  # the port is open; what came before would have been flushed away
 
     def wait_for_news(self) -> None:
         assert self.news.wait(10.0)
@@ -101,7 +102,6 @@ def test_a_reader_that_speaks_only_when_asked_is_asked_for_as_long_as_the_line_i
     assert os.read(polled.end, 100) == request
     os.write(polled.end, b"0000\r")
     assert os.read(polled.end, 100) == request
-    polled.wait_for_news()
     os.write(polled.end, b"00018020046B3D12D6\r")
     while not polled.kept:
         polled.wait_for_news()

@@ -72,6 +72,11 @@ def test_preset_bits_are_written_and_not_asked_for() -> None:
     assert preset.holds(0b0011)
 
 
+def test_a_word_is_written_from_every_number_and_no_more() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        FORMATS["H10301"].write((1, 2))
+
+
 def test_fixed_bits_are_written_and_asked_for() -> None:
     fixed = Format("T4", "", 4, card_number=(2, 3), fixed=((0, 1), (1, 0)))
 

@@ -291,6 +291,12 @@ def test_what_may_be_a_pin_is_a_card_only_where_no_keypad_was_declared(keypad: K
     assert isinstance(Decoder(DEFAULT_FORMATS, keypad=keypad)(word), CardRead) is is_card
 
 
+def test_a_reader_has_no_keypad_unless_one_is_declared() -> None:
+    word = Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)
+
+    assert isinstance(Decoder(DEFAULT_FORMATS)(word), CardRead)
+
+
 @pytest.mark.parametrize(("bits", "name"), [(24, "H10301"), (32, "H10306"), (35, "H10304"), (36, "BQT38")])
 def test_a_converter_that_strips_parity_leaves_the_format_of_the_data_bits(bits: int, name: str) -> None:
     issue = 3 if FORMATS[name].issue else None
@@ -330,12 +336,22 @@ def test_stripped_words_that_fit_two_formats_or_none_stay_raw() -> None:
     assert decode(word, []) == CardRead(35, "000000123", Check.UPSTREAM)
 
 
-def test_a_stripped_word_of_no_known_length_is_noise() -> None:
-    assert decode(Word(17, 1, Check.UPSTREAM, Form.DATA), DEFAULT_FORMATS) == Noise(Reason.LENGTH)
+@pytest.mark.parametrize("bits", [17, 53, 58])
+def test_a_stripped_word_of_no_known_length_is_noise(bits: int) -> None:
+    assert decode(Word(bits, 1, Check.UPSTREAM, Form.DATA), DEFAULT_FORMATS) == Noise(Reason.LENGTH)
 
 
-def test_the_signal_strength_goes_along_with_the_card() -> None:
-    outcome = decode(Word(26, 0x2F657AE, signal_strength=-61.5), DEFAULT_FORMATS)
+@pytest.mark.parametrize(("bits", "formats"), [(54, []), (56, []), (56, ["IR56"])])
+def test_a_stripped_word_of_a_known_length_is_a_card(bits: int, formats: list[str]) -> None:
+    outcome = decode(Word(bits, 1, Check.UPSTREAM, Form.DATA), formats)
+
+    assert isinstance(outcome, CardRead)
+    assert outcome.matches == tuple(formats)
+
+
+@pytest.mark.parametrize("formats", [["H10301"], ["H10301", "ind26"], []])
+def test_the_signal_strength_goes_along_with_the_card(formats: list[str]) -> None:
+    outcome = decode(Word(26, 0x2F657AE, signal_strength=-61.5), formats)
 
     assert isinstance(outcome, CardRead)
     assert outcome.signal_strength == -61.5
