@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -39,8 +40,10 @@ class StateLock:
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
                 hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
             )
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        # The pid is for a second agent's message only: a full disk must not keep the first one out.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _take(self) -> bool:
         deadline = time.monotonic() + _PATIENCE_S
