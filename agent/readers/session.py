@@ -132,10 +132,10 @@ class ReaderSession:
                 port.close()
 
     def _silence_s(self, *, stopping: bool) -> float | None:
-        """How long a read may wait: not at all to empty the line, for ever while no frame is unfinished."""
-        if stopping:
-            return 0.0
-        return self._protocol.silence_ms / 1000 if self._protocol.partial else None
+        """How long a read may wait: for the rest of a frame, else for ever, or not at all when stopping."""
+        if self._protocol.partial:
+            return self._protocol.silence_ms / 1000
+        return 0.0 if stopping else None
 
     def _set_state(self, state: Literal["open", "lost"]) -> None:
         if self.counts.state != state:

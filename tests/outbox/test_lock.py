@@ -88,14 +88,23 @@ def test_a_full_disk_does_not_keep_the_first_agent_out(
     StateLock(tmp_path).release()
 
 
-def test_a_missing_state_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutboxError, match=r"nowhere.*No such file") as caught:
+def test_a_missing_state_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    lock = StateLock(tmp_path / "var" / "badge-agent")
+
+    assert (tmp_path / "var" / "badge-agent").stat().st_mode & 0o777 == 0o700
+
+    lock.release()
+
+
+def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").write_text("")
+
+    with pytest.raises(OutboxError, match=r"nowhere") as caught:
         StateLock(tmp_path / "nowhere")
 
-    assert caught.value.exit_code == 74
+    assert caught.value.hint
 
 
-@pytest.mark.usefixtures("unprivileged")
 def test_a_directory_that_this_user_may_not_write_is_a_matter_of_permission() -> None:
     with pytest.raises(NotPermittedError, match="cannot write in the state directory /etc") as caught:
         StateLock(Path("/etc"))
