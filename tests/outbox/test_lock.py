@@ -105,6 +105,7 @@ def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.usefixtures("unprivileged")
 def test_a_directory_that_this_user_may_not_write_is_a_matter_of_permission() -> None:
     with pytest.raises(NotPermittedError, match="cannot write in the state directory /etc") as caught:
         StateLock(Path("/etc"))
