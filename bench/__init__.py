@@ -1,1 +1,1 @@
-"""Speed figures, each measured next to its target; no test depends on them."""
+"""The speed of the agent, each figure next to its floor or target, measured in the same run."""

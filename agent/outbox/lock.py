@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -18,9 +19,13 @@ class StateLock:
     """An exclusive lock on a state directory, held until release() or the end of the process."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError without a directory."""
+        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails.
+
+        The directory is made if it is not there.
+        """
         path = state_dir / LOCK_FILE
         try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except PermissionError as error:
             raise NotPermittedError(
@@ -39,8 +44,10 @@ class StateLock:
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
                 hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
             )
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        # The pid is for a second agent's message only: a full disk must not keep the first one out.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _take(self) -> bool:
         deadline = time.monotonic() + _PATIENCE_S

@@ -50,14 +50,9 @@ def open_for_writing(state_dir: Path) -> sqlite3.Connection:
     path = state_dir / OUTBOX_FILE
     with translated(path):
         is_new = _create(path)
+        version = _known_version(path)
         connection = _connect(path, "rw")
         try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise OutboxVersionError(
-                    f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
-                    hint="install the newer badge-agent again: apt install badge-agent",
-                )
             _prepare(connection)
             _migrate(connection, version)
             _grow_wal(connection)
@@ -122,6 +117,19 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=5.0,
     )
+
+
+def _known_version(path: Path) -> int:
+    # Through a connection that cannot write: the last one that can moves a left-over WAL into the
+    # file when it closes.
+    with contextlib.closing(_connect(path, "ro")) as connection:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise OutboxVersionError(
+            f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
+            hint="install the newer badge-agent again: apt install badge-agent",
+        )
+    return version
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

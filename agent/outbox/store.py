@@ -71,7 +71,13 @@ class Outbox:
         self._lock = StateLock(state_dir)
         try:
             self._writer = schema.open_for_writing(state_dir)
-            self._reader = schema.open_for_reading(state_dir)
+            try:
+                self._reader = schema.open_for_reading(state_dir)
+                with schema.translated(self._path):
+                    self._read_state()
+            except BaseException:
+                self._writer.close()
+                raise
         except BaseException:
             self._lock.release()
             raise
@@ -79,8 +85,6 @@ class Outbox:
         self._reading = threading.Lock()
         self._queueing = threading.Lock()
         self._waiting: list[_Ticket] = []
-        with schema.translated(self._path):
-            self._read_state()
 
     def _read_state(self) -> None:
         self.outbox_id: str
@@ -150,7 +154,7 @@ class Outbox:
     # --- giving rows out ----------------------------------------------------------------------
 
     def after(self, seq: int, limit: int, *, max_bytes: int) -> Batch | None:
-        """The rows that follow `seq`, at most `limit` of them and about `max_bytes`; None if there is none.
+        """The rows that follow `seq`: at most `limit` of them, none begun past `max_bytes`; None for none.
 
         At least one row is given, however large it is.
         """
@@ -160,9 +164,11 @@ class Outbox:
             cursor = self._reader.execute(
                 "SELECT seq, chain, row FROM swipes WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
             )
-            while size < max_bytes and (some := cursor.fetchmany(256)):
-                taken += some
-                size += sum(len(row) for _, _, row in some)
+            for seq_chain_row in cursor:
+                taken.append(seq_chain_row)
+                size += len(seq_chain_row[2])
+                if size >= max_bytes:
+                    break
             cursor.close()  # ends the read transaction, so that a checkpoint can pass
         if not taken:
             return None
@@ -180,7 +186,10 @@ class Outbox:
 
     def explain(self, offset_token: str) -> int | None:
         """The seq that an offset token names, or None if this outbox has no such row in its history."""
-        seq, chain = _parse_token(offset_token)
+        ours = _TOKEN.fullmatch(offset_token)
+        if ours is None:
+            return None
+        seq, chain = int(ours[1]), ours[2]
         if seq == self.committed_seq and chain == self._committed_chain:
             return seq
         with self._reading, schema.translated(self._path):
@@ -192,9 +201,9 @@ class Outbox:
 
         Not flushed: if the power fails, the remote token tells it again.
         """
-        if seq <= self.committed_seq:
-            return
         with self._writing, schema.translated(self._path):
+            if seq <= self.committed_seq:
+                return
             found = self._writer.execute("SELECT chain FROM swipes WHERE seq = ?", (seq,)).fetchone()
             if found is None:
                 raise OutboxError(f"{self._path} has no swipe {seq} to mark as committed")
@@ -211,21 +220,28 @@ class Outbox:
         One bounded step. Rows are in the order of their reading, so everything before a trusted
         row that is old enough is old enough too, also what was read under an untrusted clock.
         """
+        with self._reading, schema.translated(self._path):
+            oldest_trusted = self._reader.execute(
+                "SELECT trusted_us FROM swipes WHERE trusted_us IS NOT NULL AND seq <= ? ORDER BY seq"
+                " LIMIT 1",
+                (self.committed_seq,),
+            ).fetchone()
+        if oldest_trusted is None or oldest_trusted[0] >= kept_since_us:
+            return 0
         with self._writing, schema.translated(self._path):
             candidates = self._writer.execute(
                 "SELECT seq, trusted_us FROM swipes WHERE seq <= ? ORDER BY seq LIMIT ?",
                 (self.committed_seq, _PURGE_ROWS),
             ).fetchall()
-            old = 0
+            # Where the step ends before the first trusted row, that old row stands behind all of them.
+            old = candidates[-1][0] if all(us is None for _, us in candidates) else 0
             for seq, trusted_us in candidates:
                 if trusted_us is not None and trusted_us >= kept_since_us:
                     break
                 if trusted_us is not None:
                     old = seq
-            gone = sum(1 for seq, _ in candidates if seq <= old)
-            if gone:
-                self._transaction("DELETE FROM swipes WHERE seq <= ?", [(old,)])
-        return gone
+            self._transaction("DELETE FROM swipes WHERE seq <= ?", [(old,)])
+        return sum(1 for seq, _ in candidates if seq <= old)
 
     def counts(self) -> OutboxCounts:
         """What `status` shows."""
@@ -254,12 +270,6 @@ def read_counts(state_dir: Path) -> OutboxCounts:
 def token(seq: int, chain: str) -> str:
     """The offset token of a row: it names how far, and in which history."""
     return f"{seq}-{chain}"
-
-
-def _parse_token(offset_token: str) -> tuple[int, str]:
-    """Seq and chain; seq 0, which no row has, for a token that is not of our making."""
-    ours = _TOKEN.fullmatch(offset_token)
-    return (int(ours[1]), ours[2]) if ours else (0, "")
 
 
 def _counts(connection: sqlite3.Connection, path: Path) -> OutboxCounts:

@@ -131,13 +131,15 @@ class ReaderSession:
             self._faults.recovered()
             self._backoff.reset()
             self._set_state("open")
-            while not self._stopping.is_set():
+            while True:
+                stopping = self._stopping.is_set()
                 busy(False)
-                data = self._receive(
-                    port, self._protocol.silence_ms / 1000 if self._protocol.partial else None
-                )
+                data = self._receive(port, self._silence_s(stopping=stopping))
                 busy(True)
-                self._take(data)
+                if data or stopping or not self._stopping.is_set():
+                    self._take(data)
+                if stopping and not data:
+                    return  # only now: what had arrived before the stop is kept too
         finally:
             with self._port_guard:
                 self._port = None
@@ -145,7 +147,7 @@ class ReaderSession:
 
     def _receive(self, port: Port, timeout_s: float | None) -> bytes:
         """port.read(), and meanwhile the questions of a protocol whose readers must be asked."""
-        if self._asking is None:
+        if self._asking is None or self._stopping.is_set():
             return port.read(timeout_s)
         now_s = time.monotonic()
         ends_s = math.inf if timeout_s is None else now_s + timeout_s
@@ -156,6 +158,12 @@ class ReaderSession:
             if data or now_s >= ends_s or self._stopping.is_set():
                 return data
 
+    def _silence_s(self, *, stopping: bool) -> float | None:
+        """How long a read may wait: for the rest of a frame, else for ever, or not at all when stopping."""
+        if self._protocol.partial:
+            return self._protocol.silence_ms / 1000
+        return 0.0 if stopping else None
+
     def _set_state(self, state: Literal["open", "lost"]) -> None:
         if self.counts.state != state:
             self.counts.state = state
@@ -164,15 +172,16 @@ class ReaderSession:
     # --- from bytes to the outbox ----------------------------------------------------------------
 
     def _take(self, data: bytes) -> None:
-        if self._stopping.is_set() and not data:
-            return
         read_at = self._clock.now()
         if data:
             self.counts.last_rx_monotonic_s = time.monotonic()
         frames = self._protocol.feed(data) if data else self._protocol.silence()
         cards = [card for frame in frames if (card := self._card(frame, read_at)) is not None]
-        if not cards:
-            return
+        if cards:
+            self._keep_all(cards, read_at)
+        self._changed()
+
+    def _keep_all(self, cards: list[CardRead], read_at: Instant) -> None:
         try:
             self._keep([self._swipe(card, read_at) for card in cards])
         except BaseException:
@@ -181,7 +190,6 @@ class ReaderSession:
             raise
         self.counts.swipes += len(cards)
         self.counts.last_swipe_wall_us = read_at.wall_us
-        self._changed()
 
     def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
         """The card to keep, if it is one; noise, keys and the repeats of a held card are counted."""

@@ -42,6 +42,10 @@ class Supervisor:
         self._bell = Bell()
         self._kept = threading.Event()
         self._stopping = False
+        # Before anything that takes time: a stop that comes early is a clean stop, too.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
@@ -81,9 +85,6 @@ class Supervisor:
                 f"cannot write in the runtime directory {self._runtime_dir}: {error.strerror}",
                 hint="run as the agent's user, or set [agent] runtime_dir to a directory it may write",
             ) from error
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -144,13 +145,13 @@ class Supervisor:
     # --- the uploader's thread --------------------------------------------------------------------
 
     def _upload(self, busy: Busy) -> None:
-        uploader, outbox = self._agent.uploader, self._agent.outbox
+        uploader = self._agent.uploader
         purge_at = time.monotonic()
         while not self._stopping:
             busy(True)
-            before = (uploader.status().state, outbox.committed_seq)
+            before = self._news()
             delay = uploader.step()
-            if (uploader.status().state, outbox.committed_seq) != before:
+            if self._news() != before:
                 self._bell.ring()
             if time.monotonic() >= purge_at:
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
@@ -159,6 +160,18 @@ class Supervisor:
             if delay != 0.0:
                 self._kept.wait(until_purge if delay is None else min(delay, until_purge))
                 self._kept.clear()
+
+    def _news(self) -> tuple[object, ...]:
+        """What `status` shows of the delivering, without what changes by itself."""
+        status, agent = self._agent.uploader.status(), self._agent
+        expires_at = agent.account.jwt.expires_at
+        return (
+            status.state,
+            status.reason,
+            status.consecutive_failures,
+            agent.outbox.committed_seq,
+            expires_at,
+        )
 
     def _purge(self) -> int:
         """Free what is older than the retention; only a trusted clock can tell. One bounded step."""
