@@ -20,7 +20,8 @@ def main() -> int:
     missed = 0
     for name in chosen:
         module = importlib.import_module(f"bench.{name}")
-        print(f"{name}: {(module.__doc__ or "").partition(chr(10))[0]}", flush=True)
+        summary = (module.__doc__ or "").partition("\n")[0]
+        print(f"{name}: {summary}", flush=True)
         figures = module.run()
         table(
             ("figure", "measured", "target", ""),

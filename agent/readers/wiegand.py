@@ -27,6 +27,8 @@ Keypad = Literal["none", "burst4", "burst8", "card26"]
 
 KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three ways keypads send it
 
+# Looking up a member of an enumeration takes as long as decoding a field.
+_DATA, _ID = Form.DATA, Form.ID
 _PARITIES = attrgetter("parities")
 _BYTE_BITS = 8
 _NIBBLE = 0xF
@@ -70,19 +72,20 @@ class Decoder:
         ones = (1 << bits) - 1
         if not value or value == ones:
             return Noise(Reason.NULL)
-        if form is Form.DATA:
+        if form is _DATA:
             return self._decode_stripped(word)
-        enabled = self._whole.get(bits, ())
-        matches = [known for known in enabled if known.holds(value)]
-        if matches:
-            return _card(word, _parity_or(check, matches), matches, value)
-        if form is Form.ID:
-            return _card(word, check)
+        enabled = self._whole.get(bits)
+        if enabled:
+            matches = [known for known in enabled if known.holds(value)]
+            if matches:
+                return _card(word, _parity_or(check, matches), matches, value)
+        if form is _ID:
+            return _raw_card(word, check)
         if not enabled:
-            return _card(word, check) if bits in CARD_BITS else Noise(Reason.LENGTH)
+            return _raw_card(word, check) if bits in CARD_BITS else Noise(Reason.LENGTH)
         if any(known.holds(value ^ ones) for known in enabled):
             return Noise(Reason.SWAPPED)
-        return _card(word, Check.FAILED) if self._flagged else Noise(Reason.PARITY)
+        return _raw_card(word, Check.FAILED) if self._flagged else Noise(Reason.PARITY)
 
     def _decode_stripped(self, word: Word) -> Outcome:
         """With the parity bits gone, every format that leaves as many data bits validates."""
@@ -95,9 +98,11 @@ class Decoder:
             if known.holds_without_parity(between):
                 matches.append(known)
                 whole = between
-        if not matches and bits not in CARD_BITS and bits + 2 not in CARD_BITS:
-            return Noise(Reason.LENGTH)
-        return _card(word, word.check, matches, whole)
+        if matches:
+            return _card(word, word.check, matches, whole)
+        if bits in CARD_BITS or bits + 2 in CARD_BITS:
+            return _raw_card(word, word.check)
+        return Noise(Reason.LENGTH)
 
     def _is_typed(self, word: Word) -> bool:
         """True for a word that comes from the declared keypad, or may well."""
@@ -173,8 +178,8 @@ def _parity_or(check: Check, matches: Sequence[Format]) -> Check:
     return Check.PARITY if all(map(_PARITIES, matches)) else Check.NONE
 
 
-def _card(word: Word, check: Check, matches: Sequence[Format] = (), value: int = 0) -> CardRead:
-    """A card, with fields from `value` when one format alone matches."""
+def _card(word: Word, check: Check, matches: Sequence[Format], value: int) -> CardRead:
+    """A card that formats validate, with fields from `value` when it is one format alone."""
     bits, signal_strength = word.bits, word.signal_strength
     raw = raw_hex(bits, word.value)
     if len(matches) == 1:
@@ -182,3 +187,9 @@ def _card(word: Word, check: Check, matches: Sequence[Format] = (), value: int =
         return CardRead(bits, raw, check, only.name, *only.read(value), (only.name,), signal_strength)
     names = tuple([known.name for known in matches])
     return CardRead(bits, raw, check, None, None, None, None, None, names, signal_strength)
+
+
+def _raw_card(word: Word, check: Check) -> CardRead:
+    """A card that is its bits and nothing else."""
+    bits, value, _, _, _, signal_strength = word
+    return CardRead(bits, raw_hex(bits, value), check, None, None, None, None, None, (), signal_strength)

@@ -12,6 +12,7 @@ from agent.swipe import Check, Form, Reason, Word
 _LINE = re.compile(rb"[0-9A-Fa-f]{6,11}")
 _DIGITS_37_BIT = 9
 _DATA_BITS_37_BIT = 35
+_UPSTREAM, _DATA = Check.UPSTREAM, Form.DATA
 
 
 class Wie232(LineProtocol):
@@ -28,7 +29,7 @@ class Wie232(LineProtocol):
         # The data bits of a 37-bit card do not fill their nine digits; of 38 bits they do.
         if len(text) == _DIGITS_37_BIT and not value >> _DATA_BITS_37_BIT:
             bits = _DATA_BITS_37_BIT
-        return (Word(bits, value, Check.UPSTREAM, Form.DATA),)
+        return (Word(bits, value, _UPSTREAM, _DATA),)
 
 
 class Wg2Rs232(Wie232):

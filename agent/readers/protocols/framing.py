@@ -52,8 +52,10 @@ class FramedProtocol(ABC):
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames they complete, in order."""
         frames: list[Frame] = []
-        # Most often a chunk is whole frames and nothing else: no need to copy and search.
-        self._held += data if self.partial else data[self._read_whole(data, frames) :]
+        if not self._noise:  # most often there are whole frames and nothing else: no need to search
+            data = self._take(len(self._held)) + data
+            data = data[self._read_whole(data, frames) :]
+        self._held += data
         while self._held:
             found = self._held.find(self._start)
             if found:

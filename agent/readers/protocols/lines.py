@@ -59,8 +59,8 @@ class LineProtocol(ABC):
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames they complete, in order."""
-        if not self.partial and not data.translate(None, self.clean):
-            return self._feed_clean(data)
+        if not (self._noise or self._cut or self._spoilt or data.translate(None, self.clean)):
+            return self._feed_clean(self._take_text() + data)
         frames: list[Frame] = []
         for piece in self.pieces.finditer(data):
             if piece.lastgroup == "text":
@@ -87,7 +87,7 @@ class LineProtocol(ABC):
         self._cut = self._spoilt = False
 
     def _feed_clean(self, data: bytes) -> list[Frame]:
-        """What feed() does with text alone, most often whole lines, and nothing held."""
+        """What feed() does with text alone, most often whole lines, when no noise is held."""
         frames: list[Frame] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         for text in filter(None, lines):
@@ -128,6 +128,9 @@ class LineProtocol(ABC):
         return [*self._noise.end(), *reading]
 
     def _discard(self, reason: Reason) -> list[Frame]:
+        return [*self._noise.add(self._take_text(), reason)]
+
+    def _take_text(self) -> bytes:
         text = bytes(self._text)
         self._text.clear()
-        return [*self._noise.add(text, reason)]
+        return text

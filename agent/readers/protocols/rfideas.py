@@ -17,6 +17,7 @@ from agent.swipe import Check, Form, Reason, Word
 _PROMPT = b"RF IDeas>"
 _CHATTER = re.compile(rb"\{.*\}|rfid:.*")
 _UNDECLARED_BITS = 32
+_UNCHECKED = Check.NONE
 
 
 class RfIdeas(LineProtocol):
@@ -52,9 +53,9 @@ class RfIdeas(LineProtocol):
         if delimiter and bits <= facility_bits:
             raise OptionError({"bits": "must be more than facility_bits, for there is a delimiter"})
         self._base = 16 if digits == "hex" else 10
-        self._bits = bits
-        self._number_bits = bits - facility_bits if delimiter else bits or _UNDECLARED_BITS
+        self._bits, self._form = (bits, Form.DATA) if bits else (_UNDECLARED_BITS, Form.ID)
         self._facility_bits = facility_bits if delimiter else 0
+        self._number_bits = self._bits - self._facility_bits
         number = rb"([0-9A-Fa-f]+)" if digits == "hex" else rb"([0-9]+)"
         facility = number + re.escape(delimiter.encode()) if delimiter else rb"()"
         self._line = re.compile(re.escape(prefix.encode()) + facility + number + re.escape(suffix.encode()))
@@ -63,7 +64,7 @@ class RfIdeas(LineProtocol):
         """The number of a line, in its declared width: readers pad it or not, as they are set."""
         found = self._line.fullmatch(text)
         if found and not cut:
-            return self._number(found[1], found[2])
+            return self._number(*found.groups())
         if text.startswith(_PROMPT):
             text = text[len(_PROMPT) :]
             return self.read(text, cut=False) if text else ()
@@ -78,9 +79,7 @@ class RfIdeas(LineProtocol):
             if code >> self._facility_bits:
                 return Reason.LENGTH
             value |= code << self._number_bits
-        if self._bits:
-            return (Word(self._bits, value, Check.NONE, Form.DATA),)
-        return (Word(_UNDECLARED_BITS, value, Check.NONE, Form.ID),)
+        return (Word(self._bits, value, _UNCHECKED, self._form),)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt says it
         """The prompt waits for a command and ends with no line."""
