@@ -187,7 +187,7 @@ def _outcomes(frames: Iterable[Frame], decoder: Decoder) -> list[Outcome | Statu
 def _words(outcome: Outcome | Status) -> str:
     """An outcome for a person."""
     if isinstance(outcome, Status):
-        return f"Status: {outcome.text}."
+        return f"Status: {outcome.text}"
     if isinstance(outcome, Noise):
         return f"Noise ({outcome.reason}). {_NEXT_STEPS[outcome.reason]}"
     if not isinstance(outcome, CardRead):

@@ -107,7 +107,7 @@ def test_what_a_reader_says_of_itself_is_told_and_is_no_card() -> None:
     result = run("yaawl", "State changed: DISCONNECTED")
 
     assert result.exit_code == 1
-    assert result.output == "Status: the bridge sees no reader: both data lines are low.\n"
+    assert result.output == "Status: the bridge sees no reader: both data lines are low\n"
 
 
 def test_failed_parity_is_shown_when_flagged() -> None:

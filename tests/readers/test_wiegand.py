@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.readers.formats import CARD_BITS
 from agent.readers.layout import Format
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
-from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, KEY_BITS, decode, encode
+from agent.swipe import CardRead, Check, Form, Noise, Reason, Word
 
 VECTORS = list(
     csv.DictReader((Path(__file__).parents[1] / "data" / "wiegand-vectors.csv").read_text().splitlines())
@@ -111,24 +111,6 @@ def test_no_contested_format_is_enabled_by_default() -> None:
     assert {"HPP32", "H10320", "HGen37", "MDI37"} == {n for n, known in FORMATS.items() if known.contested}
 
 
-@pytest.mark.parametrize("bits", sorted(KEY_BITS))
-@given(st.data())
-def test_words_of_key_length_are_never_cards(bits: int, data: st.DataObject) -> None:
-    value = data.draw(st.integers(0, (1 << bits) - 1))
-
-    outcome = decode(Word(bits, value), DEFAULT_FORMATS)
-
-    upside_down = bits == 8 and value in {0x0F, 0x1E, 0x2D, 0x3C}
-    assert outcome == (Noise(Reason.SWAPPED) if upside_down else Key())
-
-
-@pytest.mark.parametrize("key", range(12))
-def test_every_key_of_an_8_bit_pad_is_a_key(key: int) -> None:
-    word = Word(8, (key ^ 0xF) << 4 | key)
-
-    assert decode(word, DEFAULT_FORMATS) == Key()
-
-
 @given(st.integers(1, 64).filter(lambda bits: bits not in KEY_BITS), st.booleans(), st.sampled_from(Check))
 def test_a_line_held_low_or_high_is_no_card(bits: int, high: bool, check: Check) -> None:  # noqa: FBT001 - drawn
     word = Word(bits, (1 << bits) - 1 if high else 0, check)
@@ -223,78 +205,6 @@ def test_a_word_whose_complement_validates_says_that_the_data_wires_are_swapped(
 
 def test_one_broken_parity_alone_is_not_taken_for_swapped_wires() -> None:
     assert decode(Word(26, 0x2F657AE ^ 1), DEFAULT_FORMATS) == Noise(Reason.PARITY)
-
-
-def pad(code: int, pin: int) -> list[Word]:
-    """The ways in which the PIN of a 26-bit pad may arrive."""
-    return [
-        Word(26, encode("H10301", code, pin)),
-        Word(26, encode("H10301", code, pin) ^ 1),
-        Word(24, code << 16 | pin, Check.UPSTREAM, Form.DATA),
-        Word(32, code << 16 | pin, Check.NONE, Form.ID),
-    ]
-
-
-@given(pin=st.integers(0, 65_535), code=st.integers(0, 255))
-def test_what_a_declared_26_bit_pad_sends_is_a_key_however_it_arrives(pin: int, code: int) -> None:
-    decoder = Decoder(DEFAULT_FORMATS, parity="flag", keypad="card26", pin_facility_code=code)
-
-    assert [decoder(word) for word in pad(code, pin)] == [Key()] * 4
-
-
-@given(pin=st.integers(1, 65_534), code=st.integers(1, 255))
-def test_cards_of_another_facility_code_pass_a_declared_pad(pin: int, code: int) -> None:
-    decoder = Decoder(DEFAULT_FORMATS, parity="flag", keypad="card26")
-
-    assert all(isinstance(decoder(word), CardRead) for word in pad(code, pin))
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        Word(37, encode("H10304", 0, 1234)),
-        Word(34, encode("H10306", 0, 1234)),
-        Word(32, 1234, Check.UPSTREAM, Form.DATA),
-        Word(32, 1234, Check.CHECKSUM, Form.ID),
-    ],
-)
-def test_a_26_bit_pad_sends_no_other_words(word: Word) -> None:
-    assert isinstance(Decoder(DEFAULT_FORMATS, keypad="card26")(word), CardRead)
-
-
-@pytest.mark.parametrize("keypad", ["none", "burst4", "burst8"])
-def test_a_pad_that_was_not_declared_is_not_guessed(keypad: Keypad) -> None:
-    outcome = Decoder(DEFAULT_FORMATS, keypad=keypad)(Word(26, 0x001FFFF))
-
-    assert outcome == CardRead(26, "001FFFF", Check.PARITY, "H10301", 0, 65_535, matches=("H10301",))
-
-
-@given(st.lists(st.integers(0, 11), min_size=4, max_size=8))
-def test_keys_of_a_declared_8_bit_pad_that_ran_together_are_no_card(keys: list[int]) -> None:
-    value = int.from_bytes(bytes((key ^ 0xF) << 4 | key for key in keys), "big")
-    word = Word(8 * len(keys), value)
-
-    assert Decoder(DEFAULT_FORMATS, keypad="burst8")(word) == Key()
-
-
-def test_a_declared_8_bit_pad_does_not_cost_cards() -> None:
-    decoder = Decoder(DEFAULT_FORMATS, keypad="burst8")
-
-    assert isinstance(decoder(Word(32, 0xE1E1E1E0)), CardRead)
-    assert isinstance(decoder(Word(26, 0x2F657AE)), CardRead)
-
-
-@pytest.mark.parametrize(("keypad", "is_card"), [("none", True), ("burst4", False), ("card26", False)])
-def test_what_may_be_a_pin_is_a_card_only_where_no_keypad_was_declared(keypad: Keypad, is_card: bool) -> None:  # noqa: FBT001 - a case
-    word = Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)
-
-    assert isinstance(Decoder(DEFAULT_FORMATS, keypad=keypad)(word), CardRead) is is_card
-
-
-def test_a_reader_has_no_keypad_unless_one_is_declared() -> None:
-    word = Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)
-
-    assert isinstance(Decoder(DEFAULT_FORMATS)(word), CardRead)
 
 
 @pytest.mark.parametrize(("bits", "name"), [(24, "H10301"), (32, "H10306"), (35, "H10304"), (36, "BQT38")])
