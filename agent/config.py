@@ -59,6 +59,7 @@ class ReaderSettings:
     parity: Parity = "reject"
     badge_id: str = "{facility_code}-{card_number}"
     hold_off_ms: int = 1000
+    expect_traffic_within: int | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -228,6 +229,7 @@ def _reader(table: Table) -> ReaderSettings:
         parity=table.choice("parity", default.parity, allowed=get_args(Parity)),
         badge_id=_checked(table, "badge_id", default.badge_id, wrong_with_badge_id),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
+        expect_traffic_within=table.integer("expect_traffic_within", None, low=1, high=31_536_000),
         options=_options(table.table("options"), protocol),
     )
 

@@ -155,8 +155,8 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         "readers[0].baudrate: found '9600'; must be a whole number from 50 to 4000000",
         (
             "readers[0].directoin: unknown key (did you mean direction?); known: badge_id, baudrate, "
-            "direction, formats, hold_off_ms, id, keypad, options, parity, pin_facility_code, port, "
-            "protocol, zone_id"
+            "direction, expect_traffic_within, formats, hold_off_ms, id, keypad, options, parity, "
+            "pin_facility_code, port, protocol, zone_id"
         ),
         "snowflake.user: missing; it has no default and must be set",
         "uploader.max_request_bytes: found 4000001; must be a whole number from 10000 to 4000000",

@@ -31,7 +31,8 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
     \b
     Exit code:
       0   the agent runs and needs nobody; swipes may wait while the network is away
-      1   it does not run, has lost a reader, cannot use its outbox, or Snowflake refuses it
+      1   it does not run, has lost a reader or hears too little of it, cannot use its outbox,
+          or Snowflake refuses it
       77  this user may not look: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
@@ -51,7 +52,7 @@ def _is_well(status: dict[str, Any]) -> bool:
         and status["outbox"]["ok"]
         and status["uploader"] is not None
         and status["uploader"]["state"] != "holding"
-        and all(reader["state"] == "open" for reader in status["readers"])
+        and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
     )
 
 
@@ -65,7 +66,7 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if not status["clock"]["trusted"]:
         text = "not synchronised; the times of swipes are marked as estimated"
         show(Finding("clock", "warning", text, "timedatectl"))
-    for finding in _lost_readers(status["readers"]):
+    for finding in _readers_in_need(status["readers"]):
         show(finding)
     click.echo()
     headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
@@ -113,18 +114,29 @@ def _uploader(uploader: dict[str, Any]) -> Finding:
             return Finding("uploader", "ok", f"{state}; {delivered}")
 
 
-def _lost_readers(readers: list[dict[str, Any]]) -> Iterator[Finding]:
+def _readers_in_need(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
+        name = f"reader {reader['id']}"
         if reader["state"] != "open":
             text = f"{reader['device']} is not open; it is tried again by itself"
             hint = "is it plugged in? badge-agent check --offline"
-            yield Finding(f"reader {reader['id']}", "failed", text, hint)
+            yield Finding(name, "failed", text, hint)
+        if reader.get("silent"):
+            last = reader["last_rx_seconds"]
+            text = f"its port is open, but nothing came {'yet' if last is None else f'for {_duration(last)}'}"
+            yield Finding(name, "failed", text, "is the reader powered and its data wire connected?")
+        if reader.get("noisy"):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
+            text = f"much of what it sends is no card ({reasons} so far)"
+            hint = "check ground wire, data wires and cable length, then protocol and baud rate"
+            yield Finding(name, "warning", text, hint)
 
 
 def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
     last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
-    return reader["id"], reader["state"], *counts, last_swipe, reader["protocol"]
+    state = ", ".join([reader["state"], *(flag for flag in ("silent", "noisy") if reader.get(flag))])
+    return reader["id"], state, *counts, last_swipe, reader["protocol"]
 
 
 def _ago(moment: str) -> str:

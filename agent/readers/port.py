@@ -26,9 +26,10 @@ class Port:
     def __init__(self, device: str, line: LineSettings) -> None:
         """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError."""
         self.device = device
+        # A name under /dev/serial/by-id leads to another device after each replugging.
+        self.resolved = os.path.realpath(device)
         with _translated(device):
             self._serial = serial.Serial(
-                device,
                 baudrate=line.baudrate,
                 bytesize=line.data_bits,
                 parity=line.parity,
@@ -36,6 +37,11 @@ class Port:
                 timeout=0,
                 exclusive=True,  # flock: keeps out those who lock too
             )
+            if line.hold_reset_lines:
+                # Before open(), which sets them; that a port has no such lines is no error there.
+                self._serial.dtr = self._serial.rts = False
+            self._serial.port = self.resolved
+            self._serial.open()
         try:
             # TIOCEXCL keeps out those who do not lock; both are needed (only root passes this one).
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
@@ -49,12 +55,11 @@ class Port:
 
         None waits for ever without waking the processor once. Raises PortError when the port is lost.
         """
-        with _translated(self.device):
-            readable, _, _ = select.select([self._serial.fileno(), self._wake_read], [], [], timeout_s)
-            if self._serial.fileno() not in readable:
-                return b""
-            # pyserial turns "readable, but nothing there" into its error for a vanished device.
-            return bytes(self._serial.read(_READ_BYTES))
+        return self._read([self._serial.fileno(), self._wake_read], timeout_s)
+
+    def read_rest(self, timeout_s: float) -> bytes:
+        """The same after a stop(), which it does not mind: for the rest of a frame that had begun."""
+        return self._read([self._serial.fileno()], timeout_s)
 
     def write(self, data: bytes) -> None:
         """Send, without waiting: a reader that takes no bytes is one that gives none.
@@ -75,6 +80,14 @@ class Port:
             self._serial.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+    def _read(self, waits_for: list[int], timeout_s: float | None) -> bytes:
+        with _translated(self.device):
+            readable, _, _ = select.select(waits_for, [], [], timeout_s)
+            if self._serial.fileno() not in readable:
+                return b""
+            # pyserial turns "readable, but nothing there" into its error for a vanished device.
+            return bytes(self._serial.read(_READ_BYTES))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ class LineSettings:
     data_bits: int = 8
     parity: str = "N"
     stop_bits: int = 1
+    hold_reset_lines: bool = False  # DTR and RTS stay low: boards wired to be reset by them would restart
 
 
 @dataclass(frozen=True, slots=True)

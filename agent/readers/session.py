@@ -22,6 +22,7 @@ from agent.readers.diagnosis import Diagnosis
 from agent.readers.holdoff import HoldOff
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings, WireProtocol
+from agent.readers.traffic import Traffic
 from agent.readers.wiegand import Decoder, Keypad, ParityPolicy
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
 
@@ -29,6 +30,10 @@ _log = logging.getLogger(__name__)
 
 _REOPEN_FIRST_S = 0.5
 _REOPEN_LAST_S = 30.0
+# A port that stayed open this long had recovered; one that opens and fails at once has not.
+_STEADY_S = 30.0
+# The rest of a frame is waited for at a stop, but not for ever: noise has no end.
+_LAST_FRAME_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Reader:
     hold_off_ms: int
     keypad: Keypad = "none"
     pin_facility_code: int = 0
+    expect_traffic_within_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -54,6 +60,7 @@ class ReaderCounts:
     """What `status` shows of a reader. Written by its thread only, read by any."""
 
     state: Literal["open", "lost"] = "lost"
+    resolved_device: str | None = None  # what the configured port leads to while it is open
     swipes: int = 0
     repeats: int = 0
     keys_discarded: int = 0
@@ -86,6 +93,7 @@ class ReaderSession:
             keypad=reader.keypad,
             pin_facility_code=reader.pin_facility_code,
         )
+        self.traffic = Traffic(reader.id, expect_within_s=reader.expect_traffic_within_s)
         self._diagnosis = Diagnosis(reader.id, keypad=reader.keypad)
         self._hold_off = HoldOff(reader.hold_off_ms)
         self._keep = keep
@@ -108,7 +116,8 @@ class ReaderSession:
                 self._read_until_lost(busy)
             except (PortError, NotPermittedError) as error:
                 self._faults.failed(error)
-                self._set_state("lost")
+                self.traffic.lost()
+                self._set_state("lost", None)
                 busy(False)
                 self._stopping.wait(self._backoff.next())
 
@@ -126,45 +135,58 @@ class ReaderSession:
         # What was half received before the port was lost belongs to no frame that comes now.
         self._protocol.reset()
         self._hold_off.reset()
+        opened_s = time.monotonic()
+        self.traffic.opened(opened_s)
         try:
-            _log.info("reader %s: open on %s (%s)", self.reader.id, port.device, self.reader.protocol)
+            _log.info("reader %s: open on %s (%s)", self.reader.id, _way(port), self.reader.protocol)
             self._faults.recovered()
-            self._backoff.reset()
-            self._set_state("open")
-            while True:
-                stopping = self._stopping.is_set()
+            self._set_state("open", port.resolved)
+            while not self._stopping.is_set():
                 busy(False)
-                data = self._receive(port, self._silence_s(stopping=stopping))
+                data = self._receive(port, self._silence_s())
                 busy(True)
-                if data or stopping or not self._stopping.is_set():
+                if data or not self._stopping.is_set():
                     self._take(data)
-                if stopping and not data:
-                    return  # only now: what had arrived before the stop is kept too
+            self._read_last(port, busy)
         finally:
+            if time.monotonic() - opened_s >= _STEADY_S:
+                self._backoff.reset()
             with self._port_guard:
                 self._port = None
                 port.close()
 
+    def _read_last(self, port: Port, busy: Callable[[bool], None]) -> None:
+        """After a stop: what had arrived before it is kept too, and a frame that had begun."""
+        ends_s = time.monotonic() + _LAST_FRAME_S
+        data = b"more"
+        while data and time.monotonic() < ends_s:
+            busy(False)
+            data = port.read_rest(self._silence_s() or 0.0)
+            busy(True)
+            self._take(data)
+
     def _receive(self, port: Port, timeout_s: float | None) -> bytes:
-        """port.read(), and meanwhile the questions of a protocol whose readers must be asked."""
-        if self._asking is None or self._stopping.is_set():
-            return port.read(timeout_s)
+        """port.read(), and meanwhile the questions of a polled protocol and what time alone tells."""
         now_s = time.monotonic()
         ends_s = math.inf if timeout_s is None else now_s + timeout_s
         while True:
-            port.write(self._asking.due(now_s))
-            data = port.read(max(0.0, min(self._asking.wait_s(now_s), ends_s - now_s)))
+            wait_s = min(self.traffic.wait_s(now_s), ends_s - now_s)
+            if self._asking is not None:
+                port.write(self._asking.due(now_s))
+                wait_s = min(wait_s, self._asking.wait_s(now_s))
+            data = port.read(None if wait_s == math.inf else max(0.0, wait_s))
             now_s = time.monotonic()
+            if self.traffic.look(now_s):
+                self._changed()
             if data or now_s >= ends_s or self._stopping.is_set():
                 return data
 
-    def _silence_s(self, *, stopping: bool) -> float | None:
-        """How long a read may wait: for the rest of a frame, else for ever, or not at all when stopping."""
-        if self._protocol.partial:
-            return self._protocol.silence_ms / 1000
-        return 0.0 if stopping else None
+    def _silence_s(self) -> float | None:
+        """How long a read may wait: for the rest of a frame, else for ever."""
+        return self._protocol.silence_ms / 1000 if self._protocol.partial else None
 
-    def _set_state(self, state: Literal["open", "lost"]) -> None:
+    def _set_state(self, state: Literal["open", "lost"], resolved_device: str | None) -> None:
+        self.counts.resolved_device = resolved_device
         if self.counts.state != state:
             self.counts.state = state
             self._changed()
@@ -174,7 +196,10 @@ class ReaderSession:
     def _take(self, data: bytes) -> None:
         read_at = self._clock.now()
         if data:
-            self.counts.last_rx_monotonic_s = time.monotonic()
+            now_s = time.monotonic()
+            self.counts.last_rx_monotonic_s = now_s
+            self.traffic.heard(now_s)
+            self._backoff.reset()
         frames = self._protocol.feed(data) if data else self._protocol.silence()
         cards = [card for frame in frames if (card := self._card(frame, read_at)) is not None]
         if cards:
@@ -201,6 +226,7 @@ class ReaderSession:
             self._diagnosis.saw_word(outcome)
         if isinstance(outcome, Noise):
             self.counts.noise[outcome.reason] += 1
+            self.traffic.heard_noise(time.monotonic())
             return None
         if isinstance(outcome, Key):
             self.counts.keys_discarded += 1
@@ -221,3 +247,8 @@ class ReaderSession:
             card=card,
             read_at=read_at,
         )
+
+
+def _way(port: Port) -> str:
+    """The port as it was configured, and the device behind it."""
+    return port.device if port.resolved == port.device else f"{port.device} -> {port.resolved}"

@@ -113,4 +113,5 @@ def _reader(settings: ReaderSettings) -> Reader:
         hold_off_ms=settings.hold_off_ms,
         keypad=settings.keypad,
         pin_facility_code=settings.pin_facility_code,
+        expect_traffic_within_s=settings.expect_traffic_within,
     )

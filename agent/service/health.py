@@ -160,7 +160,10 @@ def _reader(session: ReaderSession, monotonic_s: float) -> dict[str, Any]:
     return {
         "id": session.reader.id,
         "state": counts.state,
+        "silent": session.traffic.silent,
+        "noisy": session.traffic.noisy,
         "device": session.reader.port,
+        "resolved_device": counts.resolved_device,
         "protocol": session.reader.protocol,
         "swipes": counts.swipes,
         "repeats": counts.repeats,

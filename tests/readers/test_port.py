@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ import pytest
 from agent.errors import NotPermittedError, PortBusyError, PortError
 from agent.readers.port import Port, holder_of
 from agent.readers.protocol import LineSettings
+from agent.readers.protocols import PROTOCOLS
 from tests.agent_process import PtyReader
 from tests.swipes import wait_until
 
@@ -136,6 +140,18 @@ def test_a_stop_ends_the_read_that_waits_and_every_later_one(port: Port) -> None
     assert answers == [b"", b""]
 
 
+def test_the_rest_of_a_frame_is_waited_for_after_a_stop(line: PtyReader, port: Port) -> None:
+    port.stop()
+    port.read(None)
+    later = threading.Timer(0.05, line.write, [b"rest"])
+    later.start()
+
+    received = port.read_rest(5.0)
+
+    later.join()
+    assert received == b"rest"
+
+
 def test_bytes_that_came_before_the_stop_are_still_read(line: PtyReader, port: Port) -> None:
     line.write(b"abc")
     port.stop()
@@ -158,6 +174,63 @@ def test_an_idle_port_does_not_wake_the_processor_once(port: Port) -> None:
     port.stop()
     thread.join()
     assert after == before
+
+
+def test_the_name_of_a_port_is_followed_anew_at_every_open(line: PtyReader) -> None:
+    first = Port(str(line.device), LineSettings())
+    before = first.resolved
+    other, slave = os.openpty()  # takes the number that replugging would give back
+    first.close()
+    line.unplug()
+    line.plug_in()
+
+    second = Port(str(line.device), LineSettings())
+
+    second.close()
+    os.close(slave)
+    os.close(other)
+    assert before.startswith("/dev/pts/")
+    assert second.resolved == os.path.realpath(line.device)
+
+
+@pytest.mark.parametrize(
+    ("hold", "asked"), [(True, {"DTR": "low", "RTS": "low"}), (False, {"DTR": "high", "RTS": "high"})]
+)
+def test_boards_that_reset_on_open_find_dtr_and_rts_low(
+    line: PtyReader, monkeypatch: pytest.MonkeyPatch, *, hold: bool, asked: dict[str, str]
+) -> None:
+    levels = {termios.TIOCMBIC: "low", termios.TIOCMBIS: "high"}
+    lines = {termios.TIOCM_DTR: "DTR", termios.TIOCM_RTS: "RTS"}
+    seen: dict[str, str] = {}
+
+    class ModemLines:
+        """The system's calls, with the modem lines that a pty does not have."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(fcntl, name)
+
+        @staticmethod
+        def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+            if request not in levels:
+                return fcntl.ioctl(fd, request, argument)
+            seen[lines[int.from_bytes(argument, sys.byteorder)]] = levels[request]
+            return argument
+
+    monkeypatch.setattr("serial.serialposix.fcntl", ModemLines())
+
+    Port(str(line.device), LineSettings(hold_reset_lines=hold)).close()
+
+    assert seen == asked
+
+
+@pytest.mark.parametrize("name", ["bits", "yaawl", "monkeyboard", "esphome"])
+def test_protocols_of_boards_hold_the_lines_that_reset_them(name: str) -> None:
+    assert PROTOCOLS[name].line.hold_reset_lines
+
+
+@pytest.mark.parametrize("name", ["rdm6300", "id12la", "s4a", "rfideas"])
+def test_readers_that_may_be_powered_by_those_lines_have_them(name: str) -> None:
+    assert not PROTOCOLS[name].line.hold_reset_lines
 
 
 def test_nobody_holds_a_device_that_nobody_opened(tmp_path: Path) -> None:

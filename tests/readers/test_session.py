@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.errors import OutboxError
+from agent.errors import OutboxError, PortError
+from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
+from agent.readers.traffic import NOISY_PER_MINUTE
 from agent.swipe import Check, Reason, Swipe, raw_hex
 from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 from tests.swipes import DrivenClock, wait_until
@@ -21,7 +24,9 @@ TAG = 0x0100_63E9_AE
 class Door:
     """A session on a thread of its own, the line it reads, and what it has kept."""
 
-    def __init__(self, directory: Path, protocol: str = "rdm6300") -> None:
+    def __init__(
+        self, directory: Path, protocol: str = "rdm6300", *, expect_traffic_within_s: float | None = None
+    ) -> None:
         self.kept: list[Swipe] = []
         self.keep: Callable[[list[Swipe]], None] = self.kept.extend
         self.clock = DrivenClock()
@@ -39,6 +44,7 @@ class Door:
             parity="reject",
             badge_id="{facility_code}-{card_number}",
             hold_off_ms=1000,
+            expect_traffic_within_s=expect_traffic_within_s,
         )
         self.session = ReaderSession(
             reader,
@@ -289,6 +295,140 @@ def test_a_swipe_on_the_line_when_the_stop_comes_is_still_kept(tmp_path: Path) -
     door.thread.join(5.0)
     assert [swipe.card.raw for swipe in door.kept] == [raw_hex(40, 1), raw_hex(40, 2)]
     door.close()
+
+
+def test_the_rest_of_a_frame_is_waited_for_at_a_stop(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    frame = rdm6300_frame(2)
+    rest = threading.Timer(0.02, door.line.write, [frame[7:]])
+
+    def keep_while_stopping(swipes: list[Swipe]) -> None:
+        door.kept.extend(swipes)
+        if len(door.kept) == 1:
+            door.session.stop()
+            rest.start()
+
+    door.keep = keep_while_stopping
+    door.start()
+
+    door.line.write(rdm6300_frame(1) + frame[:7])
+
+    door.thread.join(5.0)
+    rest.join()
+    assert [swipe.card.raw for swipe in door.kept] == [raw_hex(40, 1), raw_hex(40, 2)]
+    door.close()
+
+
+def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: Door) -> None:
+    ended = threading.Event()
+
+    def chatter() -> None:
+        while not ended.wait(0.001):
+            door.line.write(b"\xff\xfe\x02")
+
+    noise = threading.Thread(target=chatter)
+    noise.start()
+    door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "noise")
+
+    door.session.stop()
+
+    door.thread.join(5.0)
+    ended.set()
+    noise.join()
+    assert not door.thread.is_alive()
+
+
+def test_a_port_that_stays_away_is_tried_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door(tmp_path)
+    door.line.unplug()
+    delays: list[float] = []
+
+    def wait(delay_s: float) -> bool:
+        delays.append(delay_s)
+        if len(delays) == 200:
+            door.session.stop()
+        return False
+
+    monkeypatch.setattr(door.session._stopping, "wait", wait)
+
+    door._run()
+
+    ceilings = [min(30.0, 0.5 * 2.0**n) for n in range(200)]
+    assert all(0 < delay <= ceiling for delay, ceiling in zip(delays, ceilings, strict=True))
+    assert max(delays) > 20.0
+    assert len(set(delays)) == len(delays)
+    assert len(caplog.records) == 1
+
+
+def test_a_port_that_opens_and_fails_at_once_is_tried_ever_more_seldom_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door(tmp_path)
+    delays: list[float] = []
+
+    def broken(_port: Port, _timeout_s: float | None) -> bytes:
+        raise PortError("the reader answers with an error")
+
+    def wait(delay_s: float) -> bool:
+        delays.append(delay_s)
+        if len(delays) == 30:
+            door.session.stop()
+        return False
+
+    monkeypatch.setattr(Port, "read", broken)
+    monkeypatch.setattr(door.session._stopping, "wait", wait)
+
+    door._run()
+
+    assert max(delays) > 5.0
+    door.close()
+
+
+def test_the_log_and_the_status_name_the_device_behind_the_port(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="agent")
+    door = Door(tmp_path)
+    device = os.path.realpath(door.line.device)
+
+    door.start()
+
+    shown = door.session.counts.resolved_device
+    assert shown == device
+    assert f"open on {door.line.device} -> {device} (rdm6300)" in caplog.text
+    door.line.unplug()
+    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
+    assert (door.session.counts.state, door.session.counts.resolved_device) == ("lost", None)
+    door.close()
+
+
+def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="agent")
+    door = Door(tmp_path, expect_traffic_within_s=0.2)
+    door.start()
+    door.wait_until(lambda: door.session.traffic.silent, "silence")
+    assert door.session.counts.state == "open"
+
+    door.line.present(TAG)
+
+    door.wait_until(lambda: len(door.kept) == 1, "a swipe")
+    assert "silent" in caplog.text
+    assert "heard again" in caplog.text
+    door.close()
+
+
+def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
+    wiegand_door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    wiegand_door.line.write(b"26:2F657AF\r\n" * (NOISY_PER_MINUTE + 5))
+
+    wiegand_door.wait_until(lambda: wiegand_door.session.traffic.noisy, "a noisy reader")
+
+    assert sum("noisy" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_no_card_is_in_the_log_at_any_level(

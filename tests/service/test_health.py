@@ -118,6 +118,8 @@ def test_the_status_of_a_running_agent_has_every_member(
 
 def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:
     reader.counts.state = "open"
+    reader.counts.resolved_device = "/dev/ttyUSB3"
+    reader.traffic.noisy = True
     reader.counts.swipes = 3
     reader.counts.noise[Reason.CHECKSUM] = 2
     reader.counts.noise[Reason.STRAY] = 1
@@ -133,6 +135,7 @@ def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, read
         "/dev/ttyUSB0",
         3,
     )
+    assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
     assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
     assert told["last_swipe_at"] == "1970-01-01T00:00:00.000000Z"
     assert told["last_rx_seconds"] >= 100

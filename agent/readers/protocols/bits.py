@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.protocol import LineSettings
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Reason, Word
 
@@ -16,6 +17,8 @@ _BINARY = re.compile(rb"[01]+")
 
 class Bits(LineProtocol):
     """Wiegand bridges that print words as text (Arduino, ESP and the like)."""
+
+    line = LineSettings(hold_reset_lines=True)
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The word a line names. A cut line must say its own length: zeros and ones that lost

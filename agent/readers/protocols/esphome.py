@@ -31,7 +31,7 @@ class Esphome(LineProtocol):
     first one counts. The messages are those of the component and its documentation.
     """
 
-    line = LineSettings(baudrate=115200)
+    line = LineSettings(baudrate=115200, hold_reset_lines=True)
     silence_ms = 50  # what belongs to one card is logged in one go
     may_hold_pin = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.protocol import LineSettings
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Check, Form, Key, Reason, Word
 
@@ -19,6 +20,7 @@ _WHOLE_TYPES = (24, 32)
 class Monkeyboard(LineProtocol):
     """Arduino sketches with the Wiegand library by Monkeyboard."""
 
+    line = LineSettings(hold_reset_lines=True)
     may_hold_pin = True
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the line has a beginning

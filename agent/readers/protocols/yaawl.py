@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from agent.readers.formats import CARD_BITS
+from agent.readers.protocol import LineSettings
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Status, Word
 
@@ -24,6 +25,7 @@ _DISCONNECTED = Status("the bridge sees no reader: both data lines are low", ok=
 class Yaawl(LineProtocol):
     """Arduino and ESP sketches with YetAnotherArduinoWiegandLibrary."""
 
+    line = LineSettings(hold_reset_lines=True)
     may_hold_pin = True
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - each line has a beginning
