@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "emulator": "Serve a local stand-in for Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",
         "decode": "Tell what card a reader's bytes or bits are.",
+        "identify": "Find out what is on a serial port: protocol, speed, card format, wiring faults.",
         "key": "Make the private key, and show what Snowflake needs of it.",
     }
 )
@@ -127,6 +128,7 @@ _EPILOG = """
 To see it all work, without a reader or an account:
   badge-agent demo
 On a new door:
+  badge-agent identify --port /dev/ttyUSB0
   badge-agent key generate
   badge-agent check --config config.toml
   badge-agent run --config config.toml

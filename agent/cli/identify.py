@@ -1,0 +1,192 @@
+"""`badge-agent identify`: what reader is on a serial port, what its cards are, and what is wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+
+import click
+
+from agent.cli.screen import Finding, show, table
+from agent.errors import PortBusyError
+from agent.readers.identify import (
+    Advice,
+    Card,
+    Fit,
+    Hearing,
+    Recording,
+    advice,
+    hear,
+    likeliest,
+    reader_block,
+)
+from agent.readers.listening import BUDGET_S, SPEEDS, survey
+from agent.readers.port import Port, lasting_name_of
+from agent.readers.protocol import LineSettings
+from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+
+_NO_LASTING_NAME = Finding(
+    "port",
+    "warning",
+    "has no name under /dev/serial/by-id, so it may get another number when it is plugged in again",
+    "with one adapter that is no harm; with several, use the name under /dev/serial/by-path/",
+)
+
+
+@click.command(
+    "identify", epilog="Example: badge-agent identify --port /dev/ttyUSB0 --printed-number 6547886"
+)
+@click.option("--port", required=True, metavar="DEVICE", help="The serial port: ls -l /dev/serial/by-id/")
+@click.option("--baud", type=click.IntRange(50, 4_000_000), help="Listen at this line speed only.")
+@click.option("--printed-number", type=click.IntRange(0), help="The number printed on the card.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object.")
+@click.pass_context
+def command(
+    context: click.Context, *, port: str, baud: int | None, printed_number: int | None, as_json: bool
+) -> None:
+    """Find out what is on a serial port, while you present a card.
+
+    Tries every protocol at the usual line speeds, says what the card is and
+    what is wrong with the wiring, and prints the block for the configuration.
+    Ends when the card was read three times, at the latest after a minute.
+
+    \b
+    Exit code:
+      0   a card was identified
+      1   none was, or the port cannot be used
+    """  # noqa: D301 - click's mark for lines that are not to be wrapped
+    click.echo(f"Present one card to the reader about once a second ({BUDGET_S:.0f} s at most).", err=True)
+    recordings = _recordings(port, baud)
+    hearings = likeliest(heard for recording in recordings for heard in hear(recording, printed_number))
+    best = hearings[0] if hearings else None
+    findings = advice(recordings, hearings)
+    lasting = lasting_name_of(port)
+    if as_json:
+        click.echo(json.dumps(_answer(recordings, hearings, findings, port, lasting)))
+    else:
+        for found in findings:
+            show(Finding("line", "warning", found.text, found.next))
+        if best is not None:
+            _show(best, hearings, printed_number)
+        if best is not None and best.card is not None:
+            _show_block(best, best.card, port, lasting)
+    context.exit(0 if best is not None and best.card is not None else 1)
+
+
+def _recordings(port: str, baud: int | None) -> list[Recording]:
+    def open_line(baudrate: int) -> Port:
+        return Port(port, LineSettings(baudrate=baudrate, hold_reset_lines=True))
+
+    def trying(baudrate: int, asked: str) -> None:
+        click.echo(f"  {baudrate} baud{f', asking as {asked} needs it' if asked else ''} ...", err=True)
+
+    speeds = SPEEDS if baud is None else (baud,)
+    try:
+        return list(survey(open_line, speeds, monotonic_s=time.monotonic, trying=trying, budget_s=BUDGET_S))
+    except PortBusyError as error:
+        raise PortBusyError(
+            str(error),
+            hint=f"if that is the agent: sudo systemctl stop badge-agent, and start it again when done. "
+            f"Otherwise {error.hint}",
+        ) from error
+
+
+def _show(best: Hearing, hearings: Sequence[Hearing], printed_number: int | None) -> None:
+    click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{_alternatives(best, hearings)}")
+    if best.is_random:
+        return
+    for card in best.cards:
+        times = "once" if card.times == 1 else f"{card.times} times"
+        click.echo(f"\nCard: {card.bits} bits, raw {card.raw}, check {card.check}, read {times}")
+        if card.fits:
+            rows = [_row(fit, card) for fit in card.fits]
+            table(("", "format", "facility code", "card number", "issue", ""), rows)
+        else:
+            click.echo(f"  No format of the table fits; its default badge_id is {card.bits}:{card.raw}")
+        if card.printed:
+            click.echo(f"  The printed number is its {', '.join(card.printed)}.")
+        elif printed_number is not None:
+            click.echo("  The printed number is in none of its fields.")
+
+
+def _alternatives(best: Hearing, hearings: Sequence[Hearing]) -> str:
+    """Other protocols that read the same card as often: which it is, the bytes alone do not tell."""
+    if best.card is None:
+        return ""
+    names = sorted({heard.protocol for heard in hearings if _is_as_good(heard, best)} - {best.protocol})
+    return f" (the same bytes can also be read as {', '.join(names)})" if names else ""
+
+
+def _is_as_good(heard: Hearing, best: Hearing) -> bool:
+    return (
+        heard.card is not None
+        and best.card is not None
+        and heard.baudrate == best.baudrate
+        and heard.noise <= best.noise
+        and heard.card.times >= best.card.times
+    )
+
+
+def _row(fit: Fit, card: Card) -> tuple[str, ...]:
+    mark = "->" if f"card number of {fit.format}" in card.printed else ""
+    numbers = (fit.facility_code, fit.card_number, fit.issue)
+    remark = FORMATS[fit.format].contested
+    if fit.format in DEFAULT_FORMATS:
+        remark = "enabled by default"
+    return mark, fit.format, *("" if number is None else str(number) for number in numbers), remark
+
+
+def _show_block(best: Hearing, card: Card, port: str, lasting: str | None) -> None:
+    click.echo("\nFor the configuration file:\n")
+    click.echo(reader_block(best, card, lasting or port))
+    if lasting is None:
+        click.echo()
+        show(_NO_LASTING_NAME)
+
+
+def _answer(
+    recordings: Sequence[Recording],
+    hearings: Sequence[Hearing],
+    findings: Sequence[Advice],
+    port: str,
+    lasting: str | None,
+) -> dict[str, object]:
+    best = hearings[0] if hearings else None
+    card = best.card if best is not None else None
+    heard_bytes: dict[str, int] = {}
+    for recording in recordings:
+        speed = str(recording.baudrate)
+        heard_bytes[speed] = heard_bytes.get(speed, 0) + recording.bytes
+    return {
+        "identified": card is not None,
+        "port": port,
+        "lasting_port": lasting,
+        "protocol": best.protocol if best is not None else None,
+        "baudrate": best.baudrate if best is not None else None,
+        "cards": [_json_card(seen) for seen in best.cards] if best is not None and card is not None else [],
+        "findings": [dataclasses.asdict(found) for found in findings],
+        "bytes": heard_bytes,
+        "config": reader_block(best, card, lasting or port)
+        if best is not None and card is not None
+        else None,
+    }
+
+
+def _json_card(card: Card) -> dict[str, object]:
+    return {
+        "bits": card.bits,
+        "raw": card.raw,
+        "check": card.check,
+        "times": card.times,
+        "formats": [
+            {
+                **dataclasses.asdict(fit),
+                "default": fit.format in DEFAULT_FORMATS,
+                "contested": FORMATS[fit.format].contested,
+            }
+            for fit in card.fits
+        ],
+        "printed": list(card.printed),
+    }

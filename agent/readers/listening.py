@@ -1,0 +1,122 @@
+"""Recording a reader that nobody knows yet: at one line speed after the other, for a bounded time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Protocol
+
+from agent.readers.asking import Asking
+from agent.readers.identify import Chunk, Recording, hear
+from agent.readers.protocols import PROTOCOLS
+
+# The speeds of the readers in the field, the most common first.
+SPEEDS = (9600, 115200, 19200, 38400, 57600, 2400, 4800)
+BUDGET_S = 60.0
+_SLICE_S = 4.0  # a person presents a card about once a second, and a few times
+_STAY_S = 15.0  # where a card was read, it is worth waiting for it to come again
+_ENOUGH_READS = 3
+# Nobody needs more to tell a protocol, and all of them are tried on it.
+_KEPT_BYTES = 4096
+_PAUSE_S = 0.1  # longer than within a frame: now it is worth looking at what came
+
+
+class SerialLine(Protocol):
+    """An open serial line, as agent.readers.port.Port is one."""
+
+    def read(self, timeout_s: float | None) -> bytes:
+        """Bytes as they came, or b"" after so much silence."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def close(self) -> None:
+        """Give the port back."""
+
+
+def survey(
+    open_line: Callable[[int], SerialLine],
+    speeds: Sequence[int],
+    *,
+    monotonic_s: Callable[[], float],
+    trying: Callable[[int, str], None],
+    budget_s: float = BUDGET_S,
+) -> Iterator[Recording]:
+    """Recordings at these speeds over and over, until one card was read often enough or time is up.
+
+    Speeds first as they are, then with the questions of the protocols that must be asked, as long
+    as nothing was read. `trying` is told each speed and the protocol asked for, if any.
+    Raises PortError, PortBusyError or NotPermittedError.
+    """
+    ends_s = monotonic_s() + budget_s
+    heard_any = False
+    while True:
+        for baudrate, asked in [*((speed, "") for speed in speeds), *_questions(speeds)]:
+            left_s = ends_s - monotonic_s()
+            if left_s <= 0:
+                return
+            if asked and heard_any:
+                continue
+            trying(baudrate, asked)
+            with closing(open_line(baudrate)) as line:
+                recording = _listen(line, baudrate, asked, left_s, monotonic_s)
+            yield recording
+            if _reads(recording) >= _ENOUGH_READS:
+                return
+            heard_any = heard_any or bool(recording.chunks and not asked)
+
+
+def _questions(speeds: Sequence[int]) -> list[tuple[int, str]]:
+    """The protocols that must be asked, at their own speed, or at the one that was given."""
+    return [
+        (speeds[0] if len(speeds) == 1 else protocol.line.baudrate, name)
+        for name, protocol in PROTOCOLS.items()
+        if protocol.polling
+    ]
+
+
+def _listen(
+    line: SerialLine,
+    baudrate: int,
+    asked: str,
+    left_s: float,
+    monotonic_s: Callable[[], float],
+) -> Recording:
+    """The newest bytes of a while: short if nothing is read, longer if a card is, until it is enough."""
+    polling = PROTOCOLS[asked].polling if asked else None
+    asking = Asking(polling) if polling else None
+    chunks: deque[Chunk] = deque()
+    started_s = last_s = now_s = monotonic_s()
+    ends_s, looked = started_s + min(_SLICE_S, left_s), True
+    while now_s < ends_s:
+        wait_s = min(_PAUSE_S, ends_s - now_s)
+        if asking is not None:
+            line.write(asking.due(now_s))
+            wait_s = min(wait_s, max(asking.wait_s(now_s), 0.01))
+        data = line.read(wait_s)
+        now_s = monotonic_s()
+        if data:
+            chunks.append((now_s - last_s, data))
+            _drop_oldest(chunks)
+            last_s, looked = now_s, False
+        elif not looked and now_s - last_s >= _PAUSE_S:
+            looked = True
+            reads = _reads(Recording(baudrate, chunks, asked))
+            if reads >= _ENOUGH_READS:
+                break
+            if reads:
+                ends_s = started_s + min(_STAY_S, left_s)
+    return Recording(baudrate, tuple(chunks), asked)
+
+
+def _drop_oldest(chunks: deque[Chunk]) -> None:
+    while len(chunks) > 1 and sum(len(data) for _, data in chunks) > _KEPT_BYTES:
+        chunks.popleft()
+
+
+def _reads(recording: Recording) -> int:
+    """How often the likeliest card was read."""
+    hearings = hear(recording)
+    card = hearings[0].card if hearings else None
+    return card.times if card else 0
