@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.screen import table
 
-BENCHMARKS = ("latency", "decode")
+BENCHMARKS = ("latency", "decode", "lines")
 
 
 def main() -> int:

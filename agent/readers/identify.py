@@ -25,6 +25,8 @@ _LOST_BITS_MAX = 4
 _VOUCHED = (Check.CHECKSUM, Check.PARITY)
 _PADS: tuple[Keypad, ...] = tuple(pad for pad in get_args(Keypad) if pad != "none")
 
+_FIVE_DIGITS_MAX = 99_999
+
 Chunk = tuple[float, bytes]
 """Seconds of silence, and the bytes that came after it."""
 
@@ -206,6 +208,11 @@ def _decoder(formats: tuple[str, ...], keypad: Keypad = "none") -> Decoder:
 def _reproductions(word: Word, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
     """Every way in which the printed number is in a word; those that can be configured come first."""
     ways = [f"card number of {fit.format}" for fit in fits if fit.card_number == printed_number]
+    ways += [
+        f"facility code and card number of {fit.format}"
+        for fit in fits
+        if fit.facility_code is not None and _in_one(fit.facility_code, fit.card_number) == printed_number
+    ]
     ways += [way for way, number in _numbers(word).items() if number == printed_number]
     return tuple(ways)
 
@@ -224,9 +231,15 @@ def _numbers(word: Word) -> Mapping[str, int]:
         numbers["bits between the outer parity bits"] = value >> 1 & (1 << bits - 2) - 1
     if bits % 8 == 0:
         numbers["bytes in reverse"] = int.from_bytes(value.to_bytes(bits // 8, "big"), "little")
-    # As on clamshell cards: three digits of facility code and five of card number, in one.
     numbers["low 24 bits as 3 and 5 digits"] = (value >> 16 & 0xFF) * 100_000 + (value & 0xFFFF)
     return MappingProxyType(numbers)
+
+
+def _in_one(facility_code: int, card_number: int | None) -> int | None:
+    """As on clamshell cards: three digits of facility code and five of card number."""
+    if card_number is None or card_number > _FIVE_DIGITS_MAX:
+        return None
+    return facility_code * 100_000 + card_number
 
 
 # --- what is wrong, and what to write into the configuration -------------------------------------
@@ -308,23 +321,30 @@ def reader_block(heard: Hearing, card: Card, port: str) -> str:
     ]
     if heard.baudrate != PROTOCOLS[heard.protocol].line.baudrate:
         lines.append(f"baudrate = {heard.baudrate}")
-    chosen = _format_to_enable(card)
-    if chosen and chosen not in DEFAULT_FORMATS:
-        lines.append(f'formats = ["{chosen}"]')
+    formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
+    if formats:
+        lines.append(f"formats = [{formats}]")
     if card.printed and card.printed[0] == ALL_BITS:
         lines.append('badge_id = "{decimal}"')
     return "\n".join(lines)
 
 
-def _format_to_enable(card: Card) -> str | None:
-    """The format with the printed number, else a common one, else the only one there is."""
+def _formats_to_enable(card: Card) -> list[str]:
+    """Formats that the default ones have to be replaced by; empty if those will do."""
     names = [fit.format for fit in card.fits]
+    if any(name in DEFAULT_FORMATS for name in names) and not _has_rare_number(card):
+        return []
     printed = [name for name in names if f"card number of {name}" in card.printed]
-    common = [name for name in names if name in DEFAULT_FORMATS]
-    checked = [name for name in names if FORMATS[name].parities and not FORMATS[name].contested]
     if printed:
-        # A common one is enabled already, and two of one length would contradict each other.
-        return next((name for name in printed if name in DEFAULT_FORMATS), printed[0])
-    if card.printed or common:
-        return common[0] if common else None
-    return checked[0] if len(checked) == 1 else None
+        return printed[:1]
+    # A default format of its length would make noise of the card; of other lengths the bits will do.
+    if card.printed or all(FORMATS[name].bits != card.bits for name in DEFAULT_FORMATS):
+        return []
+    checked = [name for name in names if FORMATS[name].parities]
+    return [name for name in checked if not FORMATS[name].contested] or checked
+
+
+def _has_rare_number(card: Card) -> bool:
+    """True if the printed number is there only in a format that is not on by default."""
+    holders = [fit.format for fit in card.fits if f"card number of {fit.format}" in card.printed]
+    return bool(holders) and not any(name in DEFAULT_FORMATS for name in holders)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.readers.port import Port, lasting_name_of
+from agent.readers.protocol import LineSettings
+from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
+
+TAG = 0x0100_63E9_AE
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@contextmanager
+def presenting(line: PtyReader, frame: bytes) -> Iterator[None]:
+    """A person who holds the card to the reader again and again."""
+    ended = threading.Event()
+
+    def present() -> None:
+        while not ended.wait(0.15):
+            line.write(frame)
+
+    person = threading.Thread(target=present)
+    person.start()
+    yield
+    ended.set()
+    person.join()
+
+
+def test_a_card_is_identified_and_the_block_to_paste_is_printed(
+    line: PtyReader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with presenting(line, bits_line(26, h10301(123, 45_015))):
+        code = main(["identify", "--port", str(line.device), "--printed-number", "45015"])
+
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "Protocol bits at 9600 baud" in out
+    assert any(row.split()[:4] == ["->", "H10301", "123", "45015"] for row in out.splitlines())
+    assert "The printed number is its card number of H10301" in out
+    assert f'port = "{line.device}"\nprotocol = "bits"' in out
+    assert "has no name under /dev/serial/by-id" in out
+
+
+def test_a_program_is_answered_in_json(line: PtyReader, capsys: pytest.CaptureFixture[str]) -> None:
+    with presenting(line, rdm6300_frame(TAG)):
+        code = main(["identify", "--port", str(line.device), "--printed-number", "6547886", "--json"])
+
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (answer["identified"], answer["protocol"], answer["baudrate"]) == (True, "rdm6300", 9600)
+    (card,) = answer["cards"]
+    assert (card["bits"], card["raw"], card["check"]) == (40, "010063E9AE", "checksum")
+    assert "card number of EM4100" in card["printed"]
+    (reader,) = tomllib.loads(answer["config"])["readers"]
+    assert reader["formats"] == ["EM4100"]
+
+
+def test_a_silent_line_is_1_and_says_what_to_look_at(
+    line: PtyReader, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cli.identify.BUDGET_S", 0.3)
+
+    code = main(["identify", "--port", str(line.device), "--baud", "9600"])
+
+    assert code == 1
+    assert "not one byte came" in capsys.readouterr().out
+
+
+def test_what_is_typed_at_a_pad_is_never_shown(line: PtyReader, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch, presenting(line, bits_line(26, h10301(0, 4711))):
+        patch.setattr("agent.cli.identify.BUDGET_S", 1.0)
+        code = main(["identify", "--port", str(line.device)])
+
+    told = capsys.readouterr()
+    assert code == 1
+    assert "look like PINs" in told.out
+    assert "4711" not in told.out + told.err
+
+
+def test_a_port_that_another_process_holds_is_named_with_what_to_do(
+    line: PtyReader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = Port(str(line.device), LineSettings())
+
+    code = main(["identify", "--port", str(line.device)])
+
+    held.close()
+    err = capsys.readouterr().err
+    assert code == 1
+    assert "is held by" in err
+    assert "sudo systemctl stop badge-agent" in err
+
+
+def test_a_port_that_is_not_there_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["identify", "--port", str(tmp_path / "ttyUSB9")])
+
+    assert code == 1
+    assert "ttyUSB9 is not there" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_it_with_a_word_and_no_traceback(line: PtyReader) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent", "identify", "--port", str(line.device)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "9600 baud" not in process.stderr.readline():
+            pass
+
+        process.send_signal(signal.SIGINT)
+
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+
+
+def test_the_lasting_name_of_a_port_is_the_link_that_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "ttyUSB0").touch()
+    (tmp_path / "ttyUSB1").touch()
+    by_id = tmp_path / "by-id"
+    by_id.mkdir()
+    (by_id / "usb-one").symlink_to("../ttyUSB0")
+    (by_id / "usb-two").symlink_to("../ttyUSB1")
+
+    assert lasting_name_of(str(tmp_path / "ttyUSB1"), by_id) == str(by_id / "usb-two")
+    assert lasting_name_of(str(tmp_path / "ttyUSB2"), by_id) is None
+    assert lasting_name_of(str(tmp_path / "ttyUSB1"), tmp_path / "none") is None
