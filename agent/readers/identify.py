@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import get_args
+from typing import Literal, get_args
 
 from agent.readers.diagnosis import SWAPPED_IN_A_ROW
 from agent.readers.protocol import OptionError
@@ -26,6 +26,9 @@ _VOUCHED = (Check.CHECKSUM, Check.PARITY)
 _PADS: tuple[Keypad, ...] = tuple(pad for pad in get_args(Keypad) if pad != "none")
 
 _FIVE_DIGITS_MAX = 99_999
+_ALL_BITS = "decimal of all bits"
+
+_NoCard = Literal["swapped", "withheld", "noise"]
 
 Chunk = tuple[float, bytes]
 """Seconds of silence, and the bytes that came after it."""
@@ -100,9 +103,8 @@ def hear(recording: Recording, printed_number: int | None = None) -> list[Hearin
     """What each protocol makes of a recording, the likeliest first; none that understands nothing."""
     hearings = [
         _hearing(name, recording.baudrate, _frames(name, recording.chunks), printed_number)
-        for name, protocol in PROTOCOLS.items()
-        if not recording.asked or (recording.asked == name and protocol.polling)
-        if _speaks_by_itself_as_it_is(name)
+        for name in PROTOCOLS
+        if recording.asked in ("", name) and _means_something_as_it_is(name)
     ]
     # Among garbage there are bytes that could be a key.
     understood = [heard for heard in hearings if heard.words or heard.keys > heard.noise]
@@ -115,7 +117,7 @@ def likeliest(hearings: Iterable[Hearing]) -> list[Hearing]:
 
 
 @cache
-def _speaks_by_itself_as_it_is(name: str) -> bool:
+def _means_something_as_it_is(name: str) -> bool:
     """False for a protocol that means nothing before the installer has told it something."""
     try:
         make_protocol(name)
@@ -151,7 +153,7 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
     words = [frame for frame in frames if isinstance(frame, Word)]
     counted = Counter(word for word in words if word.bits not in KEY_BITS)
     cards: list[Card] = []
-    outcomes: Counter[str] = Counter()
+    outcomes: Counter[_NoCard] = Counter()
     for word, times in counted.items():
         card = _card(word, times, printed_number)
         if isinstance(card, Card):
@@ -172,8 +174,8 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
     )
 
 
-def _card(word: Word, times: int, printed_number: int | None) -> Card | str:
-    """The card of a word, or what it is instead: "swapped", "withheld" or "noise"."""
+def _card(word: Word, times: int, printed_number: int | None) -> Card | _NoCard:
+    """The card of a word, or what it is instead."""
     fits = _fits(word)
     printed = () if printed_number is None else _reproductions(word, fits, printed_number)
     if not printed and any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
@@ -217,13 +219,10 @@ def _reproductions(word: Word, fits: Iterable[Fit], printed_number: int) -> tupl
     return tuple(ways)
 
 
-ALL_BITS = "decimal of all bits"
-
-
 def _numbers(word: Word) -> Mapping[str, int]:
     """What is printed on cards besides the card number of a format."""
     bits, value = word.bits, word.value
-    numbers = {ALL_BITS: value}
+    numbers = {_ALL_BITS: value}
     for low in (32, 24, 16):
         if bits > low:
             numbers[f"low {low} bits"] = value & (1 << low) - 1
@@ -324,7 +323,7 @@ def reader_block(heard: Hearing, card: Card, port: str) -> str:
     formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
     if formats:
         lines.append(f"formats = [{formats}]")
-    if card.printed and card.printed[0] == ALL_BITS:
+    if card.printed and card.printed[0] == _ALL_BITS:
         lines.append('badge_id = "{decimal}"')
     return "\n".join(lines)
 
