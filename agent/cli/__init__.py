@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "protocols": "List the reader protocols and card formats.",
         "decode": "Tell what card a reader's bytes or bits are.",
         "key": "Make the private key, and show what Snowflake needs of it.",
+        "sql": "Print the SQL that makes a Snowflake account ready.",
+        "send-sample": "Send three sample events: the first thing to try with a new account.",
     }
 )
 
@@ -114,7 +116,7 @@ class _LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

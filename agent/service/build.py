@@ -15,11 +15,10 @@ from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.health import Health
-from agent.snowpipe.account import Account, Identity
+from agent.service.way_in import open_account, pipe_name
+from agent.snowpipe.account import Account
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import load_private_key
-from agent.snowpipe.wire import PipeName
 from agent.swipe import Swipe
 from agent.uploader import Limits, Uploader
 
@@ -44,7 +43,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
-    account = open_account(settings)
+    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
     outbox = Outbox(settings.agent.state_dir, agent_id=settings.agent.id)
     cardholders = Cardholders(settings.cardholders_file)
 
@@ -75,24 +74,6 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         agent_id=settings.agent.id, clock=clock, uploader=uploader, token=account.jwt, readers=readers
     )
     return Agent(settings, clock, account, outbox, uploader, readers, health)
-
-
-def open_account(settings: Settings) -> Account:
-    """The way into the configured account. Raises KeyFileError, ConfigError or NotPermittedError."""
-    snowflake = settings.snowflake
-    return Account(
-        Http(ca_file=snowflake.ca_file),
-        Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
-        load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
-        wall_s=time.time,
-        monotonic_s=time.monotonic,
-    )
-
-
-def pipe_name(settings: Settings) -> PipeName:
-    """The pipe that the rows go into."""
-    snowflake = settings.snowflake
-    return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)
 
 
 def _reader(settings: ReaderSettings) -> Reader:
