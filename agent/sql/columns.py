@@ -30,8 +30,9 @@ _DEMO = (
     Column(
         "signal_quality",
         "VARCHAR(10)",
-        "CASE WHEN $1:signal_strength::FLOAT < -80 THEN 'WEAK'"
-        " WHEN $1:signal_strength::FLOAT < -60 THEN 'MEDIUM' ELSE 'STRONG' END",
+        "CASE WHEN $1:signal_strength::FLOAT < -80 THEN 'WEAK'\n"
+        "           WHEN $1:signal_strength::FLOAT < -60 THEN 'MEDIUM'\n"
+        "           ELSE 'STRONG' END",
     ),
     Column("direction", "VARCHAR(10)", "UPPER($1:direction::STRING)"),
     Column("ingestion_time", "TIMESTAMP_NTZ DEFAULT SYSDATE()", "SYSDATE()"),
