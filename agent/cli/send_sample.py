@@ -91,7 +91,7 @@ def command(config: Path, *, as_json: bool) -> None:
     outcome = Outcome(channel=f"{settings.agent.id}-sample")
     say = _nothing if as_json else show
     try:
-        _send(settings, outcome, say)
+        _send(settings, plan, outcome, say)
     except SnowpipeError as error:
         error.hint = _advice(error, plan, settings.snowflake.url)
         raise
@@ -102,7 +102,7 @@ def command(config: Path, *, as_json: bool) -> None:
             _sum_up(outcome, plan)
 
 
-def _send(settings: Settings, outcome: Outcome, say: Callable[[Finding], None]) -> None:
+def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
     http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
     channel = Channel(open_account(settings, http), pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
@@ -127,8 +127,9 @@ def _send(settings: Settings, outcome: Outcome, say: Callable[[Finding], None]) 
         finally:
             sent.status = http.status
             say(_finding(sent))
-    _wait(channel, token, before, say)
+    seconds = _wait(channel, token, before, plan)
     outcome.committed = True
+    say(Finding("commit", "ok", f"all are in the table, {seconds:.1f} s after the last answer"))
 
 
 def _append(channel: Channel, append: Append) -> None:
@@ -142,15 +143,19 @@ def _append(channel: Channel, append: Append) -> None:
     _patiently(again)
 
 
-def _wait(channel: Channel, token: str, before: ChannelStatus, say: Callable[[Finding], None]) -> None:
-    """Until the last token is committed. Raises AgentError when that takes too long or rows were skipped."""
+def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> float:
+    """The seconds until the last token is committed.
+
+    Raises AgentError when that takes too long, or when rows were skipped.
+    """
     started = time.monotonic()
     delay = _FIRST_LOOK_S
     while (status := _patiently(channel.status)).committed_token != token:
         if time.monotonic() - started > _COMMIT_S:
             raise AgentError(
                 f"Snowflake took the events but has not committed them within {_COMMIT_S:.0f} s",
-                hint="look for them in a few minutes; until then: SELECT SYSTEM$PIPE_STATUS('<pipe>');",
+                hint="look for them in a few minutes; "
+                f"until then, in Snowflake: SELECT SYSTEM$PIPE_STATUS({literal(plan.pipes[0])});",
             )
         time.sleep(delay)
         delay = min(delay * 2, _LAST_LOOK_S)
@@ -160,8 +165,7 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, say: Callable[[Fi
             f"Snowflake skipped {skipped} of {len(_EVENTS)} events: {status.last_error_message}",
             hint="the view V_CHANNEL_ERRORS has them; badge-agent sql --only setup shows the table they fit",
         )
-    seconds = time.monotonic() - started
-    say(Finding("commit", "ok", f"all are in the table, {seconds:.1f} s after the last answer"))
+    return time.monotonic() - started
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:
@@ -170,12 +174,12 @@ def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     for _ in range(_TRIES - 1):
         try:
             return ask()
-        except UnreachableError:
-            raise
         except RetryError as error:
-            if error.status == _NOT_FOUND:
+            delay = error.retry_after or backoff.next()
+            is_for_a_moment = not isinstance(error, UnreachableError) and error.status != _NOT_FOUND
+            if not is_for_a_moment or delay > _LONGEST_DELAY_S:
                 raise
-            time.sleep(min(error.retry_after or backoff.next(), _LONGEST_DELAY_S))
+            time.sleep(delay)
     return ask()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli import main
+from agent.cli import main, send_sample
 from agent.snowpipe import jwt
 from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
@@ -118,6 +118,34 @@ def test_what_is_down_for_a_moment_is_asked_again(
     assert len(sent(emulator, config)) == 3
 
 
+def test_nobody_is_kept_waiting_for_minutes(
+    emulator: EmulatorProcess, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emulator.fault("status", on="append", status=503, retry_after=600)
+
+    code = main(["send-sample", "--config", str(config)])
+
+    assert code == 69
+    assert "failed   BADGE-001 -> ZONE-LOBBY-1: HTTP 503" in capsys.readouterr().out
+
+
+def test_a_commit_that_does_not_come_is_said_not_to_have_come(
+    emulator: EmulatorProcess,
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(send_sample, "_COMMIT_S", 0.1)
+    emulator.fault("stall_commits")
+
+    code = main(["send-sample", "--config", str(config)])
+
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert "3 of 3 events accepted, not known to be committed" in out
+    assert f"SYSTEM$PIPE_STATUS('{DATABASE}.{SCHEMA}.{PIPE}')" in err
+
+
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
@@ -131,6 +159,10 @@ def test_what_is_down_for_a_moment_is_asked_again(
             (69, f"SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA}; badge-agent sql --only setup"),
         ),
         ({"do": "status", "on": "hostname", "status": 404}, (69, "is [snowflake] account right?")),
+        (
+            {"do": "status", "on": "open", "status": 503, "retry_after": 0.01},
+            (69, "badge-agent check walks through"),
+        ),
         ({"do": "refuse"}, (69, "does this machine reach it? curl -sS http://127.0.0.1:")),
         ({"do": "drop_before", "on": "append"}, (69, "does this machine reach it?")),
         ({"do": "status", "on": "append", "status": 400}, (69, "badge-agent check walks through")),
