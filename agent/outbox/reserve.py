@@ -1,0 +1,47 @@
+"""Space put by for the day the disk is full: freed then, so that the outbox can still write."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+RESERVE_FILE = "reserve"
+# The reserve is made again only when so many times its size is free: a disk at its limit is left alone.
+_ROOM = 3
+
+
+class Reserve:
+    """A file of `size` bytes that really occupies them."""
+
+    def __init__(self, state_dir: Path, size: int) -> None:
+        self._path = state_dir / RESERVE_FILE
+        self._size = size
+
+    def fill(self) -> None:
+        """Make it whole, if the disk has room. Failing to is no fault: the disk is what it is."""
+        try:
+            if self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size):
+                return
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < _ROOM * self._size:
+                return
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(fd, 0)
+                os.posix_fallocate(fd, 0, self._size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            _log.warning("outbox: no reserve for a full disk: %s", error.strerror)
+            self._path.unlink(missing_ok=True)
+
+    def free(self) -> None:
+        """Give its space to the outbox."""
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return
+        _log.error("outbox: the disk is full, the reserve of %d bytes was freed; make room: df -h", self._size)
