@@ -45,10 +45,14 @@ class OutboxFile:
         """Open both connections."""
         with translated(self.path):
             is_new = _create(self.path)
+            # Through a connection that cannot write: the last one that can moves a left-over WAL
+            # into the file when it closes, and a newer file is not ours to touch.
+            with contextlib.closing(_connect(self.path, "ro")) as connection:
+                schema.refuse_newer(connection, self.path)
             self._writer = _connect(self.path, "rw")
             try:
                 _prepare(self._writer)
-                schema.migrate(self._writer, self.path)
+                schema.migrate(self._writer)
                 _grow_wal(self._writer)
                 self._reader = _connect(self.path, "ro")
             except BaseException:

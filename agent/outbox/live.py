@@ -9,7 +9,6 @@ from agent.outbox.source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
-_FETCH_ROWS = 256
 
 
 class LiveRows:
@@ -50,11 +49,14 @@ class LiveRows:
             cursor = connection.execute(
                 "SELECT n, chain, row FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
             )
-            while size < max_bytes and (some := cursor.fetchmany(_FETCH_ROWS)):
-                taken += [found for found in some if found[0] not in aside] if aside else some
-                size += sum(len(row) for _, _, row in some)
+            for found in cursor:
+                if found[0] in aside:
+                    continue
+                taken.append(found)
+                size += len(found[2])
+                if size >= max_bytes or len(taken) >= limit:
+                    break
             cursor.close()  # ends the look at the file, so that a checkpoint can pass
-        taken = taken[:limit]
         if not taken:
             return None
         return Batch(

@@ -170,7 +170,7 @@ def _write(state_dir: Path, found: _Found, scanned: list[bytes]) -> tuple[int, i
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size=1024")
         connection.execute("PRAGMA synchronous=FULL")
-        schema.migrate(connection, part)
+        schema.migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
         kept, lost = _fill(connection, found, scanned)
         connection.execute("COMMIT")

@@ -72,17 +72,19 @@ def new_outbox_id() -> str:
     return uuid.uuid4().hex[:12]
 
 
-def migrate(connection: sqlite3.Connection, path: Path, *, to: int = VERSION) -> None:
-    """Bring the tables up to date, all steps in one transaction.
-
-    Raises OutboxVersionError, without a write, when the file is newer than this program.
-    """
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises OutboxVersionError when the file is newer than this program."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise OutboxVersionError(
             f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
             hint="install the newer badge-agent again: sudo apt install badge-agent",
         )
+
+
+def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:
+    """Bring the tables up to date, all steps in one transaction."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version >= to:
         return
     parameters = {"outbox_id": new_outbox_id()}

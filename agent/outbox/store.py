@@ -263,7 +263,11 @@ class Outbox:
                 f"SELECT n, trusted_us FROM swipes WHERE n <= ? AND {_FREE} ORDER BY n LIMIT ?",
                 (self.identity.committed_n, PURGE_ROWS),
             ).fetchall()
-            last = candidates[-1][0] if crowded and candidates else _last_older(candidates, kept_since_us)
+            last = 0
+            if candidates and (crowded or _all_older(connection, candidates, kept_since_us)):
+                last = candidates[-1][0]
+            elif kept_since_us is not None:
+                last = _last_older(candidates, kept_since_us)
             gone = sum(1 for n, _ in candidates if n <= last)
             if gone:
                 connection.execute(f"DELETE FROM swipes WHERE n <= ? AND {_FREE}", (last,))
@@ -288,14 +292,28 @@ class Outbox:
         return me.last_n - me.committed_n - sum(1 for n in self.aside if n > me.committed_n)
 
 
-def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int | None) -> int:
+def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int) -> int:
+    """The last row of which a trusted clock says that it is old enough, before one that is not."""
     last = 0
     for n, trusted_us in candidates:
         if trusted_us is not None:
-            if kept_since_us is None or trusted_us >= kept_since_us:
+            if trusted_us >= kept_since_us:
                 break
             last = n
     return last
+
+
+def _all_older(
+    connection: sqlite3.Connection, candidates: list[tuple[int, int | None]], kept_since_us: int | None
+) -> bool:
+    """True when none of them has a trusted time but the next row that has one is old enough itself."""
+    if kept_since_us is None or any(trusted_us is not None for _, trusted_us in candidates):
+        return False
+    following = connection.execute(
+        "SELECT trusted_us FROM swipes WHERE n > ? AND trusted_us IS NOT NULL ORDER BY n LIMIT 1",
+        candidates[-1][:1],
+    ).fetchone()
+    return following is not None and following[0] < kept_since_us
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
