@@ -157,7 +157,9 @@ class Lane:
         if self._append is None and not self._reopen_when_committed:
             self._append = self._next_append()
         if self._append is not None:
-            return self._pace.ready_in(now, self._append[0].body.plain_bytes) or self._send(*self._append, now)
+            return self._pace.ready_in(now, self._append[0].body.plain_bytes) or self._send(
+                *self._append, now
+            )
         return max(0.0, self._poll_at - now) if uncommitted and self._poll_at is not None else None
 
     def _open(self, now: float) -> float:

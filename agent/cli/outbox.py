@@ -77,7 +77,9 @@ def show(config: Path, hold_id: int) -> None:
 @command.command()
 @config_option
 @click.argument("hold_id", metavar="[ID]", type=int, required=False)
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to a new file, mode 0600.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to a new file, mode 0600."
+)
 def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     """Write the rows of one entry, or of all, as NDJSON: what the pipe would get."""
     if out is None:
@@ -89,7 +91,9 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
             out.chmod(0o600)
             file.writelines(row + b"\n" for row in rows)
     except OSError as error:
-        raise AgentError(f"{out}: {error.strerror}", hint="name a new file that this user may write") from error
+        raise AgentError(
+            f"{out}: {error.strerror}", hint="name a new file that this user may write"
+        ) from error
     click.echo(f"{len(rows)} rows written to {out}")
 
 

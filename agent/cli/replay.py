@@ -48,7 +48,9 @@ def _end(_context: click.Context, parameter: click.Parameter, value: str | None)
 """
 )
 @config_option
-@click.option("--from", "first", callback=_end, metavar="SEQ|TIME", help="First row: its seq, or a time (UTC).")
+@click.option(
+    "--from", "first", callback=_end, metavar="SEQ|TIME", help="First row: its seq, or a time (UTC)."
+)
 @click.option("--to", "last", callback=_end, metavar="SEQ|TIME", help="Last row, included.")
 @click.option("--rejected", is_flag=True, help="All ranges in which Snowflake counted an error.")
 @click.option("--set-aside", is_flag=True, help="All rows that Snowflake refused.")
@@ -139,7 +141,9 @@ def _wait(settings: Settings, show: Callable[[], bool]) -> None:
     while show():
         if not lock.is_held(settings.agent.state_dir):
             raise AgentError("the agent stopped; the replay goes on when it runs again")
-        uploader = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)["uploader"]
+        uploader = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)[
+            "uploader"
+        ]
         reason = (uploader or {}).get("reason") or ""
         if reason and reason != told:
             click.echo(f"waiting: {reason}", err=True)

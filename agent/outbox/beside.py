@@ -76,7 +76,9 @@ def read_counts(state_dir: Path) -> OutboxCounts:
         ).fetchone()
         last_n = max(_one(connection, "SELECT max(n) FROM swipes") or 0, committed_n)
         waiting_aside = _one(
-            connection, "SELECT count(DISTINCT first_n) FROM held WHERE kind = 'set_aside' AND first_n > ?", committed_n
+            connection,
+            "SELECT count(DISTINCT first_n) FROM held WHERE kind = 'set_aside' AND first_n > ?",
+            committed_n,
         )
         oldest = connection.execute(
             """SELECT row FROM swipes WHERE n > ? AND n NOT IN
@@ -89,7 +91,8 @@ def read_counts(state_dir: Path) -> OutboxCounts:
             pending=last_n - committed_n - waiting_aside,
             kept=_kept(connection, committed_n),
             rejected=_one(
-                connection, "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0"
+                connection,
+                "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0",
             ),
             set_aside=aside,
             last_seq=last_n - base,
@@ -115,7 +118,9 @@ def _kept(connection: sqlite3.Connection, committed_n: int) -> int:
     unheld = committed_n - first + 1 if first else 0
     before = first or committed_n + 1
     return unheld + _one(
-        connection, "SELECT count(*) FROM held JOIN swipes ON n BETWEEN first_n AND last_n WHERE n < ?", before
+        connection,
+        "SELECT count(*) FROM held JOIN swipes ON n BETWEEN first_n AND last_n WHERE n < ?",
+        before,
     )
 
 
@@ -209,7 +214,8 @@ def find(state_dir: Path, wanted: Wanted) -> list[Range]:
         ranges = _held(connection, wanted.kind) if wanted.kind else _committed(connection, wanted)
     if not ranges:
         raise NothingToReplayError(
-            "no stored row fits", hint="badge-agent status tells how many are kept, badge-agent outbox list which are held"
+            "no stored row fits",
+            hint="badge-agent status tells how many are kept, badge-agent outbox list which are held",
         )
     return ranges
 
@@ -262,7 +268,8 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
         connection.execute("BEGIN IMMEDIATE")
         ids = [
             connection.execute(
-                "INSERT INTO replays(first_n, last_n, held_id) VALUES (?, ?, ?)", (r.first_n, r.last_n, r.held_id)
+                "INSERT INTO replays(first_n, last_n, held_id) VALUES (?, ?, ?)",
+                (r.first_n, r.last_n, r.held_id),
             ).lastrowid
             for r in ranges
         ]

@@ -14,7 +14,8 @@ Kind = Literal["rejected", "set_aside"]
 def reject(connection: sqlite3.Connection, first_n: int, last_n: int, reason: str) -> None:
     """The server counted an error among these rows; which of them is bad it does not tell."""
     connection.execute(
-        "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('rejected', ?, ?, ?)", (first_n, last_n, reason)
+        "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('rejected', ?, ?, ?)",
+        (first_n, last_n, reason),
     )
 
 

@@ -44,4 +44,6 @@ class Reserve:
             self._path.unlink()
         except FileNotFoundError:
             return
-        _log.error("outbox: the disk is full, the reserve of %d bytes was freed; make room: df -h", self._size)
+        _log.error(
+            "outbox: the disk is full, the reserve of %d bytes was freed; make room: df -h", self._size
+        )

@@ -63,7 +63,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError) -> None:
         sync_directory(state_dir)
         quarantine = _swap(state_dir)
     _log.error(
-        "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new outbox, %d could not be read",
+        "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new one, %d unreadable",
         fault,
         quarantine.name,
         kept,
@@ -81,7 +81,7 @@ def finish_interrupted(state_dir: Path) -> None:
 
 def _swap(state_dir: Path) -> Path:
     number = 1
-    while any((state_dir / f"{OUTBOX_FILE}.corrupt-{number}{side}").exists() for side in ("",)):
+    while (state_dir / f"{OUTBOX_FILE}.corrupt-{number}").exists():
         number += 1
     # The side files first: a new outbox must never meet the WAL of the old one.
     for side in (*SIDE_FILES, ""):
@@ -97,18 +97,25 @@ def _swap(state_dir: Path) -> Path:
 
 def _read(state_dir: Path) -> _Found:
     found = _Found()
-    with contextlib.suppress(OutboxError, sqlite3.Error):
-        with contextlib.closing(open_beside(state_dir, "ro")) as connection:
-            connection.row_factory = sqlite3.Row
-            with contextlib.suppress(sqlite3.Error):
-                found.state = dict(connection.execute("SELECT * FROM state").fetchone())
-            with contextlib.suppress(sqlite3.Error):
-                held = connection.execute("SELECT kind, first_n, last_n, reason, released FROM held")
-                found.held = [tuple(line) for line in held]
-            with contextlib.suppress(sqlite3.Error):
-                found.last_n = _last_n(connection)
-            found.numbered = dict(_readable(connection, found.last_n))
+    # Each look on its own: one that fails says nothing about the others.
+    unreadable = contextlib.suppress(sqlite3.Error)
+    with contextlib.suppress(OutboxError), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+        with unreadable:
+            found.state = _state(connection)
+        with unreadable:
+            found.held = connection.execute(
+                "SELECT kind, first_n, last_n, reason, released FROM held"
+            ).fetchall()
+        with unreadable:
+            found.last_n = _last_n(connection)
+        found.numbered = dict(_readable(connection, found.last_n))
     return found
+
+
+def _state(connection: sqlite3.Connection) -> dict[str, Any] | None:
+    cursor = connection.execute("SELECT * FROM state")
+    line = cursor.fetchone()
+    return dict(zip((column[0] for column in cursor.description), line, strict=True)) if line else None
 
 
 def _last_n(connection: sqlite3.Connection) -> int:
@@ -202,7 +209,9 @@ def _fill(connection: sqlite3.Connection, found: _Found, scanned: list[bytes]) -
     for seq, (trusted_us, row) in enumerate(pending, start=1):
         members = json.loads(row)
         chain, sealed = rows.seal(members, rows.Place(outbox_id, seq, members["event_id"], chain))
-        connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (new_base + seq, chain, trusted_us, sealed))
+        connection.execute(
+            "INSERT INTO swipes VALUES (?, ?, ?, ?)", (new_base + seq, chain, trusted_us, sealed)
+        )
 
     expected = max(found.last_n - max(committed_n, base), 0)
     lost = max(expected - len(pending) - len([n for n in aside if n > committed_n]), 0)

@@ -1,4 +1,4 @@
-"""Keep a swipe on disk before anything else happens, and hold it until it is committed, and a while longer."""
+"""Keep a swipe on disk before anything else happens, and until it is committed, and a while longer."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ class Outbox:
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
         self._waiting: list[_Ticket] = []
+        self._looked_through = False
         try:
             self.file = self._open(state_dir)
             self._read_state()
@@ -102,6 +103,7 @@ class Outbox:
                 file.close()
                 salvage.replace(state_dir, fault)
                 file.open()
+            self._looked_through = True
         return file
 
     def _read_state(self) -> None:
@@ -109,9 +111,14 @@ class Outbox:
             outbox_id, base, committed_n, committed_chain = connection.execute(
                 "SELECT outbox_id, base, committed_n, committed_chain FROM state"
             ).fetchone()
-            newest = connection.execute("SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (base,))
+            newest = connection.execute(
+                "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (base,)
+            )
             # Without a row every one was committed and purged; the high-water mark remembers the last.
-            last_n, last_chain = newest.fetchone() or (committed_n, committed_chain or rows.first_link(outbox_id))
+            last_n, last_chain = newest.fetchone() or (
+                committed_n,
+                committed_chain or rows.first_link(outbox_id),
+            )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
         self.aside = {n for (n,) in aside}
@@ -181,7 +188,13 @@ class Outbox:
     # --- a damaged file -----------------------------------------------------------------------
 
     def look_through(self) -> None:
-        """Check the whole file beside the swipes that come in, and replace it if it is damaged."""
+        """Check a file too large to be checked at the start, and replace it if it is damaged.
+
+        Runs beside the swipes that come in, in a thread of its own.
+        """
+        if self._looked_through:
+            return
+        self._looked_through = True
         fault = salvage.fault_in(self._state_dir)
         if fault is not None:
             self._start_anew(fault)
@@ -319,6 +332,7 @@ def _all_older(
 def _used_bytes(connection: sqlite3.Connection) -> int:
     """What rows take up; the file itself never shrinks, but its free pages are used again."""
     page, count, free = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count", "freelist_count")
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_size", "page_count", "freelist_count")
     )
     return int(page * (count - free))

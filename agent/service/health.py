@@ -11,7 +11,8 @@ from typing import Any, cast
 from agent import __version__, rows
 from agent.clock import Clock, SystemClock
 from agent.errors import AgentError
-from agent.outbox import OutboxCounts, is_held, read_counts
+from agent.outbox import is_held
+from agent.outbox.beside import OutboxCounts, read_counts
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.jwt import CachedToken
@@ -114,8 +115,10 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "outbox_id": counts.outbox_id,
         "pending": counts.pending,
         "kept": counts.kept,
-        "rejected": 0,
-        "set_aside": 0,
+        "rejected": counts.rejected,
+        "set_aside": counts.set_aside,
+        "unreadable": counts.unreadable,
+        "replays": counts.replays,
         "last_seq": counts.last_seq,
         "committed_seq": counts.committed_seq,
         "oldest_pending_seconds": _age(counts),

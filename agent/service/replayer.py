@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from agent.config import Settings
 from agent.errors import SnowpipeError
-from agent.service.build import open_outbox, open_uploader
+from agent.service.build import open_account, open_outbox, open_uploader
 
 _LONGEST_WAIT_S = 0.2
 _TRIES = 5  # in a row, then a person is told rather than kept waiting
@@ -19,9 +19,10 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     Raises OutboxInUseError when an agent runs: then it does the work. Raises SnowpipeError when
     Snowflake cannot be reached: what is left goes on with the next agent.
     """
+    account = open_account(settings)
     outbox = open_outbox(settings)
     try:
-        uploader = open_uploader(settings, outbox)
+        uploader = open_uploader(settings, outbox, account)
         while while_true():
             delay = uploader.step()
             status = uploader.status()

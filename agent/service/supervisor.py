@@ -26,6 +26,7 @@ _STATUS_PAUSE_S = 0.2
 # Longer than any honest piece of work: a commit on a bad SD card; a request with all its timeouts.
 _READER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = 300.0
+_INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
 _PURGE_EVERY_S = 600.0
 
 
@@ -42,9 +43,11 @@ class Supervisor:
         self._bell = Bell()
         self._kept = threading.Event()
         self._stopping = False
+        self._replay_asked = False
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
+            Worker("inspector", self._inspect, ended=self._bell.ring, hung_after_s=_INSPECTOR_HUNG_S),
             Worker("uploader", self._upload, ended=self._bell.ring, hung_after_s=_UPLOADER_HUNG_S),
             *(
                 Worker(
@@ -82,11 +85,15 @@ class Supervisor:
                 hint="run as the agent's user, or set [agent] runtime_dir to a directory it may write",
             ) from error
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_replay)
         signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _on_replay(self, _number: int, _frame: FrameType | None) -> None:
+        self._replay_asked = True
 
     def _on_kept(self) -> None:
         self._kept.set()
@@ -98,6 +105,9 @@ class Supervisor:
         while not self._stopping and all(worker.fatal is None for worker in self._workers):
             if watchdog_s is not None and all(worker.is_well() for worker in self._workers):
                 notify.tell("WATCHDOG=1")
+            if self._replay_asked:
+                self._replay_asked = False
+                self._kept.set()
             self._write_status()
             time.sleep(_STATUS_PAUSE_S)
             self._bell.wait(watchdog_s / 3 if watchdog_s is not None else None)
@@ -113,7 +123,7 @@ class Supervisor:
     def _one_line(self) -> str:
         snapshot: dict[str, Any] = self._agent.health.snapshot()
         uploader, readers = snapshot["uploader"], snapshot["readers"]
-        pending = self._pending()
+        pending = self._agent.outbox.pending
         is_open = sum(reader["state"] == "open" for reader in readers)
         reason = f": {uploader['reason']}" if uploader["reason"] else ""
         return f"{pending} pending, {is_open} of {len(readers)} readers open, {uploader['state']}{reason}"
@@ -132,14 +142,13 @@ class Supervisor:
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in reversed(self._workers)]
         if all(ended):
             self._agent.outbox.close()
-            _log.info("stopped; %d swipes wait in the outbox", self._pending())
+            _log.info("stopped; %d swipes are still to be sent or confirmed", self._agent.outbox.pending)
         else:
             # The file needs no closing: every swipe in it is durable since its keep() returned.
             _log.info("stopped while a request was under way; the next start asks how far it got")
 
-    def _pending(self) -> int:
-        outbox = self._agent.outbox
-        return outbox.last_seq - outbox.committed_seq
+    def _inspect(self, _busy: Busy) -> None:
+        self._agent.outbox.look_through()
 
     # --- the uploader's thread --------------------------------------------------------------------
 
@@ -148,9 +157,9 @@ class Supervisor:
         purge_at = time.monotonic()
         while not self._stopping:
             busy(True)
-            before = (uploader.status().state, outbox.committed_seq)
+            before = (uploader.status().state, outbox.pending)
             delay = uploader.step()
-            if (uploader.status().state, outbox.committed_seq) != before:
+            if (uploader.status().state, outbox.pending) != before:
                 self._bell.ring()
             if time.monotonic() >= purge_at:
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
@@ -161,9 +170,13 @@ class Supervisor:
                 self._kept.clear()
 
     def _purge(self) -> int:
-        """Free what is older than the retention; only a trusted clock can tell. One bounded step."""
-        now = self._agent.clock.now()
-        if not now.trusted:
-            return 0
-        retention_us = int(self._agent.settings.outbox.retention_days * 86_400 * 1e6)
-        return self._agent.outbox.purge(kept_since_us=now.wall_us - retention_us)
+        """Free what is older than the retention, or too much; one bounded step.
+
+        Only a trusted clock can tell what is old.
+        """
+        settings, now = self._agent.settings.outbox, self._agent.clock.now()
+        kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
+        self._agent.outbox.refill_reserve()
+        return self._agent.outbox.purge(
+            kept_since_us=kept_since_us if now.trusted else None, max_bytes=settings.max_bytes
+        )
