@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+EXTRAS ?= test
+STAMP  := $(VENV)/.installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench clean tools
@@ -36,7 +37,7 @@ tools:
 	  echo "python3-venv is missing. Install it: sudo apt install python3-venv"; exit 1; }
 
 $(STAMP): pyproject.toml agent/__init__.py | tools
-	@echo "Setting up $(VENV) (once; needs the package index) ..."
+	@echo "Setting up $(VENV), once; this takes a minute and needs the package index ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@

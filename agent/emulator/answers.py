@@ -1,0 +1,67 @@
+"""What the emulator answers: plain values, and the refusal that becomes an error body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+SUCCESS = "SUCCESS"
+MALFORMED = "ERR_MALFORMED_REQUEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer: status, body, media type, further headers."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class RefusalError(Exception):
+    """The request is refused: HTTP status, Snowflake's code and a message without user data."""
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    def answer(self) -> Answer:
+        """The error body, under both keys that clients are known to read the code from."""
+        body = {"code": self.code, "error_code": self.code, "message": self.message}
+        headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        return Answer(self.status, orjson.dumps(body), headers=headers)
+
+
+def malformed(message: str) -> RefusalError:
+    """A request that no service could take: 400."""
+    return RefusalError(400, MALFORMED, message)
+
+
+def unknown_pipe() -> RefusalError:
+    """A database, schema, pipe or table that is not there: the service does not tell which."""
+    return RefusalError(
+        404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED", "The pipe does not exist or is not authorized."
+    )
+
+
+def unknown_channel() -> RefusalError:
+    """A channel that was never opened, was dropped, or was deleted after 30 idle days."""
+    return RefusalError(
+        404, "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED", "The channel does not exist; open it first."
+    )
+
+
+def json_answer(body: object, headers: Mapping[str, str] | None = None) -> Answer:
+    """200 with a JSON body."""
+    return Answer(200, orjson.dumps(body), headers=headers or {})
+
+
+def text_answer(text: str) -> Answer:
+    """200 with a bare text body, as the service answers hostname and token."""
+    return Answer(200, text.encode(), content_type="text/plain")

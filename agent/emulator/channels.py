@@ -1,0 +1,201 @@
+"""Channels as the service keeps them: sequencers, continuation tokens, status; no HTTP, no disk."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from agent.emulator.answers import SUCCESS, RefusalError, unknown_channel, unknown_pipe
+from agent.emulator.limits import (
+    BYTES_PER_SECOND,
+    CHANNELS_PER_PIPE,
+    REQUESTS_PER_SECOND,
+    Bucket,
+    Peak,
+)
+from agent.emulator.warehouse import ChannelRecord
+
+# At-least-once mode has one channel per pipe, which nobody opens.
+ELASTIC = "ELASTIC"
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows of one append, buffered: answered 200, not yet committed."""
+
+    channel: Channel
+    body: bytes
+    rows: int
+    offset_token: str | None
+    due: float  # seconds, monotonic
+    discarded: bool = False
+
+
+@dataclass(slots=True)
+class Invalid:
+    """Why a channel is not SUCCESS: its code, what appends get, how many reopens it survives."""
+
+    code: str
+    appends_accepted: bool
+    reopens: int
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """One channel: what is committed (`record`), and what a restart forgets (all the rest)."""
+
+    record: ChannelRecord
+    continuation_token: str | None = None  # None until somebody opens it
+    invalid: Invalid | None = None
+    buffered: deque[Batch] = field(default_factory=deque)
+    requests: Bucket = field(default_factory=lambda: Bucket(REQUESTS_PER_SECOND))
+    bytes: Bucket = field(default_factory=lambda: Bucket(BYTES_PER_SECOND))
+    request_peak: Peak = field(default_factory=Peak)
+    byte_peak: Peak = field(default_factory=Peak)
+    appends: int = 0
+    last_append_ns: int | None = None
+    _nonce: str = ""
+    _row_sequencer: int = 0
+    _changing: bool = False
+
+    @property
+    def status_code(self) -> str:
+        """SUCCESS, or the code of what makes it invalid."""
+        return SUCCESS if self.invalid is None else self.invalid.code
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Open or drop it with nobody else. Raises RefusalError (409).
+
+        Earlier writers are fenced at once: what they send while buffered rows are discarded must
+        not be buffered.
+        """
+        if self._changing:
+            raise RefusalError(
+                409,
+                "ERR_OPEN_CHANNEL_IN_PROGRESS",
+                "The channel is being opened or dropped by another request.",
+            )
+        self._changing = True
+        self.continuation_token = None
+        try:
+            yield
+        finally:
+            self._changing = False
+
+    def opened(self, offset_token: str | None) -> str:
+        """A new client sequencer, an offset token if one is to be set; the first continuation token."""
+        if self.invalid is not None:
+            self.invalid.reopens -= 1
+            if self.invalid.reopens < 0:
+                self.invalid = None
+        self.record = replace(
+            self.record,
+            client_sequencer=self.record.client_sequencer + 1,
+            offset_token=self.record.offset_token if offset_token is None else offset_token,
+        )
+        # Random, so that a token from before a kill can never be one that was issued after it.
+        self._nonce = secrets.token_hex(4)
+        self._row_sequencer = 0
+        return self._next_token()
+
+    def check_continuation(self, token: str) -> None:
+        """The token must be the last one given out. Raises RefusalError (400)."""
+        if token != self.continuation_token:
+            raise RefusalError(
+                400,
+                "STALE_CONTINUATION_TOKEN_SEQUENCER",
+                "The continuation token is stale: used before, or the channel was opened again.",
+            )
+
+    def advance(self) -> str:
+        """Use up the continuation token; the next one."""
+        self._row_sequencer += 1
+        return self._next_token()
+
+    def status(self, database: str, schema: str) -> dict[str, object]:
+        """The object `channel_status`, with both spellings of what clients are known to read."""
+        record = self.record
+        return {
+            "database_name": database,
+            "schema_name": schema,
+            "pipe_name": record.pipe_name,
+            "channel_name": record.channel_name,
+            "channel_status_code": self.status_code,
+            "last_committed_offset_token": record.offset_token,
+            "created_on_ms": record.created_on_ms,
+            "rows_inserted": record.rows_inserted,
+            "rows_parsed": record.rows_inserted + record.rows_error_count,
+            "rows_error_count": record.rows_error_count,
+            "rows_errors": record.rows_error_count,
+            "last_error_offset_upper_bound": record.last_error_offset,
+            "last_error_message": record.last_error_message,
+            "last_error_timestamp": record.last_error_ms,
+            "last_error_timestamp_ms": record.last_error_ms,
+            "snowflake_avg_processing_latency_ms": None,
+        }
+
+    def _next_token(self) -> str:
+        token = f"{self.record.client_sequencer}_{self._row_sequencer}_{self._nonce}"
+        self.continuation_token = token
+        return token
+
+
+class Channels:
+    """Every channel of every pipe; names are case-insensitive, as in the URI."""
+
+    def __init__(self, pipes: Iterable[str], records: Iterable[ChannelRecord]) -> None:
+        self._pipes: dict[str, dict[str, Channel]] = {pipe.upper(): {} for pipe in pipes}
+        for record in records:
+            # A pipe left out at this start keeps its channels in the file, out of reach.
+            if record.pipe_name in self._pipes:
+                self._pipes[record.pipe_name][record.channel_name.upper()] = Channel(record)
+
+    def __iter__(self) -> Iterator[Channel]:
+        for channels in self._pipes.values():
+            yield from channels.values()
+
+    def pipe(self, name: str) -> str:
+        """The pipe's own spelling. Raises RefusalError (404)."""
+        if name.upper() not in self._pipes:
+            raise unknown_pipe()
+        return name.upper()
+
+    def first_pipe(self) -> str:
+        """The pipe that stands for the table itself."""
+        return next(iter(self._pipes))
+
+    def find(self, pipe: str, name: str) -> Channel:
+        """An existing channel. Raises RefusalError (404)."""
+        channel = self._pipes[self.pipe(pipe)].get(name.upper())
+        if channel is None:
+            raise unknown_channel()
+        return channel
+
+    def named_exactly(self, pipe: str, name: str) -> Channel | None:
+        """As bulk status looks them up: case counts."""
+        channel = self._pipes[self.pipe(pipe)].get(name.upper())
+        return channel if channel is not None and channel.record.channel_name == name else None
+
+    def find_or_make(self, pipe: str, name: str, created_on_ms: int) -> Channel:
+        """The channel, made if it was missing. Raises RefusalError (404, 400 when the pipe is full)."""
+        channels = self._pipes[self.pipe(pipe)]
+        channel = channels.get(name.upper())
+        if channel is None:
+            doors = sum(key != ELASTIC for key in channels)
+            if doors >= CHANNELS_PER_PIPE and name != ELASTIC:
+                raise RefusalError(
+                    400,
+                    "ERR_CHANNEL_LIMIT_EXCEEDED",
+                    f"The pipe has {CHANNELS_PER_PIPE} channels; drop some or use another pipe.",
+                )
+            channel = Channel(ChannelRecord(self.pipe(pipe), name, created_on_ms))
+            channels[name.upper()] = channel
+        return channel
+
+    def remove(self, channel: Channel) -> None:
+        """Forget a channel and its offset token."""
+        self._pipes[channel.record.pipe_name].pop(channel.record.channel_name.upper(), None)

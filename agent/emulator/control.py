@@ -1,0 +1,163 @@
+"""The control interface under /_emulator/: faults in, state out; part of no service but this emulator.
+
+POST /_emulator/faults takes rules (agent.emulator.faults) and answers {"faults": [rules in force]}.
+GET /_emulator/state answers
+
+  channels        one object per channel: pipe, channel, status_code, offset_token, client_sequencer,
+                  rows_inserted, rows_error_count, rows_uncommitted, appends, last_append_ns,
+                  max_requests_per_second, max_bytes_per_second
+  requests        per endpoint: count, max_per_second
+  seen            the last requests, oldest first (agent.emulator.journal)
+  last_append_ns  when the headers of the last accepted append arrived, CLOCK_MONOTONIC
+  faults          the rules in force
+  accepting, commits_stalled, key_revoked
+
+Maxima are over any window of one second; bytes are uncompressed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import orjson
+
+from agent.emulator.answers import Answer, RefusalError, json_answer, malformed
+from agent.emulator.channels import Channel, Invalid
+from agent.emulator.commits import Commits
+from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
+from agent.emulator.service import Request, Service
+
+PREFIX = "/_emulator/"
+
+_INVALID_CODE = "ERR_CHANNEL_MUST_BE_REOPENED"
+
+
+class Gate(Protocol):
+    """The listening socket, which can be closed for a while."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether connections are accepted."""
+
+    async def refuse(self, seconds: float | None) -> None:
+        """Accept no connection, for so long or until told otherwise; the open ones are cut."""
+
+    async def accept(self) -> None:
+        """Accept connections again."""
+
+
+class Control:
+    """Carries out the rules, and reports what happened."""
+
+    def __init__(self, service: Service, commits: Commits, gate: Gate) -> None:
+        self._service = service
+        self._channels = service.channels
+        self._credentials = service.credentials
+        self._faults = service.faults
+        self._journal = service.journal
+        self._commits = commits
+        self._gate = gate
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer to a request under /_emulator/."""
+        try:
+            if (request.method, request.path) == ("GET", f"{PREFIX}state"):
+                return json_answer(self._state())
+            if (request.method, request.path) == ("POST", f"{PREFIX}faults"):
+                return await self._take(await request.read())
+            raise RefusalError(
+                404, "ERR_NOT_FOUND", "There are GET /_emulator/state and POST /_emulator/faults."
+            )
+        except RefusalError as refusal:
+            return refusal.answer()
+
+    async def _take(self, body: bytes) -> Answer:
+        try:
+            rules = parse_rules(orjson.loads(body))
+        except orjson.JSONDecodeError:
+            raise malformed("The body is not valid JSON.") from None
+        for rule in rules:
+            await self._apply(rule)
+        self._commits.rejects = self._faults.rejects()
+        return json_answer({"faults": self._faults.as_json()})
+
+    async def _apply(self, rule: Rule) -> None:
+        match rule.do:
+            case "refuse":
+                await self._gate.refuse(rule.keys.get("seconds"))
+            case "expire_tokens":
+                self._credentials.expire_scoped_tokens()
+            case "revoke_key" | "restore_key":
+                self._credentials.key_revoked = rule.do == "revoke_key"
+            case "stall_commits" | "resume_commits":
+                self._stall(rule.do == "stall_commits")
+            case "invalidate_channel":
+                await self._invalidate(rule.keys)
+            case "delete_channel":
+                for channel in self._chosen(rule.keys):
+                    await self._service.delete(channel)
+            case "clear":
+                await self._clear()
+            case do if do in REQUEST_RULES | ROW_RULES:
+                self._faults.add(rule)
+
+    def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - private, read at two places above and below
+        self._commits.stalled = stalled
+        self._commits.wake()
+
+    async def _invalidate(self, keys: dict[str, Any]) -> None:
+        for channel in self._chosen(keys):
+            channel.invalid = Invalid(
+                code=keys.get("code", _INVALID_CODE),
+                appends_accepted=keys.get("appends", "accepted") == "accepted",
+                reopens=keys.get("reopens", 0),
+            )
+            await self._commits.discard(channel)
+
+    async def _clear(self) -> None:
+        self._faults.clear()
+        self._credentials.key_revoked = False
+        self._stall(False)
+        for channel in self._channels:
+            channel.invalid = None
+        await self._gate.accept()
+
+    def _chosen(self, keys: dict[str, Any]) -> list[Channel]:
+        """The channel that a rule names, in whichever pipe it is, or all of them."""
+        if "channel" not in keys:
+            return list(self._channels)
+        name = keys["channel"].upper()
+        chosen = [channel for channel in self._channels if channel.record.channel_name.upper() == name]
+        if not chosen:
+            raise malformed("There is no such channel.")
+        return chosen
+
+    def _state(self) -> dict[str, Any]:
+        appended = [channel.last_append_ns for channel in self._channels]
+        return {
+            "channels": [self._channel_state(channel) for channel in self._channels],
+            "requests": self._journal.counts(),
+            "seen": self._journal.seen(),
+            "last_append_ns": max((at for at in appended if at is not None), default=None),
+            "faults": self._faults.as_json(),
+            "accepting": self._gate.accepting,
+            "commits_stalled": self._commits.stalled,
+            "key_revoked": self._credentials.key_revoked,
+        }
+
+    def _channel_state(self, channel: Channel) -> dict[str, Any]:
+        record = channel.record
+        return {
+            "pipe": record.pipe_name,
+            "channel": record.channel_name,
+            "status_code": channel.status_code,
+            "offset_token": record.offset_token,
+            "client_sequencer": record.client_sequencer,
+            "rows_inserted": record.rows_inserted,
+            "rows_error_count": record.rows_error_count,
+            "rows_uncommitted": self._commits.uncommitted_rows(channel),
+            "appends": channel.appends,
+            "last_append_ns": channel.last_append_ns,
+            "max_requests_per_second": channel.request_peak.highest,
+            "max_bytes_per_second": channel.byte_peak.highest,
+        }

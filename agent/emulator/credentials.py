@@ -1,0 +1,204 @@
+"""Key-pair JWTs checked and scoped tokens issued: the emulator's only importer of jwt and cryptography."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jwt
+import orjson
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from agent.emulator.answers import RefusalError
+from agent.errors import ConfigError
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+# "valid at most 1 h after iat whatever exp says"
+MAX_JWT_SECONDS = 3600
+
+# Clocks of two machines; a verifier without any would refuse a token minted in its own future.
+LEEWAY_SECONDS = 10
+
+# iat and exp may be in seconds or in milliseconds: 1e11 s is the year 5138, 1e11 ms is 1973.
+_MILLISECONDS_ABOVE = 1e11
+
+_JWT_TYPES = ("KEYPAIR_JWT", "JWT")
+_SCOPED_TYPES = ("OAUTH",)
+
+
+def load_public_key(path: Path) -> RSAPublicKey:
+    """The RSA public key in a PEM file. Raises ConfigError."""
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", hint="Check the path.") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: not a public key in PEM form",
+            hint="Give the file that starts with -----BEGIN PUBLIC KEY-----.",
+        ) from error
+    if not isinstance(key, RSAPublicKey):
+        raise ConfigError(f"{path}: not an RSA key", hint="Snowflake takes RSA keys of 2048 bits or more.")
+    return key
+
+
+def fingerprint(key: RSAPublicKey) -> str:
+    """`SHA256:` and the base64 SHA-256 of the key's SPKI DER, as DESC USER shows it."""
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+def _invalid_jwt(reason: str) -> RefusalError:
+    return RefusalError(401, "390144", f"JWT token is invalid: {reason}.")
+
+
+def _invalid_scoped(reason: str) -> RefusalError:
+    return RefusalError(401, "390303", f"Invalid OAuth access token: {reason}.")
+
+
+def _seconds(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _invalid_jwt(f"{name} is missing or not a time")
+    return value / 1000 if value > _MILLISECONDS_ABOVE else float(value)
+
+
+class Credentials:
+    """One user of one account: who may ask, and what was issued to them."""
+
+    def __init__(
+        self,
+        *,
+        account: str,
+        user: str,
+        public_keys: Sequence[RSAPublicKey],
+        ingest_host: str,
+        scoped_token_seconds: float,
+        secret: bytes,
+        now: Callable[[], float],
+    ) -> None:
+        # A locator loses its region part; the org form MYORG-MYACCOUNT has no dot and stays whole.
+        self._subject = f"{account.partition('.')[0]}.{user}".upper()
+        self._keys = {f"{self._subject}.{fingerprint(key)}": key for key in public_keys}
+        self._ingest_host = ingest_host
+        self._scoped_token_seconds = scoped_token_seconds
+        self._secret = secret
+        self._now = now
+        self._generation = secrets.token_hex(8)
+        self._expired_generations: set[str] = set()
+        self.key_revoked = False
+
+    def expire_scoped_tokens(self) -> None:
+        """Every scoped token issued until now counts as expired."""
+        self._expired_generations.add(self._generation)
+        self._generation = secrets.token_hex(8)
+
+    def check_any(self, authorization: str, token_type: str) -> None:
+        """A key-pair JWT or a scoped token. Raises RefusalError (401)."""
+        token = _bearer(authorization)
+        if _algorithm(token) == "HS256":
+            self._check_scoped(token, token_type)
+        else:
+            self._check_jwt(token, token_type)
+
+    def check_scoped(self, authorization: str, token_type: str) -> None:
+        """A scoped token. Raises RefusalError (401)."""
+        token = _bearer(authorization)
+        if _algorithm(token) != "HS256":
+            raise _invalid_scoped("a scoped token from /oauth/token is needed here")
+        self._check_scoped(token, token_type)
+
+    def check_jwt(self, authorization: str, token_type: str) -> None:
+        """A key-pair JWT. Raises RefusalError (401)."""
+        self._check_jwt(_bearer(authorization), token_type)
+
+    def issue_scoped(self, fields: dict[str, str]) -> str:
+        """A scoped token for a form of /oauth/token. Raises RefusalError (400)."""
+        if fields.get("grant_type") != GRANT_TYPE:
+            raise RefusalError(400, "unsupported_grant_type", f"grant_type must be {GRANT_TYPE}.")
+        # A role may stand beside the host as a scope of its own (session:role:NAME).
+        scopes = fields.get("scope", "").split()
+        hosts = [scope for scope in scopes if not scope.lower().startswith("session:role:")]
+        if [host.lower() for host in hosts] != [self._ingest_host]:
+            raise RefusalError(
+                400, "invalid_scope", "scope must be the host that /v2/streaming/hostname names."
+            )
+        now = int(self._now())
+        claims = {
+            "sub": self._subject,
+            "scope": fields["scope"],
+            "iat": now,
+            "exp": now + math.ceil(self._scoped_token_seconds),
+            "generation": self._generation,
+        }
+        return jwt.encode(claims, self._secret, algorithm="HS256")
+
+    def _check_jwt(self, token: str, token_type: str) -> None:
+        if token_type and token_type.upper() not in _JWT_TYPES:
+            raise _invalid_jwt("X-Snowflake-Authorization-Token-Type names another type")
+        key = self._keys.get(str(_unverified(token).get("iss")))
+        if key is None:
+            raise _invalid_jwt("iss names no registered public key of this account and user")
+        claims = _verified(token, key, "RS256")
+        if claims is None:
+            raise _invalid_jwt("the signature does not match the public key")
+        if self.key_revoked:
+            raise _invalid_jwt("the public key is no longer registered")
+        if claims.get("sub") != self._subject:
+            raise _invalid_jwt("sub is not ACCOUNT.USER in upper case")
+        issued, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
+        now = self._now()
+        if issued > now + LEEWAY_SECONDS:
+            raise _invalid_jwt("iat lies in the future")
+        if min(expires, issued + MAX_JWT_SECONDS) + LEEWAY_SECONDS <= now:
+            raise _invalid_jwt("it has expired")
+
+    def _check_scoped(self, token: str, token_type: str) -> None:
+        if token_type and token_type.upper() not in _SCOPED_TYPES:
+            raise _invalid_scoped("X-Snowflake-Authorization-Token-Type names another type")
+        claims = _verified(token, self._secret, "HS256")
+        if claims is None:
+            raise _invalid_scoped("it was not issued here")
+        if claims["exp"] <= self._now() or claims["generation"] in self._expired_generations:
+            raise RefusalError(401, "390318", "OAuth access token expired.")
+
+
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise RefusalError(401, "390104", "Authorization: Bearer <token> is missing.")
+    return token.strip()
+
+
+def _algorithm(token: str) -> object:
+    try:
+        return jwt.get_unverified_header(token).get("alg")
+    except jwt.PyJWTError:
+        raise _invalid_jwt("it cannot be decoded") from None
+
+
+def _unverified(token: str) -> dict[str, Any]:
+    """The claims, believed by nobody yet: they only choose the key to verify with."""
+    try:
+        part = token.split(".")[1]
+        claims = orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (IndexError, ValueError):
+        raise _invalid_jwt("it cannot be decoded") from None
+    return claims if isinstance(claims, dict) else {}
+
+
+def _verified(token: str, key: RSAPublicKey | bytes, algorithm: str) -> dict[str, Any] | None:
+    # The signature alone is PyJWT's part: it knows no milliseconds and no cap of one hour after iat.
+    try:
+        payload = jwt.PyJWS().decode_complete(token, key, algorithms=[algorithm])["payload"]
+        claims = orjson.loads(payload)
+    except (jwt.PyJWTError, orjson.JSONDecodeError):
+        return None
+    return claims if isinstance(claims, dict) else None

@@ -1,0 +1,365 @@
+"""The endpoints of Snowpipe Streaming: one request in, one answer out; knows no HTTP library."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from agent.emulator import bodies
+from agent.emulator.answers import (
+    Answer,
+    RefusalError,
+    json_answer,
+    malformed,
+    text_answer,
+    unknown_pipe,
+)
+from agent.emulator.channels import ELASTIC, Channel, Channels
+from agent.emulator.commits import Commits
+from agent.emulator.credentials import Credentials
+from agent.emulator.faults import Faults, Rule
+from agent.emulator.journal import Journal, Seen
+from agent.emulator.routes import Call, Endpoint, route
+from agent.emulator.warehouse import Warehouse
+
+TABLE = "RAW_BADGE_EVENTS"
+
+_ACCEPTED_TYPES = frozenset({"application/json", "application/*", "*/*"})
+_OFFSET_PARAMETERS = ("offsetToken", "startOffsetToken", "endOffsetToken", "continuationToken")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; header names in lower case, in the order sent; `read` gives the whole body."""
+
+    method: str
+    path: str  # as sent, percent-encoded
+    query: str
+    headers: Mapping[str, str]
+    arrived_ns: int  # CLOCK_MONOTONIC, when the headers had arrived
+    read: Callable[[], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Where the emulator stands in: the account's objects and the host that takes the rows."""
+
+    database: str
+    schema: str
+    ingest_host: str
+
+
+class Service:
+    """Answers every request of the streaming API; what it keeps is in the rooms it is given."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        channels: Channels,
+        commits: Commits,
+        credentials: Credentials,
+        warehouse: Warehouse,
+        faults: Faults,
+        journal: Journal,
+        limits: bool,
+    ) -> None:
+        self._names = names
+        self.channels = channels
+        self._commits = commits
+        self.credentials = credentials
+        self._warehouse = warehouse
+        self.faults = faults
+        self.journal = journal
+        self._limits = limits
+        self._endpoints: dict[Endpoint, Callable[[_Received], Awaitable[Answer]]] = {
+            Endpoint.HOSTNAME: self._hostname,
+            Endpoint.TOKEN: self._token,
+            Endpoint.PIPE_INFO: self._pipe_info,
+            Endpoint.OPEN: self._open,
+            Endpoint.APPEND: self._append,
+            Endpoint.STATUS: self._status,
+            Endpoint.DROP: self._drop,
+            Endpoint.ELASTIC: self._elastic,
+        }
+
+    async def answer(self, request: Request) -> Answer | None:
+        """The answer, or None when the connection is to be closed without one."""
+        try:
+            call = route(request.method, request.path)
+        except RefusalError as refusal:
+            self.journal.note(_seen(request, None, status=refusal.status))
+            return refusal.answer()
+        seen = _seen(request, call)
+        self.journal.note(seen)
+        answer = await self._process(request, call, seen)
+        if answer is not None:
+            seen.status = answer.status
+        return answer
+
+    async def _process(self, request: Request, call: Call, seen: Seen) -> Answer | None:
+        answered = True
+        try:
+            query = dict(parse_qsl(request.query, keep_blank_values=True))
+            received = _Received(call, request, query, await request.read())
+            seen.bytes = len(received.wire)
+            for rule in self.faults.on_request(call.endpoint):
+                if rule.do == "delay":
+                    await asyncio.sleep(rule.keys["seconds"])
+                elif rule.do == "status":
+                    raise _injected(rule)
+                elif rule.do == "drop_before":
+                    return None
+                else:
+                    answered = False
+            self._check(received)
+            answer = await self._endpoints[call.endpoint](received)
+        except RefusalError as refusal:
+            answer = refusal.answer()
+        except ConnectionError:
+            return None
+        return answer if answered else None
+
+    def _check(self, received: _Received) -> None:
+        accepted = received.header("accept")
+        types = {part.partition(";")[0].strip().lower() for part in accepted.split(",")}
+        if not types & _ACCEPTED_TYPES:
+            raise RefusalError(
+                406, "391902", f"Unsupported Accept header {'null' if not accepted else 'value'}."
+            )
+        authorization = received.header("authorization")
+        token_type = received.header("x-snowflake-authorization-token-type")
+        match received.call.endpoint:
+            case Endpoint.TOKEN:
+                self.credentials.check_jwt(authorization, token_type)
+            case Endpoint.HOSTNAME | Endpoint.PIPE_INFO | Endpoint.STATUS:
+                self.credentials.check_any(authorization, token_type)
+            case _:
+                self.credentials.check_scoped(authorization, token_type)
+        names = received.call.names
+        if "database" in names and (
+            names["database"].upper() != self._names.database.upper()
+            or names["schema"].upper() != self._names.schema.upper()
+        ):
+            raise unknown_pipe()
+        if "pipe" in names:
+            self.channels.pipe(names["pipe"])
+
+    async def _hostname(self, _: _Received) -> Answer:
+        # Without a port: clients take scheme and port from the account URL.
+        return text_answer(self._names.ingest_host)
+
+    async def _token(self, received: _Received) -> Answer:
+        return text_answer(self.credentials.issue_scoped(bodies.form(received.wire)))
+
+    async def _pipe_info(self, received: _Received) -> Answer:
+        bodies.json_object(received.wire)
+        return json_answer(_pipe_info())
+
+    async def _open(self, received: _Received) -> Answer:
+        body = bodies.json_object(received.wire)
+        offset_token = body.get("offset_token")
+        if offset_token is not None and not isinstance(offset_token, str):
+            raise malformed("offset_token must be a string.")
+        fail_on_uncommitted = _flag(body)
+        name = received.call.names["channel"]
+        if name.upper() == ELASTIC:
+            raise malformed("The channel ELASTIC is not opened.")
+        channel = self.channels.find_or_make(received.call.names["pipe"], name, _now_ms())
+        self._check_request_rate(channel)
+        self._check_uncommitted(channel, fail_on_uncommitted)
+        with channel.alone():
+            await self._commits.discard(channel)
+            continuation_token = channel.opened(offset_token)
+            await self._commits.in_database(lambda: self._warehouse.save(channel.record))
+        status = channel.status(self._names.database, self._names.schema)
+        return json_answer({"next_continuation_token": continuation_token, "channel_status": status})
+
+    async def _append(self, received: _Received) -> Answer:
+        query = received.query
+        channel = self.channels.find(received.call.names["pipe"], received.call.names["channel"])
+        self._check_request_rate(channel)
+        rows = await self._rows(received)
+        # From here to the answer nothing waits, so a continuation token is used up by one request only.
+        if "continuationToken" not in query:
+            raise malformed("The query parameter continuationToken is missing.")
+        invalid = channel.invalid
+        if invalid is not None and not invalid.appends_accepted:
+            raise RefusalError(409, invalid.code, "The channel is invalid; open it again.")
+        channel.check_continuation(query["continuationToken"])
+        self._check_byte_rate(channel, len(rows))
+        if invalid is None:
+            self._commits.buffer(channel, rows, query.get("endOffsetToken", query.get("offsetToken")))
+        channel.appends += 1
+        channel.last_append_ns = received.request.arrived_ns
+        return json_answer(
+            {"status_code": 0, "message": "Success", "next_continuation_token": channel.advance()}
+        )
+
+    async def _elastic(self, received: _Received) -> Answer:
+        names = received.call.names
+        if "table" in names and names["table"].upper() != TABLE:
+            raise unknown_pipe()
+        if any(name in received.query for name in _OFFSET_PARAMETERS):
+            raise malformed("Elastic mode takes no offset or continuation token.")
+        channel = self.channels.find_or_make(
+            names.get("pipe", self.channels.first_pipe()), ELASTIC, _now_ms()
+        )
+        self._commits.buffer(channel, await self._rows(received), None)
+        channel.appends += 1
+        channel.last_append_ns = received.request.arrived_ns
+        # Documented is the message alone; the vendor's SDK cannot read the answer without the token.
+        return json_answer({"message": "OK", "next_continuation_token": ""})
+
+    async def _status(self, received: _Received) -> Answer:
+        wanted = bodies.json_object(received.wire).get("channel_names")
+        if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+            raise malformed("channel_names must be a list of strings.")
+        pipe = received.call.names["pipe"]
+        statuses = {}
+        for name in wanted:
+            if name == ELASTIC:
+                self.channels.find_or_make(pipe, ELASTIC, _now_ms())
+            channel = self.channels.named_exactly(pipe, name)
+            if channel is not None:
+                statuses[name] = channel.status(self._names.database, self._names.schema)
+        return json_answer({"channel_statuses": statuses})
+
+    async def _drop(self, received: _Received) -> Answer:
+        fail_on_uncommitted = _flag(bodies.json_object(received.wire))
+        channel = self.channels.find(received.call.names["pipe"], received.call.names["channel"])
+        self._check_request_rate(channel)
+        self._check_uncommitted(channel, fail_on_uncommitted)
+        await self.delete(channel)
+        token = channel.record.offset_token
+        return json_answer({"status_code": 0, "message": "Success", "last_committed_offset_token": token})
+
+    async def delete(self, channel: Channel) -> None:
+        """The channel is gone, with its offset token and what it had buffered."""
+        with channel.alone():
+            await self._commits.discard(channel)
+            self.channels.remove(channel)
+            await self._commits.in_database(lambda: self._warehouse.delete(channel.record))
+
+    async def _rows(self, received: _Received) -> bytes:
+        rows = bodies.decompressed(received.wire, received.header("content-encoding"))
+        self.faults.check_rows(len(received.wire), rows)
+        await self._commits.room_for(rows)
+        return rows
+
+    def _check_request_rate(self, channel: Channel) -> None:
+        now = time.monotonic()
+        channel.request_peak.add(now)
+        if self._limits:
+            if not channel.requests.allows(now, 1.0):
+                raise RefusalError(
+                    429, "390701", "Request rate exceeds max: 10 requests per second and channel."
+                )
+            channel.requests.take(1.0)
+
+    def _check_byte_rate(self, channel: Channel, size: int) -> None:
+        now = time.monotonic()
+        if self._limits:
+            if not channel.bytes.allows(now, 0.0):
+                raise RefusalError(429, "390701", "Byte rate exceeds max: 20 MB per second and channel.")
+            channel.bytes.take(size)
+        channel.byte_peak.add(now, size)
+
+    def _check_uncommitted(self, channel: Channel, fail: bool) -> None:  # noqa: FBT001 - named by its JSON key
+        if fail and self._commits.busy(channel):
+            raise RefusalError(
+                409, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", "The channel has rows that are not committed yet."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A request with its body read and its query parsed."""
+
+    call: Call
+    request: Request
+    query: dict[str, str]
+    wire: bytes
+
+    def header(self, name: str) -> str:
+        return self.request.headers.get(name, "")
+
+
+def _seen(request: Request, call: Call | None, status: int | None = None) -> Seen:
+    query = parse_qsl(request.query, keep_blank_values=True)
+    values = dict(query)
+    return Seen(
+        endpoint=None if call is None else call.endpoint.value,
+        method=request.method,
+        path="" if call is None else call.shape,
+        channel=None if call is None else call.names.get("channel"),
+        query=[name for name, _ in query],
+        headers=list(request.headers),
+        content_type=request.headers.get("content-type", ""),
+        content_encoding=request.headers.get("content-encoding", ""),
+        request_id=values.get("requestId"),
+        retry_count=values.get("retryCount"),
+        arrived_ns=request.arrived_ns,
+        status=status,
+    )
+
+
+def _injected(rule: Rule) -> RefusalError:
+    keys = rule.keys
+    status = keys["status"]
+    return RefusalError(
+        status,
+        keys.get("code", f"ERR_INJECTED_{status}"),
+        keys.get("message", "Injected by a fault rule of the emulator."),
+        retry_after=keys.get("retry_after"),
+    )
+
+
+def _flag(body: Mapping[str, object]) -> bool:
+    value = body.get("fail_on_uncommitted_rows", False)
+    if not isinstance(value, bool):
+        raise malformed("fail_on_uncommitted_rows must be true or false.")
+    return value
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _pipe_info() -> dict[str, object]:
+    """What the vendor's SDK needs before it will send; its storage is never used for small batches."""
+    location = {
+        "expiry_time_ms": _now_ms() + 24 * 3600 * 1000,
+        "location_type": "S3",
+        "location": "emulator/",
+        "use_s3_regional_url": False,
+        "region": "us-west-2",
+        "bucket_name": "emulator",
+        "path_prefix": "",
+        "creds": {"AWS_KEY_ID": "none", "AWS_SECRET_KEY": "none", "AWS_TOKEN": "none"},
+        "parameters": {
+            "max_client_lag_seconds": 1,
+            "rowset_flush_threshold_kb": 1024,
+            "max_buffered_kb_for_rowset_mode": 65535,
+            "rowset_threshold_lookback_seconds": 10,
+            "rowset_threshold_ewma_weight": 50,
+            "target_file_size_compressed_mb": 16,
+            "cpu_throttle_high_watermark_percent": 95,
+            "cpu_throttle_low_watermark_percent": 85,
+            "mem_throttle_high_watermark_percent": 95,
+            "mem_throttle_low_watermark_percent": 85,
+        },
+    }
+    return {
+        "rowset_stage_location": location,
+        "durable_stage_location": location,
+        "encryption_info": {
+            "pipe_key": base64.b64encode(bytes(32)).decode(),
+            "pipe_key_id": 1,
+            "diversifier": "emulator",
+        },
+    }

@@ -1,0 +1,50 @@
+"""What an emulator is started with, and what must be true of it."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the command line says; times in seconds."""
+
+    public_key_files: tuple[Path, ...]
+    account: str
+    user: str
+    state_dir: Path
+    host: str
+    port: int
+    database: str
+    schema: str
+    pipes: tuple[str, ...]
+    commit_lag_seconds: float
+    scoped_token_seconds: float
+    limits: bool
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.host != "localhost" and not _is_loopback(self.host):
+            # Anybody who reaches the control interface can steer it.
+            raise ConfigError(
+                f"the emulator listens on loopback only, not on {self.host}", hint="Use --host 127.0.0.1."
+            )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ConfigError("--tls-cert and --tls-key belong together", hint="Give both, or none for HTTP.")
+
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in a URL."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,187 @@
+"""Table, view and committed channel state in one SQLite file: the emulator's only importer of sqlite3."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from agent.emulator.pipe import COLUMNS, Row
+from agent.errors import AgentError
+
+DATABASE_FILE = "snowflake.db"
+
+# Rows are about 1 KiB, the table has no index, and commits are large: big pages and a WAL that is
+# checkpointed every 16 MiB measured fastest.
+_PAGE_BYTES = 16384
+_CHECKPOINT_PAGES = 1024
+
+_SECRET_BYTES = 32
+
+# signal_strength has numeric affinity, so that -999 stays a whole number and -65.5 what it is.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS RAW_BADGE_EVENTS (
+  badge_id            TEXT NOT NULL,
+  user_id             TEXT NOT NULL,
+  zone_id             TEXT NOT NULL,
+  reader_id           TEXT NOT NULL,
+  event_timestamp     TEXT NOT NULL,
+  signal_strength     NUMERIC,
+  signal_quality      TEXT,
+  direction           TEXT,
+  event_id            TEXT,
+  agent_id            TEXT,
+  outbox_id           TEXT,
+  seq                 INTEGER,
+  chain               TEXT,
+  card_bits           INTEGER,
+  card_raw            TEXT,
+  card_format         TEXT,
+  facility_code       INTEGER,
+  card_number         INTEGER,
+  card_check          TEXT,
+  clock               TEXT,
+  time_uncertainty_ms INTEGER,
+  recorded_at         TEXT,
+  boot_id             TEXT,
+  boot_ms             INTEGER,
+  replay              INTEGER,
+  agent_version       TEXT,
+  raw_json            TEXT,
+  ingestion_time      TEXT,
+  pipe_name           TEXT,
+  channel_name        TEXT,
+  offset_token        TEXT
+);
+CREATE VIEW IF NOT EXISTS V_INGESTION_METRICS AS
+SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
+       COUNT(*) AS event_count,
+       ROUND(COUNT(*) / 3600.0, 2) AS events_per_second,
+       COUNT(DISTINCT badge_id) AS unique_badges,
+       COUNT(DISTINCT zone_id) AS unique_zones,
+       ROUND(AVG(signal_strength), 2) AS avg_signal_strength,
+       SUM(signal_quality = 'WEAK') AS weak_signal_count,
+       ROUND(SUM(signal_quality = 'WEAK') * 100.0 / COUNT(*), 2) AS weak_signal_pct,
+       COALESCE(SUM(direction = 'ENTRY'), 0) AS entry_count,
+       COALESCE(SUM(direction = 'EXIT'), 0) AS exit_count,
+       COALESCE(SUM(direction = 'ENTRY'), 0) - COALESCE(SUM(direction = 'EXIT'), 0) AS net_occupancy_change
+FROM RAW_BADGE_EVENTS
+WHERE ingestion_time >= datetime('now', '-24 hours')
+GROUP BY ingestion_hour
+ORDER BY ingestion_hour DESC;
+CREATE TABLE IF NOT EXISTS CHANNELS (
+  pipe_name             TEXT NOT NULL,
+  channel_name          TEXT NOT NULL,
+  created_on_ms         INTEGER NOT NULL,
+  client_sequencer      INTEGER NOT NULL,
+  offset_token          TEXT,
+  rows_inserted         INTEGER NOT NULL,
+  rows_error_count      INTEGER NOT NULL,
+  last_error_offset     TEXT,
+  last_error_message    TEXT,
+  last_error_ms         INTEGER,
+  PRIMARY KEY (pipe_name, channel_name)
+);
+CREATE TABLE IF NOT EXISTS TOKEN_SECRET (secret BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRecord:
+    """What is committed of a channel: the very columns of CHANNELS."""
+
+    pipe_name: str
+    channel_name: str
+    created_on_ms: int
+    client_sequencer: int = 0
+    offset_token: str | None = None
+    rows_inserted: int = 0
+    rows_error_count: int = 0
+    last_error_offset: str | None = None
+    last_error_message: str | None = None
+    last_error_ms: int | None = None
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    places = ",".join("?" * len(columns))
+    return f"INSERT OR REPLACE INTO {table} ({','.join(columns)}) VALUES ({places})"  # noqa: S608 - own names
+
+
+_INSERT_ROW = _insert("RAW_BADGE_EVENTS", COLUMNS)
+_SAVE_CHANNEL = _insert("CHANNELS", [column.name for column in fields(ChannelRecord)])
+_DELETE_CHANNEL = "DELETE FROM CHANNELS WHERE pipe_name = ? AND channel_name = ?"
+
+
+class Warehouse:
+    """One connection, used by one thread. Every method raises AgentError when the disk fails."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / DATABASE_FILE
+        with self._translated():
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # A killed process loses nothing that was committed; a power cut may, and an emulator may.
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file; what is committed stays."""
+        self._connection.close()
+
+    def channels(self) -> list[ChannelRecord]:
+        """Every channel that exists."""
+        columns = ",".join(column.name for column in fields(ChannelRecord))
+        with self._translated():
+            found = self._connection.execute(f"SELECT {columns} FROM CHANNELS").fetchall()  # noqa: S608 - own names
+        return [ChannelRecord(*row) for row in found]
+
+    def token_secret(self) -> bytes:
+        """The key that scoped tokens are signed with: made once, so that they survive a restart."""
+        with self._transaction():
+            row = self._connection.execute("SELECT secret FROM TOKEN_SECRET").fetchone()
+            if row is None:
+                row = (secrets.token_bytes(_SECRET_BYTES),)
+                self._connection.execute("INSERT INTO TOKEN_SECRET VALUES (?)", row)
+        return bytes(row[0])
+
+    def save(self, record: ChannelRecord) -> None:
+        """Create a channel, or replace what is known of it."""
+        self.commit([], [record])
+
+    def delete(self, record: ChannelRecord) -> None:
+        """Forget a channel together with its offset token."""
+        with self._transaction():
+            self._connection.execute(_DELETE_CHANNEL, (record.pipe_name, record.channel_name))
+
+    def commit(self, rows: Iterable[Row], records: Iterable[ChannelRecord]) -> None:
+        """Rows, offset tokens and counters in one transaction: all of it, or nothing."""
+        with self._transaction():
+            self._connection.executemany(_INSERT_ROW, rows)
+            self._connection.executemany(_SAVE_CHANNEL, map(astuple, records))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise AgentError(
+                f"{self._path}: cannot be used: {error}",
+                hint="Check the directory given as --state-dir: it must be writable and have space.",
+            ) from error

@@ -1,0 +1,222 @@
+"""The emulator as a real process, for every test that needs a Snowflake to talk to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import sqlite3
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+ACCOUNT = "MYORG-MYACCOUNT"
+USER = "SFE_INGEST_USER"
+DATABASE = "SNOWFLAKE_EXAMPLE"
+SCHEMA = "RAW_INGESTION"
+PIPE = "SFE_BADGE_EVENTS_PIPE"
+TABLE = "RAW_BADGE_EVENTS"
+
+_END_SECONDS = 10
+
+
+_keys: defaultdict[str, rsa.RSAPrivateKey] = defaultdict(
+    lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)
+)
+
+
+def make_key(name: str = "user") -> rsa.RSAPrivateKey:
+    """One RSA key per name and test run: making one takes a tenth of a second."""
+    return _keys[name]
+
+
+def private_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path, Path]:
+    """Files of a private CA and of a certificate for 127.0.0.1: (CA, certificate, its key)."""
+    ca_key, server_key = make_key("ca"), make_key("server")
+    ca_name = x509.Name.from_rfc4514_string("CN=test CA")
+    ca = _certificate(ca_name, ca_name, ca_key, ca_key, x509.BasicConstraints(ca=True, path_length=None))
+    server = _certificate(
+        x509.Name.from_rfc4514_string("CN=127.0.0.1"),
+        ca_name,
+        server_key,
+        ca_key,
+        x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]),
+    )
+    paths = directory / "ca.pem", directory / "server.pem", directory / "server.key"
+    for path, pem in zip(
+        paths,
+        (ca.public_bytes(Encoding.PEM), server.public_bytes(Encoding.PEM), private_pem(server_key)),
+        strict=True,
+    ):
+        path.write_bytes(pem)
+    return paths
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: rsa.RSAPrivateKey,
+    issuer_key: rsa.RSAPrivateKey,
+    extension: x509.ExtensionType,
+) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+        )
+        .sign(issuer_key, SHA256())
+    )
+
+
+class EmulatorProcess:
+    """`badge-agent emulator` on a free port of this machine, with its state under `directory`.
+
+    It makes a key pair (`private_key_file`) unless the caller brings the public key. A restart keeps
+    port and state. `options` are further words for the command line.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        public_key_file: Path | None = None,
+        commit_lag_seconds: float = 0.05,
+        tls: tuple[Path, Path] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.state_dir = directory / "state"
+        self.private_key_file = directory / "rsa_key.p8"
+        self._public_key_file = public_key_file or directory / "rsa_key.pub"
+        if public_key_file is None:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.private_key_file.touch(mode=0o600)
+            self.private_key_file.write_bytes(private_pem(make_key()))
+            self._public_key_file.write_bytes(public_pem(make_key()))
+        self._options = [f"--commit-lag-seconds={commit_lag_seconds}", *options]
+        if tls is not None:
+            self._options += [f"--tls-cert={tls[0]}", f"--tls-key={tls[1]}"]
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self.url = ""
+        self.control_url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self.stop()
+        self._session.close()
+
+    def start(self) -> None:
+        """Start it; it listens when this returns."""
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "agent", "emulator", f"--port={self._port}"),
+                *(f"--public-key={self._public_key_file}", f"--account={ACCOUNT}", f"--user={USER}"),
+                *(f"--state-dir={self.state_dir}", *self._options),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._process = process
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(2)]
+        assert lines[0].startswith("listening on "), f"the emulator did not start: exit {process.wait()}"
+        self.url = lines[0].removeprefix("listening on ")
+        self.control_url = lines[1].removeprefix("control on ")
+        self._port = int(self.url.rpartition(":")[2])
+
+    def stop(self) -> int:
+        """End it with SIGTERM; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._ended()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._ended()
+
+    def restart(self) -> None:
+        """Stop it if it runs, start it again on the same port and state."""
+        if self._process is not None:
+            self.stop()
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def fault(self, do: str, **keys: object) -> list[dict[str, Any]]:
+        """Give it one fault rule; the rules in force."""
+        reply = self._session.post(
+            f"{self.control_url}/_emulator/faults", json={"do": do, **keys}, timeout=10
+        )
+        assert reply.status_code == 200, reply.text
+        rules: list[dict[str, Any]] = reply.json()["faults"]
+        return rules
+
+    def state(self) -> dict[str, Any]:
+        """What it reports of itself."""
+        state: dict[str, Any] = self._session.get(f"{self.control_url}/_emulator/state", timeout=10).json()
+        return state
+
+    def channel_state(self, channel: str) -> Mapping[str, Any]:
+        """What it reports of one channel."""
+        return next(item for item in self.state()["channels"] if item["channel"] == channel)
+
+    def rows(self, table: str = TABLE) -> list[dict[str, Any]]:
+        """The rows of a table or view, in the order they were committed."""
+        with closing(sqlite3.connect(self.state_dir / "snowflake.db")) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]  # noqa: S608 - our names
+
+    def _ended(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdout is not None
+        try:
+            return process.wait(timeout=_END_SECONDS)
+        finally:
+            process.kill()
+            process.stdout.close()
