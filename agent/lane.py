@@ -37,6 +37,8 @@ _FIRST_DELAY_S = 1.0
 # Several requests fit into a second's worth of bytes, so that the byte rate can be used in full.
 _BATCHES_PER_SECOND = 6
 _BATCH_ROWS = 20_000
+# No proxy is so narrow that requests have to be smaller than this for good.
+_LEAST_REQUEST_BYTES = 65_536
 # So many rows refused in a row, with none accepted since, are not the rows' fault.
 _REFUSED_IN_A_ROW = 25
 
@@ -77,6 +79,7 @@ class Lane:
         self.rows_committed = 0
         self.last_commit_at: float | None = None
         self._open_channel = open_channel
+        self._said_open = ""
         self._limits = limits
         self._max_request_bytes = limits.max_request_bytes
         self._pace = pace
@@ -185,7 +188,9 @@ class Lane:
         self._take_status(status, self._sent, now)
         self._poll_at = None
         self._reopen_when_committed = False
-        level = logging.DEBUG if self._backoff.failures else logging.INFO
+        # Said once per channel: what makes it necessary to open it again is said by itself.
+        level = logging.DEBUG if self._said_open == self.channel.name else logging.INFO
+        self._said_open = self.channel.name
         _log.log(level, "channel %s is open, committed up to %s", self.channel.name, status.committed_token)
         return 0.0
 
@@ -332,7 +337,7 @@ class Lane:
             self._narrow = (len(batch.rows) // 2, end)
             if isinstance(error, TooLargeError):
                 # Something on the way takes less than Snowflake does; it will next time, too.
-                self._max_request_bytes = len(append.body.data) // 2
+                self._max_request_bytes = max(len(append.body.data) // 2, _LEAST_REQUEST_BYTES)
             return True
         self._narrow = None
         self._refused.append(batch.last)
