@@ -166,7 +166,8 @@ def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
     with _beside(state_dir, "ro") as connection:
         for (row,) in connection.execute(
             """SELECT row FROM swipes WHERE EXISTS (
-                 SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1) AND n BETWEEN first_n AND last_n)
+                 SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1)
+                 AND n BETWEEN first_n AND last_n)
                ORDER BY n""",
             (hold_id,),
         ):

@@ -29,13 +29,19 @@ _CHUNK = 256
 # A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
 # can be found even where the B-tree around them is gone.
 _ROW = re.compile(rb'\{"badge_id":[^\x00]{1,4000}?"replay":false\}')
+# The record of the table `state`: outbox id, committed_n as an integer of up to eight bytes, its chain.
+_STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 
 
 @dataclass(slots=True)
 class _Found:
-    """What a damaged file still tells. `state` is None when not even that could be read."""
+    """What a damaged file still tells. `state` is None when not even that could be read.
+
+    `marks` are then the committed seqs by outbox id, as far as their record lies about somewhere.
+    """
 
     state: dict[str, Any] | None = None
+    marks: dict[str, int] = field(default_factory=dict)
     held: list[tuple[str, int, int, str, int]] = field(default_factory=list)
     numbered: dict[int, tuple[int | None, bytes]] = field(default_factory=dict)
     last_n: int = 0
@@ -49,7 +55,7 @@ def fault_in(state_dir: Path) -> OutboxCorruptError | None:
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OutboxCorruptError as error:
         return error
-    return None if answer == "ok" else OutboxCorruptError(f"{path}: {answer}")
+    return None if answer == "ok" else OutboxCorruptError(f"{path}: {answer.splitlines()[-1]}")
 
 
 def replace(state_dir: Path, fault: OutboxCorruptError) -> None:
@@ -57,7 +63,9 @@ def replace(state_dir: Path, fault: OutboxCorruptError) -> None:
     path = state_dir / OUTBOX_FILE
     with translated(path):
         found = _read(state_dir)
-        scanned = [row for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal") for row in _scan(state_dir / name)]
+        scanned = [row[0] for row in _scan(state_dir, _ROW)]
+        if found.state is None:
+            found.marks = _scan_marks(state_dir, scanned)
         kept, lost = _write(state_dir, found, scanned)
         (state_dir / _PART_FILE).replace(state_dir / _WHOLE_FILE)
         sync_directory(state_dir)
@@ -145,13 +153,33 @@ def _between(connection: sqlite3.Connection, first: int, last: int) -> list[tupl
     ).fetchall()
 
 
-def _scan(path: Path) -> Iterator[bytes]:
-    """Every whole row in the bytes of a file, wherever it lies."""
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for match in _ROW.finditer(content):
-            yield match[0]
+def _scan(state_dir: Path, pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
+    """Every match in the bytes of the file and of its WAL, wherever it lies."""
+    for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal"):
+        path = state_dir / name
+        if path.exists() and path.stat().st_size > 0:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield from pattern.finditer(content)
+
+
+def _scan_marks(state_dir: Path, scanned: list[bytes]) -> dict[str, int]:
+    """How far each outbox id was committed, from whatever copies of the state's record are left.
+
+    A copy names the chain of the last committed row. Copies are of different age; the mark only
+    ever rose, so the highest is the last.
+    """
+    seqs = {}
+    for row in scanned:
+        members = _members(row)
+        if members is not None:
+            seqs[members["outbox_id"].encode(), members["chain"].encode()] = members["seq"]
+    marks: dict[str, int] = {}
+    for match in _scan(state_dir, _STATE):
+        seq = seqs.get((match[1], match[2]))
+        if seq is not None:
+            outbox_id = match[1].decode()
+            marks[outbox_id] = max(seq, marks.get(outbox_id, 0))
+    return marks
 
 
 def _members(row: object) -> dict[str, Any] | None:
@@ -236,15 +264,17 @@ def _hold(connection: sqlite3.Connection, found: _Found, moved_to: dict[int, int
 def _only_scanned(found: _Found, scanned: list[bytes], known: set[str]) -> list[tuple[int | None, bytes]]:
     """Rows that only the scan found and that are not known to be committed, in their old order."""
     rescued: dict[str, tuple[str, int, bytes]] = {}
+    done = found.marks
+    if found.state is not None:
+        done = {found.state["outbox_id"]: found.state["committed_n"] - found.state["base"]}
     for row in scanned:
         members = _members(row)
         if members is None or members["event_id"] in known:
             continue
-        if found.state is not None:
-            # Rows of an earlier identity, and committed ones, lie in pages that are free by now.
-            seq_done = found.state["committed_n"] - found.state["base"]
-            if members["outbox_id"] != found.state["outbox_id"] or members["seq"] <= seq_done:
-                continue
+        if found.state is not None and members["outbox_id"] != found.state["outbox_id"]:
+            continue  # of an earlier identity, in a page that is free by now
+        if members["seq"] <= done.get(members["outbox_id"], 0):
+            continue
         rescued[members["event_id"]] = (members["outbox_id"], members["seq"], row)
     in_order = sorted(rescued.values(), key=lambda found_row: found_row[:2])
     return [(None, row) for _, _, row in in_order]
