@@ -1,5 +1,6 @@
 """The outbox: where a swipe is safe. The only room that imports sqlite3."""
 
+from agent.outbox.beside import OutboxCounts, read_counts
 from agent.outbox.live import LiveRows
 from agent.outbox.lock import is_held
 from agent.outbox.machine import machine_id
@@ -12,10 +13,12 @@ __all__ = [
     "ErrorCount",
     "LiveRows",
     "Outbox",
+    "OutboxCounts",
     "Position",
     "Rejected",
     "ReplayRows",
     "Source",
     "is_held",
     "machine_id",
+    "read_counts",
 ]

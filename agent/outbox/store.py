@@ -69,7 +69,9 @@ class Outbox:
     OutboxError when the disk fails.
     """
 
-    def __init__(self, state_dir: Path, *, agent_id: str, machine_id: str, reserve_bytes: int) -> None:
+    def __init__(
+        self, state_dir: Path, *, agent_id: str, machine_id: str = "", reserve_bytes: int = 0
+    ) -> None:
         """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
 
         `machine_id` tells a copied card from the one it was copied from.
@@ -297,6 +299,21 @@ class Outbox:
         """Close the file and let the next agent in."""
         self.file.close()
         self._lock.release()
+
+    @property
+    def outbox_id(self) -> str:
+        """The id of this history; a damaged, restored or copied file gets a new one."""
+        return self.identity.outbox_id
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest swipe; 0 before the first."""
+        return self.identity.last_n - self.identity.base
+
+    @property
+    def committed_seq(self) -> int:
+        """Every seq up to here is in Snowflake, or set aside."""
+        return self.identity.committed_n - self.identity.base
 
     @property
     def pending(self) -> int:

@@ -118,15 +118,24 @@ class ReaderSession:
             self._faults.recovered()
             self._backoff.reset()
             self._set_state("open")
-            while not self._stopping.is_set():
+            while True:
+                stopping = self._stopping.is_set()
                 busy(False)
-                data = port.read(self._protocol.silence_ms / 1000 if self._protocol.partial else None)
+                data = port.read(self._silence_s(stopping=stopping))
                 busy(True)
                 self._take(data)
+                if stopping and not data:
+                    return  # only now: what had arrived before the stop is kept too
         finally:
             with self._port_guard:
                 self._port = None
                 port.close()
+
+    def _silence_s(self, *, stopping: bool) -> float | None:
+        """How long a read may wait: not at all to empty the line, for ever while no frame is unfinished."""
+        if stopping:
+            return 0.0
+        return self._protocol.silence_ms / 1000 if self._protocol.partial else None
 
     def _set_state(self, state: Literal["open", "lost"]) -> None:
         if self.counts.state != state:
@@ -143,8 +152,11 @@ class ReaderSession:
             self.counts.last_rx_monotonic_s = time.monotonic()
         frames = self._protocol.feed(data) if data else self._protocol.silence()
         cards = [card for frame in frames if (card := self._card(frame, read_at)) is not None]
-        if not cards:
-            return
+        if cards:
+            self._keep_all(cards, read_at)
+        self._changed()
+
+    def _keep_all(self, cards: list[CardRead], read_at: Instant) -> None:
         try:
             self._keep([self._swipe(card, read_at) for card in cards])
         except BaseException:
@@ -153,7 +165,6 @@ class ReaderSession:
             raise
         self.counts.swipes += len(cards)
         self.counts.last_swipe_wall_us = read_at.wall_us
-        self._changed()
 
     def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
         """The card to keep, or None for noise, keys and the repeats of a held card: those are counted."""

@@ -11,8 +11,8 @@ from typing import Any, cast
 from agent import __version__, rows
 from agent.clock import Clock, SystemClock
 from agent.errors import AgentError
-from agent.outbox import is_held
-from agent.outbox.beside import OutboxCounts, read_counts
+from agent.outbox import OutboxCounts, is_held, read_counts
+from agent.outbox.inspect import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.jwt import CachedToken
@@ -108,9 +108,11 @@ def _told(path: Path) -> dict[str, Any]:
 
 def _outbox(state_dir: Path) -> dict[str, Any]:
     try:
+        if not is_there(state_dir):
+            return _unknown(f"no outbox in {state_dir} yet; the first start makes it")
         counts = read_counts(state_dir)
     except AgentError as error:
-        return {"ok": False, "problem": str(error)}
+        return _unknown(str(error))
     return {
         "outbox_id": counts.outbox_id,
         "pending": counts.pending,
@@ -127,6 +129,13 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "ok": True,
         "problem": None,
     }
+
+
+def _unknown(problem: str) -> dict[str, Any]:
+    """The same members as of an outbox that can be read, so that a program finds each of them."""
+    members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
+    others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
+    return {**dict.fromkeys((*members, *others)), "ok": False, "problem": problem}
 
 
 def _age(counts: OutboxCounts) -> float | None:

@@ -24,4 +24,4 @@ def watchdog_seconds() -> float | None:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1e6 if microseconds.isdecimal() else None
+    return (int(microseconds) / 1e6 or None) if microseconds.isdecimal() else None

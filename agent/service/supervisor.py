@@ -153,13 +153,13 @@ class Supervisor:
     # --- the uploader's thread --------------------------------------------------------------------
 
     def _upload(self, busy: Busy) -> None:
-        uploader, outbox = self._agent.uploader, self._agent.outbox
+        uploader = self._agent.uploader
         purge_at = time.monotonic()
         while not self._stopping:
             busy(True)
-            before = (uploader.status().state, outbox.pending)
+            before = self._news()
             delay = uploader.step()
-            if (uploader.status().state, outbox.pending) != before:
+            if self._news() != before:
                 self._bell.ring()
             if time.monotonic() >= purge_at:
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
@@ -168,6 +168,18 @@ class Supervisor:
             if delay != 0.0:
                 self._kept.wait(until_purge if delay is None else min(delay, until_purge))
                 self._kept.clear()
+
+    def _news(self) -> tuple[object, ...]:
+        """What `status` shows of the delivering, without what changes by itself."""
+        status, agent = self._agent.uploader.status(), self._agent
+        expires_at = agent.account.jwt.expires_at
+        return (
+            status.state,
+            status.reason,
+            status.consecutive_failures,
+            agent.outbox.pending,
+            expires_at,
+        )
 
     def _purge(self) -> int:
         """Free what is older than the retention, or too much; one bounded step.

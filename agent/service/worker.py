@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from random import random
 
@@ -51,7 +52,8 @@ class Worker:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end; False if the thread still runs after the timeout."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # else it was never started
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def is_well(self) -> bool:
@@ -74,9 +76,14 @@ class Worker:
                 self.fatal = error
                 self._ended()
                 return
-            except Exception:  # noqa: BLE001 - one dead reader must not end the others
-                # The traceback holds code, not values: no card number can be in it.
-                _log.exception("%s: died and is restarted; this is a bug worth reporting", self.name)
+            except Exception as error:  # noqa: BLE001 - one dead reader must not end the others
+                # Where and what kind, without the message: that may quote a card number or a token.
+                _log.error(
+                    "%s: died of %s and is restarted; this is a bug worth reporting\n%s",
+                    self.name,
+                    type(error).__name__,
+                    "".join(traceback.format_tb(error.__traceback__)).rstrip(),
+                )
                 if time.monotonic() - started > _HEALTHY_S:
                     backoff.reset()
                 self._busy(False)

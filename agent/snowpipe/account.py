@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from agent.errors import AuthError, UnreachableError
+from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError, UnreachableError
 from agent.snowpipe import wire
 from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import CachedToken, KeyPair, Token, mint, read_expiry
@@ -76,7 +77,11 @@ class Account:
                 renew()
                 if error.status == _FORBIDDEN:
                     break
-        return self._send(request, tries)
+        try:
+            return self._send(request, tries)
+        except AuthError:
+            tries.count += 1  # the caller may come again with the same tries
+            raise
 
     def _send(self, request: Request, tries: Tries) -> Reply:
         if request.plane == "ingest":
@@ -109,6 +114,11 @@ class Account:
         # A host without a port is reached as the account is: same scheme, same port.
         if ":" not in host and control.port is not None:
             host = f"{host}:{control.port}"
+        if control.scheme == "http" and not _is_loopback(host.partition(":")[0]):
+            raise RetryError(
+                f"the account names the ingest host {host}, where plain http would send tokens in the clear",
+                hint="set [snowflake] url to an https address",
+            )
         return f"{control.scheme}://{host}"
 
     def _mint(self) -> Token:
@@ -131,9 +141,20 @@ class Account:
         self._drop(self.scoped)
 
     def _renew_key(self) -> None:
-        self._key = self._load_key()
+        try:
+            self._key = self._load_key()
+        except (KeyFileError, NotPermittedError) as error:
+            # An administrator may be at it just now; the key we have was refused in any case.
+            raise AuthError(str(error), hint=error.hint) from error
         self._renew_jwt()
 
     def _drop(self, cache: CachedToken) -> None:
         if cache in self._used:
             cache.invalidate(self._used[cache])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

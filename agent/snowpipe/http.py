@@ -13,6 +13,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from agent import __version__
 from agent.errors import ConfigError, ReplyLostError, SnowpipeError, UnreachableError
@@ -87,7 +88,9 @@ class _ExtraAuthorities(HTTPAdapter):
     """Verifies servers against the usual authorities and those of one more file."""
 
     def __init__(self, ca_file: Path) -> None:
-        self._context = ssl.create_default_context()
+        # urllib3's own context: its releases differ in who compares the host name, OpenSSL or they.
+        self._context = create_urllib3_context()
+        self._context.load_default_certs()
         try:
             self._context.load_verify_locations(cafile=ca_file)
         except (OSError, ssl.SSLError) as error:
@@ -119,7 +122,9 @@ def _translated(request: Request, base_url: str) -> Iterator[None]:
     except SnowpipeError:
         raise
     except requests.exceptions.SSLError as error:
-        raise UnreachableError(
+        # A refused certificate ends the handshake; any other fault may come after the request went.
+        unsent = any(words in str(error) for words in _UNTRUSTED)
+        raise (UnreachableError if unsent else ReplyLostError)(
             f"{request.what}: TLS with {base_url} failed: {_tls_reason(error)}", hint=_tls_hint(str(error))
         ) from error
     except requests.exceptions.ConnectTimeout as error:
@@ -138,6 +143,11 @@ def _translated(request: Request, base_url: str) -> Iterator[None]:
         ) from error
     except requests.exceptions.RequestException as error:
         raise ReplyLostError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
+    except OSError as error:  # requests' own word for a bundle of authorities that it cannot find
+        raise UnreachableError(
+            f"{request.what}: {error}",
+            hint="is there a file at $REQUESTS_CA_BUNDLE or $CURL_CA_BUNDLE? else install ca-certificates",
+        ) from error
 
 
 _NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: badge-agent check"
@@ -149,9 +159,12 @@ def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
     return isinstance(getattr(cause, "reason", cause), NewConnectionError)
 
 
+_UNTRUSTED = ("certificate verify failed", "hostname '")  # in OpenSSL's words, in those of urllib3 1.26
+
+
 def _tls_reason(error: requests.exceptions.SSLError) -> str:
     text = str(error)
-    start = text.find("certificate verify failed")
+    start = max(map(text.find, _UNTRUSTED))
     return text[start : start + 120].partition(" (_ssl")[0] if start >= 0 else type(error).__name__
 
 

@@ -294,7 +294,7 @@ def _error_body(reply: Reply) -> tuple[str, str]:
     """Code and message, from any of the forms seen: two spellings, a number, a bare string, no JSON."""
     try:
         content = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if isinstance(content, str):
         return _quoted(content), ""
@@ -334,7 +334,7 @@ def _text_or_member(reply: Reply, member: str, what: str) -> str:
 def _json_object(reply: Reply, what: str) -> dict[str, Any]:
     try:
         content = json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _not_snowflake(what) from None
     if not isinstance(content, dict):
         raise _not_snowflake(what)

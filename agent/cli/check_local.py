@@ -1,0 +1,170 @@
+"""What must be right on this machine: key, readers, cardholders, outbox, disk, clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.cli.check_walk import Step
+from agent.cli.screen import Finding
+from agent.clock import kernel_says_synchronised
+from agent.config import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
+from agent.errors import NotPermittedError, OutboxError, PortBusyError
+from agent.outbox import is_held, read_counts
+from agent.outbox.inspect import inspect, is_there
+from agent.readers import cardholders
+from agent.readers.port import Port, holder_of
+from agent.readers.protocols import PROTOCOLS
+from agent.service.health import read_status
+from agent.snowpipe.jwt import load_private_key
+
+# Their numbers are dealt out anew at every plugging and every start.
+_UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
+_STABLE_NAMES = Path("/dev/serial/by-id")
+
+# Reading a file of a million swipes from a slow card takes longer; its first gigabyte tells enough.
+_INSPECTION_S = 15.0
+# A week offline at 10,000 swipes a day needs about 70 MB.
+_LITTLE_DISK_BYTES = 200_000_000
+
+
+def local_steps(settings: Settings) -> list[Step]:
+    """The steps that need neither network nor account."""
+    return [
+        Step("key file", partial(_key_file, settings.snowflake)),
+        Step("account", partial(_account, settings.snowflake)),
+        *(
+            Step(f"reader {reader.id}", partial(_reader, reader, settings.agent))
+            for reader in settings.readers
+        ),
+        Step("cardholders", partial(_cardholders, settings.cardholders_file)),
+        Step("outbox", partial(_outbox, settings.agent.state_dir)),
+        Step("disk", partial(_disk, settings), needs=("outbox",)),
+        Step("clock", partial(_clock, settings)),
+    ]
+
+
+def _key_file(snowflake: SnowflakeSettings) -> Iterator[Finding]:
+    key = load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
+    yield Finding("key file", "ok", f"{snowflake.private_key_file}, {key.bits}-bit RSA, {key.fingerprint}")
+
+
+def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:
+    role = f"role {snowflake.role}" if snowflake.role else "the user's default role"
+    yield Finding("account", "ok", f"{snowflake.account}, user {snowflake.user}, {role}")
+
+
+# --- readers --------------------------------------------------------------------------------
+
+
+def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
+    told = read_status(agent.id, agent.state_dir, agent.runtime_dir)
+    name, device = f"reader {reader.id}", str(reader.port)
+    if _open_in_agent(reader, told):
+        yield Finding(name, "ok", f"{device} is open in the running agent (pid {told['pid']})")
+    else:
+        yield Finding(name, "ok", _try_port(reader, told))
+    if _UNSTABLE_NAME.fullmatch(device):
+        text = f"{device} may be another device after the next plugging or start"
+        yield Finding(name, "warning", text, _stable_name_hint(device))
+
+
+def _open_in_agent(reader: ReaderSettings, told: dict[str, Any]) -> bool:
+    """The running agent's own word: a port that it has open is left alone."""
+    return bool(told["running"]) and any(
+        (other["id"], other["device"], other["state"]) == (reader.id, str(reader.port), "open")
+        for other in told["readers"]
+    )
+
+
+def _try_port(reader: ReaderSettings, told: dict[str, Any]) -> str:
+    line = PROTOCOLS[reader.protocol]().line
+    if reader.baudrate is not None:
+        line = dataclasses.replace(line, baudrate=reader.baudrate)
+    try:
+        Port(str(reader.port), line).close()
+    except PortBusyError:
+        # The agent opened it just now, or under another name; both are unknown where /proc is closed to us.
+        if told["running"] and holder_of(str(reader.port)) == told["pid"]:
+            return f"{reader.port} is in use by the running agent"
+        raise
+    return f"{reader.port} opens with {line.baudrate} baud ({reader.protocol})"
+
+
+def _stable_name_hint(device: str) -> str:
+    names = sorted(_STABLE_NAMES.iterdir()) if _STABLE_NAMES.is_dir() else []
+    same = next((name for name in names if os.path.realpath(name) == os.path.realpath(device)), None)
+    if same is None:
+        return f"name the reader by what stays the same: ls -l {_STABLE_NAMES}/"
+    return f'in the configuration: port = "{same}"'
+
+
+# --- files, disk and clock ------------------------------------------------------------------
+
+
+def _cardholders(path: Path | None) -> Iterator[Finding]:
+    if path is None:
+        yield Finding("cardholders", "ok", f"no file configured; every user_id will be {cardholders.UNKNOWN}")
+        return
+    yield Finding("cardholders", "ok", f"{path}, {len(cardholders.read(path))} badges")
+
+
+def _outbox(state_dir: Path) -> Iterator[Finding]:
+    place = shlex.quote(str(state_dir))
+    if not is_there(state_dir):
+        if not state_dir.is_dir():
+            raise OutboxError(
+                f"the state directory {state_dir} is not there",
+                hint=f"make it for the agent's user: sudo install -d -m 0700 -o badge-agent {place}",
+            )
+        if not os.access(state_dir, os.W_OK | os.X_OK):
+            raise NotPermittedError(
+                f"this user may not write in the state directory {state_dir}",
+                hint=f"check as the agent's user, or give it the directory: sudo chown badge-agent: {place}",
+            )
+        yield Finding("outbox", "ok", f"none in {state_dir} yet; the first start makes it")
+        return
+    inspection = inspect(state_dir, limit_s=_INSPECTION_S)
+    if inspection.faults:
+        raise OutboxError(
+            f"the outbox in {state_dir} is damaged: {'; '.join(inspection.faults)}",
+            hint="keep it for rescue, start with a new one, and mistrust the SD card: "
+            "sudo systemctl stop badge-agent; "
+            f"sudo cp -a {place} {place}.damaged; sudo rm {place}/outbox.db*",
+        )
+    whole = "whole" if inspection.complete else f"no fault in the first {_INSPECTION_S:.0f} s of reading"
+    counts = read_counts(state_dir)
+    used = "in use by the running agent, " if is_held(state_dir) else ""
+    yield Finding("outbox", "ok", f"{state_dir}, {used}{whole}, {counts.pending} swipes wait")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    state_dir = settings.agent.state_dir
+    free = shutil.disk_usage(state_dir).free
+    text = f"{free / 1e6:,.0f} MB free for {state_dir}"
+    hint = (
+        f"make room: df -h {shlex.quote(str(state_dir))}; sudo journalctl --vacuum-size=50M; sudo apt clean"
+    )
+    if free < settings.outbox.reserve_bytes:
+        raise OutboxError(f"{text}, less than [outbox] reserve_bytes", hint=hint)
+    if free < _LITTLE_DISK_BYTES:
+        yield Finding("disk", "warning", f"{text}; a week without network may need more", hint)
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def _clock(settings: Settings) -> Iterator[Finding]:
+    if kernel_says_synchronised():
+        yield Finding("clock", "ok", "synchronised")
+    elif settings.clock.trust == "always":
+        yield Finding("clock", "ok", 'taken as right without synchronisation ([clock] trust = "always")')
+    else:
+        text = "not synchronised; swipes are kept and their times marked as estimated until it is"
+        yield Finding("clock", "warning", text, "sudo timedatectl set-ntp true; timedatectl timesync-status")

@@ -1,0 +1,195 @@
+"""What must be right between this machine and Snowflake: name, TLS, key-pair token, role, pipe, channel."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from urllib.parse import urlsplit
+
+from agent.cli.check_network import look_at_certificate, look_up
+from agent.cli.check_walk import Step
+from agent.cli.screen import Finding
+from agent.config import Settings
+from agent.errors import SnowpipeError
+from agent.service.build import pipe_name
+from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.channel import Channel
+from agent.snowpipe.http import Http
+from agent.snowpipe.jwt import KeyPair, load_private_key
+from agent.snowpipe.wire import Reply, Request
+
+# Snowflake refuses a token from the future; a minute is what a JWT has in reserve.
+_TOLERATED_SKEW_S = 60.0
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
+
+_ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
+_NO_ANSWER_HINT = "is a proxy, a firewall or a captive portal in between? try again: badge-agent check"
+_ANY_HINT = "is Snowflake well? https://status.snowflake.com; then, in a few minutes: badge-agent check"
+
+
+def snowflake_steps(settings: Settings) -> list[Step]:
+    """The steps to an open channel, each needing the one before."""
+    way = _Way(settings)
+    control = urlsplit(settings.snowflake.url)
+    ca_file = settings.snowflake.ca_file
+    return [
+        Step("host name", partial(look_up, "host name", control)),
+        Step("TLS", partial(look_at_certificate, "TLS", control, ca_file), needs=("host name",)),
+        Step("JWT", way.jwt, needs=("key file", "TLS")),
+        Step("ingest host", way.ingest_host, needs=("JWT",)),
+        Step("scoped token", way.scoped_token, needs=("ingest host",)),
+        Step("channel", way.channel, needs=("scoped token",)),
+    ]
+
+
+class _Way:
+    """The agent's own way to its channel, taken step by step."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._snowflake = settings.snowflake
+        self._account: Account | None = None
+
+    def jwt(self) -> Iterator[Finding]:
+        """The first thing that Snowflake checks: who signs, and is that key registered."""
+        snowflake = self._snowflake
+        key = load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
+        http = _ListeningHttp(ca_file=snowflake.ca_file)
+        self._account = Account(
+            http,
+            Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+            load_key=lambda: key,
+            wall_s=time.time,
+            monotonic_s=time.monotonic,
+        )
+        try:
+            host = self._account.ingest_host()
+        except SnowpipeError as error:
+            yield from _skew(http)
+            _advise(error, self._sql_on_key(key))
+            raise
+        until = datetime.fromtimestamp(self._account.jwt.expires_at or 0, UTC)
+        yield Finding("JWT", "ok", f"accepted, valid until {until:%Y-%m-%d %H:%M} UTC; rows go to {host}")
+        yield from _skew(http)
+
+    def ingest_host(self) -> Iterator[Finding]:
+        """Rows go to another host than the account's: a firewall may know only one of them."""
+        control = urlsplit(self._snowflake.url)
+        host = self._opened().ingest_host()
+        port = f":{control.port}" if control.port and ":" not in host else ""
+        ingest = urlsplit(f"{control.scheme}://{host}{port}")
+        if (ingest.hostname, ingest.port) == (control.hostname, control.port):
+            yield Finding("ingest host", "ok", f"{host}, as above")
+            return
+        yield from look_up("ingest host", ingest)
+        yield from look_at_certificate("ingest host", ingest, self._snowflake.ca_file)
+
+    def scoped_token(self) -> Iterator[Finding]:
+        """The token that the ingest host takes; the role is asked for here."""
+        try:
+            token = self._opened().scoped.get()
+        except SnowpipeError as error:
+            _advise(error, dict.fromkeys((_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN), self._sql_on_role()))
+            raise
+        minutes = (token.expires_at - token.issued_at) / 60
+        yield Finding("scoped token", "ok", f"issued for {self._role_words()}, {minutes:.0f} minutes")
+
+    def channel(self) -> Iterator[Finding]:
+        """A channel of the check's own: opening the agent's would fence the agent that runs."""
+        name = f"{self._settings.agent.id}-check"
+        try:
+            Channel(self._opened(), pipe_name(self._settings), name).open()
+        except SnowpipeError as error:
+            _advise(error, {_FORBIDDEN: self._sql_on_role(), _NOT_FOUND: self._sql_on_pipe()})
+            raise
+        snowflake = self._snowflake
+        pipe = f"{snowflake.database}.{snowflake.schema}.{snowflake.pipe}"
+        yield Finding("channel", "ok", f"{name} opens in {pipe}")
+
+    def _opened(self) -> Account:
+        assert self._account is not None  # noqa: S101 - for the type checker: these steps need jwt()
+        return self._account
+
+    # --- the SQL that shows the cause of a refusal, names filled in ------------------------------
+
+    def _sql_on_key(self, key: KeyPair) -> dict[int, str]:
+        user, account = _sql_name(self._snowflake.user), self._snowflake.account
+        unauthorized = (
+            f"DESC USER {user};  -- RSA_PUBLIC_KEY_FP must be {key.fingerprint}\n"
+            f"if it is another: ALTER USER {user} SET RSA_PUBLIC_KEY='{key.public_key_line}';\n"
+            f"{_ASK_ACCOUNT}  -- must be {account}\n"
+            "timedatectl  (a token holds for an hour: this machine's clock must be right)"
+        )
+        host = urlsplit(self._snowflake.url).netloc
+        return {
+            _UNAUTHORIZED: unauthorized,
+            _FORBIDDEN: self._sql_on_role(),
+            _NOT_FOUND: f"{_ASK_ACCOUNT}  -- must be {account}; {host} knows no such account",
+        }
+
+    def _sql_on_role(self) -> str:
+        user, role = _sql_name(self._snowflake.user), self._snowflake.role
+        if role is None:
+            return (
+                f"DESC USER {user};  -- DEFAULT_ROLE is the one that counts: SHOW GRANTS TO ROLE <that role>;"
+            )
+        return (
+            f"SHOW GRANTS TO ROLE {_sql_name(role)};"
+            "  -- needs USAGE on database and schema, INSERT on the table, OPERATE on the pipe\n"
+            f"SHOW GRANTS TO USER {user};  -- needs {role}"
+        )
+
+    def _sql_on_pipe(self) -> str:
+        snowflake = self._snowflake
+        schema = f"{_sql_name(snowflake.database)}.{_sql_name(snowflake.schema)}"
+        return f"SHOW PIPES IN SCHEMA {schema};  -- must list {snowflake.pipe}, with {self._role_words()}"
+
+    def _role_words(self) -> str:
+        role = self._snowflake.role
+        return f"role {role}" if role else f"the default role of {self._snowflake.user}"
+
+
+class _ListeningHttp(Http):
+    """Remembers what the server's clock said, and what ours did just then."""
+
+    server_date: tuple[datetime, datetime] | None = None
+
+    def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
+        reply = super().send(base_url, request, token=token, token_type=token_type)
+        try:
+            told = parsedate_to_datetime(reply.headers.get("date", ""))
+        except ValueError:
+            return reply
+        # RFC 9110, 5.6.7: a Date is in GMT; one without a zone is taken as that.
+        self.server_date = (told if told.tzinfo else told.replace(tzinfo=UTC), datetime.now(UTC))
+        return reply
+
+
+def _skew(http: _ListeningHttp) -> Iterator[Finding]:
+    """How far this machine's clock is from the server's, if that told."""
+    if http.server_date is None:
+        return
+    theirs, ours = http.server_date
+    ahead_s = (ours - theirs).total_seconds()
+    if abs(ahead_s) <= _TOLERATED_SKEW_S:
+        yield Finding("server clock", "ok", "agrees with this machine's")
+        return
+    text = f"this machine is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} Snowflake"
+    yield Finding("server clock", "warning", text, "sudo timedatectl set-ntp true; timedatectl")
+
+
+def _advise(error: SnowpipeError, hints: Mapping[int, str]) -> None:
+    """Give the error the hint for its status, or the one for an answer that is none of Snowflake's."""
+    if error.status is None:
+        error.hint = _NO_ANSWER_HINT
+    else:
+        error.hint = hints.get(error.status, _ANY_HINT)
+
+
+def _sql_name(name: str) -> str:
+    """A name as SQL takes it: plain where it may be, else in quotes."""
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", name) else '"' + name.replace('"', '""') + '"'

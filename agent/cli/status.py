@@ -1,0 +1,139 @@
+"""badge-agent status: what waits, what was delivered, how uploader and readers are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli import config_option
+from agent.cli.screen import Finding, show, table
+from agent.config import load
+from agent.outbox.inspect import is_there
+from agent.service.health import STATUS_FILE, read_status
+
+_LOG_HINT = "journalctl -u badge-agent -n 50"
+
+
+@click.command("status", epilog="Example: badge-agent status --json")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object, for a program.")
+@config_option
+@click.pass_context
+def command(context: click.Context, config: Path, *, as_json: bool) -> None:
+    """Show what waits, what was delivered, and how the readers are.
+
+    Reads the outbox and the running agent's status file; disturbs neither.
+
+    \b
+    Exit code:
+      0   the agent runs and needs nobody; swipes may wait while the network is away
+      1   it does not run, has lost a reader, cannot use its outbox, or Snowflake refuses it
+      77  this user may not look: run it with sudo, or as the agent's user
+      78  the configuration cannot be used
+    """  # noqa: D301 - click's mark for lines that are not to be wrapped
+    agent = load(config).agent
+    has_outbox = is_there(agent.state_dir)  # raises where this user may not look
+    status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
+    if as_json:
+        click.echo(json.dumps(status))
+    else:
+        _show_page(status, agent.runtime_dir, has_outbox=has_outbox)
+    context.exit(0 if _is_well(status) else 1)
+
+
+def _is_well(status: dict[str, Any]) -> bool:
+    return (
+        status["running"]
+        and status["outbox"]["ok"]
+        and status["uploader"] is not None
+        and status["uploader"]["state"] != "holding"
+        and all(reader["state"] == "open" for reader in status["readers"])
+    )
+
+
+def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -> None:
+    show(_process(status, runtime_dir))
+    show(_outbox(status["outbox"], has_outbox=has_outbox))
+    # What a stopped agent last wrote of its readers and its delivering is no longer so.
+    if not status["running"] or status["uploader"] is None:
+        return
+    show(_uploader(status["uploader"]))
+    if not status["clock"]["trusted"]:
+        text = "not synchronised; the times of swipes are marked as estimated"
+        show(Finding("clock", "warning", text, "timedatectl"))
+    for finding in _lost_readers(status["readers"]):
+        show(finding)
+    click.echo()
+    headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
+    table(headers, [_reader_cells(reader) for reader in status["readers"]])
+
+
+def _process(status: dict[str, Any], runtime_dir: Path) -> Finding:
+    name = f"agent {status['agent_id']}"
+    if not status["running"]:
+        return Finding(name, "failed", "not running", f"sudo systemctl start badge-agent; {_LOG_HINT}")
+    if status["uploader"] is None:
+        text = f"running, but {runtime_dir / STATUS_FILE} does not say how it is"
+        return Finding(name, "failed", text, f"ls -l {runtime_dir}; {_LOG_HINT}")
+    since = _ago(status["started_at"])
+    return Finding(name, "ok", f"running, version {status['version']}, pid {status['pid']}, started {since}")
+
+
+def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
+    if not has_outbox:
+        return Finding("outbox", "warning", outbox["problem"], "badge-agent check")
+    if not outbox["ok"]:
+        return Finding("outbox", "failed", outbox["problem"], "badge-agent check --offline")
+    delivered = f"{outbox['committed_seq']} delivered, {outbox['kept']} of them kept for replay"
+    free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
+    if not outbox["pending"]:
+        return Finding("outbox", "ok", f"nothing waits; {delivered}; {free}")
+    oldest = _duration(outbox["oldest_pending_seconds"])
+    waits = "1 swipe waits" if outbox["pending"] == 1 else f"{outbox['pending']} swipes wait"
+    return Finding("outbox", "ok", f"{waits}, the oldest for {oldest}; {delivered}; {free}")
+
+
+def _uploader(uploader: dict[str, Any]) -> Finding:
+    match uploader["state"]:
+        case "holding":
+            text = f"Snowflake refuses us: {uploader['reason']}; every swipe is kept"
+            return Finding("uploader", "failed", text, "badge-agent check")
+        case "waiting":
+            again = f"try {uploader['consecutive_failures'] + 1} in {_duration(uploader['next_try_seconds'])}"
+            text = f"{uploader['reason']}; every swipe is kept, {again}"
+            hint = "nothing, if the network is known to be away; else: badge-agent check"
+            return Finding("uploader", "warning", text, hint)
+        case state:
+            last = uploader["last_commit_at"]
+            delivered = f"last delivery {_ago(last)}" if last else "nothing delivered since the start"
+            return Finding("uploader", "ok", f"{state}; {delivered}")
+
+
+def _lost_readers(readers: list[dict[str, Any]]) -> Iterator[Finding]:
+    for reader in readers:
+        if reader["state"] != "open":
+            text = f"{reader['device']} is not open; it is tried again by itself"
+            hint = "is it plugged in? badge-agent check --offline"
+            yield Finding(f"reader {reader['id']}", "failed", text, hint)
+
+
+def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
+    last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
+    counts = (str(reader["swipes"]), str(reader["noise"]))
+    return reader["id"], reader["state"], *counts, last_swipe, reader["protocol"]
+
+
+def _ago(moment: str) -> str:
+    return f"{_duration((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())} ago"
+
+
+def _duration(seconds: float) -> str:
+    """In the unit a person would use."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,70 @@
+"""A look at an outbox from outside: is there one, may this user read it, is the file whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import NotPermittedError, OutboxCorruptError
+from agent.outbox import schema
+from agent.outbox.file import OUTBOX_FILE, open_beside, translated
+
+# SQLite's virtual machine asks whether to go on after so many of its instructions: often enough to
+# stop in time on a slow card, too seldom to slow the reading.
+_STEPS_BETWEEN_LOOKS = 1_000
+_FAULTS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What SQLite's quick_check found; `complete` is False when time was up before the end."""
+
+    faults: tuple[str, ...]
+    complete: bool
+
+
+def is_there(state_dir: Path) -> bool:
+    """True if there is an outbox that this user may read. Raises NotPermittedError where it may not."""
+    path = state_dir / OUTBOX_FILE
+    try:
+        # stat() first: access(2) alone cannot tell "not there" from "not for you".
+        path.stat()
+        may_read = os.access(path, os.R_OK)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        may_read = False
+    if not may_read:
+        raise NotPermittedError(
+            f"this user may not read {path}", hint="run the same command with sudo, or as the agent's user"
+        )
+    return True
+
+
+def inspect(state_dir: Path, *, limit_s: float) -> Inspection:
+    """Check the file's structure beside whoever writes it, changing nothing, for at most `limit_s`.
+
+    Raises OutboxError when the file cannot be read, OutboxVersionError for one of a newer program.
+    """
+    path = state_dir / OUTBOX_FILE
+    try:
+        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+            schema.refuse_newer(connection, path)
+            return _quick_check(connection, time.monotonic() + limit_s)
+    except OutboxCorruptError as error:
+        return Inspection((str(error),), complete=False)
+
+
+def _quick_check(connection: sqlite3.Connection, deadline: float) -> Inspection:
+    connection.set_progress_handler(lambda: time.monotonic() >= deadline, _STEPS_BETWEEN_LOOKS)
+    try:
+        found = [str(row[0]) for row in connection.execute(f"PRAGMA quick_check({_FAULTS_SHOWN})")]
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return Inspection((), complete=False)
+        raise
+    return Inspection(tuple(line for line in found if line != "ok"), complete=True)

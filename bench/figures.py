@@ -1,0 +1,22 @@
+"""How a benchmark reports: one figure per line, with what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value; `target` says what it should be, `holds` whether it is."""
+
+    name: str
+    value: str
+    target: str = ""
+    holds: bool = True
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value below which `percent` of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

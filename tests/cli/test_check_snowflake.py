@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.cli import check_snowflake
+from agent.snowpipe.jwt import generate_key, load_private_key
+from tests.cli.door import CLOSED, ROLE, Check, Door
+from tests.emulator_process import DATABASE, PIPE, SCHEMA, USER, EmulatorProcess, make_certificate
+
+
+def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
+    door: Door, check: Check, tmp_path: Path
+) -> None:
+    generate_key(tmp_path / "other.p8")
+    door.configure(private_key_file="other.p8")
+    key = load_private_key(tmp_path / "other.p8")
+
+    checked = check()
+
+    finding = checked.named("JWT")
+    assert checked.code == 77
+    assert f"DESC USER {USER};" in finding["next"]
+    assert key.fingerprint in finding["next"]
+    assert f"ALTER USER {USER} SET RSA_PUBLIC_KEY='{key.public_key_line}';" in finding["next"]
+    assert checked.named("server clock")["state"] == "ok"
+    assert "channel" in checked.named("not tried")["text"]
+    assert "PRIVATE" not in json.dumps(checked.findings)
+
+
+@pytest.mark.parametrize(
+    ("on", "step"), [("hostname", "JWT"), ("token", "scoped token"), ("open", "channel")]
+)
+def test_a_missing_privilege_names_the_role(
+    check: Check, emulator: EmulatorProcess, on: str, step: str
+) -> None:
+    emulator.fault("status", on=on, status=403)
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (77, [step])
+    assert f"SHOW GRANTS TO ROLE {ROLE};" in checked.named(step)["next"]
+
+
+def test_a_role_left_to_the_user_is_looked_up_there(
+    door: Door, check: Check, emulator: EmulatorProcess
+) -> None:
+    door.config.write_text(door.config.read_text().replace(f'role = "{ROLE}"\n', ""))
+    emulator.fault("status", on="open", status=403)
+
+    checked = check()
+
+    assert f"DESC USER {USER};" in checked.named("channel")["next"]
+
+
+def test_a_missing_pipe_is_looked_for_in_its_schema(door: Door, check: Check) -> None:
+    door.configure(pipe="lower-case")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["channel"])
+    assert checked.named("channel")["next"] == (
+        f"SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA};  -- must list lower-case, with role {ROLE}"
+    )
+
+
+def test_an_account_that_is_not_known_is_asked_for(check: Check, emulator: EmulatorProcess) -> None:
+    emulator.fault("status", on="hostname", status=404)
+
+    checked = check()
+
+    assert checked.code == 69
+    assert "CURRENT_ORGANIZATION_NAME()" in checked.named("JWT")["next"]
+
+
+def test_a_server_that_does_not_answer_as_snowflake_does_is_not_blamed_on_the_key(
+    check: Check, emulator: EmulatorProcess
+) -> None:
+    emulator.fault("drop_before", on="token")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["scoped token"])
+    assert "proxy" in checked.named("scoped token")["next"]
+
+
+def test_a_name_without_address_stops_the_walk_there(door: Door, check: Check) -> None:
+    door.configure(url="https://myorg-myaccount.invalid")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["host name"])
+    assert checked.named("not tried")["text"] == (
+        "TLS, JWT, ingest host, scoped token, channel (host name comes first)"
+    )
+
+
+def test_nobody_listening_is_told_with_host_and_port(door: Door, check: Check) -> None:
+    door.configure(url=CLOSED)
+
+    checked = check()
+
+    assert checked.named("TLS")["text"] == "no connection to 127.0.0.1 port 9: Connection refused"
+
+
+def test_a_certificate_is_verified_and_its_days_are_counted(door: Door, check: Check, tmp_path: Path) -> None:
+    authority, *server = make_certificate(tmp_path)
+    with EmulatorProcess(tmp_path / "tls", tls=(server[0], server[1])) as emulator:
+        door.configure(url=emulator.url, private_key_file=str(emulator.private_key_file))
+        untrusted = check()
+        door.configure(ca_file=str(authority))
+
+        trusted = check()
+
+    assert (untrusted.code, untrusted.failed) == (69, ["TLS"])
+    assert "not to be trusted" in untrusted.named("TLS")["text"]
+    # It is made for a day.
+    assert (trusted.code, trusted.failed) == (0, [])
+    assert "ends in 1.0 days" in trusted.named("TLS")["text"]
+
+
+def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
+    door: Door, check: Check, emulator: EmulatorProcess
+) -> None:
+    door.configure(url=emulator.url.replace("http:", "https:"))
+
+    checked = check()
+
+    assert "answers, but not with TLS" in checked.named("TLS")["text"]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"), [(0, "agrees"), (59, "agrees"), (90, "90 s ahead of"), (-7200, "7,200 s behind")]
+)
+def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> None:
+    http = check_snowflake._ListeningHttp(ca_file=None)
+    theirs = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    http.server_date = (theirs, theirs + timedelta(seconds=ahead_s))
+
+    (finding,) = check_snowflake._skew(http)
+
+    assert said in finding.text
+
+
+def test_names_that_sql_would_fold_are_quoted() -> None:
+    assert check_snowflake._sql_name(PIPE) == PIPE
+    assert check_snowflake._sql_name('door "A"') == '"door ""A"""'

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.cli.status import _duration
+from agent.outbox import Outbox
+from tests.cli.door import AGENT_ID, FRAME, Door
+from tests.emulator_process import EmulatorProcess
+from tests.swipes import swipe, wait_until
+
+
+def page(door: Door, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(["status", "--config", str(door.config)])
+    return code, capsys.readouterr().out
+
+
+def test_before_the_first_start_it_says_what_will_make_the_outbox(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = page(door, capsys)
+
+    assert code == 1
+    assert f"failed   agent {AGENT_ID}: not running\n         next: sudo systemctl start badge-agent" in out
+    assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start makes it" in out
+
+
+def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
+    outbox.keep(swipe(1), swipe(2), swipe(3))
+    outbox.mark_committed(1)
+    outbox.close()
+
+    code, out = page(door, capsys)
+
+    assert code == 1
+    assert "ok       outbox: 2 swipes wait, the oldest for " in out
+    assert "1 delivered, 1 of them kept for replay" in out
+    assert "reader" not in out
+
+
+def test_a_program_gets_every_member_also_before_the_first_start(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["status", "--json", "--config", str(door.config)])
+
+    status = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert status == door.status()
+    assert status["outbox"]["pending"] is None
+    assert status["outbox"]["ok"] is False
+
+
+def test_a_running_agent_that_needs_nobody_is_0(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    with door.running_agent() as pid:
+        os.write(door.master, FRAME)
+        wait_until(lambda: door.status()["uploader"]["rows_committed"] == 1, what="the swipe's commit")
+
+        code, out = page(door, capsys)
+
+    assert code == 0
+    assert f"pid {pid}, started " in out
+    assert "ok       outbox: nothing waits; 1 delivered" in out
+    assert "ok       uploader: idle; last delivery " in out
+    assert out.splitlines()[-1].split()[:4] == ["RDR-101", "open", "1", "0"]
+    assert "010063E9AE" not in out
+
+
+def test_waiting_for_the_network_is_0_and_says_when_it_tries_again(
+    door: Door, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with door.running_agent():
+        emulator.fault("refuse")
+        os.write(door.master, FRAME)
+        wait_until(lambda: door.status()["uploader"]["state"] == "waiting", what="the uploader to wait")
+
+        code, out = page(door, capsys)
+
+    assert code == 0
+    assert "warning  uploader: " in out
+    assert "every swipe is kept, try " in out
+    assert "1 swipe waits" in out
+
+
+def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
+    door: Door, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with door.running_agent():
+        emulator.fault("revoke_key")
+        emulator.fault("expire_tokens")
+        os.write(door.master, FRAME)
+        wait_until(lambda: door.status()["uploader"]["state"] == "holding", what="the uploader to hold")
+
+        code, out = page(door, capsys)
+
+    assert code == 1
+    assert "failed   uploader: Snowflake refuses us: " in out
+    assert "next: badge-agent check\n" in out
+
+
+def test_a_lost_reader_is_1_and_named(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    door.configure(port="/dev/no-such-reader")
+    with door.running_agent():
+        code, out = page(door, capsys)
+
+    assert code == 1
+    assert "failed   reader RDR-101: /dev/no-such-reader is not open" in out
+
+
+def test_a_damaged_outbox_is_1_and_leads_to_check(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    (door.state_dir / "outbox.db").write_bytes(b"no database " * 1000)
+
+    code, out = page(door, capsys)
+
+    assert code == 1
+    assert f"failed   outbox: {door.state_dir}/outbox.db" in out
+    assert "next: badge-agent check --offline" in out
+
+
+def test_an_agent_without_status_file_is_1(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+    with door.running_agent():
+        door.config.write_text(door.config.read_text().replace('"run"', '"elsewhere"'))
+
+        code, out = page(door, capsys)
+
+    assert code == 1
+    assert f"running, but {door.directory}/elsewhere/status.json does not say how it is" in out
+
+
+@pytest.fixture
+def closed_door(door: Door) -> Iterator[Path]:
+    """The configuration of a door whose state directory is for its owner only."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "state").mkdir(mode=0o700)
+        (directory / "config.toml").write_text(door.config.read_text())
+        yield directory / "config.toml"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else for a while")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_may_not_look_is_told_so(
+    closed_door: Path, unprivileged: None, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    del unprivileged  # from here on the test is nobody
+
+    code = main(["status", *options, "--config", str(closed_door)])
+
+    said = capsys.readouterr()
+    assert code == 77
+    assert said.out == ""
+    assert f"this user may not read {closed_door.parent}/state/outbox.db" in said.err
+    assert "sudo" in said.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-3, "0 s"), (0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7200, "2 h"), (10**6, "12 days")],
+)
+def test_times_are_told_in_the_unit_a_person_would_use(seconds: float, said: str) -> None:
+    assert _duration(seconds) == said

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.outbox import Outbox
+from tests.outbox.box import keep, keep_read_at, opened, purge, rows_after
+from tests.swipes import swipe
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(opened(tmp_path)) as outbox:
+        yield outbox
+
+
+def test_committed_rows_that_are_old_enough_go(outbox: Outbox) -> None:
+    keep_read_at(outbox, (0, True), (1, True), (2, True))
+    outbox.mark_committed(3)
+
+    assert purge(outbox, 2) == 2
+    assert [row["seq"] for row in rows_after(outbox)] == [3]
+
+
+def test_pending_rows_stay_whatever_their_age(outbox: Outbox) -> None:
+    keep_read_at(outbox, (0, True), (1, True), (2, True))
+    outbox.mark_committed(1)
+
+    assert purge(outbox, 1_000_000) == 1
+    assert [row["seq"] for row in rows_after(outbox)] == [2, 3]
+
+
+def test_a_time_of_an_untrusted_clock_purges_nothing(outbox: Outbox) -> None:
+    keep_read_at(outbox, (-(10**9), False), (-(10**9), False))
+    outbox.mark_committed(2)
+
+    assert purge(outbox, 1_000_000) == 0
+
+
+def test_an_old_trusted_row_vouches_for_what_was_read_before_it(outbox: Outbox) -> None:
+    keep_read_at(outbox, (9, False), (0, True), (9, False), (5, True))
+    outbox.mark_committed(4)
+
+    assert purge(outbox, 1) == 2
+    assert [row["seq"] for row in rows_after(outbox)] == [3, 4]
+
+
+def test_a_week_without_a_trusted_clock_does_not_block_the_purge_for_ever(outbox: Outbox) -> None:
+    keep_read_at(outbox, *[(0, False)] * 1200, (0, True), (5, True))
+    outbox.mark_committed(1202)
+
+    gone = [purge(outbox, 1) for _ in range(4)]
+
+    assert gone == [500, 500, 201, 0]
+
+
+def test_numbers_are_not_used_again_after_everything_was_purged(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        outbox.mark_committed(5)
+        purge(outbox, 1)
+        assert rows_after(outbox) == []
+
+    with closing(opened(tmp_path)) as outbox:
+        outbox.keep(swipe(6))
+
+        assert [row["seq"] for row in rows_after(outbox)] == [6]
+
+
+# --- against a plain list -------------------------------------------------------------------
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("keep"), st.lists(st.booleans(), min_size=1, max_size=4)),
+    st.tuples(st.just("mark"), st.integers(0, 40)),
+    st.tuples(st.just("purge"), st.integers(0, 40)),
+    st.tuples(st.just("reopen"), st.none()),
+)
+
+
+class PlainList:
+    """The outbox as a list in memory: every swipe ever kept, and how far two marks have moved."""
+
+    def __init__(self) -> None:
+        self.trusted: list[bool] = []
+        self.committed = 0
+        self.purged = 0
+
+    def keep(self, trusted: list[bool]) -> None:
+        self.trusted += trusted
+
+    def mark(self, seq: int) -> None:
+        self.committed = max(self.committed, min(seq, len(self.trusted)))
+
+    def purge(self, kept_since: int) -> None:
+        """A swipe's number is also the second at which it was read."""
+        old = [s for s in range(1, self.committed + 1) if self.trusted[s - 1] and s < kept_since]
+        self.purged = max([self.purged, *old])
+
+
+@settings(max_examples=25, deadline=None)
+@given(actions=st.lists(ACTIONS, max_size=25))
+def test_an_outbox_does_what_a_list_would(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, Any]]
+) -> None:
+    state_dir, model = tmp_path_factory.mktemp("outbox"), PlainList()
+    outbox = opened(state_dir)
+    try:
+        for action, argument in actions:
+            match action:
+                case "keep":
+                    first = len(model.trusted) + 1
+                    keep_read_at(outbox, *((first + n, trusted) for n, trusted in enumerate(argument)))
+                    model.keep(argument)
+                case "mark":
+                    outbox.mark_committed(min(argument, len(model.trusted)))
+                    model.mark(argument)
+                case "purge":
+                    purge(outbox, argument)
+                    model.purge(argument)
+                case "reopen":
+                    outbox.close()
+                    outbox = opened(state_dir)
+
+            assert outbox.last_seq == len(model.trusted)
+            assert outbox.committed_seq == model.committed
+            stored = [*range(model.purged + 1, len(model.trusted) + 1)]
+            assert [row["seq"] for row in rows_after(outbox)] == stored
+            committed = outbox.committed_token()
+            assert committed is None or outbox.explain(committed) == model.committed
+            assert outbox.counts().pending == len(model.trusted) - model.committed
+    finally:
+        outbox.close()

@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.outbox import Outbox, read_counts
+from agent.outbox.store import token
+from agent.swipe import raw_hex
+from tests.outbox.box import PLENTY, keep, keep_read_at, opened, purge, rows_after
+from tests.swipes import NOON_US, in_threads, swipe, wait_until
+
+KEEP_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from agent.outbox import Outbox
+from tests.swipes import swipe
+outbox = Outbox(Path(sys.argv[1]), agent_id="hq-lobby-1")
+for value in range(1, 21):
+    outbox.keep(swipe(value))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(opened(tmp_path)) as outbox:
+        yield outbox
+
+
+def raws(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["card_raw"] for row in rows]
+
+
+# --- taking swipes --------------------------------------------------------------------------
+
+
+def test_a_kept_swipe_is_there_for_another_process_when_keep_returns(tmp_path: Path, outbox: Outbox) -> None:
+    outbox.keep(swipe(7))
+
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+        (row,) = other.execute("SELECT row FROM swipes").fetchone()
+    assert json.loads(row)["card_raw"] == raw_hex(40, 7)
+
+
+def test_an_agent_killed_right_after_keep_has_lost_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+    killed = subprocess.run([sys.executable, "-c", KEEP_AND_DIE, str(tmp_path)], env=environment, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    with closing(opened(tmp_path)) as outbox:
+        assert raws(rows_after(outbox)) == [raw_hex(40, value) for value in range(1, 21)]
+
+
+def test_readers_that_keep_at_once_get_consecutive_numbers_each_in_its_own_order(outbox: Outbox) -> None:
+    def read(reader: int) -> None:
+        for value in range(25):
+            outbox.keep(swipe(value, reader_id=f"RDR-{reader}"))
+
+    in_threads(*(partial(read, reader) for reader in range(8)))
+
+    rows = rows_after(outbox)
+    assert [row["seq"] for row in rows] == list(range(1, 201))
+    for reader in range(8):
+        own = [row for row in rows if row["reader_id"] == f"RDR-{reader}"]
+        assert raws(own) == [raw_hex(40, value) for value in range(25)]
+    assert len({row["event_id"] for row in rows}) == 200
+
+
+def test_a_burst_shares_one_commit(outbox: Outbox) -> None:
+    commits: list[str] = []
+    outbox._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+
+    def let_go_when_all_wait() -> None:
+        with outbox._writing:
+            wait_until(lambda: len(outbox._waiting) == 8, what="eight swipes waiting")
+
+    in_threads(let_go_when_all_wait, *(partial(outbox.keep, swipe(value)) for value in range(8)))
+
+    # Whoever came before the lock was taken had a commit of its own.
+    assert len(commits) <= 2
+    assert outbox.last_seq == 8
+
+
+def test_the_chain_can_be_recomputed_from_the_rows_alone(outbox: Outbox) -> None:
+    keep(outbox, 20)
+    keep(outbox, 20)
+
+    previous = outbox.outbox_id
+    for m in rows_after(outbox):
+        text = (
+            f"{previous}|{m['event_id']}|{m['reader_id']}|{m['card_bits']}|{m['card_raw']}"
+            f"|{m['recorded_at']}|{m['boot_id']}|{m['boot_ms']}"
+        )
+        previous = hashlib.sha256(text.encode()).hexdigest()[:16]
+        assert m["chain"] == previous
+
+
+def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        outbox.keep(swipe(1))
+        last = rows_after(outbox)[-1]["chain"]
+
+    with closing(opened(tmp_path)) as outbox:
+        outbox.keep(swipe(2))
+
+        assert outbox.last_seq == 2
+        m = rows_after(outbox)[-1]
+    text = (
+        f"{last}|{m['event_id']}|RDR-101|40|{raw_hex(40, 2)}|{m['recorded_at']}|{m['boot_id']}|{m['boot_ms']}"
+    )
+    assert m["chain"] == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_full_disk_keeps_none_of_the_swipes_and_says_so(outbox: Outbox) -> None:
+    keep(outbox, 1)
+    # SQLite raises a limit below the file's size to that size: not one page more.
+    outbox._writer.execute("PRAGMA max_page_count=1")
+
+    with pytest.raises(OutboxError, match="full") as caught:
+        outbox.keep(*(swipe(value) for value in range(5000)))
+
+    assert "df -h" in caught.value.hint
+    assert outbox.last_seq == 1
+    outbox._writer.execute("PRAGMA max_page_count=1000000")
+    outbox.keep(swipe(2))
+    assert raws(rows_after(outbox)) == [raw_hex(40, 1), raw_hex(40, 2)]
+
+
+def test_a_failed_commit_is_told_to_everyone_whose_swipe_was_in_it(outbox: Outbox) -> None:
+    told: list[OutboxError] = []
+    outbox._writer.execute("PRAGMA query_only=1")
+
+    def try_to_keep() -> None:
+        with pytest.raises(OutboxError) as caught:
+            outbox.keep(swipe())
+        told.append(caught.value)
+
+    in_threads(*[try_to_keep] * 4)
+
+    assert len(told) == 4
+    assert all(raw_hex(40, 1) not in f"{error}{error.hint}" for error in told)
+
+
+# --- giving rows out ------------------------------------------------------------------------
+
+
+def test_rows_come_in_order_after_a_given_one(outbox: Outbox) -> None:
+    keep(outbox, 10)
+
+    batch = outbox.after(4, 3, max_bytes=PLENTY)
+
+    assert batch is not None
+    assert (batch.first_seq, batch.last_seq) == (5, 7)
+    rows = [json.loads(row) for row in batch.rows]
+    assert [row["seq"] for row in rows] == [5, 6, 7]
+    assert batch.first_token == f"5-{rows[0]['chain']}"
+    assert batch.last_token == f"7-{rows[2]['chain']}"
+
+
+def test_a_batch_ends_with_the_row_that_reaches_the_byte_limit(outbox: Outbox) -> None:
+    keep(outbox, 10)
+    first = outbox.after(0, 1, max_bytes=1)
+    assert first is not None
+
+    batch = outbox.after(0, PLENTY, max_bytes=len(first.rows[0]) + 1)
+
+    assert batch is not None
+    assert batch.last_seq == 2
+
+
+def test_at_least_one_row_is_given_however_large(outbox: Outbox) -> None:
+    keep(outbox, 2)
+
+    batch = outbox.after(0, 10, max_bytes=1)
+
+    assert batch is not None
+    assert batch.last_seq == 1
+
+
+def test_nothing_comes_after_the_last_row(outbox: Outbox) -> None:
+    assert outbox.after(0, 10, max_bytes=PLENTY) is None
+
+    keep(outbox, 1)
+
+    assert outbox.after(1, 10, max_bytes=PLENTY) is None
+
+
+def test_a_batch_shows_no_card_when_printed(outbox: Outbox) -> None:
+    keep(outbox, 1)
+
+    assert raw_hex(40, 1) not in repr(outbox.after(0, 1, max_bytes=1))
+
+
+def test_what_is_committed_never_goes_backwards(outbox: Outbox) -> None:
+    keep(outbox, 5)
+    outbox.mark_committed(4)
+
+    outbox.mark_committed(2)
+
+    assert outbox.committed_seq == 4
+    assert outbox.committed_token() == token(4, rows_after(outbox)[3]["chain"])
+
+
+def test_what_was_marked_is_known_after_a_restart(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        outbox.mark_committed(4)
+        before = outbox.committed_token()
+
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.committed_seq == 4
+        assert outbox.committed_token() == before
+
+
+def test_a_swipe_that_was_never_kept_cannot_be_marked(outbox: Outbox) -> None:
+    keep(outbox, 1)
+
+    with pytest.raises(OutboxError, match="no swipe 2"):
+        outbox.mark_committed(2)
+
+    assert outbox.committed_seq == 0
+
+
+def test_before_the_first_commit_there_is_no_token(outbox: Outbox) -> None:
+    keep(outbox, 1)
+
+    assert outbox.committed_token() is None
+
+
+# --- tokens ---------------------------------------------------------------------------------
+
+
+def test_every_own_token_is_explained_as_its_number(outbox: Outbox) -> None:
+    keep(outbox, 10)
+
+    assert [outbox.explain(token(row["seq"], row["chain"])) for row in rows_after(outbox)] == [*range(1, 11)]
+
+
+def test_the_last_committed_token_is_explained_after_its_row_was_purged(outbox: Outbox) -> None:
+    keep(outbox, 3)
+    outbox.mark_committed(3)
+    outbox.purge(kept_since_us=NOON_US + 1)
+
+    committed = outbox.committed_token()
+
+    assert committed is not None
+    assert outbox.explain(committed) == 3
+
+
+def test_the_token_of_another_history_is_not_explained(outbox: Outbox, tmp_path: Path) -> None:
+    keep(outbox, 3)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+
+    with closing(opened(elsewhere)) as other:
+        keep(other, 3)
+        foreign = [token(row["seq"], row["chain"]) for row in rows_after(other)]
+
+    assert [outbox.explain(text) for text in foreign] == [None] * 3
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\A-?[0-9]{1,30}-[0-9a-fA-F]{0,20}\Z"))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # explain() changes nothing
+def test_no_other_text_is_explained_not_even_before_the_first_commit(outbox: Outbox, text: str) -> None:
+    assert outbox.explain(text) is None
+
+
+@pytest.mark.parametrize("form", ["01-{}", " 1-{}", "1-{}\n", "+1-{}", "1-{}0", "2-{}", "1{}"])
+def test_a_token_that_is_almost_ours_is_not_explained(outbox: Outbox, form: str) -> None:
+    keep(outbox, 3)
+
+    text = form.format(rows_after(outbox)[0]["chain"])
+
+    assert outbox.explain(text) is None
+
+
+# --- one agent, and others that look on -----------------------------------------------------
+
+
+def test_a_second_outbox_on_the_same_directory_names_the_process_that_has_it(
+    tmp_path: Path, outbox: Outbox
+) -> None:
+    with pytest.raises(OutboxInUseError, match=rf"pid {os.getpid()}\b"):
+        opened(tmp_path)
+
+    assert outbox.last_seq == 0
+
+
+def test_a_failed_open_leaves_the_directory_free(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(OutboxError):
+        opened(tmp_path)
+
+    (tmp_path / "outbox.db").unlink()
+
+    opened(tmp_path).close()
+
+
+def test_the_counts_are_the_same_from_inside_and_outside(tmp_path: Path, outbox: Outbox) -> None:
+    keep_read_at(outbox, *((second, True) for second in range(10)))
+    outbox.mark_committed(6)
+    purge(outbox, 2)
+
+    counts = outbox.counts()
+
+    assert (counts.last_seq, counts.committed_seq, counts.pending, counts.kept) == (10, 6, 4, 4)
+    assert counts.oldest_pending_row is not None
+    assert json.loads(counts.oldest_pending_row)["seq"] == 7
+    assert read_counts(tmp_path) == counts
+    assert "card_raw" not in repr(counts)
+
+
+def test_a_stopped_agents_outbox_can_be_counted(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+
+    assert read_counts(tmp_path).pending == 3
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_directory_that_cannot_be_written_is_refused_with_a_reason() -> None:
+    with pytest.raises(NotPermittedError, match="cannot write in the state directory /etc"):
+        opened(Path("/etc"))

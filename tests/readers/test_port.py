@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.errors import NotPermittedError, PortBusyError, PortError
+from agent.readers.port import Port, holder_of
+from agent.readers.protocol import LineSettings
+from tests.agent_process import PtyReader
+from tests.swipes import wait_until
+
+HOLD = """
+import sys
+from agent.readers.port import Port
+from agent.readers.protocol import LineSettings
+port = Port(sys.argv[1], LineSettings())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@pytest.fixture
+def port(line: PtyReader) -> Iterator[Port]:
+    port = Port(str(line.device), LineSettings())
+    yield port
+    port.close()
+
+
+def voluntary_switches(native_id: int) -> int:
+    status = Path(f"/proc/self/task/{native_id}/status").read_text()
+    return int(status.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+
+def test_bytes_arrive_as_they_were_sent(line: PtyReader, port: Port) -> None:
+    sent = bytes(range(256))
+
+    line.write(sent)
+
+    received = b""
+    while len(received) < len(sent) and (data := port.read(5.0)):
+        received += data
+    assert received == sent
+
+
+def test_silence_is_told_as_no_bytes(port: Port) -> None:
+    assert port.read(0.01) == b""
+
+
+def test_a_port_that_we_have_is_not_had_twice(line: PtyReader, port: Port) -> None:
+    with pytest.raises(PortBusyError, match="is held by another process"):
+        Port(str(line.device), LineSettings())
+
+    assert port.read(0.0) == b""
+
+
+def test_a_port_that_another_process_has_names_that_process(line: PtyReader) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(line.device)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+
+        with pytest.raises(PortBusyError, match=f"{line.device} is held by process {process.pid}$") as caught:
+            Port(str(line.device), LineSettings())
+        process.kill()
+
+    assert f"ps -p {process.pid}" in caught.value.hint
+
+
+def test_a_closed_port_is_free(line: PtyReader) -> None:
+    Port(str(line.device), LineSettings()).close()
+
+    Port(str(line.device), LineSettings()).close()
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PortError, match=r"ttyUSB9 is not there") as caught:
+        Port(str(tmp_path / "ttyUSB9"), LineSettings())
+
+    assert "/dev/serial/by-id/" in caught.value.hint
+
+
+def test_a_file_that_is_no_serial_port_is_a_lost_port_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(PortError, match="file"):
+        Port(str(tmp_path / "file"), LineSettings())
+
+
+@pytest.fixture
+def locked_device(tmp_path: Path) -> Path:
+    device = tmp_path / "ttyS0"
+    device.touch(mode=0)
+    return device
+
+
+@pytest.mark.usefixtures("locked_device", "unprivileged")
+def test_a_port_without_permission_says_which_group_is_missing(locked_device: Path) -> None:
+    with pytest.raises(NotPermittedError, match=f"not permitted to open {locked_device}") as caught:
+        Port(str(locked_device), LineSettings())
+
+    assert "dialout" in caught.value.hint
+
+
+def test_a_line_that_hangs_up_is_a_lost_port(line: PtyReader, port: Port) -> None:
+    line.unplug()
+
+    with pytest.raises(PortError):
+        port.read(5.0)
+
+
+def test_a_stop_ends_the_read_that_waits_and_every_later_one(port: Port) -> None:
+    answers: list[bytes] = []
+    thread = threading.Thread(target=lambda: answers.extend([port.read(None), port.read(None)]))
+    thread.start()
+
+    port.stop()
+
+    thread.join(5.0)
+    assert not thread.is_alive()
+    assert answers == [b"", b""]
+
+
+def test_bytes_that_came_before_the_stop_are_still_read(line: PtyReader, port: Port) -> None:
+    line.write(b"abc")
+    port.stop()
+
+    assert port.read(None) == b"abc"
+
+
+def test_an_idle_port_does_not_wake_the_processor_once(port: Port) -> None:
+    thread = threading.Thread(target=port.read, args=(None,))
+    thread.start()
+    wait_until(lambda: thread.native_id is not None, what="a thread")
+    native_id = thread.native_id
+    assert native_id is not None
+    time.sleep(0.2)  # until it waits
+    before = voluntary_switches(native_id)
+
+    time.sleep(1.0)
+
+    after = voluntary_switches(native_id)
+    port.stop()
+    thread.join()
+    assert after == before
+
+
+def test_nobody_holds_a_device_that_nobody_opened(tmp_path: Path) -> None:
+    assert holder_of(str(tmp_path / "device")) is None

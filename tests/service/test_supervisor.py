@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.config import Settings, load
+from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.outbox import read_counts
+from agent.service.health import read_status
+from agent.service.supervisor import Supervisor
+from tests.agent_process import AgentProcess, PtyReader, reader_table
+from tests.swipes import instant, swipe, wait_until
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@pytest.fixture
+def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
+    """A door whose pipe cannot be reached: nothing listens on the discard port."""
+    agent = AgentProcess(
+        tmp_path / "door",
+        url="http://127.0.0.1:9",
+        private_key_file=rsa_key_file,
+        readers=[reader_table(line.device)],
+    )
+    return load(agent.config, {})
+
+
+def reader_is_open(settings: Settings) -> bool:
+    status = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
+    return [reader["state"] for reader in status["readers"]] == ["open"]
+
+
+def pending(settings: Settings) -> int:
+    return read_counts(settings.agent.state_dir).pending
+
+
+def run_while(
+    settings: Settings, script: Callable[[], None], number: signal.Signals = signal.SIGTERM
+) -> None:
+    """Run an agent in this process; once its reader is open the script goes on beside it, then the signal."""
+    failed: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            wait_until(lambda: reader_is_open(settings), what="an open reader")
+            script()
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the test's own thread
+            failed.append(error)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    Supervisor(settings).run()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_what_was_swiped_is_kept(
+    settings: Settings, line: PtyReader, number: signal.Signals
+) -> None:
+    def swipe_once() -> None:
+        line.present(1)
+        wait_until(lambda: pending(settings) == 1, what="a kept swipe")
+
+    run_while(settings, swipe_once, number)
+
+    assert pending(settings) == 1
+
+
+def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    def swipe_on() -> None:
+        for tag in range(1, 21):
+            line.present(tag)
+        wait_until(lambda: pending(settings) == 20, what="20 kept swipes")
+        wait_until(lambda: "cannot connect" in caplog.text, what="a warning")
+
+    run_while(settings, swipe_on)
+
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].getMessage().startswith("uploader: ")
+
+
+def test_a_dead_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
+    supervisor = Supervisor(settings)
+    supervisor._agent.outbox._writer.execute("PRAGMA query_only=1")
+
+    def swipe() -> None:
+        wait_until(lambda: reader_is_open(settings), what="an open reader")
+        line.present(1)
+
+    thread = threading.Thread(target=swipe)
+    thread.start()
+
+    with pytest.raises(OutboxError, match=r"outbox\.db: attempt to write a readonly database"):
+        supervisor.run()
+
+    thread.join()
+
+
+def test_a_runtime_directory_that_cannot_be_made_is_named_and_nothing_is_left_locked(
+    settings: Settings,
+) -> None:
+    settings.agent.runtime_dir.touch()
+
+    for _ in range(2):
+        with pytest.raises(NotPermittedError, match=f"runtime directory {settings.agent.runtime_dir}"):
+            Supervisor(settings).run()
+
+
+def test_a_second_agent_on_the_same_state_is_refused_before_anything_runs(settings: Settings) -> None:
+    first = Supervisor(settings)
+
+    with pytest.raises(OutboxInUseError, match=f"pid {os.getpid()}"):
+        Supervisor(settings)
+
+    first._stop()
+
+
+def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None:
+    supervisor = Supervisor(settings)
+    outbox = supervisor._agent.outbox
+    outbox.keep(*(swipe(value, read_at=instant(wall_us=0)) for value in (1, 2)))
+    outbox.mark_committed(1)
+
+    assert supervisor._purge() == 1
+    assert read_counts(settings.agent.state_dir).kept == 0
+    supervisor._stop()

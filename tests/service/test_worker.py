@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from agent.errors import OutboxError
+from agent.service import worker as worker_module
+from agent.service.worker import Busy, Worker
+from tests.swipes import wait_until
+
+
+@pytest.fixture(autouse=True)
+def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_RESTART_FIRST_S", 0.01)
+
+
+def nothing() -> None:
+    """Whoever has to be told that a worker ended."""
+
+
+def test_a_body_that_returns_is_not_run_again() -> None:
+    runs: list[int] = []
+    worker = Worker("reader A", lambda _: runs.append(1), ended=nothing, hung_after_s=60)
+
+    worker.start()
+
+    assert worker.join(5.0)
+    assert runs == [1]
+    assert worker.fatal is None
+
+
+def test_a_body_that_dies_is_run_again() -> None:
+    runs: list[int] = []
+    done = threading.Event()
+
+    def body(_: Busy) -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise ValueError("a mistake")
+        done.set()
+
+    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
+
+    worker.start()
+
+    assert done.wait(5.0)
+    assert worker.join(5.0)
+
+
+def test_a_death_is_logged_with_its_place_and_without_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    worker = Worker("reader A", lambda _: None, ended=nothing, hung_after_s=60)
+
+    def body(_: Busy) -> None:
+        worker.stopping()
+        int("card 02F657AE")
+
+    worker._body = body
+    worker.start()
+
+    assert worker.join(5.0)
+    assert "reader A: died of ValueError" in caplog.text
+    assert "in body" in caplog.text
+    assert "card 02F657AE'" not in caplog.text
+
+
+def test_a_dead_outbox_is_not_survived() -> None:
+    error = OutboxError("outbox.db: disk I/O error")
+    ended = threading.Event()
+
+    def body(_: Busy) -> None:
+        raise error
+
+    worker = Worker("reader A", body, ended=ended.set, hung_after_s=60)
+
+    worker.start()
+
+    assert ended.wait(5.0)
+    assert worker.join(5.0)
+    assert worker.fatal is error
+
+
+def test_a_worker_told_to_stop_does_not_start_its_body_again() -> None:
+    runs: list[int] = []
+
+    def body(_: Busy) -> None:
+        runs.append(1)
+        worker.stopping()
+        raise ValueError("a mistake")
+
+    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
+
+    worker.start()
+
+    assert worker.join(5.0)
+    assert runs == [1]
+
+
+def test_a_worker_is_well_at_work_and_at_rest_and_ill_when_it_hangs_or_is_gone() -> None:
+    busy_told, rest, end = threading.Event(), threading.Event(), threading.Event()
+
+    def body(busy: Busy) -> None:
+        busy(True)
+        busy_told.set()
+        rest.wait()
+        busy(False)
+        end.wait()
+
+    worker = Worker("reader A", body, ended=nothing, hung_after_s=0.05)
+    worker.start()
+    busy_told.wait()
+
+    wait_until(lambda: not worker.is_well(), what="a hanging worker")
+    rest.set()
+    wait_until(worker.is_well, what="a worker at rest")
+    time.sleep(0.1)
+    assert worker.is_well()
+    end.set()
+    worker.join(5.0)
+    assert not worker.is_well()
+
+
+def test_a_worker_that_was_never_started_has_ended() -> None:
+    assert Worker("reader A", lambda _: None, ended=nothing, hung_after_s=60).join(0.0)

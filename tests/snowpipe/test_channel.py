@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.errors import AgentError, ChannelLostError, ReplyLostError, RetryError
+from agent.snowpipe import wire
+from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.channel import Append, Channel
+from agent.snowpipe.http import Http
+from agent.snowpipe.jwt import load_private_key
+from tests.snowpipe.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
+from tests.swipes import DrivenClock
+
+PIPE = wire.PipeName("DB", "SCHEMA", "PIPE")
+
+
+def answer(**content: object) -> Answer:
+    return Answer(body=json.dumps(content).encode())
+
+
+def channel_status(code: str = "SUCCESS", committed: str | None = None) -> dict[str, object]:
+    return {"channel_status_code": code, "last_committed_offset_token": committed, "rows_error_count": 0}
+
+
+def opened(continuation: str = "0_1", code: str = "SUCCESS", committed: str | None = None) -> Answer:
+    return answer(next_continuation_token=continuation, channel_status=channel_status(code, committed))
+
+
+def an_append() -> Append:
+    return Append(wire.compress([b'{"seq":1}', b'{"seq":2}']), "1-aa", "2-bb")
+
+
+@contextmanager
+def door(rsa_key_file: Path, *answers: Scripted) -> Iterator[tuple[Channel, list[Seen]]]:
+    """A channel to a server with these answers, and the requests that reached it after signing in."""
+    script = in_turn(*answers)
+    seen: list[Seen] = []
+
+    def respond(request: Seen) -> Scripted:
+        if "hostname" in request.path:
+            return Answer(body=b"127.0.0.1")
+        if "/oauth/" in request.path:
+            return Answer(body=b"scoped")
+        seen.append(request)
+        return script(request)
+
+    with ScriptedServer(respond) as server:
+        clock, http = DrivenClock(), Http(ca_file=None)
+        account = Account(
+            http,
+            Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
+            load_key=lambda: load_private_key(rsa_key_file),
+            wall_s=clock.wall_s,
+            monotonic_s=clock.monotonic_s,
+        )
+        try:
+            yield Channel(account, PIPE, "door"), seen
+        finally:
+            http.close()
+
+
+def test_an_opened_channel_tells_how_far_it_has_committed(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened(committed="5-ab")) as (channel, _):
+        status = channel.open()
+
+        assert channel.is_open
+        assert status.committed_token == "5-ab"
+
+
+def test_each_append_carries_the_token_that_the_answer_before_it_gave(rsa_key_file: Path) -> None:
+    answers = [opened("0_1"), answer(next_continuation_token="0_2"), answer(next_continuation_token="0_3")]
+
+    with door(rsa_key_file, *answers) as (channel, seen):
+        channel.open()
+        channel.append(an_append())
+        channel.append(an_append())
+
+    assert [request.query["continuationToken"] for request in seen[1:]] == ["0_1", "0_2"]
+    assert seen[1].query["startOffsetToken"] == "1-aa"
+    assert seen[1].query["endOffsetToken"] == "2-bb"
+
+
+def test_a_retried_append_is_the_same_request_again(rsa_key_file: Path) -> None:
+    append = an_append()
+
+    with door(rsa_key_file, opened(), Answer(503), answer(next_continuation_token="0_2")) as (channel, seen):
+        channel.open()
+        with pytest.raises(RetryError):
+            channel.append(append)
+        append.tries.count += 1
+        channel.append(append)
+
+    first, second = seen[1:]
+    assert first.body == second.body
+    assert {**first.query, "retryCount": "1"} == second.query
+
+
+def test_two_appends_are_two_requests_whatever_they_carry(rsa_key_file: Path) -> None:
+    answers = [opened()] + [answer(next_continuation_token="0_2")] * 2
+
+    with door(rsa_key_file, *answers) as (channel, seen):
+        channel.open()
+        channel.append(an_append())
+        channel.append(an_append())
+
+    assert seen[1].query["requestId"] != seen[2].query["requestId"]
+
+
+def test_nothing_is_appended_to_a_channel_that_is_not_open(rsa_key_file: Path) -> None:
+    with door(rsa_key_file) as (channel, seen), pytest.raises(ChannelLostError, match="door is not open"):
+        channel.append(an_append())
+
+    assert seen == []
+
+
+def test_a_forgotten_position_has_to_be_opened_again(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened("0_1"), opened("1_1")) as (channel, _):
+        channel.open()
+        channel.forget()
+
+        assert not channel.is_open
+        channel.open()
+        assert channel.is_open
+
+
+def test_a_deleted_channels_position_can_be_set_again(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened(committed="5-ab")) as (channel, seen):
+        channel.open(offset_token="5-ab")
+
+    assert json.loads(seen[0].body) == {"offset_token": "5-ab"}
+
+
+def test_a_channel_that_answers_but_is_not_well_is_not_open(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened(code="ERR_PIPE_IN_INVALID_STATE")) as (channel, _):
+        with pytest.raises(ChannelLostError, match="ERR_PIPE_IN_INVALID_STATE"):
+            channel.open()
+
+        assert not channel.is_open
+
+
+def test_a_failed_reopen_leaves_no_old_position_behind(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened(), Answer(503)) as (channel, _):
+        channel.open()
+        with pytest.raises(RetryError):
+            channel.open()
+
+        assert not channel.is_open
+
+
+def test_a_status_tells_what_is_committed(rsa_key_file: Path) -> None:
+    statuses = answer(channel_statuses={"door": channel_status(committed="7-cd")})
+
+    with door(rsa_key_file, statuses) as (channel, _):
+        assert channel.status().committed_token == "7-cd"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (answer(channel_statuses={"door": channel_status("ERR_CHANNEL_MUST_BE_REOPENED")}), ChannelLostError),
+        (answer(channel_statuses={}), ChannelLostError),
+        (Answer(body=b"<html>please log in</html>"), ReplyLostError),
+        (HangUp(), ReplyLostError),
+        (Answer(429), RetryError),
+    ],
+)
+def test_a_status_that_tells_no_good_is_raised_by_what_to_do_next(
+    rsa_key_file: Path, reply: Scripted, kind: type[AgentError]
+) -> None:
+    with door(rsa_key_file, reply) as (channel, _), pytest.raises(kind):
+        channel.status()

@@ -1,0 +1,65 @@
+"""Swipes, moments and a clock to drive, for the tests of every room that handles them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
+
+BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
+NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
+
+
+def instant(wall_us: int = NOON_US, *, boot_ms: int = 60_000, trusted: bool = True) -> Instant:
+    return Instant(wall_us, BOOT_ID, boot_ms, trusted)
+
+
+def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "RDR-101") -> Swipe:
+    raw = raw_hex(40, value)
+    return Swipe(
+        reader_id=reader_id,
+        zone_id="ZONE-LOBBY-1",
+        direction="ENTRY",
+        badge_id=f"40:{raw}",
+        user_id="UNKNOWN",
+        card=CardRead(40, raw, Check.CHECKSUM),
+        read_at=read_at or instant(),
+    )
+
+
+class DrivenClock:
+    """Every clock of a machine, standing still until it is told to advance."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def monotonic_s(self) -> float:
+        return self.seconds
+
+    def wall_s(self) -> float:
+        return NOON_US / 1e6 + self.seconds
+
+    def now(self) -> Instant:
+        return instant(NOON_US + int(self.seconds * 1e6), boot_ms=int(self.seconds * 1e3))
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
+    """Return as soon as it holds; fail with `what` when it does not in good time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.005)
+
+
+def in_threads(*bodies: Callable[[], object]) -> None:
+    """Run all of them at once, return when all have ended."""
+    threads = [threading.Thread(target=body) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

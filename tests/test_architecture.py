@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
+
+
+def lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", LINT], cwd=directory, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_import_contract_holds() -> None:
+    result = lint_imports(ROOT)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("rows", "import serial"),
+        ("rows", "import sqlite3"),
+        ("service/health", "import sqlite_utils"),
+        ("snowpipe/wire", "import jwt"),
+        ("cli/key", "import cryptography"),
+        ("snowpipe/account", "import requests"),
+        ("snowpipe/wire", "import urllib3"),
+        ("uploader", "import zstandard"),
+        ("service/supervisor", "import systemd"),
+        ("config", "import click"),
+        ("cli/run", "import rich"),
+        ("uploader", "import aiohttp"),
+        ("rows", "import orjson"),
+        ("service/build", "import agent.emulator"),
+        ("emulator/pipe", "import agent.rows"),
+        ("rows", "import agent.outbox"),
+        ("outbox/store", "import agent.readers"),
+        ("swipe", "import agent.clock"),
+    ],
+)
+def test_an_import_through_another_door_is_found(module: str, line: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "agent" / f"{module}.py").open("a") as file:
+        file.write(f"\n{line}\n")
+
+    result = lint_imports(tmp_path)
+
+    assert result.returncode == 1
+    assert "1 broken" in result.stdout
+
+
+def test_a_new_room_must_be_given_its_place(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "agent", tmp_path / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "agent" / "attic.py").write_text('"""A room without a place."""\n')
+
+    result = lint_imports(tmp_path)
+
+    assert result.returncode == 1
+    assert "attic" in result.stdout
