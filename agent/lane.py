@@ -11,6 +11,7 @@ from agent.backoff import Backoff
 from agent.errors import (
     AgentError,
     AuthError,
+    OutboxFullError,
     OutboxReplacedError,
     RetryError,
     RowsRefusedError,
@@ -34,6 +35,8 @@ _BUSY_POLL_S = 1.0
 # A commit that does not advance for so long is doubt: reopen and ask again.
 _STALLED_S = 600.0
 _FIRST_DELAY_S = 1.0
+# Retry-After wins over our own delays, but no proxy shuts a door's mouth for a day.
+_LONGEST_RETRY_AFTER_S = 3600.0
 # Several requests fit into a second's worth of bytes, so that the byte rate can be used in full.
 _BATCHES_PER_SECOND = 6
 _BATCH_ROWS = 20_000
@@ -123,20 +126,34 @@ class Lane:
         if now < self.not_before:
             return self.not_before - now
         try:
-            delay = self._advance(now)
+            return self._try(now)
         except OutboxReplacedError:
             self.channel.forget()
             self._start_over()
             return 0.0
+        except OutboxFullError as error:
+            # What could not be written down is asked for again; sending waits for the disk.
+            self._note(error)
+            return self._wait(self._backoff.next())
+
+    def _try(self, now: float) -> float | None:
+        try:
+            delay = self._advance(now)
         except SnowpipeError as error:
-            delay = self._failed(error)
-            self.not_before = self._monotonic_s() + delay
-            return delay
+            return self._wait(self._failed(error))
         self.not_before = 0.0
         self.failure = None
         if delay is None:
             self._went_well()
         return delay
+
+    def _wait(self, delay: float) -> float:
+        self.not_before = self._monotonic_s() + delay
+        return delay
+
+    def _note(self, failure: AgentError) -> None:
+        self.failure = failure
+        self._faults.failed(failure)
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -316,14 +333,13 @@ class Lane:
         if in_doubt:
             self._append = None
             self.channel.forget()
-        self.failure = error
-        self._faults.failed(error)
+        self._note(error)
         delay = self._backoff.next()
         if isinstance(error, AuthError | RowsRefusedError):
             # The slow pace: half the cap at least, for ever; a person has to change something.
             return self._limits.backoff_max_seconds * (1.0 - self._random() / 2)
         if isinstance(error, RetryError) and error.retry_after is not None:
-            return error.retry_after
+            return min(error.retry_after, _LONGEST_RETRY_AFTER_S)
         # A first doubt is answered at once: the channel is opened again and tells where it stands.
         return 0.0 if in_doubt and first else delay
 

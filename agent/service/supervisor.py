@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.config import Settings
-from agent.errors import NotPermittedError
+from agent.errors import NotPermittedError, OutboxFullError
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build
@@ -189,6 +189,9 @@ class Supervisor:
         settings, now = self._agent.settings.outbox, self._agent.clock.now()
         kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
         self._agent.outbox.refill_reserve()
-        return self._agent.outbox.purge(
-            kept_since_us=kept_since_us if now.trusted else None, max_bytes=settings.max_bytes
-        )
+        try:
+            return self._agent.outbox.purge(
+                kept_since_us=kept_since_us if now.trusted else None, max_bytes=settings.max_bytes
+            )
+        except OutboxFullError:
+            return 0  # not even room to note what goes: keep() frees the reserve for that
