@@ -242,7 +242,10 @@ def _snowflake(table: Table, base: Path, environ: Mapping[str, str]) -> Snowflak
         pipe=table.text("pipe", ""),
         private_key_file=table.path("private_key_file", Path(credentials or "", "private_key"), base=base),
         private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
-        url=_checked(table, "url", account_url(account), wrong_with_url).rstrip("/"),
+        # From a wrong account no address follows, and nothing more is to be said of it.
+        url=_checked(
+            table, "url", "" if wrong_with_account(account) else account_url(account), wrong_with_url
+        ).rstrip("/"),
         ca_file=table.path("ca_file", None, base=base),
     )
 

@@ -40,6 +40,7 @@ _LONGEST_RETRY_AFTER_S = 3600.0
 # Several requests fit into a second's worth of bytes, so that the byte rate can be used in full.
 _BATCHES_PER_SECOND = 6
 _BATCH_ROWS = 20_000
+_BATCH_BYTES = 4_000_000  # uncompressed; what bounds the memory, however much waits
 # No proxy is so narrow that requests have to be smaller than this for good.
 _LEAST_REQUEST_BYTES = 65_536
 # So many rows refused in a row, with none accepted since, are not the rows' fault.
@@ -217,7 +218,7 @@ class Lane:
 
     def _next_append(self) -> tuple[Append, Batch] | None:
         limit = self._narrow[0] if self._narrow else _BATCH_ROWS
-        max_bytes = self._limits.max_bytes_per_second // _BATCHES_PER_SECOND
+        max_bytes = min(self._limits.max_bytes_per_second // _BATCHES_PER_SECOND, _BATCH_BYTES)
         while batch := self.source.after(self._sent, limit, max_bytes=max_bytes):
             body = wire.compress(batch.rows)
             if len(body.data) <= self._max_request_bytes or len(batch.rows) == 1:

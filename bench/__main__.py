@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.screen import table
 
-BENCHMARKS = ("latency",)
+BENCHMARKS = ("latency", "keep", "drain")
 
 
 def main() -> int:

@@ -75,6 +75,22 @@ def make_certificate(directory: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
+_USES = {
+    is_authority: x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    for is_authority in (False, True)
+}
+
+
 def _certificate(
     subject: x509.Name,
     issuer: x509.Name,
@@ -92,6 +108,8 @@ def _certificate(
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        # Python 3.13 verifies strictly: an authority has to say that it signs certificates.
+        .add_extension(_USES[isinstance(extension, x509.BasicConstraints)], critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False

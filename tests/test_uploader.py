@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.lane import Limits
 from agent.snowpipe.jwt import KeyPair, load_private_key
-from agent.uploader import Limits
 from tests.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.swipes import swipe
 from tests.uploader_door import Door

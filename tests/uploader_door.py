@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.lane import Limits
 from agent.outbox import Outbox
 from agent.snowpipe.jwt import KeyPair
-from agent.uploader import Limits, Uploader
+from agent.uploader import Uploader
 from tests.pipe_model import PipeModel, open_channel
 from tests.swipes import DrivenClock, swipe
 
@@ -45,7 +46,6 @@ class Door:
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
             self._limits,
-            agent_id="door",
             monotonic_s=self.clock.monotonic_s,
             random=lambda: 0.25,
         )

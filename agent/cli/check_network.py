@@ -88,12 +88,11 @@ def _connect(url: SplitResult) -> socket.socket:
     try:
         return socket.create_connection((host, port), timeout=_CONNECT_S)
     except OSError as error:
-        emulator = "is the emulator running, on this port? badge-agent emulator --help"
+        hint = f"does a firewall keep it? curl -v {url.scheme}://{host}:{port}/"
+        if _is_loopback(host):
+            hint = "is the emulator running, on this port? badge-agent emulator --help"
         raise UnreachableError(
-            f"no connection to {host} port {port}: {error.strerror or 'no answer'}",
-            hint=emulator
-            if _is_loopback(host)
-            else f"does a firewall keep it? curl -v {url.scheme}://{host}:{port}/",
+            f"no connection to {host} port {port}: {error.strerror or 'no answer'}", hint=hint
         ) from error
 
 

@@ -20,11 +20,11 @@ from agent.errors import (
 from agent.outbox import schema
 
 OUTBOX_FILE = "outbox.db"
-SIDE_FILES = ("-wal", "-shm")
+SIDE_FILES = ("-journal", "-wal", "-shm")
 
 # 1 KiB pages and a WAL that is grown once and then overwritten in place: measured, a commit
 # of one swipe then writes 58 % fewer bytes to the card than SQLite's defaults.
-_PAGE_BYTES = 1024
+_PAGE_BYTES = 4096
 _GROWN_WAL_BYTES = 1_100_000  # a little over the 1,000 pages after which SQLite checkpoints
 # Another process that lists, releases or asks for a replay holds the file for an instant.
 _BUSY_S = 5.0
@@ -45,12 +45,10 @@ class OutboxFile:
         """Open both connections."""
         with translated(self.path):
             is_new = _create(self.path)
-            # Through a connection that cannot write: the last one that can moves a left-over WAL
-            # into the file when it closes, and a newer file is not ours to touch.
-            with contextlib.closing(_connect(self.path, "ro")) as connection:
-                schema.refuse_newer(connection, self.path)
+            _refuse_newer(self.path)
             self._writer = _connect(self.path, "rw")
             try:
+                schema.refuse_newer(self._writer, self.path)
                 _prepare(self._writer)
                 schema.migrate(self._writer)
                 _grow_wal(self._writer)
@@ -150,6 +148,21 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=_BUSY_S,
     )
+
+
+def _refuse_newer(path: Path) -> None:
+    """Through a connection that cannot write.
+
+    The last one that can moves a left-over WAL into the file when it closes, and a newer file is
+    not ours to touch.
+    """
+    try:
+        with contextlib.closing(_connect(path, "ro")) as connection:
+            schema.refuse_newer(connection, path)
+    except sqlite3.OperationalError as error:
+        # A power cut at the very first start leaves a journal, which only a writer can roll back.
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

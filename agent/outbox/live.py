@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from agent.errors import OutboxReplacedError
 from agent.outbox import held
 from agent.outbox.source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
@@ -99,7 +100,10 @@ class LiveRows:
         n, chain = max(n, me.committed_n), me.committed_chain
         with self._outbox.file.writing(durable=False) as connection:
             if n > me.committed_n:
-                (chain,) = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+                found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+                if found is None:
+                    raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
+                (chain,) = found
                 connection.execute("UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain))
             held.note_errors(connection, self.channel, errors)
             if rejected is not None:
@@ -115,7 +119,7 @@ class LiveRows:
                 held.set_aside(connection, n, reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside.add(n)
+        self._outbox.aside |= {n}
 
     def take_back(self, positions: list[Position]) -> None:
         """They are pending again."""
@@ -126,7 +130,7 @@ class LiveRows:
                 held.take_back(connection, numbers)
 
         self._outbox.surviving(unmark)
-        self._outbox.aside.difference_update(numbers)
+        self._outbox.aside -= set(numbers)
 
     def renew_identity(self, why: str) -> None:
         """A new outbox id for everything pending."""

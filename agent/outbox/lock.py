@@ -19,9 +19,13 @@ class StateLock:
     """An exclusive lock on a state directory, held until release() or the end of the process."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError without a directory."""
+        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails.
+
+        The directory is made if it is not there.
+        """
         path = state_dir / LOCK_FILE
         try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except PermissionError as error:
             raise NotPermittedError(

@@ -120,7 +120,7 @@ class ReplayRows:
                 held.set_aside(connection, position[1], reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside.add(position[1])
+        self._outbox.aside |= {position[1]}
 
     def take_back(self, positions: list[Position]) -> None:
         """Rows in a replay were held before it, or are committed: there is nothing to undo."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -36,14 +37,15 @@ class Reserve:
                 os.close(fd)
         except OSError as error:
             _log.warning("outbox: no reserve for a full disk: %s", error.strerror)
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def free(self) -> None:
         """Give its space to the outbox."""
         try:
             self._path.unlink()
-        except FileNotFoundError:
-            return
+        except OSError:
+            return  # not there, or a disk that takes no change at all, which the outbox will tell itself
         _log.error(
             "outbox: the disk is full, the reserve of %d bytes was freed; make room: df -h", self._size
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import mmap
 import os
 import re
@@ -229,12 +230,11 @@ def _fill(connection: sqlite3.Connection, found: _Found, scanned: list[bytes]) -
         connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (number, chain, trusted_us, row))
     _hold(connection, found, moved_to)
 
-    pending = [at for n, at in sorted(found.numbered.items()) if n not in settled]
-    known = {json.loads(row)["event_id"] for _, row in found.numbered.values()}
-    pending += _only_scanned(found, scanned, known)
+    numbered = [(float(n), *at) for n, at in found.numbered.items() if n not in settled]
+    pending = sorted([*numbered, *_only_scanned(found, scanned)], key=lambda placed: placed[0])
     outbox_id, new_base = schema.new_outbox_id(), len(settled)
     chain = rows.first_link(outbox_id)
-    for seq, (trusted_us, row) in enumerate(pending, start=1):
+    for seq, (_, trusted_us, row) in enumerate(pending, start=1):
         members = json.loads(row)
         chain, sealed = rows.seal(members, rows.Place(outbox_id, seq, members["event_id"], chain))
         connection.execute(
@@ -261,12 +261,19 @@ def _hold(connection: sqlite3.Connection, found: _Found, moved_to: dict[int, int
             )
 
 
-def _only_scanned(found: _Found, scanned: list[bytes], known: set[str]) -> list[tuple[int | None, bytes]]:
-    """Rows that only the scan found and that are not known to be committed, in their old order."""
+def _only_scanned(found: _Found, scanned: list[bytes]) -> list[tuple[float, int | None, bytes]]:
+    """Rows that only the scan found and that are not known to be committed, each with its old number.
+
+    What cannot be numbered, because nothing else of its outbox id was read, comes last.
+    """
+    read = [(n, json.loads(row)) for n, (_, row) in found.numbered.items()]
+    known = {members["event_id"] for _, members in read}
+    bases: dict[str, float] = {members["outbox_id"]: n - members["seq"] for n, members in read}
     rescued: dict[str, tuple[str, int, bytes]] = {}
     done = found.marks
     if found.state is not None:
-        done = {found.state["outbox_id"]: found.state["committed_n"] - found.state["base"]}
+        outbox_id, base = found.state["outbox_id"], found.state["base"]
+        bases[outbox_id], done = base, {outbox_id: found.state["committed_n"] - base}
     for row in scanned:
         members = _members(row)
         if members is None or members["event_id"] in known:
@@ -277,4 +284,4 @@ def _only_scanned(found: _Found, scanned: list[bytes], known: set[str]) -> list[
             continue
         rescued[members["event_id"]] = (members["outbox_id"], members["seq"], row)
     in_order = sorted(rescued.values(), key=lambda found_row: found_row[:2])
-    return [(None, row) for _, _, row in in_order]
+    return [(bases.get(outbox_id, math.inf) + seq, None, row) for outbox_id, seq, row in in_order]

@@ -12,7 +12,7 @@ from agent.errors import OutboxVersionError
 # STRICT, so that a value of the wrong type is an error at keep() and not a surprise at the door.
 _VERSION_1 = """
 CREATE TABLE swipes(
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  seq INTEGER PRIMARY KEY,
   chain TEXT NOT NULL,
   trusted_us INTEGER,
   row BLOB NOT NULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sqlite3
@@ -78,19 +79,42 @@ class Outbox:
         """
         self.agent_id = agent_id
         self._state_dir = state_dir
+        self.aside: frozenset[int] = frozenset()  # replaced, never changed: other threads look at it
         self._lock = StateLock(state_dir)
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
         self._waiting: list[_Ticket] = []
         self._looked_through = False
         try:
-            self.file = self._open(state_dir)
-            self._read_state()
-            self._check_machine(machine_id)
+            self.file = self._open_somehow(state_dir)
+            try:
+                self._check_machine(machine_id)
+            except BaseException:
+                self.file.close()
+                raise
         except BaseException:
             self._lock.release()
             raise
         self._reserve.fill()
+
+    def _open_somehow(self, state_dir: Path) -> OutboxFile:
+        """Open; a full disk is given its reserve, a file that shows its damage only now is replaced."""
+        try:
+            file = self._open(state_dir)
+        except OutboxFullError:
+            self._reserve.free()
+            file = self._open(state_dir)
+        try:
+            self._read_state(file)
+        except OutboxCorruptError as error:
+            file.close()
+            salvage.replace(state_dir, error)
+            file.open()
+            self._read_state(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _open(self, state_dir: Path) -> OutboxFile:
         salvage.finish_interrupted(state_dir)
@@ -108,11 +132,14 @@ class Outbox:
             self._looked_through = True
         return file
 
-    def _read_state(self) -> None:
-        with self.file.reading() as connection:
-            outbox_id, base, committed_n, committed_chain = connection.execute(
+    def _read_state(self, file: OutboxFile) -> None:
+        with file.reading() as connection:
+            state = connection.execute(
                 "SELECT outbox_id, base, committed_n, committed_chain FROM state"
             ).fetchone()
+            if state is None:
+                raise OutboxCorruptError(f"{file.path}: its state is gone")
+            outbox_id, base, committed_n, committed_chain = state
             newest = connection.execute(
                 "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (base,)
             )
@@ -123,14 +150,18 @@ class Outbox:
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
-        self.aside = {n for (n,) in aside}
+        self.aside = frozenset(n for (n,) in aside)
 
     def _check_machine(self, machine_id: str) -> None:
-        with self.file.writing() as connection:
+        with self.file.reading() as connection:
             (known,) = connection.execute("SELECT machine_id FROM state").fetchone()
-            connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
-        if known and machine_id and known != machine_id:
+        if machine_id in {"", known}:
+            return
+        # The identity first: a power cut in between must not leave two doors with one.
+        if known:
             self.renew_identity("it woke up on another machine: was the SD card copied?")
+        with self.file.writing() as connection:
+            connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
 
     # --- taking swipes ------------------------------------------------------------------------
 
@@ -167,11 +198,12 @@ class Outbox:
         try:
             self._insert(swipes)
         except OutboxCorruptError as error:
-            self._start_anew(error)
+            self._start_anew(error, self.outbox_id)
             self._insert(swipes)
         except OutboxFullError:
             self._reserve.free()
-            self.purge(kept_since_us=None, max_bytes=0)
+            with contextlib.suppress(OutboxReplacedError):
+                self.purge(kept_since_us=None, max_bytes=0)
             self._insert(swipes)
 
     def _insert(self, swipes: list[Swipe]) -> None:
@@ -197,26 +229,31 @@ class Outbox:
         if self._looked_through:
             return
         self._looked_through = True
+        outbox_id = self.outbox_id
         fault = salvage.fault_in(self._state_dir)
         if fault is not None:
-            self._start_anew(fault)
+            self._start_anew(fault, outbox_id)
 
     def surviving(self, operation: Callable[[], T]) -> T:
         """Run something that holds a position. Raises OutboxReplacedError after the file was replaced."""
+        outbox_id = self.outbox_id
         try:
             return operation()
         except OutboxCorruptError as error:
-            self._start_anew(error)
+            self._start_anew(error, outbox_id)
             raise OutboxReplacedError(
                 f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
             ) from error
 
-    def _start_anew(self, fault: OutboxCorruptError) -> None:
+    def _start_anew(self, fault: OutboxCorruptError, outbox_id: str) -> None:
+        """Replace the file in which the fault was found, unless another thread was faster."""
         with self.file.write_lock, self.file.read_lock:
+            if self.outbox_id != outbox_id:
+                return
             self.file.close()
             salvage.replace(self._state_dir, fault)
             self.file.open()
-            self._read_state()
+            self._read_state(self.file)
 
     # --- a new identity -----------------------------------------------------------------------
 
@@ -272,6 +309,9 @@ class Outbox:
         enough too. Past `max_bytes` the oldest go whatever their age. Pending rows never go, nor
         those that an operator has to look at or asked to send again.
         """
+        return self.surviving(lambda: self._purge(kept_since_us, max_bytes))
+
+    def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
         with self.file.writing(durable=False) as connection:
             crowded = _used_bytes(connection) > max_bytes
             candidates = connection.execute(

@@ -139,11 +139,11 @@ class ReaderSession:
                 port.close()
 
     def _silence_s(self, *, stopping: bool) -> float | None:
-        """How long a read may wait: not at all to empty the line, for ever while no frame is unfinished."""
-        if stopping:
-            return 0.0
+        """How long a read may wait: for the rest of a frame, else for ever, or not at all when stopping."""
         if self._protocol.partial:
             return self._protocol.silence_ms / 1000
+        if stopping:
+            return 0.0
         return _UNKEPT_RETRY_S if self._unkept else None
 
     def _set_state(self, state: Literal["open", "lost"]) -> None:

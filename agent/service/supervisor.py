@@ -44,6 +44,11 @@ class Supervisor:
         self._kept = threading.Event()
         self._stopping = False
         self._replay_asked = False
+        # Before anything that takes time: a stop that comes early is a clean stop, too.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_replay)
+        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
@@ -84,10 +89,6 @@ class Supervisor:
                 f"cannot write in the runtime directory {self._runtime_dir}: {error.strerror}",
                 hint="run as the agent's user, or set [agent] runtime_dir to a directory it may write",
             ) from error
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGUSR1, self._on_replay)
-        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from agent.cli import check_snowflake
+from agent.cli.check_network import look_at_certificate, look_up
 from agent.snowpipe.jwt import generate_key, load_private_key
 from tests.cli.door import CLOSED, ROLE, Check, Door
 from tests.emulator_process import DATABASE, PIPE, SCHEMA, USER, EmulatorProcess, make_certificate
@@ -130,6 +132,21 @@ def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
     checked = check()
 
     assert "answers, but not with TLS" in checked.named("TLS")["text"]
+
+
+def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://localhost:3128")
+    monkeypatch.setenv("no_proxy", "")
+    url = urlsplit("https://myorg-myaccount.invalid")
+
+    (name,) = look_up("host name", url)
+    (certificate,) = look_at_certificate("TLS", url, None)
+
+    assert (name.state, certificate.state) == ("ok", "ok")
+    assert name.text.startswith("through the proxy localhost, ")
+    assert "the proxy's connection" in certificate.text
 
 
 @pytest.mark.parametrize(

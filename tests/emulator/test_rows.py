@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,8 @@ def test_every_row_is_either_stored_or_counted_and_fits_the_table(changes: dict[
 
     assert len(loaded.rows) + loaded.errors == 1
     for values in loaded.rows:
-        sqlite3.connect(":memory:").execute(f"SELECT {','.join('?' * len(values))}", values).fetchone()
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute(f"SELECT {','.join('?' * len(values))}", values).fetchone()
 
 
 @given(lines=st.lists(st.binary(max_size=30)))

@@ -88,11 +88,21 @@ def test_a_full_disk_does_not_keep_the_first_agent_out(
     StateLock(tmp_path).release()
 
 
-def test_a_missing_state_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutboxError, match=r"nowhere.*No such file") as caught:
+def test_a_missing_state_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    lock = StateLock(tmp_path / "var" / "badge-agent")
+
+    assert (tmp_path / "var" / "badge-agent").stat().st_mode & 0o777 == 0o700
+
+    lock.release()
+
+
+def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").write_text("")
+
+    with pytest.raises(OutboxError, match=r"nowhere") as caught:
         StateLock(tmp_path / "nowhere")
 
-    assert caught.value.exit_code == 74
+    assert caught.value.hint
 
 
 @pytest.mark.usefixtures("unprivileged")
