@@ -101,11 +101,14 @@ class Lane:
         self._poll_at: float | None = None
         self._poll_delay = _FIRST_POLL_S
         self._advanced_at = 0.0
+        self._moved_from = self._sent  # where the committed position stood before it last moved
         # Narrowing down to the row that is refused: at most so many rows in a batch, until so far.
         self._narrow: tuple[int, Position] | None = None
         # A refusal may have used up the continuation token: reopen, but lose nothing by it.
         self._reopen_when_committed = False
         self._refused: list[Position] = []
+        # After so many refusals that it cannot be the rows: try them singly, until one is accepted.
+        self._distrusted = False
 
     @property
     def failures(self) -> int:
@@ -131,7 +134,8 @@ class Lane:
         except OutboxReplacedError:
             self.channel.forget()
             self._start_over()
-            return 0.0
+            # Not at once: a disk that damages each new file must not be filled with old ones.
+            return self._wait(self._backoff.next())
         except OutboxFullError as error:
             # What could not be written down is asked for again; sending waits for the disk.
             self._note(error)
@@ -228,12 +232,17 @@ class Lane:
 
     def _send(self, append: Append, batch: Batch, now: float) -> float:
         self._pace.spend(now, append.body.plain_bytes)
-        self.channel.append(append)
+        try:
+            self.channel.append(append)
+        except RetryError:
+            append.tries.count += 1
+            raise
         self._append = None
         if self._sent == self.source.committed:
             self._advanced_at = now  # nothing was uncommitted: the wait for a commit begins here
         self._sent = batch.last
         self._refused.clear()
+        self._distrusted = False
         if self._narrow is not None and batch.last >= self._narrow[1]:
             self._narrow = None
         self._poll_delay = _FIRST_POLL_S
@@ -290,6 +299,7 @@ class Lane:
         if position > before:
             self.rows_committed += max(0, position[1] - before[1]) if position[0] == before[0] else 0
             self.last_commit_at = self._advanced_at = now
+            self._moved_from = before
             self._went_well()
 
     def _rejected(self, status: ChannelStatus, errors: ErrorCount, position: Position) -> Rejected | None:
@@ -302,12 +312,17 @@ class Lane:
         counted_before = known.rows if known and known.created_on_ms == errors.created_on_ms else 0
         if errors.rows <= counted_before:
             return None
-        after = self.source.committed
+        after, reach = self.source.committed, max(position, self.source.committed)
         bound = self._explain(status.last_error_upper_bound) or (0, 0)
-        last = bound if after < bound <= max(position, self._sent) else max(position, after)
+        last = bound if after < bound <= max(position, self._sent) else reach
         if last <= after:
             last = self._sent
-        if last <= after:
+        if last <= after or (0, 0) < bound <= after:
+            # Counted only after its token had moved: among the rows that moved last, or the one it names.
+            after, last = self._moved_from, reach
+            if last <= after:
+                after, last = (bound[0], bound[1] - 1), bound
+        if last in {after, (0, 0)}:
             return None
         count = errors.rows - counted_before
         return Rejected(after, last, f"{count} not loaded: {status.last_error_message or 'no reason given'}")
@@ -329,8 +344,6 @@ class Lane:
             if self._narrow_down(error, append, batch):
                 return 0.0
         in_doubt = not isinstance(error, RetryError | AuthError | RowsRefusedError)
-        if isinstance(error, RetryError) and self._append is not None:
-            self._append[0].tries.count += 1
         if in_doubt:
             self._append = None
             self.channel.forget()
@@ -356,14 +369,19 @@ class Lane:
                 # Something on the way takes less than Snowflake does; it will next time, too.
                 self._max_request_bytes = max(len(append.body.data) // 2, _LEAST_REQUEST_BYTES)
             return True
-        self._narrow = None
         self._refused.append(batch.last)
         if len(self._refused) >= _REFUSED_IN_A_ROW:
             # Row after row is refused and none accepted: a proxy, or a pipe that changed.
             self.source.take_back(self._refused)
             self._refused.clear()
+            self._distrusted = True
+            self._narrow = (1, batch.last)
             return False
+        if not self._distrusted:
+            self._narrow = None
         why = "too large" if isinstance(error, TooLargeError) else "refused"
         self.source.set_aside(batch.last, f"{why}: {error}")
-        _log.error("a row was set aside, because Snowflake says: %s; see badge-agent outbox list", error)
+        # Said once, not with every round of tries that ends in taking all of them back.
+        level = logging.DEBUG if self._distrusted else logging.ERROR
+        _log.log(level, "a row was set aside: %s; see badge-agent outbox list", error)
         return True

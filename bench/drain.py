@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.outbox import Outbox, read_counts
 from bench.figures import Figure
-from bench.keep import _swipe as swipe
+from bench.keep import swipe
 from tests.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.emulator_process import EmulatorProcess
 from tests.swipes import wait_until

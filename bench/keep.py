@@ -44,8 +44,8 @@ def _ratio(directory: Path) -> tuple[float, float, float]:
     floor_times, keep_times = [], []
     with _floor(directory / "floor") as write:
         for number in range(_SWIPES):
-            floor_times.append(_timed(lambda n=number: write(n)))
-            keep_times.append(_timed(lambda n=number: outbox.keep(_swipe(n))))
+            floor_times.append(_timed(write, number))
+            keep_times.append(_timed(lambda n: outbox.keep(swipe(n)), number))
     outbox.close()
     floor, keep = percentile(floor_times, 50), percentile(keep_times, 50)
     return floor, keep, keep / floor
@@ -69,13 +69,14 @@ def _floor(path: Path) -> Iterator[Callable[[int], None]]:
         os.close(fd)
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _timed(action: Callable[[int], None], number: int) -> float:
     begun = time.perf_counter()
-    action()
+    action(number)
     return time.perf_counter() - begun
 
 
-def _swipe(number: int) -> Swipe:
+def swipe(number: int) -> Swipe:
+    """A swipe like most: a Wiegand card of 26 bits."""
     card = CardRead(26, raw_hex(26, number), Check.PARITY, "H10301", 123, number % 65_536)
     return Swipe(
         reader_id="RDR-101",
@@ -107,7 +108,7 @@ def _on_own_disk(directory: Path) -> list[Figure]:
         os.sync()
         before = _io(device)
         for number in range(_SWIPES):
-            outbox.keep(_swipe(number))
+            outbox.keep(swipe(number))
         os.sync()  # what is still to be written for these swipes counts, too
         after = _io(device)
         burst = _burst(outbox, device)
@@ -128,10 +129,12 @@ def _on_own_disk(directory: Path) -> list[Figure]:
 
 def _burst(outbox: Outbox, device: str) -> float:
     before = _io(device)
-    threads = [
-        threading.Thread(target=lambda: [outbox.keep(_swipe(n)) for n in range(_BURST_EACH)])
-        for _ in range(_BURST_THREADS)
-    ]
+
+    def keep_some() -> None:
+        for number in range(_BURST_EACH):
+            outbox.keep(swipe(number))
+
+    threads = [threading.Thread(target=keep_some) for _ in range(_BURST_THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -144,7 +147,7 @@ def _disk(image: Path, mount: Path) -> Iterator[str]:
     """An ext4 on a loop device: nobody else writes to it."""
     with image.open("wb") as file:
         file.truncate(_IMAGE_BYTES)
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", str(image)], check=True)
     device = subprocess.run(
         ["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True
     ).stdout.strip()

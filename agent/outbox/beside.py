@@ -14,6 +14,8 @@ from agent.outbox.file import OUTBOX_FILE, open_beside, translated
 from agent.outbox.held import Kind
 from agent.outbox.schema import VERSION
 
+_ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
+
 
 @dataclass(frozen=True, slots=True)
 class OutboxCounts:
@@ -89,7 +91,7 @@ def read_counts(state_dir: Path) -> OutboxCounts:
         return OutboxCounts(
             outbox_id=outbox_id,
             pending=last_n - committed_n - waiting_aside,
-            kept=_kept(connection, committed_n),
+            kept=_kept(connection, base, committed_n),
             rejected=_one(
                 connection,
                 "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0",
@@ -104,28 +106,43 @@ def read_counts(state_dir: Path) -> OutboxCounts:
         )
 
 
-def _kept(connection: sqlite3.Connection, committed_n: int) -> int:
+def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
     """Committed rows that are still stored: those that were never purged, and the held ones before.
 
-    Not counted one by one, which takes seconds for a million rows.
+    Not counted one by one, which takes seconds for a million rows. Where the outbox took a new id,
+    the numbers of the rows that moved to it are missing; each row's seq tells where its id began.
     """
     first = _one(
         connection,
-        """SELECT min(n) FROM (SELECT n FROM swipes WHERE n <= ? AND NOT EXISTS
-             (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN first_n AND last_n) ORDER BY n LIMIT 1)""",
+        """SELECT n FROM swipes WHERE n <= ?1 AND NOT EXISTS
+           (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN first_n AND last_n) ORDER BY n LIMIT 1""",
         committed_n,
     )
-    unheld = committed_n - first + 1 if first else 0
     before = first or committed_n + 1
-    return unheld + _one(
+    kept = _one(
         connection,
-        "SELECT count(*) FROM held JOIN swipes ON n BETWEEN first_n AND last_n WHERE n < ?",
+        f"""SELECT count(DISTINCT n) FROM held JOIN swipes ON n BETWEEN first_n AND last_n
+            WHERE kind = 'rejected' AND released = 0 AND n < ? AND n NOT IN {_ASIDE}""",
         before,
     )
+    last, begin = committed_n, base
+    while first and last >= first:
+        low = max(first, begin + 1)
+        kept += max(0, last - low + 1) - _one(
+            connection, f"SELECT count(*) FROM swipes WHERE n IN {_ASIDE} AND n BETWEEN ? AND ?", low, last
+        )
+        older = connection.execute(
+            f"SELECT n, row FROM swipes WHERE n <= ? AND n NOT IN {_ASIDE} ORDER BY n DESC LIMIT 1", (begin,)
+        ).fetchone()
+        if older is None:
+            break
+        last, begin = older[0], older[0] - json.loads(older[1])["seq"]
+    return kept
 
 
 def _one(connection: sqlite3.Connection, query: str, *values: object) -> int:
-    return int(connection.execute(query, values).fetchone()[0] or 0)
+    found = connection.execute(query, values).fetchone()
+    return int(found[0] or 0) if found else 0
 
 
 # --- rows held for an operator --------------------------------------------------------------
@@ -187,6 +204,10 @@ def release(state_dir: Path, hold_ids: list[int] | None) -> int:
 
 # --- asking for a replay --------------------------------------------------------------------
 
+# A row that is set aside is sent again only by a replay that is for its hold.
+_SENT_AGAIN = """FROM swipes WHERE n BETWEEN ?1 AND ?2 AND n NOT IN (
+  SELECT first_n FROM held WHERE kind = 'set_aside' AND released = 0 AND id IS NOT ?3)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -222,15 +243,17 @@ def find(state_dir: Path, wanted: Wanted) -> list[Range]:
 
 
 def _held(connection: sqlite3.Connection, kind: Kind) -> list[Range]:
-    return [
-        Range(*found)
-        for found in connection.execute(
-            """SELECT first_n, last_n, id, (SELECT count(*) FROM swipes WHERE n BETWEEN first_n AND last_n)
-               FROM held WHERE kind = ? AND released = 0
-               AND NOT EXISTS (SELECT 1 FROM replays WHERE held_id = held.id) ORDER BY first_n""",
-            (kind,),
-        )
+    found = connection.execute(
+        """SELECT first_n, last_n, id FROM held WHERE kind = ? AND released = 0
+           AND NOT EXISTS (SELECT 1 FROM replays WHERE held_id = held.id) ORDER BY first_n""",
+        (kind,),
+    ).fetchall()
+    counted = [
+        Range(first_n, last_n, hold_id, _one(connection, f"SELECT count(*) {_SENT_AGAIN}", *ends))
+        for ends in found
+        for first_n, last_n, hold_id in [ends]
     ]
+    return [wanted for wanted in counted if wanted.rows]
 
 
 def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
@@ -242,9 +265,8 @@ def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
     if wanted.first_us is not None or wanted.last_us is not None:
         low, high = _in_time(connection, wanted, low, high)
     count, first, last = connection.execute(
-        """SELECT count(*), min(n), max(n) FROM swipes WHERE n BETWEEN ? AND ?
-           AND n NOT IN (SELECT first_n FROM held WHERE kind = 'set_aside' AND released = 0)""",
-        (low, high),
+        f"SELECT count(*), min(n), max(n) {_SENT_AGAIN}",
+        (low, high, None),
     ).fetchone()
     return [Range(first, last, None, count)] if count else []
 
@@ -268,23 +290,27 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         ids = [
-            connection.execute(
-                "INSERT INTO replays(first_n, last_n, held_id) VALUES (?, ?, ?)",
-                (r.first_n, r.last_n, r.held_id),
-            ).lastrowid
-            for r in ranges
+            added[0]
+            for wanted in ranges
+            if (
+                added := connection.execute(
+                    # Whoever asked for the same hold in the meantime was first.
+                    """INSERT INTO replays(first_n, last_n, held_id) SELECT ?1, ?2, ?3
+                       WHERE NOT EXISTS (SELECT 1 FROM replays WHERE held_id = ?3) RETURNING id""",
+                    (wanted.first_n, wanted.last_n, wanted.held_id),
+                ).fetchone()
+            )
         ]
         connection.execute("COMMIT")
-        return [replay_id for replay_id in ids if replay_id is not None]
+        return ids
 
 
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
-    """The rows of ranges, in order, as they were sent the first time."""
+    """The rows that a replay of ranges sends, in order, as they were the first time."""
     with _beside(state_dir, "ro") as connection:
         for wanted in ranges:
-            for (row,) in connection.execute(
-                "SELECT row FROM swipes WHERE n BETWEEN ? AND ? ORDER BY n", (wanted.first_n, wanted.last_n)
-            ):
+            ends = (wanted.first_n, wanted.last_n, wanted.held_id)
+            for (row,) in connection.execute(f"SELECT row {_SENT_AGAIN} ORDER BY n", ends):
                 yield row
 
 

@@ -93,7 +93,7 @@ class LiveRows:
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Not flushed: after a power cut the remote token tells it again."""
-        self._outbox.surviving(lambda: self._commit(position[1], errors, rejected))
+        self._outbox.settle(lambda: self._commit(position[1], errors, rejected))
 
     def _commit(self, n: int, errors: ErrorCount, rejected: Rejected | None) -> None:
         me = self._outbox.identity
@@ -119,7 +119,7 @@ class LiveRows:
                 held.set_aside(connection, n, reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside |= {n}
+        self._outbox.aside = self._outbox.aside | {n}
 
     def take_back(self, positions: list[Position]) -> None:
         """They are pending again."""
@@ -130,7 +130,7 @@ class LiveRows:
                 held.take_back(connection, numbers)
 
         self._outbox.surviving(unmark)
-        self._outbox.aside -= set(numbers)
+        self._outbox.aside = self._outbox.aside - set(numbers)
 
     def renew_identity(self, why: str) -> None:
         """A new outbox id for everything pending."""

@@ -12,10 +12,11 @@ from agent.outbox.store import Outbox
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
-# The rows of one replay. One that is set aside goes only if the replay is for that very hold: a row
-# refused once more is held anew, and so drops out.
+# The rows of one replay behind a number. One that is set aside goes only if the replay is for that
+# very hold: a row refused once more is held anew, and so drops out. One lower bound and not two:
+# SQLite seeks to the first it finds, and would walk from there to the other.
 _SENDABLE = """
-  n BETWEEN replays.first_n AND replays.last_n
+  n BETWEEN max(replays.first_n, {after} + 1) AND replays.last_n
   AND NOT EXISTS (SELECT 1 FROM held WHERE kind = 'set_aside' AND released = 0
                   AND held.first_n = n AND held.id IS NOT replays.held_id)
 """
@@ -26,10 +27,7 @@ class ReplayRows:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        with outbox.file.reading() as connection:
-            self._at: tuple[int, int, str] = connection.execute(
-                "SELECT replay_id, n, chain FROM replayed"
-            ).fetchone()
+        self._known: tuple[str, tuple[int, int, str]] | None = None
 
     @property
     def channel(self) -> str:
@@ -39,7 +37,21 @@ class ReplayRows:
     @property
     def committed(self) -> Position:
         """How far the queue is done."""
-        return self._at[:2]
+        return self._at()[:2]
+
+    def _at(self) -> tuple[int, int, str]:
+        """Replay, row and chain of the last commit, read once for every identity the outbox has had."""
+        outbox_id = self._outbox.outbox_id
+        if self._known is None or self._known[0] != outbox_id:
+            self._known = (outbox_id, self._outbox.surviving(self._read))
+        return self._known[1]
+
+    def _read(self) -> tuple[int, int, str]:
+        with self._outbox.file.reading() as connection:
+            at: tuple[int, int, str] = connection.execute(
+                "SELECT replay_id, n, chain FROM replayed"
+            ).fetchone()
+        return at
 
     def is_wanted(self) -> bool:
         """True while a replay waits; one with nothing left to send leaves the queue here."""
@@ -76,7 +88,7 @@ class ReplayRows:
 
     def committed_token(self) -> str | None:
         """The token of how far the queue is done."""
-        replay_id, n, chain = self._at
+        replay_id, n, chain = self._at()
         return _token(replay_id, n, chain) if replay_id else None
 
     def explain(self, offset_token: str) -> Position | None:
@@ -87,9 +99,14 @@ class ReplayRows:
         position = (int(ours[1]), int(ours[2]))
         if offset_token == self.committed_token():
             return position
+        return position if self._outbox.surviving(lambda: self._has(position, ours[3])) else None
+
+    def _has(self, position: Position, chain: str) -> bool:
+        """True if that replay was ever asked for and that row has that chain."""
         with self._outbox.file.reading() as connection:
-            found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (position[1],)).fetchone()
-        return position if found is not None and found[0] == ours[3] else None
+            newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'replays'").fetchone()
+            row = connection.execute("SELECT chain FROM swipes WHERE n = ?", position[1:]).fetchone()
+        return newest is not None and position[0] <= newest[0] and row == (chain,)
 
     def error_count(self) -> ErrorCount | None:
         """As last written down."""
@@ -97,11 +114,11 @@ class ReplayRows:
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Replays that are done leave the queue, and what they were for is dealt with."""
-        self._outbox.surviving(lambda: self._commit(position, errors, rejected))
+        self._outbox.settle(lambda: self._commit(position, errors, rejected))
 
     def _commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
-        position = max(position, self.committed)
-        chain = self._at[2]
+        position, outbox_id = max(position, self.committed), self._outbox.outbox_id
+        chain = self._at()[2]
         with self._outbox.file.writing() as connection:
             if position > self.committed:
                 (chain,) = connection.execute("SELECT chain FROM swipes WHERE n = ?", position[1:]).fetchone()
@@ -110,7 +127,7 @@ class ReplayRows:
             if rejected is not None:
                 _reject(connection, rejected)
             _finish(connection, position)
-        self._at = (*position, chain)
+        self._known = (outbox_id, (*position, chain))
 
     def set_aside(self, position: Position, reason: str) -> None:
         """Refused again, or for the first time: it stays, or becomes, a row for an operator."""
@@ -120,10 +137,17 @@ class ReplayRows:
                 held.set_aside(connection, position[1], reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside |= {position[1]}
+        self._outbox.aside = self._outbox.aside | {position[1]}
 
     def take_back(self, positions: list[Position]) -> None:
-        """Rows in a replay were held before it, or are committed: there is nothing to undo."""
+        """They are in their replay again. What was set aside before its replay stays so."""
+        numbered = [(n, replay_id) for replay_id, n in positions]
+
+        def unmark() -> set[int]:
+            with self._outbox.file.writing() as connection:
+                return {n for n, replay_id in numbered if _take_back(connection, n, replay_id)}
+
+        self._outbox.aside = self._outbox.aside - self._outbox.surviving(unmark)
 
     def renew_identity(self, why: str) -> None:
         """The same history as the live rows': one name for both."""
@@ -137,7 +161,7 @@ def _fetch(
     size = 0
     cursor = connection.execute(
         f"""SELECT n, chain, row FROM swipes, replays
-            WHERE replays.id = ? AND n > ? AND {_SENDABLE} ORDER BY n LIMIT ?""",
+            WHERE replays.id = ?1 AND {_SENDABLE.format(after="?2")} ORDER BY n LIMIT ?3""",
         (replay_id, after, limit),
     )
     for found in cursor:
@@ -159,15 +183,27 @@ def _batch(replay_id: int, taken: list[tuple[int, str, bytes]]) -> Batch:
     )
 
 
+def _take_back(connection: sqlite3.Connection, n: int, replay_id: int) -> bool:
+    """False for a row whose replay was for the very hold that its refusal renewed."""
+    undone = connection.execute(
+        """DELETE FROM held WHERE kind = 'set_aside' AND first_n = ? AND EXISTS (
+             SELECT 1 FROM replays WHERE replays.id = ?
+             AND (held_id IS NULL OR held_id IN (SELECT id FROM held WHERE kind = 'rejected')))""",
+        (n, replay_id),
+    )
+    return undone.rowcount > 0
+
+
 def _token(replay_id: int, n: int, chain: str) -> str:
     return f"{replay_id}.{n}-{chain}"
 
 
 def _finish(connection: sqlite3.Connection, done: Position) -> None:
     """Drop the replays that have nothing left to send behind `done`; what they were for is released."""
+    left = _SENDABLE.format(after="iif(replays.id = ?1, ?2, 0)")
     over = connection.execute(
-        f"""SELECT id, held_id FROM replays WHERE NOT EXISTS (
-              SELECT 1 FROM swipes WHERE (replays.id, n) > (?, ?) AND {_SENDABLE})""",
+        f"""SELECT id, held_id FROM replays
+            WHERE id < ?1 OR NOT EXISTS (SELECT 1 FROM swipes WHERE {left})""",
         done,
     ).fetchall()
     for replay_id, held_id in over:

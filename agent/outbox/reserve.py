@@ -20,6 +20,7 @@ class Reserve:
     def __init__(self, state_dir: Path, size: int) -> None:
         self._path = state_dir / RESERVE_FILE
         self._size = size
+        self.gave_way = False  # the disk was full, and there has been no room for the reserve since
 
     def fill(self) -> None:
         """Make it whole, if the disk has room. Failing to is no fault: the disk is what it is."""
@@ -35,17 +36,28 @@ class Reserve:
                 os.posix_fallocate(fd, 0, self._size)
             finally:
                 os.close(fd)
+            self.gave_way = False
         except OSError as error:
             _log.warning("outbox: no reserve for a full disk: %s", error.strerror)
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
 
     def free(self) -> None:
-        """Give its space to the outbox."""
+        """Give half of its space to swipes; the rest is for writing down what became of them."""
+        self.gave_way = True
         try:
-            self._path.unlink()
+            if self._path.stat().st_size <= self._size // 2:
+                return
+            os.truncate(self._path, self._size // 2)
         except OSError:
             return  # not there, or a disk that takes no change at all, which the outbox will tell itself
         _log.error(
-            "outbox: the disk is full, the reserve of %d bytes was freed; make room: df -h", self._size
+            "outbox: the disk is full, half of the reserve of %d bytes was freed; make room: df -h",
+            self._size,
         )
+
+    def free_rest(self) -> None:
+        """Give all of it: without a note of what was committed, nothing could ever be purged."""
+        self.gave_way = True
+        with contextlib.suppress(OSError):
+            self._path.unlink()

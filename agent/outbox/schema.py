@@ -8,7 +8,8 @@ from pathlib import Path
 
 from agent.errors import OutboxVersionError
 
-# AUTOINCREMENT, because a number must never be used again, not even after every row was purged.
+# A number is never used again, also without AUTOINCREMENT, which would write one more page for every
+# swipe: rows go only when they are committed, and `state` remembers the last committed number.
 # STRICT, so that a value of the wrong type is an error at keep() and not a surprise at the door.
 _VERSION_1 = """
 CREATE TABLE swipes(

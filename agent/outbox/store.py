@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sqlite3
 import threading
@@ -15,7 +14,7 @@ from typing import TypeVar
 
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
-from agent.outbox import salvage, schema
+from agent.outbox import identity, salvage
 from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
 from agent.outbox.reserve import Reserve
@@ -27,7 +26,6 @@ T = TypeVar("T")
 
 # One purge step frees at most so many rows, so that a swipe never waits long for the file.
 PURGE_ROWS = 500
-_MOVE_ROWS = 1_000
 # A file up to this size is looked through before the first swipe; a larger one while they come.
 _CHECKED_AT_OPEN_BYTES = 16_000_000
 
@@ -79,7 +77,7 @@ class Outbox:
         """
         self.agent_id = agent_id
         self._state_dir = state_dir
-        self.aside: frozenset[int] = frozenset()  # replaced, never changed: other threads look at it
+        self.aside: set[int] = set()  # replaced, never changed: other threads look at it
         self._lock = StateLock(state_dir)
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
@@ -140,17 +138,18 @@ class Outbox:
             if state is None:
                 raise OutboxCorruptError(f"{file.path}: its state is gone")
             outbox_id, base, committed_n, committed_chain = state
+            # Only behind the high-water mark: older rows may be held while newer ones were purged.
             newest = connection.execute(
-                "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (base,)
+                "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (committed_n,)
             )
-            # Without a row every one was committed and purged; the high-water mark remembers the last.
+            # Without a row the last one is committed; the high-water mark remembers it.
             last_n, last_chain = newest.fetchone() or (
                 committed_n,
                 committed_chain or rows.first_link(outbox_id),
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
-        self.aside = frozenset(n for (n,) in aside)
+        self.aside = {n for (n,) in aside}
 
     def _check_machine(self, machine_id: str) -> None:
         with self.file.reading() as connection:
@@ -245,13 +244,21 @@ class Outbox:
                 f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
             ) from error
 
+    def settle(self, operation: Callable[[], T]) -> T:
+        """As surviving(), for what makes rows purgeable: it may use the last of the reserve."""
+        try:
+            return self.surviving(operation)
+        except OutboxFullError:
+            self._reserve.free_rest()
+            return self.surviving(operation)
+
     def _start_anew(self, fault: OutboxCorruptError, outbox_id: str) -> None:
         """Replace the file in which the fault was found, unless another thread was faster."""
         with self.file.write_lock, self.file.read_lock:
             if self.outbox_id != outbox_id:
                 return
             self.file.close()
-            salvage.replace(self._state_dir, fault)
+            salvage.replace(self._state_dir, fault, last_n=self.identity.last_n)
             self.file.open()
             self._read_state(self.file)
 
@@ -265,39 +272,16 @@ class Outbox:
         """
         with self.file.write_lock:
             old = self.identity
-            new_id, base = schema.new_outbox_id(), old.last_n
             with self.file.writing() as connection:
-                last_n, last_chain = self._move_pending(connection, new_id, base)
-                connection.execute(
-                    "UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = ''",
-                    (new_id, base, base),
-                )
-            self.identity = Identity(new_id, base, last_n, last_chain, base, "")
+                identity.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
+            self._read_state(self.file)
         _log.error(
             "outbox: %s is now %s, because %s; %d pending swipes move to it",
             old.outbox_id,
-            new_id,
+            self.outbox_id,
             why,
-            last_n - base,
+            self.last_seq,
         )
-
-    def _move_pending(self, connection: sqlite3.Connection, new_id: str, base: int) -> tuple[int, str]:
-        n, chain = base, rows.first_link(new_id)
-        at = self.identity.committed_n
-        while some := connection.execute(
-            "SELECT n, trusted_us, row FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
-            (at, base, _MOVE_ROWS),
-        ).fetchall():
-            for old_n, trusted_us, row in some:
-                at = old_n
-                if old_n in self.aside:
-                    continue
-                n += 1
-                members = json.loads(row)
-                chain, moved = rows.seal(members, rows.Place(new_id, n - base, members["event_id"], chain))
-                connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (n, chain, trusted_us, moved))
-                connection.execute("DELETE FROM swipes WHERE n = ?", (old_n,))
-        return n, chain
 
     # --- making room --------------------------------------------------------------------------
 
@@ -330,6 +314,11 @@ class Outbox:
                 "DELETE FROM held WHERE released = 1 AND last_n <= ?", (self.identity.committed_n,)
             )
         return gone
+
+    @property
+    def lacks_room(self) -> bool:
+        """The disk was full and has had no room for the reserve since: committed rows should go at once."""
+        return self._reserve.gave_way
 
     def refill_reserve(self) -> None:
         """Make the reserve whole again once the disk has room."""

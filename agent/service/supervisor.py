@@ -52,7 +52,6 @@ class Supervisor:
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
-            Worker("inspector", self._inspect, ended=self._bell.ring, hung_after_s=_INSPECTOR_HUNG_S),
             Worker("uploader", self._upload, ended=self._bell.ring, hung_after_s=_UPLOADER_HUNG_S),
             *(
                 Worker(
@@ -73,6 +72,7 @@ class Supervisor:
                 worker.start()
             _log.info("badge-agent %s is ready, %d readers", __version__, len(self._agent.readers))
             notify.tell("READY=1", f"STATUS={self._one_line()}")
+            self._inspect()
             self._watch()
         finally:
             self._stop()
@@ -146,10 +146,19 @@ class Supervisor:
             _log.info("stopped; %d swipes are still to be sent or confirmed", self._agent.outbox.pending)
         else:
             # The file needs no closing: every swipe in it is durable since its keep() returned.
-            _log.info("stopped while a request was under way; the next start asks how far it got")
+            _log.info("stopped while a request or a check was under way; the next start asks how far it got")
 
-    def _inspect(self, _busy: Busy) -> None:
-        self._agent.outbox.look_through()
+    def _inspect(self) -> None:
+        """Look through the whole file, only now: it may be large, and readers must not wait for it."""
+        outbox = self._agent.outbox
+        inspector = Worker(
+            "inspector",
+            lambda _busy: outbox.look_through(),
+            ended=self._bell.ring,
+            hung_after_s=_INSPECTOR_HUNG_S,
+        )
+        inspector.start()
+        self._workers.append(inspector)
 
     # --- the uploader's thread --------------------------------------------------------------------
 
@@ -160,9 +169,10 @@ class Supervisor:
             busy(True)
             before = self._news()
             delay = uploader.step()
-            if self._news() != before:
+            is_news = self._news() != before
+            if is_news:
                 self._bell.ring()
-            if time.monotonic() >= purge_at:
+            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.lacks_room):
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
             until_purge = max(0.0, purge_at - time.monotonic())
             busy(False)
@@ -185,14 +195,16 @@ class Supervisor:
     def _purge(self) -> int:
         """Free what is older than the retention, or too much; one bounded step.
 
-        Only a trusted clock can tell what is old.
+        Only a trusted clock can tell what is old. On a full disk everything committed is too much.
         """
         settings, now = self._agent.settings.outbox, self._agent.clock.now()
+        outbox = self._agent.outbox
         kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
-        self._agent.outbox.refill_reserve()
+        outbox.refill_reserve()
         try:
-            return self._agent.outbox.purge(
-                kept_since_us=kept_since_us if now.trusted else None, max_bytes=settings.max_bytes
+            return outbox.purge(
+                kept_since_us=kept_since_us if now.trusted else None,
+                max_bytes=0 if outbox.lacks_room else settings.max_bytes,
             )
         except OutboxFullError:
             return 0  # not even room to note what goes: keep() frees the reserve for that

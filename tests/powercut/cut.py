@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -138,8 +137,8 @@ def _faults(outbox: Outbox, promise: Promise) -> Iterator[str]:
         yield f"{len(lost)} kept swipes are lost"
     if len(set(values.values())) != len(values):
         yield "a swipe is there twice"
-    if lost := promise.set_aside - {values[n] for n in aside if n in values}:
-        yield f"{len(lost)} rows set aside are no longer held"
+    if promise.set_aside - {values[n] for n in aside if n in values}:
+        yield "a row that was set aside is no longer held"
     if promise.replays - replays:
         yield "a replay that was asked for is forgotten"
     in_order = [value for n, value in values.items() if n not in aside]
@@ -155,17 +154,14 @@ def _gaps(members: dict[int, dict[str, Any]], me: Identity) -> Iterator[str]:
     pending = [n for n in members if n > me.committed_n]
     if pending != list(range(me.committed_n + 1, me.last_n + 1)):
         yield "the numbers of pending swipes have holes"
-    for before, n in pairwise([None, *members]):
-        row = members[n]
-        previous = members[before]["chain"] if before is not None else None
-        if row["seq"] == 1:
-            previous = row["outbox_id"]
-        elif before is None or members[before]["outbox_id"] != row["outbox_id"]:
-            continue  # what was before it has been purged
-        elif members[before]["seq"] != row["seq"] - 1:
-            continue
+    before: dict[str, Any] = {}
+    for n, row in members.items():
+        follows = before.get("outbox_id") == row["outbox_id"] and before["seq"] == row["seq"] - 1
+        # Of the first row behind purged ones the previous chain is no longer known.
+        previous = row["outbox_id"] if row["seq"] == 1 else before["chain"] if follows else None
         if previous is not None and rows.link(previous, row["event_id"], row) != row["chain"]:
             yield f"the chain is broken at {n}"
+        before = row
 
 
 def _unusable(outbox: Outbox) -> Iterator[str]:

@@ -108,10 +108,12 @@ def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
 
 def test_a_dead_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
     supervisor = Supervisor(settings)
-    supervisor._agent.outbox.file._writer.execute("PRAGMA query_only=1")
+    file = supervisor._agent.outbox.file
 
     def swipe() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
+        with file.write_lock:
+            file._writer.execute("PRAGMA query_only=1")
         line.present(1)
 
     thread = threading.Thread(target=swipe)
