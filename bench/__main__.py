@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.screen import table
 
-BENCHMARKS = ("latency",)
+BENCHMARKS = ("latency", "keep", "drain")
 
 
 def main() -> int:
@@ -20,7 +20,7 @@ def main() -> int:
     missed = 0
     for name in chosen:
         module = importlib.import_module(f"bench.{name}")
-        print(f"{name}: {module.__doc__.partition(chr(10))[0]}", flush=True)
+        print(f"{name}: {(module.__doc__ or name).splitlines()[0]}", flush=True)
         figures = module.run()
         table(
             ("figure", "measured", "target", ""),

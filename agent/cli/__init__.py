@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "run": "Read the readers and deliver every swipe; this is what the service runs.",
         "check": "Walk through everything that must be right, and say how to put right what is not.",
         "status": "Show what waits, what was delivered, and how the readers are.",
+        "outbox": "Deal with rows that Snowflake could not load or refuses.",
+        "replay": "Send rows again that are still on this machine.",
         "demo": "Watch a swipe become a row, with nothing to configure.",
         "emulator": "Serve a local stand-in for Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",

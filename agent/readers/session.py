@@ -13,12 +13,13 @@ from typing import Literal
 
 from agent.backoff import Backoff
 from agent.clock import Clock
-from agent.errors import NotPermittedError, PortError
+from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.faultlog import FaultLog
 from agent.readers.badge import badge_id
 from agent.readers.holdoff import HoldOff
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings, WireProtocol
+from agent.readers.unkept import Unkept
 from agent.readers.wiegand import ParityPolicy, decode
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Swipe, Word
 
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _REOPEN_FIRST_S = 0.5
 _REOPEN_LAST_S = 30.0
+# While swipes wait for room on the disk, look for it so often.
+_UNKEPT_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class ReaderCounts:
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[Reason] = field(default_factory=Counter)
+    unkept: int = 0  # swipes that a full disk has no room for
+    lost: int = 0  # swipes for which there was no room in memory either
     last_swipe_wall_us: int | None = None
     last_rx_monotonic_s: float | None = None
 
@@ -75,7 +80,7 @@ class ReaderSession:
         self.counts = ReaderCounts()
         self._protocol = make_protocol()
         self._hold_off = HoldOff(reader.hold_off_ms)
-        self._keep = keep
+        self._unkept = Unkept(keep, reader.id)
         self._user_of = user_of
         self._clock = clock
         self._changed = changed
@@ -84,6 +89,7 @@ class ReaderSession:
         self._port_guard = threading.Lock()
         self._backoff = Backoff(first=_REOPEN_FIRST_S, cap=_REOPEN_LAST_S, random=random)
         self._faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
+        self._disk_faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
 
     def run(self, busy: Callable[[bool], None]) -> None:
         """Read until stop(). A lost port is opened again; OutboxError from `keep` passes.
@@ -96,6 +102,7 @@ class ReaderSession:
             except (PortError, NotPermittedError) as error:
                 self._faults.failed(error)
                 self._set_state("lost")
+                self._keep_all([])
                 busy(False)
                 self._stopping.wait(self._backoff.next())
 
@@ -135,7 +142,9 @@ class ReaderSession:
         """How long a read may wait: for the rest of a frame, else for ever, or not at all when stopping."""
         if self._protocol.partial:
             return self._protocol.silence_ms / 1000
-        return 0.0 if stopping else None
+        if stopping:
+            return 0.0
+        return _UNKEPT_RETRY_S if self._unkept else None
 
     def _set_state(self, state: Literal["open", "lost"]) -> None:
         if self.counts.state != state:
@@ -152,19 +161,31 @@ class ReaderSession:
             self.counts.last_rx_monotonic_s = time.monotonic()
         frames = self._protocol.feed(data) if data else self._protocol.silence()
         cards = [card for frame in frames if (card := self._card(frame, read_at)) is not None]
-        if cards:
-            self._keep_all(cards, read_at)
+        self._keep_all([self._swipe(card, read_at) for card in cards])
         self._changed()
 
-    def _keep_all(self, cards: list[CardRead], read_at: Instant) -> None:
+    def _keep_all(self, swipes: list[Swipe]) -> None:
+        """Keep these and those that wait for room; what cannot be kept is admitted at its next read."""
+        if not swipes and not self._unkept:
+            return
         try:
-            self._keep([self._swipe(card, read_at) for card in cards])
+            self.counts.swipes += self._unkept.keep(swipes)
+        except OutboxFullError as error:
+            self.counts.lost += len(swipes)
+            self._disk_faults.failed(error)
+            self._forget(swipes)
         except BaseException:
-            for card in cards:
-                self._hold_off.forget(card)
+            self._forget(swipes)
             raise
-        self.counts.swipes += len(cards)
-        self.counts.last_swipe_wall_us = read_at.wall_us
+        else:
+            self._disk_faults.recovered()
+        self.counts.unkept = len(self._unkept)
+        if swipes:
+            self.counts.last_swipe_wall_us = swipes[-1].read_at.wall_us
+
+    def _forget(self, swipes: list[Swipe]) -> None:
+        for swipe in swipes:
+            self._hold_off.forget(swipe.card)
 
     def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
         """The card to keep, or None for noise, keys and the repeats of a held card: those are counted."""

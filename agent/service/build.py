@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from agent.clock import Clock, SystemClock
 from agent.config import ReaderSettings, Settings
-from agent.outbox import Outbox
+from agent.lane import Limits
+from agent.outbox import Outbox, machine_id
 from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
@@ -20,7 +21,7 @@ from agent.snowpipe.account import Account
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
-from agent.uploader import Limits, Uploader
+from agent.uploader import Uploader
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,14 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     """
     clock = SystemClock(settings.clock.trust)
     account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
-    outbox = Outbox(settings.agent.state_dir, agent_id=settings.agent.id)
+    outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 
     def keep(swipes: list[Swipe]) -> None:
         outbox.keep(*swipes)
         kept()
 
-    uploader = Uploader(
-        outbox,
-        lambda name: Channel(account, pipe_name(settings), name),
-        Limits(**dataclasses.asdict(settings.uploader)),
-        agent_id=settings.agent.id,
-        monotonic_s=time.monotonic,
-        random=random.random,
-    )
+    uploader = open_uploader(settings, outbox, account)
     readers = [
         ReaderSession(
             _reader(reader),
@@ -74,6 +68,27 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         agent_id=settings.agent.id, clock=clock, uploader=uploader, token=account.jwt, readers=readers
     )
     return Agent(settings, clock, account, outbox, uploader, readers, health)
+
+
+def open_outbox(settings: Settings) -> Outbox:
+    """The configured outbox. Raises OutboxInUseError, OutboxError or NotPermittedError."""
+    return Outbox(
+        settings.agent.state_dir,
+        agent_id=settings.agent.id,
+        machine_id=machine_id(),
+        reserve_bytes=settings.outbox.reserve_bytes,
+    )
+
+
+def open_uploader(settings: Settings, outbox: Outbox, account: Account) -> Uploader:
+    """From the outbox into the configured pipe."""
+    return Uploader(
+        outbox,
+        lambda name: Channel(account, pipe_name(settings), name),
+        Limits(**dataclasses.asdict(settings.uploader)),
+        monotonic_s=time.monotonic,
+        random=random.random,
+    )
 
 
 def _reader(settings: ReaderSettings) -> Reader:
