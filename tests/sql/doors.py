@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import rows
-from agent.outbox import Outbox
+from agent.outbox import LiveRows, Outbox
 from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
@@ -25,7 +25,7 @@ def door_rows(
     outbox = Outbox(state_dir, agent_id=agent_id)
     try:
         outbox.keep(*(_swipe(number, ago, trusted) for number, ago in enumerate(seconds_ago, start=1)))
-        batch = outbox.after(0, len(seconds_ago), max_bytes=10_000_000)
+        batch = LiveRows(outbox).after((0, 0), len(seconds_ago), max_bytes=10_000_000)
         assert batch is not None
         return batch.rows
     finally:
