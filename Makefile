@@ -6,7 +6,7 @@ EXTRAS ?= test
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz clean tools
+.PHONY: help demo test chaos check bench fuzz clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swip
 
 test: $(STAMP) ## every test
 	@$(BIN)/python -m pytest --cov --cov-report=
+
+chaos: $(STAMP) ## faults, kills and power cuts at length: CHAOS_ROUNDS=20, CHAOS_SEED to see one again
+	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut
 
 check: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(BIN)/ruff check .

@@ -51,6 +51,18 @@ class OutboxInUseError(OutboxError):
     """Another agent holds this state directory."""
 
 
+class OutboxFullError(OutboxError):
+    """No space is left on the disk: nothing was stored, try again once some was freed."""
+
+
+class OutboxCorruptError(OutboxError):
+    """The file is damaged: it is quarantined, and what can be read moves to a new one."""
+
+
+class OutboxReplacedError(OutboxError):
+    """The file was damaged and replaced under the caller: every position it holds means nothing now."""
+
+
 class OutboxVersionError(OutboxError):
     """The outbox file was written by a newer program; it is left untouched."""
 

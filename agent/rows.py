@@ -73,6 +73,25 @@ def render(swipe: Swipe, place: Place, *, agent_id: str) -> tuple[str, bytes]:
     return seal({name: value for name, value in members.items() if value is not None}, place)
 
 
+def sample(
+    names: dict[str, str], signal_strength: float, *, event_id: str, agent_id: str, wall_us: int
+) -> bytes:
+    """A row that no reader saw: badge_id, user_id, zone_id and reader_id as given, no card, no outbox.
+
+    Without an outbox it has no seq and no chain, so the checks on doors pass it over.
+    """
+    members = {
+        **names,
+        "event_timestamp": iso(wall_us),
+        "direction": "ENTRY",
+        "signal_strength": signal_strength,
+        "event_id": event_id,
+        "agent_id": agent_id,
+        "agent_version": __version__,
+    }
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def seal(members: dict[str, Any], place: Place) -> tuple[str, bytes]:
     """Give a row's members their place: outbox, seq and chain. Returns the chain and the row."""
     chain = link(place.previous_chain, place.event_id, members)

@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.screen import table
 
-BENCHMARKS = ("latency", "decode", "lines")
+BENCHMARKS = ("latency", "decode", "lines", "keep", "drain")
 
 
 def main() -> int:
@@ -20,8 +20,7 @@ def main() -> int:
     missed = 0
     for name in chosen:
         module = importlib.import_module(f"bench.{name}")
-        summary = (module.__doc__ or "").partition("\n")[0]
-        print(f"{name}: {summary}", flush=True)
+        print(f"{name}: {(module.__doc__ or name).splitlines()[0]}", flush=True)
         figures = module.run()
         table(
             ("figure", "measured", "target", ""),

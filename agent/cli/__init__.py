@@ -22,12 +22,16 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "run": "Read the readers and deliver every swipe; this is what the service runs.",
         "check": "Walk through everything that must be right, and say how to put right what is not.",
         "status": "Show what waits, what was delivered, and how the readers are.",
+        "outbox": "Deal with rows that Snowflake could not load or refuses.",
+        "replay": "Send rows again that are still on this machine.",
         "demo": "Watch a swipe become a row, with nothing to configure.",
         "emulator": "Serve a local stand-in for Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",
         "decode": "Tell what card a reader's bytes or bits are.",
         "identify": "Find out what is on a serial port: protocol, speed, card format, wiring faults.",
         "key": "Make the private key, and show what Snowflake needs of it.",
+        "sql": "Print the SQL that makes a Snowflake account ready.",
+        "send-sample": "Send three sample events: the first thing to try with a new account.",
     }
 )
 
@@ -115,7 +119,7 @@ class _LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"agent.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

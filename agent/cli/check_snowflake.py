@@ -15,7 +15,7 @@ from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
 from agent.config import Settings
 from agent.errors import SnowpipeError
-from agent.service.build import pipe_name
+from agent.service.way_in import pipe_name
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http

@@ -27,8 +27,16 @@ At once:
   delete_channel (channel?), clear
 
 \b
+What Snowflake does with a channel that nobody used for 30 days, at once:
+  curl -d '{"do": "delete_channel", "channel": "NAME"}' URL/_emulator/faults
+
+\b
 GET /_emulator/state tells what every channel has committed, and which
 requests were seen.
+
+\b
+Beside the pipes that --pipe names there is RAW_BADGE_EVENTS-STREAMING, which
+every table has: columns by name, nothing computed.
 
 \b
 Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS

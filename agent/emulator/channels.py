@@ -16,6 +16,7 @@ from agent.emulator.limits import (
     Bucket,
     Peak,
 )
+from agent.emulator.pipe import DEFAULT_PIPE
 from agent.emulator.warehouse import ChannelRecord
 
 # At-least-once mode has one channel per pipe, which nobody opens.
@@ -57,6 +58,7 @@ class Channel:
     byte_peak: Peak = field(default_factory=Peak)
     appends: int = 0
     last_append_ns: int | None = None
+    session: str = ""  # of the header X-Snowflake-Session
     _nonce: str = ""
     _row_sequencer: int = 0
     _changing: bool = False
@@ -100,6 +102,7 @@ class Channel:
         # Random, so that a token from before a kill can never be one that was issued after it.
         self._nonce = secrets.token_hex(4)
         self._row_sequencer = 0
+        self.session = secrets.token_hex(16)
         return self._next_token()
 
     def check_continuation(self, token: str) -> None:
@@ -145,10 +148,13 @@ class Channel:
 
 
 class Channels:
-    """Every channel of every pipe; names are case-insensitive, as in the URI."""
+    """Every channel of every pipe, the table's default pipe among them.
+
+    Names are case-insensitive, as in the URI.
+    """
 
     def __init__(self, pipes: Iterable[str], records: Iterable[ChannelRecord]) -> None:
-        self._pipes: dict[str, dict[str, Channel]] = {pipe.upper(): {} for pipe in pipes}
+        self._pipes: dict[str, dict[str, Channel]] = {pipe.upper(): {} for pipe in (*pipes, DEFAULT_PIPE)}
         for record in records:
             # A pipe left out at this start keeps its channels in the file, out of reach.
             if record.pipe_name in self._pipes:
@@ -163,10 +169,6 @@ class Channels:
         if name.upper() not in self._pipes:
             raise unknown_pipe()
         return name.upper()
-
-    def first_pipe(self) -> str:
-        """The pipe that stands for the table itself."""
-        return next(iter(self._pipes))
 
     def find(self, pipe: str, name: str) -> Channel:
         """An existing channel. Raises RefusalError (404)."""

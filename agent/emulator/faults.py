@@ -3,9 +3,9 @@
 POST /_emulator/faults takes one rule or a list of rules. A rule is a JSON object whose `do` names
 what happens; the other keys are the ones listed with it here, a `?` marks those that may be left out.
 
-On requests. `on` is the endpoint: hostname, token, pipe-info, open, append, status, drop, elastic or
-any (the default). `times` is for how many requests it holds; without it, until clear. Every rule that
-matches a request acts on it, in the order they were given.
+On requests. `on` is the endpoint: hostname, token, pipe-info, open, append, status, drop, elastic,
+file or any (the default). `times` is for how many requests it holds; without it, until clear. Every
+rule that matches a request acts on it, in the order they were given.
 
   status       on? times? status code? message? retry_after?   answer this without processing
   drop_before  on? times?              close the connection without processing

@@ -1,7 +1,9 @@
-"""The pipe's SELECT: lines of NDJSON to rows of RAW_BADGE_EVENTS, skipping what COPY would skip; pure.
+"""The pipes' SELECTs: lines of NDJSON to rows of RAW_BADGE_EVENTS, skipping what COPY would skip; pure.
 
-Columns are matched by name. Two things of the demo's pipe are not repeated: it lists direction and
-signal_quality in the other order than the table, and it rounds signal_strength to whole numbers.
+A pipe that was created has the SELECT of `badge-agent sql`. Two things of the demo's pipe are not
+repeated: it lists direction and signal_quality in the other order than the table, and it rounds
+signal_strength to whole numbers. The table's default pipe has no SELECT: it takes each column from the
+member of the same name, and what has no member is NULL, also where the column has a default.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from typing import Any
 
 import orjson
 
+TABLE = "RAW_BADGE_EVENTS"
+DEFAULT_PIPE = f"{TABLE}-STREAMING"  # there for every table, without being created
+
 NAME_LENGTH = 50  # VARCHAR(50): badge_id, user_id, zone_id, reader_id
-DIRECTION_LENGTH = 10  # VARCHAR(10)
+SHORT_LENGTH = 10  # VARCHAR(10): direction, signal_quality
 NO_SIGNAL = -999  # COALESCE(signal_strength, -999)
 WEAK_BELOW, MEDIUM_BELOW = -80, -60  # dBm
 MAX_SIGNAL = 1000  # NUMBER(5,2) holds -999.99 .. 999.99
@@ -90,13 +95,14 @@ def load(body: bytes, origin: Row, rejects: Rejects | None = None) -> Loaded:
 
     Blank lines are ignored; lines that break a rule, or that `rejects` picks, are counted.
     """
+    to_row = _matched_row if origin[1] == DEFAULT_PIPE else _row
     loaded = Loaded()
     add = loaded.rows.append
     for line in body.split(b"\n"):
         if not line or line.isspace():
             continue
         try:
-            add(_row(line, origin, rejects))
+            add(to_row(line, origin, rejects))
         except _SkipError as skipped:
             loaded.errors += 1
             loaded.last_error = str(skipped)
@@ -129,23 +135,54 @@ def _row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
     if not _plain(tuple(map(type, values))):
         values = _cast(values)
     badge, user, zone, reader, timestamp, strength, direction, *rest = values
-    if max(len(badge), len(user), len(zone), len(reader)) > NAME_LENGTH:
-        raise _too_long(values)
-    for number in _whole_of(rest):
-        if number is not None and not -MAX_WHOLE <= number <= MAX_WHOLE:
-            raise _SkipError("Numeric value is out of range")
+    _check_sizes(values, rest)
     return (
         badge,
         user,
         zone,
         reader,
-        _timestamp(timestamp),
+        _timestamp("EVENT_TIMESTAMP", timestamp),
         *_signal(strength),
-        None if direction is None else _direction(direction),
+        None if direction is None else _short("DIRECTION", direction).upper(),
         *rest,
         line.decode(),
         *origin,
     )
+
+
+def _matched_row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
+    """A row of the default pipe: columns by the names of the members, whatever their case."""
+    record = _record(line)
+    if rejects is not None and rejects(record):
+        raise _SkipError("Rejected by a fault rule of the emulator")
+    members = {name.lower(): value for name, value in record.items()}
+    values = _cast(tuple(map(members.get, _FIELDS)))
+    badge, user, zone, reader, timestamp, strength, direction, *rest = values
+    _check_sizes(values, rest)
+    quality, raw, ingested = (members.get(name) for name in ("signal_quality", "raw_json", "ingestion_time"))
+    return (
+        badge,
+        user,
+        zone,
+        reader,
+        _timestamp("EVENT_TIMESTAMP", timestamp),
+        None if strength is None else _strength(strength),
+        None if quality is None else _short("SIGNAL_QUALITY", _text(quality)),
+        None if direction is None else _short("DIRECTION", direction),
+        *rest,
+        None if raw is None else orjson.dumps(raw).decode(),
+        None if ingested is None else _timestamp("INGESTION_TIME", _text(ingested)),
+        *origin[1:],
+    )
+
+
+def _check_sizes(values: tuple[Any, ...], rest: list[Any]) -> None:
+    badge, user, zone, reader, *_ = values
+    if max(len(badge), len(user), len(zone), len(reader)) > NAME_LENGTH:
+        raise _too_long(values)
+    for number in _whole_of(rest):
+        if number is not None and not -MAX_WHOLE <= number <= MAX_WHOLE:
+            raise _SkipError("Numeric value is out of range")
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -163,10 +200,14 @@ def _too_long(values: tuple[Any, ...]) -> _SkipError:
     return _SkipError(f"User character length limit ({NAME_LENGTH}) exceeded in {column.upper()}")
 
 
-def _direction(text: str) -> str:
-    if len(text) > DIRECTION_LENGTH:
-        raise _SkipError(f"User character length limit ({DIRECTION_LENGTH}) exceeded in DIRECTION")
-    return text.upper()
+def _short(column: str, text: str) -> str:
+    if len(text) > SHORT_LENGTH:
+        raise _SkipError(f"User character length limit ({SHORT_LENGTH}) exceeded in {column}")
+    return text
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _wanted(name: str) -> type:
@@ -207,7 +248,7 @@ def _cast(values: Row) -> tuple[Any, ...]:
         elif name == "replay":
             cast.append(_boolean(name, value))
         else:
-            cast.append(value if isinstance(value, str) else orjson.dumps(value).decode())
+            cast.append(_text(value))
     return tuple(cast)
 
 
@@ -236,15 +277,20 @@ def _signal(strength: float | Decimal | None) -> tuple[float, str]:
     if strength is None:
         # The rule looks at the value before COALESCE, and NULL is below nothing.
         return NO_SIGNAL, "STRONG"
+    rounded = _strength(strength)
+    if strength < WEAK_BELOW:
+        return rounded, "WEAK"
+    return rounded, "MEDIUM" if strength < MEDIUM_BELOW else "STRONG"
+
+
+def _strength(strength: float | Decimal) -> float:
     rounded = Decimal(str(strength)).quantize(Decimal("0.01"), ROUND_HALF_UP)
     if not -MAX_SIGNAL < rounded < MAX_SIGNAL:
         raise _SkipError("Numeric value is out of range in SIGNAL_STRENGTH")
-    if strength < WEAK_BELOW:
-        return float(rounded), "WEAK"
-    return float(rounded), "MEDIUM" if strength < MEDIUM_BELOW else "STRONG"
+    return float(rounded)
 
 
-def _timestamp(text: str) -> str:
+def _timestamp(column: str, text: str) -> str:
     """TIMESTAMP_NTZ as `YYYY-MM-DD HH:MM:SS.ffffff`: an offset is dropped, not applied."""
     try:
         # fromisoformat also takes dates without dashes, week dates and a space for the T.
@@ -252,7 +298,7 @@ def _timestamp(text: str) -> str:
             raise ValueError
         moment = datetime.fromisoformat(text)
     except (ValueError, IndexError):
-        raise _SkipError("Timestamp is not recognized in EVENT_TIMESTAMP") from None
+        raise _SkipError(f"Timestamp is not recognized in {column}") from None
     if len(text) == _USUAL_LENGTH and text[26] == "Z" and text[19] == ".":
         return f"{text[:10]} {text[11:26]}"  # what the line below gives, three times as fast
     return moment.replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -21,6 +21,7 @@ class Endpoint(StrEnum):
     STATUS = "status"
     DROP = "drop"
     ELASTIC = "elastic"
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ _TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", f"{_DATA}/pipes/{{pipe}}/channels/ELASTIC/rows", Endpoint.ELASTIC),
     ("POST", f"{_DATA}/tables/{{table}}/rows", Endpoint.ELASTIC),
     ("POST", f"{_DATA}/pipes/{{pipe}}/channels/{{channel}}/rows", Endpoint.APPEND),
+    ("POST", f"{_DATA}/pipes/{{pipe}}/channels/{{channel}}/rows/filebuffer", Endpoint.FILE),
 )
 
 

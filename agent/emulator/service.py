@@ -23,10 +23,9 @@ from agent.emulator.commits import Commits
 from agent.emulator.credentials import Credentials
 from agent.emulator.faults import Faults, Rule
 from agent.emulator.journal import Journal, Seen
+from agent.emulator.pipe import DEFAULT_PIPE, TABLE
 from agent.emulator.routes import Call, Endpoint, route
 from agent.emulator.warehouse import Warehouse
-
-TABLE = "RAW_BADGE_EVENTS"
 
 _ACCEPTED_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _OFFSET_PARAMETERS = ("offsetToken", "startOffsetToken", "endOffsetToken", "continuationToken")
@@ -85,6 +84,7 @@ class Service:
             Endpoint.STATUS: self._status,
             Endpoint.DROP: self._drop,
             Endpoint.ELASTIC: self._elastic,
+            Endpoint.FILE: self._file,
         }
 
     async def answer(self, request: Request) -> Answer | None:
@@ -197,7 +197,17 @@ class Service:
         channel.appends += 1
         channel.last_append_ns = received.request.arrived_ns
         return json_answer(
-            {"status_code": 0, "message": "Success", "next_continuation_token": channel.advance()}
+            {"status_code": 0, "message": "Success", "next_continuation_token": channel.advance()},
+            # A client may send it back with its next append, so that the same server gets it.
+            headers={"X-Snowflake-Session": channel.session},
+        )
+
+    async def _file(self, _: _Received) -> Answer:
+        # Clients come here with large batches, after an upload to cloud storage that is not there.
+        raise RefusalError(
+            400,
+            "ERR_FILE_MODE_NOT_SUPPORTED",
+            "The emulator takes rows, not files: flush less than 1 MiB at a time.",
         )
 
     async def _elastic(self, received: _Received) -> Answer:
@@ -206,9 +216,7 @@ class Service:
             raise unknown_pipe()
         if any(name in received.query for name in _OFFSET_PARAMETERS):
             raise malformed("Elastic mode takes no offset or continuation token.")
-        channel = self.channels.find_or_make(
-            names.get("pipe", self.channels.first_pipe()), ELASTIC, _now_ms()
-        )
+        channel = self.channels.find_or_make(names.get("pipe", DEFAULT_PIPE), ELASTIC, _now_ms())
         self._commits.buffer(channel, await self._rows(received), None)
         channel.appends += 1
         channel.last_append_ns = received.request.arrived_ns

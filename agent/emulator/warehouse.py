@@ -1,4 +1,4 @@
-"""Table, view and committed channel state in one SQLite file: the emulator's only importer of sqlite3."""
+"""Table, view and committed channel state in one SQLite file: what the emulator writes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
        ROUND(COUNT(*) / 3600.0, 2) AS events_per_second,
        COUNT(DISTINCT badge_id) AS unique_badges,
        COUNT(DISTINCT zone_id) AS unique_zones,
-       ROUND(AVG(signal_strength), 2) AS avg_signal_strength,
+       ROUND(AVG(NULLIF(signal_strength, -999)), 2) AS avg_signal_strength,
        SUM(signal_quality = 'WEAK') AS weak_signal_count,
        ROUND(SUM(signal_quality = 'WEAK') * 100.0 / COUNT(*), 2) AS weak_signal_pct,
        COALESCE(SUM(direction = 'ENTRY'), 0) AS entry_count,

@@ -1,6 +1,24 @@
 """The outbox: where a swipe is safe. The only room that imports sqlite3."""
 
+from agent.outbox.beside import OutboxCounts, read_counts
+from agent.outbox.live import LiveRows
 from agent.outbox.lock import is_held
-from agent.outbox.store import Batch, Outbox, OutboxCounts, read_counts
+from agent.outbox.machine import machine_id
+from agent.outbox.replay import ReplayRows
+from agent.outbox.source import Batch, ErrorCount, Position, Rejected, Source
+from agent.outbox.store import Outbox
 
-__all__ = ["Batch", "Outbox", "OutboxCounts", "is_held", "read_counts"]
+__all__ = [
+    "Batch",
+    "ErrorCount",
+    "LiveRows",
+    "Outbox",
+    "OutboxCounts",
+    "Position",
+    "Rejected",
+    "ReplayRows",
+    "Source",
+    "is_held",
+    "machine_id",
+    "read_counts",
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import NotPermittedError, OutboxVersionError
+from agent.errors import NotPermittedError, OutboxCorruptError
 from agent.outbox import schema
+from agent.outbox.file import OUTBOX_FILE, open_beside, translated
 
 # SQLite's virtual machine asks whether to go on after so many of its instructions: often enough to
 # stop in time on a slow card, too seldom to slow the reading.
@@ -27,7 +29,7 @@ class Inspection:
 
 def is_there(state_dir: Path) -> bool:
     """True if there is an outbox that this user may read. Raises NotPermittedError where it may not."""
-    path = state_dir / schema.OUTBOX_FILE
+    path = state_dir / OUTBOX_FILE
     try:
         # stat() first: access(2) alone cannot tell "not there" from "not for you".
         path.stat()
@@ -48,23 +50,13 @@ def inspect(state_dir: Path, *, limit_s: float) -> Inspection:
 
     Raises OutboxError when the file cannot be read, OutboxVersionError for one of a newer program.
     """
-    path = state_dir / schema.OUTBOX_FILE
-    with schema.translated(path):
-        connection = schema.open_for_reading(state_dir)
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > schema.VERSION:
-                raise OutboxVersionError(
-                    f"{path} has schema {version}, this program knows up to {schema.VERSION}",
-                    hint="install the newer badge-agent again: sudo apt install badge-agent",
-                )
+    path = state_dir / OUTBOX_FILE
+    try:
+        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+            schema.refuse_newer(connection, path)
             return _quick_check(connection, time.monotonic() + limit_s)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                return Inspection((str(error),), complete=False)
-            raise
-        finally:
-            connection.close()
+    except OutboxCorruptError as error:
+        return Inspection((str(error),), complete=False)
 
 
 def _quick_check(connection: sqlite3.Connection, deadline: float) -> Inspection:

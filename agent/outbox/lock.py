@@ -44,7 +44,7 @@ class StateLock:
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
                 hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
             )
-        # The pid is for a second agent's message only: a full disk must not keep the first one out.
+        # The pid is for others' messages only: a full disk must not keep the first agent out.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
@@ -80,3 +80,11 @@ def is_held(state_dir: Path) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def holder(state_dir: Path) -> int | None:
+    """The pid of the agent that holds the directory, if one does and it could be written down."""
+    if not is_held(state_dir):
+        return None
+    text = (state_dir / LOCK_FILE).read_text(encoding="ascii", errors="replace").strip()
+    return int(text) if text.isdecimal() else None

@@ -1,52 +1,39 @@
-"""Keep a swipe on disk before anything else happens; give rows out in order until they are committed."""
+"""Keep a swipe on disk before anything else happens, and until it is committed, and a while longer."""
 
 from __future__ import annotations
 
-import re
+import contextlib
+import logging
 import sqlite3
 import threading
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agent import rows
-from agent.errors import OutboxError
-from agent.outbox import schema
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.outbox import identity, salvage
+from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
+from agent.outbox.reserve import Reserve
 from agent.swipe import Swipe
 
-_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 # One purge step frees at most so many rows, so that a swipe never waits long for the file.
-_PURGE_ROWS = 500
+PURGE_ROWS = 500
+# A file up to this size is looked through before the first swipe; a larger one while they come.
+_CHECKED_AT_OPEN_BYTES = 16_000_000
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Consecutive rows as they go to the pipe, one JSON object each, with the seq of both ends."""
-
-    rows: list[bytes] = field(repr=False)
-    first_seq: int
-    last_seq: int
-    first_token: str
-    last_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxCounts:
-    """What `status` shows of the file."""
-
-    outbox_id: str
-    last_seq: int
-    committed_seq: int
-    kept: int  # committed and still stored
-    oldest_pending_row: bytes | None = field(repr=False)
-    bytes: int
-
-    @property
-    def pending(self) -> int:
-        """Swipes not yet known committed."""
-        return self.last_seq - self.committed_seq
+# Rows that nobody needs to look at and nobody asked to send again.
+_FREE = """
+  NOT EXISTS (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN held.first_n AND held.last_n)
+  AND NOT EXISTS (SELECT 1 FROM replays WHERE n BETWEEN replays.first_n AND replays.last_n)
+"""
 
 
 @dataclass(slots=True)
@@ -58,61 +45,136 @@ class _Ticket:
     error: BaseException | None = None
 
 
-class Outbox:
-    """The agent's outbox file; one instance at a time per state directory.
+@dataclass(slots=True)
+class Identity:
+    """What the file says of itself; kept in memory because one agent alone changes it.
 
-    Safe to use from several threads. Every method raises OutboxError when the file fails.
+    `n` numbers rows for the life of the file; a row's seq is n - base.
     """
 
-    def __init__(self, state_dir: Path, *, agent_id: str) -> None:
-        """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError."""
-        self._path = state_dir / schema.OUTBOX_FILE
-        self._agent_id = agent_id
+    outbox_id: str
+    base: int
+    last_n: int
+    last_chain: str
+    committed_n: int
+    committed_chain: str
+
+
+class Outbox:
+    """The agent's outbox file; one instance at a time per state directory, safe for several threads.
+
+    A damaged file is replaced by what can be read of it, in the middle of a call if need be:
+    keep() goes on, calls that hold a position raise OutboxReplacedError. Every method raises
+    OutboxError when the disk fails.
+    """
+
+    def __init__(
+        self, state_dir: Path, *, agent_id: str, machine_id: str = "", reserve_bytes: int = 0
+    ) -> None:
+        """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
+
+        `machine_id` tells a copied card from the one it was copied from.
+        """
+        self.agent_id = agent_id
+        self._state_dir = state_dir
+        self.aside: set[int] = set()  # replaced, never changed: other threads look at it
         self._lock = StateLock(state_dir)
+        self._reserve = Reserve(state_dir, reserve_bytes)
+        self._queueing = threading.Lock()
+        self._waiting: list[_Ticket] = []
+        self._looked_through = False
         try:
-            self._writer = schema.open_for_writing(state_dir)
+            self.file = self._open_somehow(state_dir)
             try:
-                self._reader = schema.open_for_reading(state_dir)
-                with schema.translated(self._path):
-                    self._read_state()
+                self._check_machine(machine_id)
             except BaseException:
-                self._writer.close()
+                self.file.close()
                 raise
         except BaseException:
             self._lock.release()
             raise
-        self._writing = threading.Lock()  # one writer at a time, so that SQLite never has to say "busy"
-        self._reading = threading.Lock()
-        self._queueing = threading.Lock()
-        self._waiting: list[_Ticket] = []
+        self._reserve.fill()
 
-    def _read_state(self) -> None:
-        self.outbox_id: str
-        self.last_seq: int
-        self.committed_seq: int
-        self._last_chain: str
-        self.outbox_id, self.committed_seq, self._committed_chain = self._writer.execute(
-            "SELECT outbox_id, committed_seq, committed_chain FROM state"
-        ).fetchone()
-        newest = self._writer.execute("SELECT seq, chain FROM swipes ORDER BY seq DESC LIMIT 1").fetchone()
-        # Without a row every one was committed and purged; the high-water mark remembers the last.
-        self.last_seq, self._last_chain = newest or (
-            self.committed_seq,
-            self._committed_chain or rows.first_link(self.outbox_id),
-        )
+    def _open_somehow(self, state_dir: Path) -> OutboxFile:
+        """Open; a full disk is given its reserve, a file that shows its damage only now is replaced."""
+        try:
+            file = self._open(state_dir)
+        except OutboxFullError:
+            self._reserve.free()
+            file = self._open(state_dir)
+        try:
+            self._read_state(file)
+        except OutboxCorruptError as error:
+            file.close()
+            salvage.replace(state_dir, error)
+            file.open()
+            self._read_state(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _open(self, state_dir: Path) -> OutboxFile:
+        salvage.finish_interrupted(state_dir)
+        try:
+            file = OutboxFile(state_dir)
+        except OutboxCorruptError as error:
+            salvage.replace(state_dir, error)
+            return OutboxFile(state_dir)
+        if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
+            fault = salvage.fault_in(state_dir)
+            if fault is not None:
+                file.close()
+                salvage.replace(state_dir, fault)
+                file.open()
+            self._looked_through = True
+        return file
+
+    def _read_state(self, file: OutboxFile) -> None:
+        with file.reading() as connection:
+            state = connection.execute(
+                "SELECT outbox_id, base, committed_n, committed_chain FROM state"
+            ).fetchone()
+            if state is None:
+                raise OutboxCorruptError(f"{file.path}: its state is gone")
+            outbox_id, base, committed_n, committed_chain = state
+            # Only behind the high-water mark: older rows may be held while newer ones were purged.
+            newest = connection.execute(
+                "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (committed_n,)
+            )
+            # Without a row the last one is committed; the high-water mark remembers it.
+            last_n, last_chain = newest.fetchone() or (
+                committed_n,
+                committed_chain or rows.first_link(outbox_id),
+            )
+            aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
+        self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
+        self.aside = {n for (n,) in aside}
+
+    def _check_machine(self, machine_id: str) -> None:
+        with self.file.reading() as connection:
+            (known,) = connection.execute("SELECT machine_id FROM state").fetchone()
+        if machine_id in {"", known}:
+            return
+        # The identity first: a power cut in between must not leave two doors with one.
+        if known:
+            self.renew_identity("it woke up on another machine: was the SD card copied?")
+        with self.file.writing() as connection:
+            connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
 
     # --- taking swipes ------------------------------------------------------------------------
 
     def keep(self, *swipes: Swipe) -> None:
-        """Store swipes in order; they are on disk when this returns. Raises OutboxError, then none is.
+        """Store swipes in order; they are on disk when this returns.
 
-        Calls that arrive while another one is being written share the next commit: whoever gets
-        the writer first carries everybody who waits.
+        Raises OutboxFullError or OutboxError, then none of them is stored. Calls that arrive while
+        another one is being written share the next commit: whoever gets the file first carries
+        everybody who waits.
         """
         ticket = _Ticket(swipes)
         with self._queueing:
             self._waiting.append(ticket)
-        with self._writing:
+        with self.file.write_lock:
             if not ticket.done:
                 with self._queueing:
                     tickets, self._waiting = self._waiting, []
@@ -121,168 +183,202 @@ class Outbox:
             raise ticket.error
 
     def _commit(self, tickets: list[_Ticket]) -> None:
+        swipes = [swipe for ticket in tickets for swipe in ticket.swipes]
         try:
-            with schema.translated(self._path):
-                self._insert([swipe for ticket in tickets for swipe in ticket.swipes])
+            self._insert_somehow(swipes)
         except BaseException as error:  # noqa: BLE001 - it belongs to every waiting caller, who raise it
             for ticket in tickets:
                 ticket.error = error
         for ticket in tickets:
             ticket.done = True
 
+    def _insert_somehow(self, swipes: list[Swipe]) -> None:
+        """Insert; a damaged file is replaced first, a full disk is given its reserve and old rows."""
+        try:
+            self._insert(swipes)
+        except OutboxCorruptError as error:
+            self._start_anew(error, self.outbox_id)
+            self._insert(swipes)
+        except OutboxFullError:
+            self._reserve.free()
+            with contextlib.suppress(OutboxReplacedError):
+                self.purge(kept_since_us=None, max_bytes=0)
+            self._insert(swipes)
+
     def _insert(self, swipes: list[Swipe]) -> None:
-        seq, chain = self.last_seq, self._last_chain
+        me = self.identity
+        n, chain = me.last_n, me.last_chain
         stored: list[tuple[int, str, int | None, bytes]] = []
         for swipe in swipes:
-            seq += 1
-            place = rows.Place(self.outbox_id, seq, str(uuid.uuid4()), chain)
-            chain, row = rows.render(swipe, place, agent_id=self._agent_id)
-            stored.append((seq, chain, swipe.read_at.wall_us if swipe.read_at.trusted else None, row))
-        self._transaction("INSERT INTO swipes VALUES (?, ?, ?, ?)", stored)
-        self.last_seq, self._last_chain = seq, chain
+            n += 1
+            place = rows.Place(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
+            chain, row = rows.render(swipe, place, agent_id=self.agent_id)
+            stored.append((n, chain, swipe.read_at.wall_us if swipe.read_at.trusted else None, row))
+        with self.file.writing() as connection:
+            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?)", stored)
+        me.last_n, me.last_chain = n, chain
 
-    def _transaction(self, statement: str, parameters: Sequence[Sequence[object]]) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
-        try:
-            self._writer.executemany(statement, parameters)
-            self._writer.execute("COMMIT")
-        except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise
+    # --- a damaged file -----------------------------------------------------------------------
 
-    # --- giving rows out ----------------------------------------------------------------------
+    def look_through(self) -> None:
+        """Check a file too large to be checked at the start, and replace it if it is damaged.
 
-    def after(self, seq: int, limit: int, *, max_bytes: int) -> Batch | None:
-        """The rows that follow `seq`: at most `limit` of them, none begun past `max_bytes`; None for none.
-
-        At least one row is given, however large it is.
+        Runs beside the swipes that come in, in a thread of its own.
         """
-        taken: list[tuple[int, str, bytes]] = []
-        size = 0
-        with self._reading, schema.translated(self._path):
-            cursor = self._reader.execute(
-                "SELECT seq, chain, row FROM swipes WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-            )
-            for seq_chain_row in cursor:
-                taken.append(seq_chain_row)
-                size += len(seq_chain_row[2])
-                if size >= max_bytes:
-                    break
-            cursor.close()  # ends the read transaction, so that a checkpoint can pass
-        if not taken:
-            return None
-        return Batch(
-            rows=[row for _, _, row in taken],
-            first_seq=taken[0][0],
-            last_seq=taken[-1][0],
-            first_token=token(*taken[0][:2]),
-            last_token=token(*taken[-1][:2]),
+        if self._looked_through:
+            return
+        self._looked_through = True
+        outbox_id = self.outbox_id
+        fault = salvage.fault_in(self._state_dir)
+        if fault is not None:
+            self._start_anew(fault, outbox_id)
+
+    def surviving(self, operation: Callable[[], T]) -> T:
+        """Run something that holds a position. Raises OutboxReplacedError after the file was replaced."""
+        outbox_id = self.outbox_id
+        try:
+            return operation()
+        except OutboxCorruptError as error:
+            self._start_anew(error, outbox_id)
+            raise OutboxReplacedError(
+                f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
+            ) from error
+
+    def settle(self, operation: Callable[[], T]) -> T:
+        """As surviving(), for what makes rows purgeable: it may use the last of the reserve."""
+        try:
+            return self.surviving(operation)
+        except OutboxFullError:
+            self._reserve.free_rest()
+            return self.surviving(operation)
+
+    def _start_anew(self, fault: OutboxCorruptError, outbox_id: str) -> None:
+        """Replace the file in which the fault was found, unless another thread was faster."""
+        with self.file.write_lock, self.file.read_lock:
+            if self.outbox_id != outbox_id:
+                return
+            self.file.close()
+            salvage.replace(self._state_dir, fault, last_n=self.identity.last_n)
+            self.file.open()
+            self._read_state(self.file)
+
+    # --- a new identity -----------------------------------------------------------------------
+
+    def renew_identity(self, why: str) -> None:
+        """Take a new outbox id; pending rows move to it, with a seq from 1 and the same event_id.
+
+        For when another history may have been sent under the old id. Rows that were on their way
+        may arrive twice, with the same event_id; none is swallowed.
+        """
+        with self.file.write_lock:
+            old = self.identity
+            with self.file.writing() as connection:
+                identity.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
+            self._read_state(self.file)
+        _log.error(
+            "outbox: %s is now %s, because %s; %d pending swipes move to it",
+            old.outbox_id,
+            self.outbox_id,
+            why,
+            self.last_seq,
         )
 
-    def committed_token(self) -> str | None:
-        """The offset token of the last row we know to be committed; None before the first."""
-        return token(self.committed_seq, self._committed_chain) if self.committed_seq else None
+    # --- making room --------------------------------------------------------------------------
 
-    def explain(self, offset_token: str) -> int | None:
-        """The seq that an offset token names, or None if this outbox has no such row in its history."""
-        ours = _TOKEN.fullmatch(offset_token)
-        if ours is None:
-            return None
-        seq, chain = int(ours[1]), ours[2]
-        if seq == self.committed_seq and chain == self._committed_chain:
-            return seq
-        with self._reading, schema.translated(self._path):
-            found = self._reader.execute("SELECT chain FROM swipes WHERE seq = ?", (seq,)).fetchone()
-        return seq if found is not None and found[0] == chain else None
-
-    def mark_committed(self, seq: int) -> None:
-        """Everything up to `seq` is in Snowflake. Going backwards is ignored.
-
-        Not flushed: if the power fails, the remote token tells it again.
-        """
-        with self._writing, schema.translated(self._path):
-            if seq <= self.committed_seq:
-                return
-            found = self._writer.execute("SELECT chain FROM swipes WHERE seq = ?", (seq,)).fetchone()
-            if found is None:
-                raise OutboxError(f"{self._path} has no swipe {seq} to mark as committed")
-            self._writer.execute("PRAGMA synchronous=NORMAL")
-            try:
-                self._transaction("UPDATE state SET committed_seq = ?, committed_chain = ?", [(seq, *found)])
-            finally:
-                self._writer.execute("PRAGMA synchronous=FULL")
-            self.committed_seq, self._committed_chain = seq, found[0]
-
-    def purge(self, *, kept_since_us: int) -> int:
+    def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
         """Free committed rows read before a moment of the trusted clock; returns how many went.
 
-        One bounded step. Rows are in the order of their reading, so everything before a trusted
-        row that is old enough is old enough too, also what was read under an untrusted clock.
+        One bounded step. None for a clock that is not trusted: then nothing is too old. Rows are in
+        the order of their reading, so everything before a trusted row that is old enough is old
+        enough too. Past `max_bytes` the oldest go whatever their age. Pending rows never go, nor
+        those that an operator has to look at or asked to send again.
         """
-        with self._reading, schema.translated(self._path):
-            oldest_trusted = self._reader.execute(
-                "SELECT trusted_us FROM swipes WHERE trusted_us IS NOT NULL AND seq <= ? ORDER BY seq"
-                " LIMIT 1",
-                (self.committed_seq,),
-            ).fetchone()
-        if oldest_trusted is None or oldest_trusted[0] >= kept_since_us:
-            return 0
-        with self._writing, schema.translated(self._path):
-            candidates = self._writer.execute(
-                "SELECT seq, trusted_us FROM swipes WHERE seq <= ? ORDER BY seq LIMIT ?",
-                (self.committed_seq, _PURGE_ROWS),
-            ).fetchall()
-            # Where the step ends before the first trusted row, that old row stands behind all of them.
-            old = candidates[-1][0] if all(us is None for _, us in candidates) else 0
-            for seq, trusted_us in candidates:
-                if trusted_us is not None and trusted_us >= kept_since_us:
-                    break
-                if trusted_us is not None:
-                    old = seq
-            self._transaction("DELETE FROM swipes WHERE seq <= ?", [(old,)])
-        return sum(1 for seq, _ in candidates if seq <= old)
+        return self.surviving(lambda: self._purge(kept_since_us, max_bytes))
 
-    def counts(self) -> OutboxCounts:
-        """What `status` shows."""
-        with self._reading, schema.translated(self._path):
-            return _counts(self._reader, self._path)
+    def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
+        with self.file.writing(durable=False) as connection:
+            crowded = _used_bytes(connection) > max_bytes
+            candidates = connection.execute(
+                f"SELECT n, trusted_us FROM swipes WHERE n <= ? AND {_FREE} ORDER BY n LIMIT ?",
+                (self.identity.committed_n, PURGE_ROWS),
+            ).fetchall()
+            last = 0
+            if candidates and (crowded or _all_older(connection, candidates, kept_since_us)):
+                last = candidates[-1][0]
+            elif kept_since_us is not None:
+                last = _last_older(candidates, kept_since_us)
+            gone = sum(1 for n, _ in candidates if n <= last)
+            if gone:
+                connection.execute(f"DELETE FROM swipes WHERE n <= ? AND {_FREE}", (last,))
+            connection.execute(
+                "DELETE FROM held WHERE released = 1 AND last_n <= ?", (self.identity.committed_n,)
+            )
+        return gone
+
+    @property
+    def lacks_room(self) -> bool:
+        """The disk was full and has had no room for the reserve since: committed rows should go at once."""
+        return self._reserve.gave_way
+
+    def refill_reserve(self) -> None:
+        """Make the reserve whole again once the disk has room."""
+        self._reserve.fill()
 
     def close(self) -> None:
         """Close the file and let the next agent in."""
-        with self._writing, self._reading:
-            self._reader.close()
-            self._writer.close()
-            self._lock.release()
+        self.file.close()
+        self._lock.release()
+
+    @property
+    def outbox_id(self) -> str:
+        """The id of this history; a damaged, restored or copied file gets a new one."""
+        return self.identity.outbox_id
+
+    @property
+    def last_seq(self) -> int:
+        """The seq of the newest swipe; 0 before the first."""
+        return self.identity.last_n - self.identity.base
+
+    @property
+    def committed_seq(self) -> int:
+        """Every seq up to here is in Snowflake, or set aside."""
+        return self.identity.committed_n - self.identity.base
+
+    @property
+    def pending(self) -> int:
+        """Swipes not yet known committed, without those set aside."""
+        me = self.identity
+        return me.last_n - me.committed_n - sum(1 for n in self.aside if n > me.committed_n)
 
 
-def read_counts(state_dir: Path) -> OutboxCounts:
-    """What `status` shows, read beside a running agent. Raises OutboxError if there is no outbox."""
-    path = state_dir / schema.OUTBOX_FILE
-    with schema.translated(path):
-        connection = schema.open_for_reading(state_dir)
-        try:
-            return _counts(connection, path)
-        finally:
-            connection.close()
+def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int) -> int:
+    """The last row of which a trusted clock says that it is old enough, before one that is not."""
+    last = 0
+    for n, trusted_us in candidates:
+        if trusted_us is not None:
+            if trusted_us >= kept_since_us:
+                break
+            last = n
+    return last
 
 
-def token(seq: int, chain: str) -> str:
-    """The offset token of a row: it names how far, and in which history."""
-    return f"{seq}-{chain}"
-
-
-def _counts(connection: sqlite3.Connection, path: Path) -> OutboxCounts:
-    outbox_id, committed_seq = connection.execute("SELECT outbox_id, committed_seq FROM state").fetchone()
-    first, last = connection.execute("SELECT min(seq), max(seq) FROM swipes").fetchone()
-    oldest = connection.execute(
-        "SELECT row FROM swipes WHERE seq > ? ORDER BY seq LIMIT 1", (committed_seq,)
+def _all_older(
+    connection: sqlite3.Connection, candidates: list[tuple[int, int | None]], kept_since_us: int | None
+) -> bool:
+    """True when none of them has a trusted time but the next row that has one is old enough itself."""
+    if kept_since_us is None or any(trusted_us is not None for _, trusted_us in candidates):
+        return False
+    following = connection.execute(
+        "SELECT trusted_us FROM swipes WHERE n > ? AND trusted_us IS NOT NULL ORDER BY n LIMIT 1",
+        candidates[-1][:1],
     ).fetchone()
-    return OutboxCounts(
-        outbox_id=outbox_id,
-        last_seq=last if last is not None else committed_seq,
-        committed_seq=committed_seq,
-        kept=committed_seq - first + 1 if first is not None and first <= committed_seq else 0,
-        oldest_pending_row=oldest[0] if oldest else None,
-        bytes=path.stat().st_size,
+    return following is not None and following[0] < kept_since_us
+
+
+def _used_bytes(connection: sqlite3.Connection) -> int:
+    """What rows take up; the file itself never shrinks, but its free pages are used again."""
+    page, count, free = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_size", "page_count", "freelist_count")
     )
+    return int(page * (count - free))

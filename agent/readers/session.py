@@ -14,7 +14,7 @@ from typing import Literal
 
 from agent.backoff import Backoff
 from agent.clock import Clock
-from agent.errors import NotPermittedError, PortError
+from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.faultlog import FaultLog
 from agent.readers.asking import Asking
 from agent.readers.badge import badge_id
@@ -23,6 +23,7 @@ from agent.readers.holdoff import HoldOff
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings, WireProtocol
 from agent.readers.traffic import Traffic
+from agent.readers.unkept import Unkept
 from agent.readers.wiegand import Decoder, Keypad, ParityPolicy
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
 
@@ -34,6 +35,8 @@ _REOPEN_LAST_S = 30.0
 _STEADY_S = 30.0
 # The rest of a frame is waited for at a stop, but not for ever: noise has no end.
 _LAST_FRAME_S = 1.0
+# While swipes wait for room on the disk, look for it so often.
+_UNKEPT_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class ReaderCounts:
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[Reason] = field(default_factory=Counter)
+    unkept: int = 0  # swipes that a full disk has no room for
+    lost: int = 0  # swipes for which there was no room in memory either
     last_swipe_wall_us: int | None = None
     last_rx_monotonic_s: float | None = None
 
@@ -96,7 +101,7 @@ class ReaderSession:
         self.traffic = Traffic(reader.id, expect_within_s=reader.expect_traffic_within_s)
         self._diagnosis = Diagnosis(reader.id, keypad=reader.keypad)
         self._hold_off = HoldOff(reader.hold_off_ms)
-        self._keep = keep
+        self._unkept = Unkept(keep, reader.id)
         self._user_of = user_of
         self._clock = clock
         self._changed = changed
@@ -105,6 +110,7 @@ class ReaderSession:
         self._port_guard = threading.Lock()
         self._backoff = Backoff(first=_REOPEN_FIRST_S, cap=_REOPEN_LAST_S, random=random)
         self._faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
+        self._disk_faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
 
     def run(self, busy: Callable[[bool], None]) -> None:
         """Read until stop(). A lost port is opened again; OutboxError from `keep` passes.
@@ -118,6 +124,7 @@ class ReaderSession:
                 self._faults.failed(error)
                 self.traffic.lost()
                 self._set_state("lost", None)
+                self._keep_all([])
                 busy(False)
                 self._stopping.wait(self._backoff.next())
 
@@ -182,8 +189,10 @@ class ReaderSession:
                 return data
 
     def _silence_s(self) -> float | None:
-        """How long a read may wait: for the rest of a frame, else for ever."""
-        return self._protocol.silence_ms / 1000 if self._protocol.partial else None
+        """How long a read may wait: for the rest of a frame, for room on the disk, else for ever."""
+        if self._protocol.partial:
+            return self._protocol.silence_ms / 1000
+        return _UNKEPT_RETRY_S if self._unkept else None
 
     def _set_state(self, state: Literal["open", "lost"], resolved_device: str | None) -> None:
         self.counts.resolved_device = resolved_device
@@ -202,19 +211,31 @@ class ReaderSession:
             self._backoff.reset()
         frames = self._protocol.feed(data) if data else self._protocol.silence()
         cards = [card for frame in frames if (card := self._card(frame, read_at)) is not None]
-        if cards:
-            self._keep_all(cards, read_at)
+        self._keep_all([self._swipe(card, read_at) for card in cards])
         self._changed()
 
-    def _keep_all(self, cards: list[CardRead], read_at: Instant) -> None:
+    def _keep_all(self, swipes: list[Swipe]) -> None:
+        """Keep these and those that wait for room; what cannot be kept is admitted at its next read."""
+        if not swipes and not self._unkept:
+            return
         try:
-            self._keep([self._swipe(card, read_at) for card in cards])
+            self.counts.swipes += self._unkept.keep(swipes)
+        except OutboxFullError as error:
+            self.counts.lost += len(swipes)
+            self._disk_faults.failed(error)
+            self._forget(swipes)
         except BaseException:
-            for card in cards:
-                self._hold_off.forget(card)
+            self._forget(swipes)
             raise
-        self.counts.swipes += len(cards)
-        self.counts.last_swipe_wall_us = read_at.wall_us
+        else:
+            self._disk_faults.recovered()
+        self.counts.unkept = len(self._unkept)
+        if swipes:
+            self.counts.last_swipe_wall_us = swipes[-1].read_at.wall_us
+
+    def _forget(self, swipes: list[Swipe]) -> None:
+        for swipe in swipes:
+            self._hold_off.forget(swipe.card)
 
     def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
         """The card to keep, if it is one; noise, keys and the repeats of a held card are counted."""

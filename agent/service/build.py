@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from agent.clock import Clock, SystemClock
 from agent.config import ReaderSettings, Settings
-from agent.outbox import Outbox
+from agent.lane import Limits
+from agent.outbox import Outbox, machine_id
 from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.health import Health
-from agent.snowpipe.account import Account, Identity
+from agent.service.way_in import open_account, pipe_name
+from agent.snowpipe.account import Account
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import load_private_key
-from agent.snowpipe.wire import PipeName
 from agent.swipe import Swipe
-from agent.uploader import Limits, Uploader
+from agent.uploader import Uploader
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,15 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
-    account = open_account(settings)
-    outbox = Outbox(settings.agent.state_dir, agent_id=settings.agent.id)
+    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
+    outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 
     def keep(swipes: list[Swipe]) -> None:
         outbox.keep(*swipes)
         kept()
 
-    uploader = Uploader(
-        outbox,
-        lambda name: Channel(account, pipe_name(settings), name),
-        Limits(**dataclasses.asdict(settings.uploader)),
-        agent_id=settings.agent.id,
-        monotonic_s=time.monotonic,
-        random=random.random,
-    )
+    uploader = open_uploader(settings, outbox, account)
     readers = [
         ReaderSession(
             _reader(reader),
@@ -78,22 +71,25 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     return Agent(settings, clock, account, outbox, uploader, readers, health)
 
 
-def open_account(settings: Settings) -> Account:
-    """The way into the configured account. Raises KeyFileError, ConfigError or NotPermittedError."""
-    snowflake = settings.snowflake
-    return Account(
-        Http(ca_file=snowflake.ca_file),
-        Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
-        load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
-        wall_s=time.time,
-        monotonic_s=time.monotonic,
+def open_outbox(settings: Settings) -> Outbox:
+    """The configured outbox. Raises OutboxInUseError, OutboxError or NotPermittedError."""
+    return Outbox(
+        settings.agent.state_dir,
+        agent_id=settings.agent.id,
+        machine_id=machine_id(),
+        reserve_bytes=settings.outbox.reserve_bytes,
     )
 
 
-def pipe_name(settings: Settings) -> PipeName:
-    """The pipe that the rows go into."""
-    snowflake = settings.snowflake
-    return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)
+def open_uploader(settings: Settings, outbox: Outbox, account: Account) -> Uploader:
+    """From the outbox into the configured pipe."""
+    return Uploader(
+        outbox,
+        lambda name: Channel(account, pipe_name(settings), name),
+        Limits(**dataclasses.asdict(settings.uploader)),
+        monotonic_s=time.monotonic,
+        random=random.random,
+    )
 
 
 def _reader(settings: ReaderSettings) -> Reader:

@@ -77,13 +77,17 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
     """The whole of `status --json`, with the agent running or stopped. Never raises on a bad file."""
     running = is_held(state_dir)
     told = _told(runtime_dir / STATUS_FILE)
+    outbox = _outbox(state_dir)
+    waiting = sum(reader.get("unkept", 0) for reader in told.get("readers", [])) if running else 0
+    if waiting:
+        outbox |= {"ok": False, "problem": f"the disk is full: {waiting} swipes wait in memory for room"}
     return {
         "agent_id": agent_id,
         "version": told.get("version", __version__),
         "running": running,
         "pid": told.get("pid") if running else None,
         "started_at": told.get("started_at") if running else None,
-        "outbox": _outbox(state_dir),
+        "outbox": outbox,
         "uploader": told.get("uploader"),
         "token": told.get("token", {"expires_at": None}),
         "clock": told.get("clock"),
@@ -117,8 +121,10 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "outbox_id": counts.outbox_id,
         "pending": counts.pending,
         "kept": counts.kept,
-        "rejected": 0,
-        "set_aside": 0,
+        "rejected": counts.rejected,
+        "set_aside": counts.set_aside,
+        "unreadable": counts.unreadable,
+        "replays": counts.replays,
         "last_seq": counts.last_seq,
         "committed_seq": counts.committed_seq,
         "oldest_pending_seconds": _age(counts),
@@ -132,7 +138,7 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
 def _unknown(problem: str) -> dict[str, Any]:
     """The same members as of an outbox that can be read, so that a program finds each of them."""
     members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
-    others = ("oldest_pending_seconds", "bytes", "disk_free_bytes")
+    others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
     return {**dict.fromkeys((*members, *others)), "ok": False, "problem": problem}
 
 
@@ -170,6 +176,8 @@ def _reader(session: ReaderSession, monotonic_s: float) -> dict[str, Any]:
         "noise": counts.noise.total(),
         "noise_reasons": {reason.value: count for reason, count in sorted(counts.noise.items())},
         "keys_discarded": counts.keys_discarded,
+        "unkept": counts.unkept,
+        "lost": counts.lost,
         "last_swipe_at": iso(last_swipe) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.config import Settings
-from agent.errors import NotPermittedError
+from agent.errors import NotPermittedError, OutboxFullError
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build
@@ -26,6 +26,7 @@ _STATUS_PAUSE_S = 0.2
 # Longer than any honest piece of work: a commit on a bad SD card; a request with all its timeouts.
 _READER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = 300.0
+_INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
 _PURGE_EVERY_S = 600.0
 
 
@@ -42,9 +43,11 @@ class Supervisor:
         self._bell = Bell()
         self._kept = threading.Event()
         self._stopping = False
+        self._replay_asked = False
         # Before anything that takes time: a stop that comes early is a clean stop, too.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGUSR1, self._on_replay)
         signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
@@ -69,6 +72,7 @@ class Supervisor:
                 worker.start()
             _log.info("badge-agent %s is ready, %d readers", __version__, len(self._agent.readers))
             notify.tell("READY=1", f"STATUS={self._one_line()}")
+            self._inspect()
             self._watch()
         finally:
             self._stop()
@@ -86,8 +90,11 @@ class Supervisor:
                 hint="run as the agent's user, or set [agent] runtime_dir to a directory it may write",
             ) from error
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _on_replay(self, _number: int, _frame: FrameType | None) -> None:
+        self._replay_asked = True
 
     def _on_kept(self) -> None:
         self._kept.set()
@@ -99,6 +106,9 @@ class Supervisor:
         while not self._stopping and all(worker.fatal is None for worker in self._workers):
             if watchdog_s is not None and all(worker.is_well() for worker in self._workers):
                 notify.tell("WATCHDOG=1")
+            if self._replay_asked:
+                self._replay_asked = False
+                self._kept.set()
             self._write_status()
             time.sleep(_STATUS_PAUSE_S)
             self._bell.wait(watchdog_s / 3 if watchdog_s is not None else None)
@@ -114,7 +124,7 @@ class Supervisor:
     def _one_line(self) -> str:
         snapshot: dict[str, Any] = self._agent.health.snapshot()
         uploader, readers = snapshot["uploader"], snapshot["readers"]
-        pending = self._pending()
+        pending = self._agent.outbox.pending
         is_open = sum(reader["state"] == "open" for reader in readers)
         reason = f": {uploader['reason']}" if uploader["reason"] else ""
         return f"{pending} pending, {is_open} of {len(readers)} readers open, {uploader['state']}{reason}"
@@ -133,14 +143,22 @@ class Supervisor:
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in reversed(self._workers)]
         if all(ended):
             self._agent.outbox.close()
-            _log.info("stopped; %d swipes wait in the outbox", self._pending())
+            _log.info("stopped; %d swipes are still to be sent or confirmed", self._agent.outbox.pending)
         else:
             # The file needs no closing: every swipe in it is durable since its keep() returned.
-            _log.info("stopped while a request was under way; the next start asks how far it got")
+            _log.info("stopped while a request or a check was under way; the next start asks how far it got")
 
-    def _pending(self) -> int:
+    def _inspect(self) -> None:
+        """Look through the whole file, only now: it may be large, and readers must not wait for it."""
         outbox = self._agent.outbox
-        return outbox.last_seq - outbox.committed_seq
+        inspector = Worker(
+            "inspector",
+            lambda _busy: outbox.look_through(),
+            ended=self._bell.ring,
+            hung_after_s=_INSPECTOR_HUNG_S,
+        )
+        inspector.start()
+        self._workers.append(inspector)
 
     # --- the uploader's thread --------------------------------------------------------------------
 
@@ -151,9 +169,10 @@ class Supervisor:
             busy(True)
             before = self._news()
             delay = uploader.step()
-            if self._news() != before:
+            is_news = self._news() != before
+            if is_news:
                 self._bell.ring()
-            if time.monotonic() >= purge_at:
+            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.lacks_room):
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
             until_purge = max(0.0, purge_at - time.monotonic())
             busy(False)
@@ -169,14 +188,23 @@ class Supervisor:
             status.state,
             status.reason,
             status.consecutive_failures,
-            agent.outbox.committed_seq,
+            agent.outbox.pending,
             expires_at,
         )
 
     def _purge(self) -> int:
-        """Free what is older than the retention; only a trusted clock can tell. One bounded step."""
-        now = self._agent.clock.now()
-        if not now.trusted:
-            return 0
-        retention_us = int(self._agent.settings.outbox.retention_days * 86_400 * 1e6)
-        return self._agent.outbox.purge(kept_since_us=now.wall_us - retention_us)
+        """Free what is older than the retention, or too much; one bounded step.
+
+        Only a trusted clock can tell what is old. On a full disk everything committed is too much.
+        """
+        settings, now = self._agent.settings.outbox, self._agent.clock.now()
+        outbox = self._agent.outbox
+        kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
+        outbox.refill_reserve()
+        try:
+            return outbox.purge(
+                kept_since_us=kept_since_us if now.trusted else None,
+                max_bytes=0 if outbox.lacks_room else settings.max_bytes,
+            )
+        except OutboxFullError:
+            return 0  # not even room to note what goes: keep() frees the reserve for that

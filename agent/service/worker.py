@@ -39,6 +39,7 @@ class Worker:
         self._hung_after_s = hung_after_s
         self._busy_since: float | None = None
         self._stopping = threading.Event()
+        self._done = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -59,7 +60,7 @@ class Worker:
         """False when the thread is gone, or has been at one piece of work for too long."""
         since = self._busy_since
         hangs = since is not None and time.monotonic() - since > self._hung_after_s
-        return self._thread.is_alive() and not hangs
+        return self._done or (self._thread.is_alive() and not hangs)
 
     def _busy(self, busy: bool) -> None:  # noqa: FBT001 - told, not configured
         self._busy_since = time.monotonic() if busy else None
@@ -88,4 +89,5 @@ class Worker:
                 self._busy(False)
                 self._stopping.wait(backoff.next())
             else:
+                self._done = True
                 return

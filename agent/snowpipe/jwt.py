@@ -30,6 +30,9 @@ _RETRY_SECONDS = 30  # between failed renewals while the old token still serves
 _FAR_FUTURE = 1e11  # seconds since 1970: the year 5138
 _SCOPED_LIFETIME_SECONDS = 55 * 60  # assumed where a scoped token does not tell its own
 
+# Elsewhere a file's mode is made up: Windows says 0666 of every file that can be written.
+_HAS_FILE_MODES = os.name == "posix"
+
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
@@ -157,7 +160,7 @@ def _read_secret(path: Path, what: str, if_missing: str) -> bytes:
             hint=f"see what is there: ls -ld {_quoted(path)}",
         ) from error
     # systemd hands credentials over with group read, in a directory closed to everyone else.
-    if mode & (0o037 if _is_credential(path) else 0o077):
+    if _HAS_FILE_MODES and mode & (0o037 if _is_credential(path) else 0o077):
         raise KeyFileError(
             f"{path}: the {what} file is open to other users (mode {mode:04o})",
             hint=f"chmod 600 {_quoted(path)}",

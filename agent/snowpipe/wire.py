@@ -74,6 +74,7 @@ class ChannelStatus:
 
     code: str
     committed_token: str | None
+    created_on_ms: int
     rows_error_count: int
     last_error_upper_bound: str | None
     last_error_message: str | None
@@ -241,11 +242,15 @@ def _status(content: object, what: str) -> ChannelStatus:
     code = content.get("channel_status_code")
     committed = content.get("last_committed_offset_token")
     errors = content.get("rows_error_count", content.get("rows_errors", 0))
-    if not isinstance(code, str) or not isinstance(committed, str | None) or not isinstance(errors, int):
+    created = content.get("created_on_ms", 0)
+    if not isinstance(code, str) or not isinstance(committed, str | None):
+        raise _not_snowflake(what)
+    if not isinstance(errors, int) or not isinstance(created, int):
         raise _not_snowflake(what)
     return ChannelStatus(
         code=code,
         committed_token=committed,
+        created_on_ms=created,
         rows_error_count=errors,
         last_error_upper_bound=_optional_text(content.get("last_error_offset_upper_bound")),
         last_error_message=_optional_text(content.get("last_error_message")),

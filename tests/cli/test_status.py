@@ -13,6 +13,7 @@ from agent.cli.status import _duration
 from agent.outbox import Outbox
 from tests.cli.door import AGENT_ID, FRAME, Door
 from tests.emulator_process import EmulatorProcess
+from tests.outbox.box import commit
 from tests.swipes import swipe, wait_until
 
 
@@ -34,7 +35,7 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
 def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
     outbox.keep(swipe(1), swipe(2), swipe(3))
-    outbox.mark_committed(1)
+    commit(outbox, 1)
     outbox.close()
 
     code, out = page(door, capsys)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import Outbox
-from tests.outbox.box import keep, keep_read_at, opened, purge, rows_after
+from agent.outbox import LiveRows, Outbox, read_counts
+from tests.outbox.box import at, commit, keep, keep_read_at, opened, purge, rows_after
 from tests.swipes import swipe
 
 
@@ -22,7 +22,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 def test_committed_rows_that_are_old_enough_go(outbox: Outbox) -> None:
     keep_read_at(outbox, (0, True), (1, True), (2, True))
-    outbox.mark_committed(3)
+    commit(outbox, 3)
 
     assert purge(outbox, 2) == 2
     assert [row["seq"] for row in rows_after(outbox)] == [3]
@@ -30,7 +30,7 @@ def test_committed_rows_that_are_old_enough_go(outbox: Outbox) -> None:
 
 def test_pending_rows_stay_whatever_their_age(outbox: Outbox) -> None:
     keep_read_at(outbox, (0, True), (1, True), (2, True))
-    outbox.mark_committed(1)
+    commit(outbox, 1)
 
     assert purge(outbox, 1_000_000) == 1
     assert [row["seq"] for row in rows_after(outbox)] == [2, 3]
@@ -38,14 +38,14 @@ def test_pending_rows_stay_whatever_their_age(outbox: Outbox) -> None:
 
 def test_a_time_of_an_untrusted_clock_purges_nothing(outbox: Outbox) -> None:
     keep_read_at(outbox, (-(10**9), False), (-(10**9), False))
-    outbox.mark_committed(2)
+    commit(outbox, 2)
 
     assert purge(outbox, 1_000_000) == 0
 
 
 def test_an_old_trusted_row_vouches_for_what_was_read_before_it(outbox: Outbox) -> None:
     keep_read_at(outbox, (9, False), (0, True), (9, False), (5, True))
-    outbox.mark_committed(4)
+    commit(outbox, 4)
 
     assert purge(outbox, 1) == 2
     assert [row["seq"] for row in rows_after(outbox)] == [3, 4]
@@ -53,7 +53,7 @@ def test_an_old_trusted_row_vouches_for_what_was_read_before_it(outbox: Outbox) 
 
 def test_a_week_without_a_trusted_clock_does_not_block_the_purge_for_ever(outbox: Outbox) -> None:
     keep_read_at(outbox, *[(0, False)] * 1200, (0, True), (5, True))
-    outbox.mark_committed(1202)
+    commit(outbox, 1202)
 
     gone = [purge(outbox, 1) for _ in range(4)]
 
@@ -63,7 +63,7 @@ def test_a_week_without_a_trusted_clock_does_not_block_the_purge_for_ever(outbox
 def test_numbers_are_not_used_again_after_everything_was_purged(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 5)
-        outbox.mark_committed(5)
+        commit(outbox, 5)
         purge(outbox, 1)
         assert rows_after(outbox) == []
 
@@ -118,7 +118,7 @@ def test_an_outbox_does_what_a_list_would(
                     keep_read_at(outbox, *((first + n, trusted) for n, trusted in enumerate(argument)))
                     model.keep(argument)
                 case "mark":
-                    outbox.mark_committed(min(argument, len(model.trusted)))
+                    commit(outbox, min(argument, len(model.trusted)))
                     model.mark(argument)
                 case "purge":
                     purge(outbox, argument)
@@ -131,8 +131,10 @@ def test_an_outbox_does_what_a_list_would(
             assert outbox.committed_seq == model.committed
             stored = [*range(model.purged + 1, len(model.trusted) + 1)]
             assert [row["seq"] for row in rows_after(outbox)] == stored
-            committed = outbox.committed_token()
-            assert committed is None or outbox.explain(committed) == model.committed
-            assert outbox.counts().pending == len(model.trusted) - model.committed
+            live = LiveRows(outbox)
+            committed = live.committed_token()
+            assert committed is None or live.explain(committed) == at(outbox, model.committed)
+            assert outbox.pending == len(model.trusted) - model.committed
+            assert read_counts(state_dir).pending == outbox.pending
     finally:
         outbox.close()

@@ -17,12 +17,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
-from agent.outbox import Outbox, read_counts
-from agent.outbox.store import token
+from agent.errors import (
+    NotPermittedError,
+    OutboxError,
+    OutboxInUseError,
+    OutboxReplacedError,
+    OutboxVersionError,
+)
+from agent.outbox import ErrorCount, LiveRows, Outbox, read_counts
 from agent.swipe import raw_hex
-from tests.outbox.box import PLENTY, keep, keep_read_at, opened, purge, rows_after
-from tests.swipes import NOON_US, in_threads, swipe, wait_until
+from tests.outbox.box import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
+from tests.swipes import in_threads, swipe, wait_until
 
 KEEP_AND_DIE = """
 import os, signal, sys
@@ -84,10 +89,10 @@ def test_readers_that_keep_at_once_get_consecutive_numbers_each_in_its_own_order
 
 def test_a_burst_shares_one_commit(outbox: Outbox) -> None:
     commits: list[str] = []
-    outbox._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    outbox.file._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
 
     def let_go_when_all_wait() -> None:
-        with outbox._writing:
+        with outbox.file.write_lock:
             wait_until(lambda: len(outbox._waiting) == 8, what="eight swipes waiting")
 
     in_threads(let_go_when_all_wait, *(partial(outbox.keep, swipe(value)) for value in range(8)))
@@ -130,21 +135,21 @@ def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_none_of_the_swipes_and_says_so(outbox: Outbox) -> None:
     keep(outbox, 1)
     # SQLite raises a limit below the file's size to that size: not one page more.
-    outbox._writer.execute("PRAGMA max_page_count=1")
+    outbox.file._writer.execute("PRAGMA max_page_count=1")
 
     with pytest.raises(OutboxError, match="full") as caught:
         outbox.keep(*(swipe(value) for value in range(5000)))
 
     assert "df -h" in caught.value.hint
     assert outbox.last_seq == 1
-    outbox._writer.execute("PRAGMA max_page_count=1000000")
+    outbox.file._writer.execute("PRAGMA max_page_count=1000000")
     outbox.keep(swipe(2))
     assert raws(rows_after(outbox)) == [raw_hex(40, 1), raw_hex(40, 2)]
 
 
 def test_a_failed_commit_is_told_to_everyone_whose_swipe_was_in_it(outbox: Outbox) -> None:
     told: list[OutboxError] = []
-    outbox._writer.execute("PRAGMA query_only=1")
+    outbox.file._writer.execute("PRAGMA query_only=1")
 
     def try_to_keep() -> None:
         with pytest.raises(OutboxError) as caught:
@@ -163,10 +168,10 @@ def test_a_failed_commit_is_told_to_everyone_whose_swipe_was_in_it(outbox: Outbo
 def test_rows_come_in_order_after_a_given_one(outbox: Outbox) -> None:
     keep(outbox, 10)
 
-    batch = outbox.after(4, 3, max_bytes=PLENTY)
+    batch = LiveRows(outbox).after((0, 4), 3, max_bytes=PLENTY)
 
     assert batch is not None
-    assert (batch.first_seq, batch.last_seq) == (5, 7)
+    assert batch.last == (0, 7)
     rows = [json.loads(row) for row in batch.rows]
     assert [row["seq"] for row in rows] == [5, 6, 7]
     assert batch.first_token == f"5-{rows[0]['chain']}"
@@ -175,64 +180,64 @@ def test_rows_come_in_order_after_a_given_one(outbox: Outbox) -> None:
 
 def test_a_batch_ends_with_the_row_that_reaches_the_byte_limit(outbox: Outbox) -> None:
     keep(outbox, 10)
-    first = outbox.after(0, 1, max_bytes=1)
+    first = LiveRows(outbox).after((0, 0), 1, max_bytes=1)
     assert first is not None
 
-    batch = outbox.after(0, PLENTY, max_bytes=len(first.rows[0]) + 1)
+    batch = LiveRows(outbox).after((0, 0), PLENTY, max_bytes=len(first.rows[0]) + 1)
 
     assert batch is not None
-    assert batch.last_seq == 2
+    assert batch.last == (0, 2)
 
 
 def test_at_least_one_row_is_given_however_large(outbox: Outbox) -> None:
     keep(outbox, 2)
 
-    batch = outbox.after(0, 10, max_bytes=1)
+    batch = LiveRows(outbox).after((0, 0), 10, max_bytes=1)
 
     assert batch is not None
-    assert batch.last_seq == 1
+    assert batch.last == (0, 1)
 
 
 def test_nothing_comes_after_the_last_row(outbox: Outbox) -> None:
-    assert outbox.after(0, 10, max_bytes=PLENTY) is None
+    assert LiveRows(outbox).after((0, 0), 10, max_bytes=PLENTY) is None
 
     keep(outbox, 1)
 
-    assert outbox.after(1, 10, max_bytes=PLENTY) is None
+    assert LiveRows(outbox).after((0, 1), 10, max_bytes=PLENTY) is None
 
 
 def test_a_batch_shows_no_card_when_printed(outbox: Outbox) -> None:
     keep(outbox, 1)
 
-    assert raw_hex(40, 1) not in repr(outbox.after(0, 1, max_bytes=1))
+    assert raw_hex(40, 1) not in repr(LiveRows(outbox).after((0, 0), 1, max_bytes=1))
 
 
 def test_what_is_committed_never_goes_backwards(outbox: Outbox) -> None:
     keep(outbox, 5)
-    outbox.mark_committed(4)
+    commit(outbox, 4)
 
-    outbox.mark_committed(2)
+    commit(outbox, 2)
 
     assert outbox.committed_seq == 4
-    assert outbox.committed_token() == token(4, rows_after(outbox)[3]["chain"])
+    assert LiveRows(outbox).committed_token() == token(rows_after(outbox)[3])
 
 
 def test_what_was_marked_is_known_after_a_restart(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 5)
-        outbox.mark_committed(4)
-        before = outbox.committed_token()
+        commit(outbox, 4)
+        before = LiveRows(outbox).committed_token()
 
     with closing(opened(tmp_path)) as outbox:
         assert outbox.committed_seq == 4
-        assert outbox.committed_token() == before
+        assert LiveRows(outbox).committed_token() == before
 
 
 def test_a_swipe_that_was_never_kept_cannot_be_marked(outbox: Outbox) -> None:
     keep(outbox, 1)
 
-    with pytest.raises(OutboxError, match="no swipe 2"):
-        outbox.mark_committed(2)
+    with pytest.raises(OutboxReplacedError, match="no swipe 2"):
+        LiveRows(outbox).commit((0, 2), ErrorCount(0, 0), None)
 
     assert outbox.committed_seq == 0
 
@@ -240,7 +245,7 @@ def test_a_swipe_that_was_never_kept_cannot_be_marked(outbox: Outbox) -> None:
 def test_before_the_first_commit_there_is_no_token(outbox: Outbox) -> None:
     keep(outbox, 1)
 
-    assert outbox.committed_token() is None
+    assert LiveRows(outbox).committed_token() is None
 
 
 # --- tokens ---------------------------------------------------------------------------------
@@ -249,18 +254,20 @@ def test_before_the_first_commit_there_is_no_token(outbox: Outbox) -> None:
 def test_every_own_token_is_explained_as_its_number(outbox: Outbox) -> None:
     keep(outbox, 10)
 
-    assert [outbox.explain(token(row["seq"], row["chain"])) for row in rows_after(outbox)] == [*range(1, 11)]
+    assert [LiveRows(outbox).explain(token(row)) for row in rows_after(outbox)] == [
+        at(outbox, seq) for seq in range(1, 11)
+    ]
 
 
 def test_the_last_committed_token_is_explained_after_its_row_was_purged(outbox: Outbox) -> None:
     keep(outbox, 3)
-    outbox.mark_committed(3)
-    outbox.purge(kept_since_us=NOON_US + 1)
+    commit(outbox, 3)
+    purge(outbox, 1)
 
-    committed = outbox.committed_token()
+    committed = LiveRows(outbox).committed_token()
 
     assert committed is not None
-    assert outbox.explain(committed) == 3
+    assert LiveRows(outbox).explain(committed) == (0, 3)
 
 
 def test_the_token_of_another_history_is_not_explained(outbox: Outbox, tmp_path: Path) -> None:
@@ -269,15 +276,15 @@ def test_the_token_of_another_history_is_not_explained(outbox: Outbox, tmp_path:
 
     with closing(opened(elsewhere)) as other:
         keep(other, 3)
-        foreign = [token(row["seq"], row["chain"]) for row in rows_after(other)]
+        foreign = [token(row) for row in rows_after(other)]
 
-    assert [outbox.explain(text) for text in foreign] == [None] * 3
+    assert [LiveRows(outbox).explain(text) for text in foreign] == [None] * 3
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\A-?[0-9]{1,30}-[0-9a-fA-F]{0,20}\Z"))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # explain() changes nothing
 def test_no_other_text_is_explained_not_even_before_the_first_commit(outbox: Outbox, text: str) -> None:
-    assert outbox.explain(text) is None
+    assert LiveRows(outbox).explain(text) is None
 
 
 @pytest.mark.parametrize("form", ["01-{}", " 1-{}", "1-{}\n", "+1-{}", "1-{}0", "2-{}", "1{}"])
@@ -286,7 +293,7 @@ def test_a_token_that_is_almost_ours_is_not_explained(outbox: Outbox, form: str)
 
     text = form.format(rows_after(outbox)[0]["chain"])
 
-    assert outbox.explain(text) is None
+    assert LiveRows(outbox).explain(text) is None
 
 
 # --- one agent, and others that look on -----------------------------------------------------
@@ -302,8 +309,9 @@ def test_a_second_outbox_on_the_same_directory_names_the_process_that_has_it(
 
 
 def test_a_failed_open_leaves_the_directory_free(tmp_path: Path) -> None:
-    (tmp_path / "outbox.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(OutboxError):
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as connection:
+        connection.execute("PRAGMA user_version=99")
+    with pytest.raises(OutboxVersionError):
         opened(tmp_path)
 
     (tmp_path / "outbox.db").unlink()
@@ -313,15 +321,16 @@ def test_a_failed_open_leaves_the_directory_free(tmp_path: Path) -> None:
 
 def test_the_counts_are_the_same_from_inside_and_outside(tmp_path: Path, outbox: Outbox) -> None:
     keep_read_at(outbox, *((second, True) for second in range(10)))
-    outbox.mark_committed(6)
+    commit(outbox, 6)
     purge(outbox, 2)
 
-    counts = outbox.counts()
+    counts = read_counts(tmp_path)
 
     assert (counts.last_seq, counts.committed_seq, counts.pending, counts.kept) == (10, 6, 4, 4)
+    assert (outbox.last_seq, outbox.committed_seq, outbox.pending) == (10, 6, 4)
+    assert counts.outbox_id == outbox.outbox_id
     assert counts.oldest_pending_row is not None
     assert json.loads(counts.oldest_pending_row)["seq"] == 7
-    assert read_counts(tmp_path) == counts
     assert "card_raw" not in repr(counts)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from agent import __version__
 from agent.clock import SystemClock
+from agent.lane import Limits
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
@@ -22,7 +23,8 @@ from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import load_private_key
 from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
-from agent.uploader import Limits, Uploader
+from agent.uploader import Uploader
+from tests.outbox.box import commit
 from tests.swipes import swipe
 
 READER_KEYS = {
@@ -35,7 +37,7 @@ UPLOADER_KEYS = {
 }
 OUTBOX_KEYS = {
     *("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq"),
-    *("oldest_pending_seconds", "bytes", "disk_free_bytes", "ok", "problem"),
+    *("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes", "ok", "problem"),
 }
 
 
@@ -84,7 +86,6 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         outbox,
         lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name),
         Limits(4_000_000, 10, 20_000_000, 60),
-        agent_id="hq-lobby-1",
         monotonic_s=time.monotonic,
         random=random.random,
     )
@@ -100,7 +101,7 @@ def test_the_status_of_a_running_agent_has_every_member(
     tmp_path: Path, outbox: Outbox, health: Health
 ) -> None:
     outbox.keep(swipe(1), swipe(2))
-    outbox.mark_committed(1)
+    commit(outbox, 1)
     health.write(tmp_path)
 
     status = status_of(tmp_path)

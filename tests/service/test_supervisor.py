@@ -15,12 +15,13 @@ from agent.outbox import read_counts
 from agent.service.health import read_status
 from agent.service.supervisor import Supervisor
 from tests.agent_process import AgentProcess, PtyReader, reader_table
+from tests.outbox.box import commit
 from tests.swipes import instant, swipe, wait_until
 
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
@@ -107,10 +108,12 @@ def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
 
 def test_a_dead_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
     supervisor = Supervisor(settings)
-    supervisor._agent.outbox._writer.execute("PRAGMA query_only=1")
+    file = supervisor._agent.outbox.file
 
     def swipe() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
+        with file.write_lock:
+            file._writer.execute("PRAGMA query_only=1")
         line.present(1)
 
     thread = threading.Thread(target=swipe)
@@ -145,7 +148,7 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
     supervisor = Supervisor(settings)
     outbox = supervisor._agent.outbox
     outbox.keep(*(swipe(value, read_at=instant(wall_us=0)) for value in (1, 2)))
-    outbox.mark_committed(1)
+    commit(outbox, 1)
 
     assert supervisor._purge() == 1
     assert read_counts(settings.agent.state_dir).kept == 0

@@ -97,7 +97,7 @@ def test_a_worker_told_to_stop_does_not_start_its_body_again() -> None:
     assert runs == [1]
 
 
-def test_a_worker_is_well_at_work_and_at_rest_and_ill_when_it_hangs_or_is_gone() -> None:
+def test_a_worker_is_well_at_work_at_rest_and_when_it_is_done_and_ill_when_it_hangs() -> None:
     busy_told, rest, end = threading.Event(), threading.Event(), threading.Event()
 
     def body(busy: Busy) -> None:
@@ -118,6 +118,18 @@ def test_a_worker_is_well_at_work_and_at_rest_and_ill_when_it_hangs_or_is_gone()
     assert worker.is_well()
     end.set()
     worker.join(5.0)
+    assert worker.is_well()
+
+
+def test_a_worker_that_a_dead_outbox_ended_is_ill() -> None:
+    def body(_: Busy) -> None:
+        raise OutboxError("outbox.db: disk I/O error")
+
+    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
+    worker.start()
+
+    worker.join(5.0)
+
     assert not worker.is_well()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pytest
 
-from agent.outbox import Outbox
+from agent.lane import Limits
+from agent.outbox import Outbox, beside, read_counts
+from agent.outbox.held import Kind
 from agent.snowpipe.jwt import KeyPair
-from agent.uploader import Limits, Uploader
+from agent.uploader import Uploader
 from tests.pipe_model import PipeModel, open_channel
 from tests.swipes import DrivenClock, swipe
 
@@ -18,6 +22,16 @@ LIMITS = Limits(
     max_bytes_per_second=20_000_000,
     backoff_max_seconds=60,
 )
+
+
+class Wish(TypedDict, total=False):
+    """What a replay is asked for with."""
+
+    kind: Kind
+    first_seq: int
+    last_seq: int
+    first_us: int
+    last_us: int
 
 
 class Door:
@@ -31,10 +45,15 @@ class Door:
         lag_s: float = 0.1,
         way_s: float = 0.01,
         limits: Limits = LIMITS,
+        machine_id: str = "",
     ) -> None:
         self.clock = DrivenClock()
         self.pipe = PipeModel(self.clock, lag_s=lag_s, way_s=way_s)
-        self.outbox = Outbox(state_dir, agent_id="door")
+        self.state_dir = state_dir
+        self.machine_id = machine_id
+        self.outbox = Outbox(state_dir, agent_id="door", machine_id=machine_id)
+        self.kept = 0
+        self._images = 0
         self._key = key
         self._limits = limits
         self.uploader = self.new_uploader()
@@ -45,14 +64,41 @@ class Door:
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
             self._limits,
-            agent_id="door",
             monotonic_s=self.clock.monotonic_s,
             random=lambda: 0.25,
         )
         return self.uploader
 
+    def crash(self) -> None:
+        """The process dies between two steps: a new one finds the files as they are at that moment."""
+        self.restore(self.image())
+
+    def image(self) -> Path:
+        """A copy of the state directory as it is at this moment."""
+        self._images += 1
+        copy = self.state_dir.parent / f"image-{self._images}"
+        copy.mkdir()
+        for name in ("outbox.db", "outbox.db-wal"):
+            shutil.copyfile(self.state_dir / name, copy / name)
+        return copy
+
+    def restore(self, state_dir: Path) -> None:
+        """Another state directory takes the place of this one."""
+        self.outbox.close()
+        self.state_dir = state_dir
+        self.outbox = Outbox(state_dir, agent_id="door", machine_id=self.machine_id)
+        self.new_uploader()
+
     def keep(self, count: int) -> None:
-        self.outbox.keep(*(swipe(value) for value in range(count)))
+        """Cards are numbered as they come."""
+        first, self.kept = self.kept + 1, self.kept + count
+        self.outbox.keep(*(swipe(value) for value in range(first, first + count)))
+
+    def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
+        """Ask for a replay; the rows that it is to send."""
+        ranges = beside.find(self.state_dir, beside.Wanted(**wanted))
+        beside.request(self.state_dir, ranges)
+        return list(beside.rows_in(self.state_dir, ranges))
 
     def run(self, seconds: float = 86_400.0) -> None:
         """Step until only a new swipe could give something to do, or for so long."""
@@ -70,7 +116,8 @@ class Door:
     def drain(self) -> None:
         """Run until all is committed and nothing is left to do."""
         self.run()
-        assert self.outbox.committed_seq == self.outbox.last_seq
+        assert self.outbox.pending == 0
+        assert read_counts(self.state_dir).replays == 0
         assert self.uploader.step() is None
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -10,23 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.snowpipe.jwt import KeyPair, load_private_key
-from agent.uploader import Limits
+from agent.lane import Limits
+from agent.snowpipe.jwt import KeyPair
 from tests.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.swipes import swipe
-from tests.uploader_door import Door
-
-
-@pytest.fixture(scope="session")
-def key(rsa_key_file: Path) -> KeyPair:
-    return load_private_key(rsa_key_file)
-
-
-@pytest.fixture
-def door(tmp_path: Path, key: KeyPair) -> Iterator[Door]:
-    door = Door(tmp_path, key)
-    yield door
-    door.close()
+from tests.uploader.door import Door
 
 
 def seqs(count: int) -> list[int]:

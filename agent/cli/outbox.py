@@ -1,0 +1,119 @@
+"""badge-agent outbox: rows that wait for an operator: list, show, export and release them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli import config_option
+from agent.cli.screen import table
+from agent.config import load
+from agent.errors import AgentError
+from agent.outbox import beside
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")
+_id_argument = click.argument("hold_id", metavar="ID", type=int)
+
+
+@click.group(
+    epilog="""
+\b
+After the cause was mended:
+  badge-agent outbox list
+  badge-agent replay --rejected --dry-run
+  badge-agent replay --rejected
+  badge-agent outbox release ID   (if nothing is to be sent again)
+"""
+)
+def command() -> None:
+    """Deal with rows that Snowflake could not load or refuses.
+
+    REJECTED: Snowflake counted an error in a range of rows; which row it was is not told, the good
+    ones among them did land. SET ASIDE: Snowflake refuses this one row; it did not land.
+    All of them stay on this machine until they are replayed or released.
+    """
+
+
+@command.command("list")
+@config_option
+@_json_option
+def list_(config: Path, *, as_json: bool) -> None:
+    """List what waits for an operator, and why."""
+    holds = beside.holds(load(config).agent.state_dir)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(hold) for hold in holds]))
+        return
+    if not holds:
+        click.echo("nothing waits for an operator")
+        return
+    table(
+        ("id", "kind", "rows", "seq", "reason"),
+        [
+            (
+                str(hold.id),
+                hold.kind.replace("_", " "),
+                str(hold.rows),
+                f"{hold.first_seq}-{hold.last_seq}" if hold.rows > 1 else str(hold.first_seq),
+                hold.reason,
+            )
+            for hold in holds
+        ],
+    )
+    click.echo("next: badge-agent outbox show ID; after mending the cause, badge-agent replay --rejected")
+
+
+@command.command()
+@config_option
+@_id_argument
+def show(config: Path, hold_id: int) -> None:
+    """Show the rows of one entry, one JSON object per line, card numbers and all."""
+    _write_rows(config, hold_id)
+
+
+@command.command()
+@config_option
+@click.argument("hold_id", metavar="[ID]", type=int, required=False)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to a new file, mode 0600."
+)
+def export(config: Path, hold_id: int | None, out: Path | None) -> None:
+    """Write the rows of one entry, or of all, as NDJSON: what the pipe would get."""
+    if out is None:
+        _write_rows(config, hold_id)
+        return
+    rows = list(beside.held_rows(load(config).agent.state_dir, hold_id))
+    try:
+        with out.open("xb") as file:
+            out.chmod(0o600)
+            file.writelines(row + b"\n" for row in rows)
+    except OSError as error:
+        raise AgentError(
+            f"{out}: {error.strerror}", hint="name a new file that this user may write"
+        ) from error
+    click.echo(f"{len(rows)} rows written to {out}")
+
+
+@command.command()
+@config_option
+@click.argument("hold_ids", metavar="ID...", type=int, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Release every entry.")
+def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int:
+    """Declare entries dealt with: their rows are not sent again, and purged when they are old."""
+    if bool(hold_ids) == everything:
+        raise click.UsageError("name the entries to release, or --all")
+    released = beside.release(load(config).agent.state_dir, None if everything else list(hold_ids))
+    click.echo(f"{released} released")
+    return 0 if everything or released == len(set(hold_ids)) else 1
+
+
+def _write_rows(config: Path, hold_id: int | None) -> None:
+    found = False
+    for row in beside.held_rows(load(config).agent.state_dir, hold_id):
+        found = True
+        sys.stdout.write(row.decode() + "\n")
+    if not found and hold_id is not None:
+        raise AgentError(f"there is no entry {hold_id}", hint="badge-agent outbox list")

@@ -1,0 +1,151 @@
+"""badge-agent replay: send kept rows again, exactly once, while swipes go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from agent.cli import config_option
+from agent.cli.screen import progress
+from agent.config import Settings, load
+from agent.errors import AgentError, OutboxInUseError
+from agent.outbox import beside, lock
+from agent.service import replayer
+from agent.service.health import read_status
+
+_LOOK_S = 0.2
+
+
+def _end(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | datetime | None:
+    """A seq, or a moment: ISO 8601, UTC unless it says otherwise."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdecimal():
+        return int(value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither a seq such as 1200 nor a time such as 2026-11-23T08:00", param=parameter
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.command(
+    epilog="""
+\b
+  badge-agent replay --from 1200 --to 1300 --dry-run
+  badge-agent replay --from 2026-11-23T08:00 --to 2026-11-23T09:30
+  badge-agent replay --rejected
+"""
+)
+@config_option
+@click.option(
+    "--from", "first", callback=_end, metavar="SEQ|TIME", help="First row: its seq, or a time (UTC)."
+)
+@click.option("--to", "last", callback=_end, metavar="SEQ|TIME", help="Last row, included.")
+@click.option("--rejected", is_flag=True, help="All ranges in which Snowflake counted an error.")
+@click.option("--set-aside", is_flag=True, help="All rows that Snowflake refused.")
+@click.option("--dry-run", is_flag=True, help="Print the rows instead of sending them.")
+def command(
+    config: Path,
+    first: int | datetime | None,
+    last: int | datetime | None,
+    *,
+    rejected: bool,
+    set_aside: bool,
+    dry_run: bool,
+) -> int:
+    """Send rows again that are still on this machine.
+
+    Every row is as before but for "replay": true, and goes through a channel of its own, after the
+    live swipes, exactly once. Interrupting this command does not interrupt the replay: a running
+    agent goes on with it, and so does the next one after a power cut.
+    """
+    settings = load(config)
+    state_dir = settings.agent.state_dir
+    ranges = beside.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
+    if dry_run:
+        for row in beside.rows_in(state_dir, ranges):
+            sys.stdout.write(row.decode().replace('"replay":false}', '"replay":true}') + "\n")
+        return 0
+    ids = beside.request(state_dir, ranges)
+    return _see_through(settings, ids, sum(wanted.rows for wanted in ranges))
+
+
+def _wanted(
+    first: int | datetime | None, last: int | datetime | None, *, rejected: bool, set_aside: bool
+) -> beside.Wanted:
+    asked = [rejected, set_aside, first is not None or last is not None]
+    if sum(asked) != 1:
+        raise click.UsageError("say what to send again: --from and/or --to, or --rejected, or --set-aside")
+    if rejected or set_aside:
+        return beside.Wanted(kind="rejected" if rejected else "set_aside")
+    return beside.Wanted(
+        first_seq=first if isinstance(first, int) else None,
+        last_seq=last if isinstance(last, int) else None,
+        first_us=_microseconds(first),
+        last_us=_microseconds(last),
+    )
+
+
+def _microseconds(end: int | datetime | None) -> int | None:
+    return int(end.timestamp() * 1_000_000) if isinstance(end, datetime) else None
+
+
+def _see_through(settings: Settings, ids: list[int], total: int) -> int:
+    """Have the running agent do it, or do it here if none runs; show how far it is."""
+    state_dir = settings.agent.state_dir
+    with progress(total, "rows replayed") as advance:
+        left = total
+
+        def show() -> bool:
+            nonlocal left
+            now_left = beside.rows_to_replay(state_dir, ids)
+            advance(left - now_left)
+            left = now_left
+            return left > 0
+
+        try:
+            replayer.drain(settings, while_true=show)
+        except OutboxInUseError:
+            _poke_agent(state_dir)
+            _wait(settings, show)
+    return 0 if left == 0 else 1
+
+
+def _poke_agent(state_dir: Path) -> None:
+    pid = lock.holder(state_dir)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.kill(pid, signal.SIGUSR1)
+        except PermissionError:
+            raise AgentError(
+                f"the replay is in the outbox, but this user may not wake the agent (pid {pid})",
+                hint="it begins with the next swipe; or run this command as the agent's user or with sudo",
+            ) from None
+
+
+def _wait(settings: Settings, show: Callable[[], bool]) -> None:
+    told = ""
+    while show():
+        if not lock.is_held(settings.agent.state_dir):
+            raise AgentError("the agent stopped; the replay goes on when it runs again")
+        uploader = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)[
+            "uploader"
+        ]
+        reason = (uploader or {}).get("reason") or ""
+        if reason and reason != told:
+            click.echo(f"waiting: {reason}", err=True)
+            told = reason
+        time.sleep(_LOOK_S)

@@ -1,0 +1,238 @@
+"""badge-agent send-sample: three events to the configured account, without reader or outbox."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from agent import rows
+from agent.backoff import Backoff
+from agent.cli import config_option
+from agent.cli.screen import Finding, show
+from agent.cli.sql import plan_for
+from agent.config import Settings, load
+from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError
+from agent.service.way_in import open_account, pipe_name
+from agent.snowpipe import wire
+from agent.snowpipe.channel import Append, Channel
+from agent.snowpipe.http import Http
+from agent.snowpipe.wire import ChannelStatus, Reply, Request
+from agent.sql.names import literal
+from agent.sql.plan import Plan
+
+# What is down for a moment is asked again; what stays down is for the administrator to know.
+_TRIES = 4
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 4.0
+# A commit takes some seconds; the first one into a new pipe has been seen to take longer.
+_COMMIT_S = 90.0
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.25, 5.0
+
+_NOT_FOUND = 404
+
+# The three events of the demo that this agent feeds: somebody comes in and goes on to the office.
+_EVENTS = (
+    (
+        {"badge_id": "BADGE-001", "user_id": "USR-001", "zone_id": "ZONE-LOBBY-1", "reader_id": "RDR-101"},
+        -65.5,
+    ),
+    (
+        {"badge_id": "BADGE-002", "user_id": "USR-002", "zone_id": "ZONE-OFFICE-A", "reader_id": "RDR-102"},
+        -58.2,
+    ),
+    (
+        {"badge_id": "BADGE-001", "user_id": "USR-001", "zone_id": "ZONE-OFFICE-A", "reader_id": "RDR-103"},
+        -62.1,
+    ),
+)
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(slots=True)
+class Sent:
+    """One event and what became of it; `status` is the HTTP status of the last try, if it was answered."""
+
+    badge_id: str
+    zone_id: str
+    event_id: str
+    status: int | None = None
+    accepted: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the command found out; `committed` when every event is in the table."""
+
+    channel: str
+    events: list[Sent] = field(default_factory=list)
+    committed: bool = False
+
+
+@click.command("send-sample", epilog="Example: badge-agent send-sample --config config.toml")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object, for a program.")
+@config_option
+def command(config: Path, *, as_json: bool) -> None:
+    """Send three sample events to the configured pipe.
+
+    The first thing to try with a new account: it needs the configuration and the key, no reader, and
+    runs on any machine with Python. It waits until Snowflake has committed the rows. They go through
+    a channel of their own, <agent id>-sample, which is also their agent_id, and have no seq.
+    """
+    settings = load(config)
+    plan = plan_for(settings.snowflake)
+    outcome = Outcome(channel=f"{settings.agent.id}-sample")
+    say = _nothing if as_json else show
+    try:
+        _send(settings, plan, outcome, say)
+    except SnowpipeError as error:
+        error.hint = _advice(error, plan, settings.snowflake.url)
+        raise
+    finally:
+        if as_json:
+            click.echo(json.dumps(asdict(outcome)))
+        else:
+            _sum_up(outcome, plan)
+
+
+def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
+    http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
+    channel = Channel(open_account(settings, http), pipe_name(settings), outcome.channel)
+    before = _patiently(channel.open)
+    say(Finding("channel", "ok", f"{outcome.channel} is open"))
+    # Tokens of this run alone: the channel may stand where an earlier run left it.
+    run = uuid.uuid4().hex[:12]
+    for number, (names, strength) in enumerate(_EVENTS, start=1):
+        sent = Sent(names["badge_id"], names["zone_id"], str(uuid.uuid4()))
+        outcome.events.append(sent)
+        row = rows.sample(
+            names,
+            strength,
+            event_id=sent.event_id,
+            agent_id=outcome.channel,
+            wall_us=time.time_ns() // 1000,
+        )
+        token = f"sample-{run}-{number}"
+        http.status = None
+        try:
+            _append(channel, Append(wire.compress([row]), token, token))
+            sent.accepted = True
+        finally:
+            sent.status = http.status
+            say(_finding(sent))
+    seconds = _wait(channel, token, before, plan)
+    outcome.committed = True
+    say(Finding("commit", "ok", f"all are in the table, {seconds:.1f} s after the last answer"))
+
+
+def _append(channel: Channel, append: Append) -> None:
+    def again() -> None:
+        try:
+            channel.append(append)
+        except RetryError:
+            append.tries.count += 1
+            raise
+
+    _patiently(again)
+
+
+def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> float:
+    """The seconds until the last token is committed.
+
+    Raises AgentError when that takes too long, or when rows were skipped.
+    """
+    started = time.monotonic()
+    delay = _FIRST_LOOK_S
+    while (status := _patiently(channel.status)).committed_token != token:
+        if time.monotonic() - started > _COMMIT_S:
+            raise AgentError(
+                f"Snowflake took the events but has not committed them within {_COMMIT_S:.0f} s",
+                hint="look for them in a few minutes; "
+                f"until then, in Snowflake: SELECT SYSTEM$PIPE_STATUS({literal(plan.pipes[0])});",
+            )
+        time.sleep(delay)
+        delay = min(delay * 2, _LAST_LOOK_S)
+    skipped = status.rows_error_count - before.rows_error_count
+    if skipped > 0:
+        raise AgentError(
+            f"Snowflake skipped {skipped} of {len(_EVENTS)} events: {status.last_error_message}",
+            hint="the view V_CHANNEL_ERRORS has them; badge-agent sql --only setup shows the table they fit",
+        )
+    return time.monotonic() - started
+
+
+def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    """Ask again what Snowflake could not answer at this moment. Raises the last try's SnowpipeError."""
+    backoff = Backoff(first=_FIRST_DELAY_S, cap=_LONGEST_DELAY_S, random=random.random)
+    for _ in range(_TRIES - 1):
+        try:
+            return ask()
+        except RetryError as error:
+            delay = error.retry_after or backoff.next()
+            is_for_a_moment = not isinstance(error, UnreachableError) and error.status != _NOT_FOUND
+            if not is_for_a_moment or delay > _LONGEST_DELAY_S:
+                raise
+            time.sleep(delay)
+    return ask()
+
+
+class _WatchedHttp(Http):
+    """Remembers the status of the last answer, which the channel keeps to itself."""
+
+    status: int | None = None
+
+    def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
+        reply = super().send(base_url, request, token=token, token_type=token_type)
+        self.status = reply.status
+        return reply
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def _nothing(_finding: Finding) -> None:
+    """Say nothing: a program reads the answer."""
+
+
+def _finding(sent: Sent) -> Finding:
+    status = "no answer" if sent.status is None else f"HTTP {sent.status}"
+    return Finding(f"{sent.badge_id} -> {sent.zone_id}", "ok" if sent.accepted else "failed", status)
+
+
+def _sum_up(outcome: Outcome, plan: Plan) -> None:
+    accepted = sum(sent.accepted for sent in outcome.events)
+    committed = "committed" if outcome.committed else "not known to be committed"
+    click.echo(f"\n{accepted} of {len(_EVENTS)} events accepted, {committed}")
+    if outcome.committed:
+        theirs = f"{plan.table} WHERE agent_id = {literal(outcome.channel)};"
+        click.echo(f"  look at them:  SELECT * FROM {theirs}")  # noqa: S608 - printed, and quoted where needed
+        click.echo(f"  remove them:   DELETE FROM {theirs}")  # noqa: S608 - as above
+
+
+def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
+    """What an administrator does next, where the agent's own advice is for a door."""
+    if isinstance(error, AuthError) and error.status == 401:  # noqa: PLR2004 - HTTP's own number
+        return (
+            f"in Snowflake: DESC USER {plan.user}; its RSA_PUBLIC_KEY_FP must be what badge-agent key "
+            "fingerprint prints, and this machine's clock must be right; badge-agent sql --only access "
+            "sets the key"
+        )
+    if isinstance(error, AuthError):
+        return f"in Snowflake: SHOW GRANTS TO ROLE {plan.role}; badge-agent sql --only access grants the rest"
+    if error.status == _NOT_FOUND and not isinstance(error, RetryError):
+        return (
+            f"in Snowflake: SHOW PIPES IN SCHEMA {plan.schema}; badge-agent sql --only setup makes the pipe"
+        )
+    if isinstance(error, UnreachableError | ReplyLostError) and "TLS" not in str(error):
+        return (
+            f"does this machine reach it? curl -sS {url}; is the account name right? "
+            "behind a proxy, set HTTPS_PROXY"
+        )
+    return error.hint or "badge-agent check walks through everything that must be right, and says what is not"

@@ -1,0 +1,79 @@
+"""badge-agent sql: the scripts an administrator runs in Snowflake."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from agent.cli import config_option
+from agent.config import SnowflakeSettings, load
+from agent.errors import ConfigError, NotPermittedError
+from agent.snowpipe.jwt import KeyPair, load_private_key
+from agent.sql.plan import DEFAULT_ROLE, DOORS_PER_PIPE, PIPES_PER_TABLE, Plan
+from agent.sql.scripts import SCRIPTS, every_script, script
+
+_EPILOG = """\b
+Examples:
+  badge-agent sql --config config.toml | less
+  badge-agent sql --only views > views.sql
+  badge-agent sql --pipes 3 --allow-ip 203.0.113.0/24
+"""
+
+
+@click.command("sql", epilog=_EPILOG)
+@click.option("--only", type=click.Choice(SCRIPTS), help="One script; cleanup is printed only this way.")
+@click.option(
+    "--pipes",
+    "pipe_count",
+    type=click.IntRange(1, PIPES_PER_TABLE),
+    default=1,
+    show_default=True,
+    help=f"One for every {DOORS_PER_PIPE:,} doors.",
+)
+@click.option(
+    "--allow-ip",
+    "allowed_networks",
+    multiple=True,
+    metavar="CIDR",
+    help="From where the key may be used; give it again for more.",
+)
+@config_option
+def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, ...], config: Path) -> None:
+    """Print the SQL that makes a Snowflake account ready.
+
+    For the names in the configuration: database, schemas, table and pipes; role, service user, key
+    and grants; what to hand over to the doors; the monitoring views. Everything can be run again.
+    """
+    snowflake = load(config).snowflake
+    key = _key(snowflake) if only in (None, "access") else None
+    plan = replace(
+        plan_for(snowflake),
+        pipe_count=pipe_count,
+        public_key_line=key.public_key_line if key else None,
+        fingerprint=key.fingerprint if key else None,
+        allowed_networks=allowed_networks,
+    )
+    click.echo(script(plan, only) if only else every_script(plan), nl=False)
+
+
+def plan_for(snowflake: SnowflakeSettings) -> Plan:
+    """The configured names. Raises ConfigError for those that Snowflake would not take."""
+    return Plan(
+        account=snowflake.account,
+        database_name=snowflake.database,
+        schema_name=snowflake.schema,
+        pipe_name=snowflake.pipe,
+        user_name=snowflake.user,
+        role_name=snowflake.role or DEFAULT_ROLE,
+    )
+
+
+def _key(snowflake: SnowflakeSettings) -> KeyPair | None:
+    """The configured key; without one the script has a slot, as the doors may be elsewhere."""
+    try:
+        return load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
+    except (ConfigError, NotPermittedError) as error:
+        click.echo(f"note: the script has a slot for the public key: {error}", err=True)
+        return None

@@ -1,0 +1,200 @@
+"""The outbox file on disk: opened, grown, written by one and read by many; the edge to sqlite3."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.errors import (
+    AgentError,
+    NotPermittedError,
+    OutboxCorruptError,
+    OutboxError,
+    OutboxFullError,
+)
+from agent.outbox import schema
+
+OUTBOX_FILE = "outbox.db"
+SIDE_FILES = ("-journal", "-wal", "-shm")
+
+# With psow=0 SQLite writes whole 4 KiB sectors: smaller pages would drag their neighbours into every
+# commit (measured: 21,400 bytes a swipe with 1 KiB pages, 12,200 with 2 KiB, 11,200 with 4 KiB).
+PAGE_BYTES = 4096
+# The WAL is grown once and then overwritten in place: a file that grows costs journal writes at
+# every flush. It is grown a little beyond the pages after which SQLite starts it anew.
+_CHECKPOINT_PAGES = 250
+_GROWN_WAL_BYTES = 1_100_000
+# Another process that lists, releases or asks for a replay holds the file for an instant.
+_BUSY_S = 5.0
+
+
+class OutboxFile:
+    """Two connections to the file: one that writes, one that reads beside it. For several threads."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Open or create, migrate, checkpoint and grow. Raises OutboxError and its kin."""
+        self.path = state_dir / OUTBOX_FILE
+        # One writer at a time, so that SQLite never has to say "busy" to a swipe of ours.
+        self.write_lock = threading.RLock()
+        self.read_lock = threading.RLock()
+        self.open()
+
+    def open(self) -> None:
+        """Open both connections."""
+        with translated(self.path):
+            is_new = _create(self.path)
+            _refuse_newer(self.path)
+            self._writer = _connect(self.path, "rw")
+            try:
+                schema.refuse_newer(self._writer, self.path)
+                _prepare(self._writer)
+                schema.migrate(self._writer)
+                _grow_wal(self._writer)
+                self._reader = _connect(self.path, "ro")
+            except BaseException:
+                self._writer.close()
+                raise
+            if is_new:
+                sync_directory(self.path.parent)
+
+    def close(self) -> None:
+        """Close both connections."""
+        with self.write_lock, self.read_lock:
+            self._reader.close()
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, undone by an exception.
+
+        `durable`: on disk when it ends. Otherwise a power cut may undo it, and with it nothing
+        that came before; what such a transaction says must be known from elsewhere.
+        """
+        with self.write_lock, translated(self.path):
+            if not durable:
+                self._writer.execute("PRAGMA synchronous=NORMAL")
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+            finally:
+                if not durable:
+                    self._writer.execute("PRAGMA synchronous=FULL")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A look at what is committed; cursors must be exhausted or closed inside."""
+        with self.read_lock, translated(self.path):
+            yield self._reader
+
+
+def open_beside(state_dir: Path, mode: str) -> sqlite3.Connection:
+    """A connection beside a running agent, "ro" or "rw". Raises OutboxError if there is no file."""
+    path = state_dir / OUTBOX_FILE
+    with translated(path):
+        return _connect(path, mode)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """The edge where SQLite's exceptions become ours, with the file's name and what to do."""
+    try:
+        yield
+    except AgentError:
+        raise
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"not permitted to use {path}",
+            hint=f"run as the agent's user, or: sudo chown badge-agent: {path}",
+        ) from error
+    except (sqlite3.Error, OSError) as error:
+        name = getattr(error, "sqlite_errorname", "")
+        text = f"{path}: {error}"
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
+        if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+            raise OutboxFullError(text, hint="free space on the disk: df -h") from error
+        raise OutboxError(text, hint=_hint(name)) from error
+
+
+def _hint(name: str) -> str:
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        return "is the disk read-only? A failing SD card becomes so: dmesg | grep -i mmc"
+    return "look for disk errors: dmesg | grep -iE 'mmc|i/o error'"
+
+
+def _create(path: Path) -> bool:
+    """Make the file with its mode right from the first moment. Returns True if it was not there."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # psow=0: an SD card may damage the whole sector it writes when the power fails, so no commit
+    # may share its last sector with the next one.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}&psow=0",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=_BUSY_S,
+    )
+
+
+def _refuse_newer(path: Path) -> None:
+    """Through a connection that cannot write.
+
+    The last one that can moves a left-over WAL into the file when it closes, and a newer file is
+    not ours to touch.
+    """
+    try:
+        with contextlib.closing(_connect(path, "ro")) as connection:
+            schema.refuse_newer(connection, path)
+    except sqlite3.OperationalError as error:
+        # A power cut at the very first start leaves a journal, which only a writer can roll back.
+        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for pragma in (
+        f"page_size={PAGE_BYTES}",  # only takes effect on a file that has no table yet
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+        "journal_size_limit=-1",  # keep the grown WAL: overwriting allocated space is cheap
+        # The last commit before a power cut may lack its padding; after this nothing shares its sector.
+        "wal_checkpoint(TRUNCATE)",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _grow_wal(connection: sqlite3.Connection) -> None:
+    """Fill the WAL once with what is taken out of the file again: its space stays allocated."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE scratch(filler BLOB)")
+    connection.execute("INSERT INTO scratch VALUES (zeroblob(?))", (_GROWN_WAL_BYTES,))
+    connection.execute("DROP TABLE scratch")
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def sync_directory(directory: Path) -> None:
+    """Make new names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,38 @@
+"""A new outbox id for what is pending: when another history may have been sent under the old one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from agent import rows
+from agent.outbox import schema
+
+_MOVE_ROWS = 1_000
+
+
+def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: set[int]) -> str:
+    """Move pending rows behind `last_n`, under a new id, with a seq from 1 and the same event_id.
+
+    Rows set aside stay where they are. Part of a transaction of the caller's. Returns the new id.
+    """
+    new_id = schema.new_outbox_id()
+    n, chain, at = last_n, rows.first_link(new_id), committed_n
+    while some := connection.execute(
+        "SELECT n, trusted_us, row FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
+        (at, last_n, _MOVE_ROWS),
+    ).fetchall():
+        for old_n, trusted_us, row in some:
+            at = old_n
+            if old_n in aside:
+                continue
+            n += 1
+            members = json.loads(row)
+            chain, moved = rows.seal(members, rows.Place(new_id, n - last_n, members["event_id"], chain))
+            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (n, chain, trusted_us, moved))
+            connection.execute("DELETE FROM swipes WHERE n = ?", (old_n,))
+    connection.execute(
+        "UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = ''",
+        (new_id, last_n, last_n),
+    )
+    return new_id

@@ -1,0 +1,140 @@
+"""The swipes as they came in, as a source of rows: sent once, in order."""
+
+from __future__ import annotations
+
+import re
+
+from agent.errors import OutboxReplacedError
+from agent.outbox import held
+from agent.outbox.source import Batch, ErrorCount, Position, Rejected
+from agent.outbox.store import Outbox
+
+_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
+
+
+class LiveRows:
+    """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    @property
+    def channel(self) -> str:
+        """`<agent id>-<outbox id>`."""
+        return f"{self._outbox.agent_id}-{self._outbox.identity.outbox_id}"
+
+    @property
+    def committed(self) -> Position:
+        """The high-water mark."""
+        return (0, self._outbox.identity.committed_n)
+
+    def is_wanted(self) -> bool:
+        """Always: an agent shows at its start that it can deliver, not at its first swipe."""
+        return True
+
+    def has_after(self, position: Position) -> bool:
+        """True when rows follow a position."""
+        last = self._outbox.identity.last_n
+        while last in self._outbox.aside:
+            last -= 1
+        return last > position[1]
+
+    def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
+        """The rows that follow, without those set aside."""
+        return self._outbox.surviving(lambda: self._after(position[1], limit, max_bytes))
+
+    def _after(self, n: int, limit: int, max_bytes: int) -> Batch | None:
+        taken: list[tuple[int, str, bytes]] = []
+        size, aside = 0, self._outbox.aside
+        with self._outbox.file.reading() as connection:
+            cursor = connection.execute(
+                "SELECT n, chain, row FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
+            )
+            for found in cursor:
+                if found[0] in aside:
+                    continue
+                taken.append(found)
+                size += len(found[2])
+                if size >= max_bytes or len(taken) >= limit:
+                    break
+            cursor.close()  # ends the look at the file, so that a checkpoint can pass
+        if not taken:
+            return None
+        return Batch(
+            rows=[row for _, _, row in taken],
+            last=(0, taken[-1][0]),
+            first_token=self._token(*taken[0][:2]),
+            last_token=self._token(*taken[-1][:2]),
+        )
+
+    def committed_token(self) -> str | None:
+        """The token of the high-water mark."""
+        me = self._outbox.identity
+        return self._token(me.committed_n, me.committed_chain) if me.committed_n > me.base else None
+
+    def explain(self, offset_token: str) -> Position | None:
+        """A token is ours if the row with that seq has that chain, or if it is the mark's own."""
+        ours = _TOKEN.fullmatch(offset_token)
+        if ours is None:
+            return None
+        n, chain = self._outbox.identity.base + int(ours[1]), ours[2]
+        if offset_token == self.committed_token():
+            return (0, n)
+        return self._outbox.surviving(lambda: self._explain(n, chain))
+
+    def _explain(self, n: int, chain: str) -> Position | None:
+        with self._outbox.file.reading() as connection:
+            found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+        return (0, n) if found is not None and found[0] == chain else None
+
+    def error_count(self) -> ErrorCount | None:
+        """As last written down."""
+        return self._outbox.surviving(lambda: held.error_count(self._outbox.file, self.channel))
+
+    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
+        """Not flushed: after a power cut the remote token tells it again."""
+        self._outbox.settle(lambda: self._commit(position[1], errors, rejected))
+
+    def _commit(self, n: int, errors: ErrorCount, rejected: Rejected | None) -> None:
+        me = self._outbox.identity
+        n, chain = max(n, me.committed_n), me.committed_chain
+        with self._outbox.file.writing(durable=False) as connection:
+            if n > me.committed_n:
+                found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+                if found is None:
+                    raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
+                (chain,) = found
+                connection.execute("UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain))
+            held.note_errors(connection, self.channel, errors)
+            if rejected is not None:
+                held.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
+        me.committed_n, me.committed_chain = n, chain
+
+    def set_aside(self, position: Position, reason: str) -> None:
+        """On disk before anything behind the row is sent: the token will pass over it."""
+        n = position[1]
+
+        def mark() -> None:
+            with self._outbox.file.writing() as connection:
+                held.set_aside(connection, n, reason)
+
+        self._outbox.surviving(mark)
+        self._outbox.aside = self._outbox.aside | {n}
+
+    def take_back(self, positions: list[Position]) -> None:
+        """They are pending again."""
+        numbers = [n for _, n in positions]
+
+        def unmark() -> None:
+            with self._outbox.file.writing() as connection:
+                held.take_back(connection, numbers)
+
+        self._outbox.surviving(unmark)
+        self._outbox.aside = self._outbox.aside - set(numbers)
+
+    def renew_identity(self, why: str) -> None:
+        """A new outbox id for everything pending."""
+        self._outbox.surviving(lambda: self._outbox.renew_identity(why))
+
+    def _token(self, n: int, chain: str) -> str:
+        return f"{n - self._outbox.identity.base}-{chain}"

@@ -1,0 +1,172 @@
+"""What can still be read of a damaged outbox: row by row through SQLite, then from the bytes of the file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import OutboxError
+from agent.outbox.file import OUTBOX_FILE, open_beside
+
+_CHUNK = 256
+# No row takes less of the file than this: so many numbers are tried in vain before the rest is given up.
+_LEAST_ROW_BYTES = 100
+# A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
+# can be found even where the B-tree around them is gone.
+_ROW_BEGIN, _ROW_END = b'{"badge_id":', b'"replay":false}'
+_LONGEST_ROW_BYTES = 4_000
+# The record of the table `state`: outbox id, the committed number in up to eight bytes, its chain.
+_STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
+# What a row must have to be given a new place.
+_MEMBERS = {
+    "event_id": str,
+    "outbox_id": str,
+    "seq": int,
+    "chain": str,
+    "reader_id": str,
+    "card_bits": int,
+    "card_raw": str,
+    "recorded_at": str,
+    "boot_id": str,
+    "boot_ms": int,
+}
+
+Numbered = tuple[int, int | None, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the file said of itself."""
+
+    outbox_id: str
+    base: int
+    committed_n: int
+    machine_id: str = ""
+    unreadable: int = 0
+
+
+class Wreck:
+    """A damaged outbox file of any version. Nothing here raises because of the damage."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._connection: sqlite3.Connection | None = None
+        with contextlib.suppress(OutboxError):
+            self._connection = open_beside(state_dir, "ro")
+        self.state = self._read_state()
+        self.held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
+        self.replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
+        self.replayed = self._all("SELECT replay_id, n, chain FROM replayed")
+        self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        """Everything a query finds, or nothing: each look on its own, one that fails stops no other."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection is not None:
+                return self._connection.execute(query, values).fetchall()
+        return []
+
+    def _read_state(self) -> State | None:
+        for query in (
+            "SELECT outbox_id, base, committed_n, machine_id, unreadable FROM state",
+            "SELECT outbox_id, 0, committed_seq FROM state",  # version 1
+        ):
+            for found in self._all(query):
+                return State(*found)
+        return None
+
+    # --- through SQLite -----------------------------------------------------------------------
+
+    def numbered(self) -> Iterator[Numbered]:
+        """Rows by number: in chunks where the pages are sound, one by one around the others."""
+        budget = (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
+        n, connection = 0, self._connection
+        while connection is not None:
+            try:
+                chunk = _chunk(connection, "rowid > ?", n)
+            except sqlite3.Error:
+                if budget <= 0 or (self.last_n and n >= self.last_n):
+                    return
+                budget -= 1
+                n += 1
+                with contextlib.suppress(sqlite3.Error):
+                    yield from _whole(_chunk(connection, "rowid = ?", n))
+                continue
+            if not chunk:
+                return
+            yield from _whole(chunk)
+            n = chunk[-1][0]
+
+    # --- from the bytes -----------------------------------------------------------------------
+
+    def scanned(self) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Every row in the bytes of the file and of its WAL, wherever it lies, with its members."""
+        for content in self._contents():
+            begin = content.find(_ROW_BEGIN)
+            while begin >= 0:
+                following = content.find(_ROW_BEGIN, begin + 1)
+                limit = begin + _LONGEST_ROW_BYTES
+                limit = min(limit, following) if following >= 0 else limit
+                end = content.find(_ROW_END, begin, limit)
+                row = content[begin : end + len(_ROW_END)] if end >= 0 else None
+                members = members_of(row)
+                if row is not None and members is not None:
+                    yield members, row
+                begin = following
+
+    def marks(self) -> dict[str, int]:
+        """How far each outbox id was committed, by seq, from whatever copies of its record are left.
+
+        A copy names the chain of the last committed row. Copies are of different age; the mark only
+        ever rose, so the highest is the last.
+        """
+        copies = {match.groups() for content in self._contents() for match in _STATE.finditer(content)}
+        marks: dict[str, int] = {}
+        for members, _ in self.scanned():
+            outbox_id, chain = members["outbox_id"], members["chain"]
+            if (outbox_id.encode(), chain.encode()) in copies:
+                marks[outbox_id] = max(members["seq"], marks.get(outbox_id, 0))
+        return marks
+
+    def _contents(self) -> Iterator[mmap.mmap]:
+        for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal"):
+            path = self._state_dir / name
+            if path.exists() and path.stat().st_size > 0:
+                with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    yield content
+
+
+def members_of(row: object) -> dict[str, Any] | None:
+    """The row's members if it is one of ours and whole, else None."""
+    try:
+        members = json.loads(row) if isinstance(row, bytes) else None
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    return members if all(isinstance(members.get(name), kind) for name, kind in _MEMBERS.items()) else None
+
+
+def _chunk(connection: sqlite3.Connection, where: str, n: int) -> list[Numbered]:
+    found = connection.execute(
+        f"SELECT rowid, trusted_us, row FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
+    ).fetchall()
+    if found and found[-1][0] < n:
+        raise sqlite3.DatabaseError("rows are out of order")
+    return found
+
+
+def _whole(found: list[Numbered]) -> Iterator[Numbered]:
+    return (numbered for numbered in found if members_of(numbered[2]) is not None)

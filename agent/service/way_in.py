@@ -1,0 +1,29 @@
+"""Settings to the way into the account: all that sending takes, without outbox or reader."""
+
+from __future__ import annotations
+
+import time
+
+from agent.config import Settings
+from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.http import Http
+from agent.snowpipe.jwt import load_private_key
+from agent.snowpipe.wire import PipeName
+
+
+def open_account(settings: Settings, http: Http) -> Account:
+    """The way into the configured account. Raises KeyFileError or NotPermittedError."""
+    snowflake = settings.snowflake
+    return Account(
+        http,
+        Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+        load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
+        wall_s=time.time,
+        monotonic_s=time.monotonic,
+    )
+
+
+def pipe_name(settings: Settings) -> PipeName:
+    """The pipe that the rows go into."""
+    snowflake = settings.snowflake
+    return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)

@@ -1,0 +1,74 @@
+"""The columns of RAW_BADGE_EVENTS: name, type, and the expression of the pipe that fills it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; `expression` is over `$1`, the JSON object of a row."""
+
+    name: str
+    type: str
+    expression: str
+
+
+def _same(name: str, column_type: str, cast: str) -> Column:
+    return Column(name, column_type, f"$1:{name}::{cast}")
+
+
+# The demo's columns, as it has them. Both numbers of signal_quality are dBm; it looks at the strength as
+# it was sent, so a row without one is STRONG, as in the demo.
+_DEMO = (
+    _same("badge_id", "VARCHAR(50) NOT NULL", "STRING"),
+    _same("user_id", "VARCHAR(50) NOT NULL", "STRING"),
+    _same("zone_id", "VARCHAR(50) NOT NULL", "STRING"),
+    _same("reader_id", "VARCHAR(50) NOT NULL", "STRING"),
+    Column("event_timestamp", "TIMESTAMP_NTZ NOT NULL", "TO_TIMESTAMP_NTZ($1:event_timestamp::STRING)"),
+    Column("signal_strength", "NUMBER(5,2)", "COALESCE($1:signal_strength::NUMBER(5,2), -999)"),
+    Column(
+        "signal_quality",
+        "VARCHAR(10)",
+        "CASE WHEN $1:signal_strength::FLOAT < -80 THEN 'WEAK'\n"
+        "           WHEN $1:signal_strength::FLOAT < -60 THEN 'MEDIUM'\n"
+        "           ELSE 'STRONG' END",
+    ),
+    Column("direction", "VARCHAR(10)", "UPPER($1:direction::STRING)"),
+    Column("ingestion_time", "TIMESTAMP_NTZ DEFAULT SYSDATE()", "SYSDATE()"),
+    Column("raw_json", "VARIANT", "$1"),
+)
+
+# No lengths: a width costs nothing in Snowflake, and one that proves too small would reject the row.
+# recorded_at is text because the chain is computed over exactly what was sent.
+ADDED = (
+    _same("event_id", "VARCHAR", "STRING"),
+    _same("agent_id", "VARCHAR", "STRING"),
+    _same("outbox_id", "VARCHAR", "STRING"),
+    _same("seq", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("chain", "VARCHAR", "STRING"),
+    _same("card_bits", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("card_raw", "VARCHAR", "STRING"),
+    _same("card_format", "VARCHAR", "STRING"),
+    _same("facility_code", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("card_number", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("card_check", "VARCHAR", "STRING"),
+    _same("clock", "VARCHAR", "STRING"),
+    _same("time_uncertainty_ms", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("recorded_at", "VARCHAR", "STRING"),
+    _same("boot_id", "VARCHAR", "STRING"),
+    _same("boot_ms", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("replay", "BOOLEAN", "BOOLEAN"),
+    _same("agent_version", "VARCHAR", "STRING"),
+)
+
+COLUMNS = (*_DEMO, *ADDED)
+
+_NAMES_PER_LINE = 6
+
+
+def names(indent: str) -> str:
+    """The names of all columns, some to a line; every line but the first begins with `indent`."""
+    found = [column.name for column in COLUMNS]
+    lines = [found[start : start + _NAMES_PER_LINE] for start in range(0, len(found), _NAMES_PER_LINE)]
+    return f",\n{indent}".join(", ".join(line) for line in lines)

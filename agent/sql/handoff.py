@@ -1,0 +1,59 @@
+"""The script that tells the doors what to configure: TOML to paste, and what to compare."""
+
+from __future__ import annotations
+
+import json
+
+from agent.sql.names import literal
+from agent.sql.plan import DOORS_PER_PIPE, Plan
+
+_ACCOUNT = "CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME()"
+
+
+def handoff(plan: Plan) -> str:
+    """One SELECT whose only value is the [snowflake] table, and statements to compare with."""
+    parts = [
+        literal('[snowflake]\naccount = "'),
+        _ACCOUNT,
+        literal(_after_account(plan)),
+        f"LOWER(REPLACE({_ACCOUNT}, '_', '-'))",
+        literal('.snowflakecomputing.com"\n'),
+    ]
+    select = "\n    || ".join(parts)
+    return f"""\
+-- The answer is the table [snowflake] of the doors' config.toml, with the account's own names.
+-- The configuration that this script was written from has the account {plan.account}.
+USE ROLE SYSADMIN;
+SELECT {select}
+  AS config_toml;
+
+-- The pipes, with their statements.
+SHOW PIPES IN SCHEMA {plan.schema};
+
+-- The key that is registered: RSA_PUBLIC_KEY_FP must be what `badge-agent key fingerprint` prints.
+USE ROLE SECURITYADMIN;
+DESC USER {plan.user};
+
+-- What the role may do: USAGE twice, INSERT, and OPERATE once for each pipe.
+SHOW GRANTS TO ROLE {plan.role};"""
+
+
+def _after_account(plan: Plan) -> str:
+    lines = [
+        '"',
+        f"user = {_toml(plan.user_name)}",
+        f"role = {_toml(plan.role_name)}",
+        f"database = {_toml(plan.database_name)}",
+        f"schema = {_toml(plan.schema_name)}",
+        f"pipe = {_toml(plan.pipe_names[0])}",
+    ]
+    lines += [
+        f"# for the doors from {number * DOORS_PER_PIPE + 1:,} on: pipe = {_toml(name)}"
+        for number, name in enumerate(plan.pipe_names[1:], start=1)
+    ]
+    return "\n".join([*lines, 'private_key_file = "rsa_key.p8"', 'url = "https://'])
+
+
+def _toml(name: str) -> str:
+    # Of printable characters a JSON string is a TOML string.
+    return json.dumps(name, ensure_ascii=False)

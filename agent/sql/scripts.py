@@ -1,0 +1,46 @@
+"""The scripts by name and in order, each with its heading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from agent.sql.access import access
+from agent.sql.cleanup import cleanup
+from agent.sql.handoff import handoff
+from agent.sql.plan import Plan
+from agent.sql.setup import setup
+from agent.sql.views import views
+
+_WIDTH = 98
+
+_SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
+    {
+        "setup": ("Database, schemas, table, pipes", setup),
+        "access": ("Role, service user, key, network, grants", access),
+        "handoff": ("What the doors need to know", handoff),
+        "views": ("Is everything here, and how do the doors do?", views),
+        "cleanup": ("Take it all away again", cleanup),
+    }
+)
+
+SCRIPTS = tuple(_SCRIPTS)
+
+_INTRODUCTION = """\
+-- What a Snowflake account needs to receive badge swipes. Run it from top to bottom, in a worksheet
+-- or with `snow sql`, as a user who has the roles named in USE ROLE. Running it again changes nothing
+-- that is there already. Last, on a door: badge-agent check, or badge-agent send-sample."""
+
+_WAY_BACK = "-- The way back is not printed unless asked for: badge-agent sql --only cleanup"
+
+
+def script(plan: Plan, name: str) -> str:
+    """One script, under its heading."""
+    title, render = _SCRIPTS[name]
+    return f"-- {f' {title} ':=^{_WIDTH - 3}}\n\n{render(plan)}\n"
+
+
+def every_script(plan: Plan) -> str:
+    """All that is run to set up an account, in order; not the clean-up."""
+    rendered = [script(plan, name) for name in SCRIPTS if name != "cleanup"]
+    return "\n\n".join([_INTRODUCTION, *rendered, _WAY_BACK]) + "\n"

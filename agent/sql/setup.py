@@ -1,0 +1,84 @@
+"""The script that makes database, schemas, table and pipes."""
+
+from __future__ import annotations
+
+from agent.sql.columns import ADDED, COLUMNS, names
+from agent.sql.plan import CHANNELS_PER_PIPE, DOORS_PER_PIPE, Plan
+
+STREAM = "TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"
+
+
+def setup(plan: Plan) -> str:
+    """Database, schemas, table, error logging, row timestamps, pipes."""
+    return "\n\n".join([_places(plan), _table(plan), _missing_columns(plan), _properties(plan), _pipes(plan)])
+
+
+def pipe_select() -> str:
+    """The pipe's SELECT: one expression for each column of the table, in the order of COLUMNS."""
+    expressions = ",\n      ".join(column.expression for column in COLUMNS)
+    return f"SELECT\n      {expressions}\n    FROM {STREAM}"
+
+
+def _places(plan: Plan) -> str:
+    return f"""\
+-- SYSADMIN owns what is made here, the service user none of it. If another role owns the
+-- database already, use that one in place of SYSADMIN, here and in the other scripts.
+USE ROLE SYSADMIN;
+
+CREATE DATABASE IF NOT EXISTS {plan.database};
+
+-- What comes in, and what people look at, apart: whoever reads the views needs nothing here.
+CREATE SCHEMA IF NOT EXISTS {plan.schema};
+CREATE SCHEMA IF NOT EXISTS {plan.views_schema};"""
+
+
+def _table(plan: Plan) -> str:
+    width = max(len(column.name) for column in COLUMNS)
+    columns = ",\n".join(f"  {column.name:<{width}}  {column.type}" for column in COLUMNS)
+    return f"""\
+-- One row for every swipe that arrived. The columns from event_id on let SQL prove that
+-- nothing is missing, doubled or altered: see the views. All times are UTC.
+CREATE TABLE IF NOT EXISTS {plan.table} (
+{columns}
+);"""
+
+
+def _missing_columns(plan: Plan) -> str:
+    additions = "\n".join(
+        f"ALTER TABLE {plan.table} ADD COLUMN IF NOT EXISTS {column.name} {column.type};" for column in ADDED
+    )
+    return f"""\
+-- For a table that was there before, such as the one of the demo: the columns it lacks.
+{additions}"""
+
+
+def _properties(plan: Plan) -> str:
+    return f"""\
+-- A row that cannot be loaded is skipped, and the stream goes on: streaming knows no other way.
+-- With error logging the skipped row is kept, with the reason: see V_CHANNEL_ERRORS.
+ALTER TABLE {plan.table} SET ERROR_LOGGING = TRUE;
+
+-- When a row was committed. ingestion_time cannot tell: SYSDATE() in a pipe is the time at which
+-- Snowflake compiled the pipe's statement, which may be hours before the row.
+ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;"""
+
+
+def _pipes(plan: Plan) -> str:
+    created = "\n\n".join(
+        f"CREATE PIPE IF NOT EXISTS {pipe} AS\n"
+        f"  COPY INTO {plan.table} (\n    {names(indent='    ')}\n  )\n"
+        f"  FROM (\n    {pipe_select()}\n  );"
+        for pipe in plan.pipes
+    )
+    return f"""\
+-- The columns are named, because COPY INTO without names goes by position: a SELECT in another
+-- order than the table's would put the direction into signal_quality without a word.
+-- event_timestamp is sent in UTC, with a Z; TO_TIMESTAMP_NTZ takes it as it stands, whatever the
+-- account's TIMEZONE. signal_strength keeps its decimals (a plain ::NUMBER rounds them away),
+-- and -999 stands for a reader that does not measure it.
+--
+-- A pipe that exists is left as it is. To replace one, write CREATE OR REPLACE PIPE: its channels
+-- and their positions go with it, and every agent opens a new channel at its own position.
+-- A pipe takes {CHANNELS_PER_PIPE:,} channels. Plan for at most {DOORS_PER_PIPE:,} doors, because each has a
+-- second channel while it replays, and one more for 30 days after a new SD card: see --pipes.
+{created}"""

@@ -1,0 +1,167 @@
+"""keep(): one durable swipe, next to the floor: a preallocated file and fdatasync on the same disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.outbox import Outbox
+from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
+from bench.figures import Figure, percentile
+
+_SWIPES = 1_000
+_ROUNDS = 3
+_SECTOR_BYTES = 512
+_RATIO, _DEVICE_BYTES = 1.5, 7_000
+_BURST_THREADS, _BURST_EACH = 8, 50
+_IMAGE_BYTES = 256_000_000
+
+
+def run() -> list[Figure]:
+    """Times on the disk of the temporary directory; bytes and flushes on a disk image of its own."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        ratios = [_ratio(Path(name) / str(n)) for n in range(_ROUNDS)]
+        floor, keep, ratio = sorted(ratios, key=lambda found: found[2])[_ROUNDS // 2]
+        figures = [
+            Figure("floor p50", f"{floor * 1e6:.0f} us"),
+            Figure("keep() p50", f"{keep * 1e6:.0f} us", f"<= {_RATIO} x floor", ratio <= _RATIO),
+            Figure("keep() / floor", f"{ratio:.2f}", f"<= {_RATIO}", ratio <= _RATIO),
+        ]
+        return figures + _on_own_disk(Path(name))
+
+
+def _ratio(directory: Path) -> tuple[float, float, float]:
+    """Both in turns, so that a disk that slows down slows both."""
+    directory.mkdir()
+    outbox = Outbox(directory, agent_id="bench")
+    floor_times, keep_times = [], []
+    with _floor(directory / "floor") as write:
+        for number in range(_SWIPES):
+            floor_times.append(_timed(write, number))
+            keep_times.append(_timed(lambda n: outbox.keep(swipe(n)), number))
+    outbox.close()
+    floor, keep = percentile(floor_times, 50), percentile(keep_times, 50)
+    return floor, keep, keep / floor
+
+
+@contextlib.contextmanager
+def _floor(path: Path) -> Iterator[Callable[[int], None]]:
+    """The least that a durable write of a row's size costs: overwrite allocated space, flush."""
+    size, slot = 4 << 20, 4096
+    fd = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        os.pwrite(fd, bytes(size), 0)
+        os.fsync(fd)
+
+        def write(number: int) -> None:
+            os.pwrite(fd, b"x" * 700, number * slot % size)
+            os.fdatasync(fd)
+
+        yield write
+    finally:
+        os.close(fd)
+
+
+def _timed(action: Callable[[int], None], number: int) -> float:
+    begun = time.perf_counter()
+    action(number)
+    return time.perf_counter() - begun
+
+
+def swipe(number: int) -> Swipe:
+    """A swipe like most: a Wiegand card of 26 bits."""
+    card = CardRead(26, raw_hex(26, number), Check.PARITY, "H10301", 123, number % 65_536)
+    return Swipe(
+        reader_id="RDR-101",
+        zone_id="ZONE-LOBBY-1",
+        direction="ENTRY",
+        badge_id=f"123-{number}",
+        user_id="USR-001",
+        card=card,
+        read_at=Instant(time.time_ns() // 1000, "6f0c1d3e-5a7b-4c2d-9e8f-001122334455", number, trusted=True),
+    )
+
+
+# --- bytes and flushes ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Io:
+    """Counters of a block device: see Documentation/ABI/stable/sysfs-block in the kernel's tree."""
+
+    sectors: int
+    flushes: int
+
+
+def _on_own_disk(directory: Path) -> list[Figure]:
+    if os.geteuid() != 0:
+        return [Figure("device bytes per swipe", "not measured", "needs root for a loop device")]
+    with _disk(directory / "image", directory / "mount") as device:
+        outbox = Outbox(directory / "mount" / "state", agent_id="bench")
+        os.sync()
+        before = _io(device)
+        for number in range(_SWIPES):
+            outbox.keep(swipe(number))
+        os.sync()  # what is still to be written for these swipes counts, too
+        after = _io(device)
+        burst = _burst(outbox, device)
+        outbox.close()
+    device_bytes = (after.sectors - before.sectors) * _SECTOR_BYTES / _SWIPES
+    flushes = (after.flushes - before.flushes) / _SWIPES
+    return [
+        Figure(
+            "device bytes per lone swipe",
+            f"{device_bytes:.0f}",
+            f"<= {_DEVICE_BYTES}",
+            device_bytes <= _DEVICE_BYTES,
+        ),
+        Figure("flushes per lone swipe", f"{flushes:.2f}", "1", flushes < 1.1),  # noqa: PLR2004 - checkpoints
+        Figure(f"flushes per swipe, {_BURST_THREADS} readers at once", f"{burst:.2f}", "< 1", burst < 1),
+    ]
+
+
+def _burst(outbox: Outbox, device: str) -> float:
+    before = _io(device)
+
+    def keep_some() -> None:
+        for number in range(_BURST_EACH):
+            outbox.keep(swipe(number))
+
+    threads = [threading.Thread(target=keep_some) for _ in range(_BURST_THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return (_io(device).flushes - before.flushes) / (_BURST_THREADS * _BURST_EACH)
+
+
+@contextlib.contextmanager
+def _disk(image: Path, mount: Path) -> Iterator[str]:
+    """An ext4 on a loop device: nobody else writes to it."""
+    with image.open("wb") as file:
+        file.truncate(_IMAGE_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "4096", str(image)], check=True)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", str(image)], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    mount.mkdir()
+    try:
+        subprocess.run(["mount", device, str(mount)], check=True)
+        try:
+            yield Path(device).name
+        finally:
+            subprocess.run(["umount", str(mount)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _io(device: str) -> _Io:
+    fields = Path(f"/sys/block/{device}/stat").read_text().split()
+    return _Io(sectors=int(fields[6]), flushes=int(fields[15]))

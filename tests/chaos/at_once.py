@@ -1,0 +1,46 @@
+"""Scenarios that wait more than they work, several at a time, each a test of its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+_AT_ONCE = 6
+
+Scenario = Callable[[Path], None]  # of a directory of its own
+Running = Mapping[str, Future[None]]  # result() raises what the scenario raised
+
+_scenarios: dict[str, tuple[str, Scenario]] = {}
+
+
+def at_once(scenario: Scenario) -> Scenario:
+    """A decorator: this function is a scenario of its module."""
+    add(scenario.__name__.replace("_", " "), scenario.__module__, scenario)
+    return scenario
+
+
+def add(name: str, module: str, scenario: Scenario) -> None:
+    """One more scenario, under a name."""
+    assert name not in _scenarios
+    _scenarios[name] = module, scenario
+
+
+def names(module: str) -> list[str]:
+    """The scenarios of a module, for parametrize()."""
+    return [name for name, (of, _) in _scenarios.items() if of == module]
+
+
+@contextmanager
+def running(items: list[pytest.Item], place: Path) -> Iterator[Running]:
+    """Those of all scenarios that these tests ask for, under way."""
+    asked = {item.callspec.params.get("scenario") for item in items if hasattr(item, "callspec")}
+    chosen = [(name, scenario) for name, (_, scenario) in _scenarios.items() if name in asked]
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        yield {
+            name: workers.submit(scenario, place / str(number))
+            for number, (name, scenario) in enumerate(chosen)
+        }

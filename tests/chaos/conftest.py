@@ -1,0 +1,18 @@
+"""What every chaos test shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos import at_once
+
+
+@pytest.fixture(scope="session")
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[at_once.Running]:
+    """The scenarios of all modules, under way together."""
+    with at_once.running(request.session.items, tmp_path_factory.mktemp("chaos")) as running:
+        yield running

@@ -1,0 +1,204 @@
+"""A disk that is full, read-only or failing, and a reader that comes and goes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.at_once import Running, Scenario, add, at_once, names
+from tests.chaos.stage import QUICK, Stage
+from tests.swipes import wait_until
+
+# linux/fs/ext4/ext4.h: the file system fails from now on, as it does when its card dies.
+_EXT4_IOC_SHUTDOWN = 0x8004_587D
+_NO_LOG_FLUSH = 2
+
+_CANNOT = 77  # what a scenario's process ends with where it may not do what it needs
+_ROOT = Path(__file__).parents[2]
+_SMALL = QUICK + "\n[outbox]\nreserve_bytes = 1_000_000\n"
+
+
+def on_a_disk_of_its_own(scenario: Scenario) -> Scenario:
+    """A scenario that runs as a process of its own, in a mount namespace: what it mounts nobody else sees."""
+
+    def run(place: Path) -> None:
+        words = ["unshare", "--mount", "--propagation", "private"]
+        words += [] if os.geteuid() == 0 else ["--map-root-user"]
+        may_mount = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+        if may_mount.returncode != 0:
+            pytest.skip(f"this user may mount nothing here: {may_mount.stderr.strip()}")
+        code = f"import pathlib, {__name__} as m; m.{scenario.__name__}(pathlib.Path({str(place)!r}))"
+        ended = subprocess.run(
+            [*words, sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=_ROOT
+        )
+        if ended.returncode == _CANNOT:
+            pytest.skip(ended.stderr.strip())
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    add(scenario.__name__.replace("_", " "), __name__, run)
+    return scenario
+
+
+@contextmanager
+def a_disk(place: Path, *mount: str) -> Iterator[Path]:
+    """A small disk with the agent's state directory on it."""
+    disk = place / "door" / "state"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", *mount, disk], check=True)
+    try:
+        disk.chmod(0o700)
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def tmpfs(size: int) -> Sequence[str]:
+    return "-t", "tmpfs", "-o", f"size={size}", "none"
+
+
+def free(disk: Path) -> int:
+    """Bytes."""
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
+def fill(disk: Path, *, leave: int) -> None:
+    with (disk / "filler").open("ab") as filler:
+        os.posix_fallocate(filler.fileno(), 0, free(disk) - leave)
+
+
+@on_a_disk_of_its_own
+def the_disk_is_full_for_a_while(place: Path) -> None:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+        stage.swipe(50)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        fill(disk, leave=8_192)
+
+        # There is room in the WAL, then in the reserve, then nowhere.
+        while not stage.reader()["unkept"]:
+            stage.take(200)
+        assert not stage.status()["outbox"]["ok"]
+        assert free(disk) < 65_536
+        assert "half of the reserve of" in stage.agent.log
+        (disk / "filler").unlink()
+        wait_until(lambda: stage.status()["outbox"]["ok"], what="room again", timeout_s=30)
+        stage.pipe.start()
+
+        stage.swipe(5)
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own
+def the_disk_is_full_of_what_is_already_committed(place: Path) -> None:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+        for _ in range(3):
+            stage.present(1000, per_second=1000)
+            stage.swipe(1)
+            stage.assert_delivered()
+        fill(disk, leave=4_096)
+
+        for _ in range(4):
+            stage.present(1000, per_second=1000)
+            stage.swipe(1)
+            stage.wait_until_delivered()
+
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own
+def the_disk_stays_full_and_the_network_comes_back(place: Path) -> None:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+        stage.swipe(50)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        fill(disk, leave=8_192)
+        while not stage.reader()["unkept"]:
+            stage.take(200)
+        stage.pipe.start()
+
+        stage.wait_until_delivered()
+        stage.swipe(500)
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own
+def the_disk_is_read_only_at_the_start(place: Path) -> None:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+        stage.pipe.stop()
+        stage.swipe(20)
+        for stop in (stage.stop, stage.kill):
+            stop()
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+            refused = stage.command("run")
+            assert refused.returncode == 74
+            assert "next: " in refused.stderr
+            assert "read-only" in refused.stderr.lower()
+            subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+            stage.agent.start()
+            stage.swipe(20)
+        stage.pipe.start()
+
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own
+def the_disk_fails_while_it_runs(place: Path) -> None:
+    place.mkdir()
+    image = place / "card.img"
+    with image.open("wb") as file:
+        file.truncate(24_000_000)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", image], check=True)
+        with a_disk(place / "probe", "-o", "loop", str(image)):
+            pass
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"only root, with mkfs.ext4 and loop devices, can make a disk fail: {error}")
+        sys.exit(_CANNOT)
+    with a_disk(place, "-o", "loop", str(image)) as disk, Stage(place, tables=_SMALL) as stage:
+        stage.pipe.stop()
+        stage.swipe(20)
+        root = os.open(disk, os.O_RDONLY)
+        fcntl.ioctl(root, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        os.close(root)
+        stage.line.present(999_999)  # read by an agent that cannot keep it: it says so and ends
+        assert stage.agent.ended() == 74
+        stage.kept_so_far()
+        assert stage.command("run").returncode == 74
+        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["mount", "-o", "loop", image, disk], check=True)
+        stage.agent.start()
+        stage.swipe(20)
+        stage.pipe.start()
+
+        stage.assert_delivered()
+
+
+@at_once
+def the_reader_is_unplugged_in_the_middle_of_a_frame(place: Path) -> None:
+    with Stage(place) as stage:
+        for cut in (1, 5, 13):
+            stage.swipe(3)
+            stage.line.write(b"\x02010063E9AE8B\x03"[:cut])
+            time.sleep(0.05)
+            stage.line.unplug()
+            wait_until(lambda: stage.reader()["state"] == "lost", what="a lost reader")
+            stage.line.plug_in()
+            wait_until(lambda: stage.reader()["state"] == "open", what="an open reader")
+
+        stage.swipe(3)
+        stage.assert_delivered()
+
+
+@pytest.mark.parametrize("scenario", names(__name__))
+def test_what_was_kept_is_delivered_when(running: Running, scenario: str) -> None:
+    running[scenario].result()

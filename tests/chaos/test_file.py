@@ -1,0 +1,221 @@
+"""What may happen to the file with the swipes: another card, a backup, a copy, damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from functools import partial
+from itertools import product
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.agent_process import raws
+from tests.chaos.at_once import Running, add, at_once, names
+from tests.chaos.rounds import ROUNDS, chances
+from tests.chaos.stage import Stage, assert_exactly_once, assert_histories_are_whole, once_per_event
+from tests.swipes import wait_until
+
+
+def outbox_ids(stage: Stage) -> list[str]:
+    return list(dict.fromkeys(row["outbox_id"] for row in stage.rows()))
+
+
+def assert_none_is_swallowed(stage: Stage) -> None:
+    """Every tag, in order; a row that came twice has the same event_id."""
+    stage.wait_until_delivered()
+    wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
+    assert_exactly_once(once_per_event(stage.rows()), stage.tags)
+    assert_histories_are_whole(stage.rows())
+
+
+# --- which card it is -----------------------------------------------------------------------
+
+
+@at_once
+def the_sd_card_is_new(place: Path) -> None:
+    with Stage(place) as stage:
+        for _ in range(3):
+            stage.swipe(10)
+            stage.assert_delivered()
+            stage.stop()
+            shutil.rmtree(stage.agent.state_dir)
+            stage.agent.state_dir.mkdir(mode=0o700)
+            stage.agent.start()
+        stage.swipe(10)
+
+        stage.assert_delivered()
+        assert len(outbox_ids(stage)) == 4
+
+
+def a_backup_comes_back(since: int, offline: int, place: Path) -> None:
+    """After so many swipes that it does not know; then it takes others before it has a network."""
+    with Stage(place) as stage:
+        stage.swipe(10)
+        stage.assert_delivered()
+        stage.stop()
+        backup = shutil.copytree(stage.agent.state_dir, place / "backup")
+        stage.agent.start()
+        stage.swipe(since)
+        stage.wait_until_delivered()
+        stage.stop()
+        shutil.rmtree(stage.agent.state_dir)
+        shutil.copytree(backup, stage.agent.state_dir)
+        stage.pipe.stop()
+        stage.agent.start()
+        stage.swipe(offline)
+        stage.pipe.start()
+        stage.swipe(3)
+
+        stage.assert_delivered()
+        assert len(outbox_ids(stage)) == 2
+
+
+for _since, _offline in ((20, 5), (20, 17), (20, 50), (1, 1)):
+    add(
+        f"a backup misses {_since} swipes and takes {_offline} offline",
+        __name__,
+        partial(a_backup_comes_back, _since, _offline),
+    )
+
+
+@at_once
+def a_backup_with_pending_swipes_comes_back_after_they_were_sent(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.swipe(10)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        stage.swipe(10)
+        stage.stop()
+        backup = shutil.copytree(stage.agent.state_dir, place / "backup")
+        stage.pipe.start()
+        stage.agent.start()
+        stage.assert_delivered()
+        stage.stop()
+        shutil.rmtree(stage.agent.state_dir)
+        shutil.copytree(backup, stage.agent.state_dir)
+        stage.agent.start()
+        stage.swipe(5)
+
+        stage.assert_delivered()
+        assert len(outbox_ids(stage)) == 1
+
+
+@at_once
+def the_card_was_copied_to_another_machine(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.swipe(10)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        stage.swipe(10)
+        stage.stop()
+        with closing(sqlite3.connect(stage.agent.state_dir / "outbox.db")) as connection:
+            connection.execute("UPDATE state SET machine_id = 'another machine'")
+            connection.commit()
+        stage.pipe.start()
+        stage.agent.start()
+        stage.swipe(10)
+
+        assert_none_is_swallowed(stage)
+        assert len(outbox_ids(stage)) == 2
+        assert "SD card copied" in stage.agent.log
+
+
+@at_once
+def a_second_agent_is_started_on_the_same_directory(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.swipe(10)
+
+        second = stage.command("run")
+        stage.swipe(10)
+
+        stage.assert_delivered()
+        assert second.returncode == 74
+        assert f"another badge-agent (pid {stage.agent.pid})" in second.stderr
+
+
+# --- damage ---------------------------------------------------------------------------------
+
+
+def _pages(file: Path, random: Random) -> None:
+    with file.open("r+b") as content:
+        for page in random.sample(range(1, file.stat().st_size // 1024), 12):
+            content.seek(page * 1024)
+            content.write(random.randbytes(1024))
+
+
+def _header(file: Path, random: Random) -> None:
+    with file.open("r+b") as content:
+        content.write(random.randbytes(4096))
+
+
+def _half(file: Path, _random: Random) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _nothing(file: Path, _random: Random) -> None:
+    os.truncate(file, 0)
+
+
+def _wal(file: Path, random: Random) -> None:
+    wal = file.with_name(file.name + "-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    wal.write_bytes(random.randbytes(max(size, 50_000)))
+
+
+_DAMAGES = {
+    "pages": _pages,
+    "its header": _header,
+    "its second half": _half,
+    "all of it": _nothing,
+    "the WAL": _wal,
+}
+
+
+def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> None:
+    random, while_running = chances(f"damage to {what} {moment}", number), moment == "while it runs"
+    with Stage(place) as stage:
+        stage.swipe(200)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        stage.swipe(100)
+        if not while_running:
+            stage.stop()
+        _DAMAGES[what](stage.agent.state_dir / "outbox.db", random)
+        if not while_running:
+            stage.agent.start()
+        stage.swipe(20)
+        stage.pipe.start()
+        stage.swipe(20)
+        time.sleep(0.5)
+        # Damage that nobody has met by now is met at the next start.
+        stage.restart()
+        stage.swipe(20)
+
+        damaged = range(1, 341 if while_running else 301)
+        stage.wait_until_delivered(without=damaged)
+        wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes", timeout_s=30)
+        arrived = [row["card_raw"] for row in once_per_event(stage.rows())]
+        assert arrived == [raw for raw in raws(stage.tags) if raw in set(arrived)]
+        lost = len(stage.tags) - len(arrived)
+        assert lost == 0 or what in ("pages", "its second half", "all of it", "the WAL")
+        if what == "pages":
+            assert lost <= stage.agent.outbox().unreadable
+        assert_histories_are_whole(stage.rows(), holes=lost)
+
+
+for _number, _what, _moment in product(range(ROUNDS), _DAMAGES, ("while it is stopped", "while it runs")):
+    add(
+        f"damage to {_what} {_moment} {_number}",
+        __name__,
+        partial(the_file_is_damaged, _what, _moment, _number),
+    )
+
+
+@pytest.mark.parametrize("scenario", names(__name__))
+def test_the_door_goes_on_and_no_swipe_is_swallowed_when(running: Running, scenario: str) -> None:
+    running[scenario].result()

@@ -1,0 +1,160 @@
+"""No answer, and no lack of one, costs a swipe: lost replies, refusals, delays, at every endpoint."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.at_once import Running, add, at_once, names
+from tests.chaos.stage import Stage, appends
+from tests.swipes import wait_until
+
+_STATUSES: list[dict[str, Any]] = [
+    {"status": 408},
+    {"status": 429},
+    {"status": 429, "retry_after": 1},
+    {"status": 500},
+    {"status": 502},
+    {"status": 503},
+    {"status": 503, "retry_after": 1},
+    {"status": 401},
+    {"status": 403},
+    {"status": 404},
+    {"status": 409},
+]
+_FAULTS = [
+    *({"do": "status", "times": 2, **keys} for keys in _STATUSES),
+    {"do": "drop_before", "times": 2},
+    {"do": "drop_after", "times": 1},
+    {"do": "delay", "times": 1, "seconds": 0.5},
+]
+# What makes the agent come to an endpoint that it has no need of every day.
+_WAYS: dict[str, list[dict[str, Any]]] = {
+    "hostname": [{"do": "refuse", "seconds": 0.6}],
+    "token": [{"do": "expire_tokens"}],
+    "open": [{"do": "invalidate_channel", "appends": "refused"}],
+    "append": [],
+    "status": [],
+}
+
+
+def every_fault_on(endpoint: str, place: Path) -> None:
+    with Stage(place) as stage:
+        for fault in _FAULTS:
+            stage.pipe.fault(on=endpoint, **fault)
+            for way in _WAYS[endpoint]:
+                stage.pipe.fault(**way)
+            stage.swipe(3)
+            wait_until(
+                lambda: not stage.pipe.state()["faults"], what=f"{fault} met by {endpoint}", timeout_s=30
+            )
+            stage.wait_until_delivered()
+
+        stage.assert_delivered()
+        assert stage.agent.outbox().set_aside == 0
+
+
+for _endpoint in _WAYS:
+    add(f"every fault at the endpoint {_endpoint}", __name__, partial(every_fault_on, _endpoint))
+
+
+@at_once
+def a_retry_is_the_same_request_with_its_count_one_higher(place: Path) -> None:
+    with Stage(place) as stage:
+        for keys in _STATUSES[:7]:
+            stage.pipe.fault("status", on="append", times=3, **keys)
+            stage.swipe(4)
+            stage.wait_until_delivered()
+
+        stage.assert_delivered()
+        tries = {
+            request_id: list(seen)
+            for request_id, seen in groupby(appends(stage.pipe), key=lambda seen: seen["request_id"])
+        }
+        repeated = [seen for seen in tries.values() if len(seen) > 1]
+        assert [len(seen) for seen in repeated] == [4] * 7
+        for seen in repeated:
+            assert [int(one["retry_count"]) for one in seen] == [0, 1, 2, 3]
+            assert len({one["bytes"] for one in seen}) == 1
+            # The emulator takes each continuation token once: with any other this had been refused.
+            assert seen[-1]["status"] == 200
+
+
+@at_once
+def retry_after_is_waited_for(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.pipe.fault("status", on="append", times=2, status=503, retry_after=2)
+
+        stage.swipe(1)
+
+        stage.assert_delivered()
+        arrivals = [seen["arrived_ns"] for seen in appends(stage.pipe)]
+        assert all(later - earlier >= 2e9 for earlier, later in pairwise(arrivals))
+
+
+@at_once
+def a_server_that_is_away_gets_everything_when_it_is_back(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.swipe(5)
+        stage.pipe.fault("refuse", seconds=2)
+        stage.swipe(20)
+        stage.wait_until_delivered()
+        stage.pipe.kill()
+        stage.swipe(20)
+        stage.pipe.start()
+        stage.swipe(5)
+
+        stage.assert_delivered()
+
+
+@at_once
+def a_server_that_dies_with_rows_in_its_buffer_gets_them_again(place: Path) -> None:
+    with Stage(place, commit_lag_seconds=1.5) as stage:
+        for _ in range(3):
+            stage.swipe(20)
+            wait_until(
+                lambda: stage.pipe.state()["channels"][0]["rows_uncommitted"] > 0, what="buffered rows"
+            )
+            stage.pipe.kill()
+            stage.swipe(5)
+            stage.pipe.start()
+
+        stage.assert_delivered()
+
+
+@at_once
+def several_faults_at_once_while_swipes_go_on(place: Path) -> None:
+    with Stage(place) as stage:
+        for endpoint in _WAYS:
+            stage.pipe.fault("drop_after", on=endpoint, times=2)
+            stage.pipe.fault("status", on=endpoint, status=503, times=2)
+            stage.pipe.fault("delay", on=endpoint, seconds=0.2, times=5)
+        stage.present(200, per_second=100)
+        stage.pipe.fault("expire_tokens")
+        stage.pipe.fault("invalidate_channel")
+        stage.swipe(20)
+
+        stage.assert_delivered()
+
+
+@at_once
+def an_agent_that_starts_offline_delivers_when_there_is_a_network(place: Path) -> None:
+    with Stage(place) as stage:
+        stage.stop()
+        stage.pipe.stop()
+        stage.agent.start()
+        stage.swipe(30)
+        time.sleep(1)
+        stage.pipe.start()
+
+        stage.assert_delivered()
+
+
+@pytest.mark.parametrize("scenario", names(__name__))
+def test_every_swipe_is_in_the_table_once_and_in_order(running: Running, scenario: str) -> None:
+    running[scenario].result()

@@ -1,0 +1,159 @@
+"""Two engines that run the account's SQL: DuckDB behind Snowflake's dialect, and the emulator's own file."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.emulator import pipe
+from agent.emulator.views import read_views
+from agent.emulator.warehouse import DATABASE_FILE, Warehouse
+from agent.sql.columns import names
+from agent.sql.plan import TABLE, Plan
+from agent.sql.setup import STREAM, pipe_select, setup
+from agent.sql.views import EVENTS, VIEWS, Sources
+from tests.sql.statements import statements
+
+PLAN = Plan(
+    account="MYORG-MYACCOUNT",
+    database_name="SNOWFLAKE_EXAMPLE",
+    schema_name="RAW_INGESTION",
+    pipe_name="SFE_BADGE_EVENTS_PIPE",
+    user_name="SFE_INGEST_USER",
+)
+
+# The scripts' own, but for the commit time of a row and the error table, which only Snowflake has.
+_SOURCES = Sources(
+    table=PLAN.table, events=PLAN.view(EVENTS.name), errors="ERRORS", arrived_at="ingestion_time"
+)
+
+Row = dict[str, Any]
+
+
+class Engine(Protocol):
+    """Takes rows as they come over the wire, answers with what the views show."""
+
+    def load(self, lines: Sequence[bytes]) -> None:
+        """Rows through the pipe into the table."""
+
+    def change(self, statement: str) -> None:
+        """Do to the table, `{table}`, what nobody should."""
+
+    def table(self) -> list[Row]:
+        """The table."""
+
+    def view(self, name: str) -> list[Row]:
+        """What a view shows."""
+
+
+class DuckDbAccount:
+    """The table, the pipe's SELECT and the views of the scripts, word for word."""
+
+    def __init__(self, cursor: Any) -> None:  # noqa: ANN401 - of a library without types
+        self._cursor = cursor
+        for statement in statements(setup(PLAN)):
+            # It knows neither roles nor pipes nor these properties of a table.
+            if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
+                cursor.execute(statement)
+        cursor.execute("CREATE TABLE STREAMED (V VARIANT)")
+        cursor.execute(
+            "CREATE TABLE ERRORS "
+            "(timestamp TIMESTAMP, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
+        )
+        for view in VIEWS:
+            cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {view.select(_SOURCES)}")
+
+    def load(self, lines: Sequence[bytes]) -> None:
+        self._cursor.execute("DELETE FROM STREAMED")
+        for line in lines:
+            self._cursor.execute("INSERT INTO STREAMED SELECT PARSE_JSON(%s)", (line.decode(),))
+        select = pipe_select().replace(STREAM, "STREAMED").replace("$1", "V")
+        self._cursor.execute(f"INSERT INTO {PLAN.table} ({names('')}) {select}")
+
+    def fail(self, metadata: str, data: str) -> None:
+        """Put a row into the error table."""
+        self._cursor.execute(
+            "INSERT INTO ERRORS SELECT SYSDATE(), 100072, PARSE_JSON(%s), PARSE_JSON(%s)", (metadata, data)
+        )
+
+    def change(self, statement: str) -> None:
+        self._cursor.execute(statement.format(table=PLAN.table))
+
+    def table(self) -> list[Row]:
+        return self._rows(PLAN.table)
+
+    def view(self, name: str) -> list[Row]:
+        return self._rows(PLAN.view(name))
+
+    def _rows(self, source: str) -> list[Row]:
+        self._cursor.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+        columns = [column[0].lower() for column in self._cursor.description]
+        return [_row(columns, row) for row in self._cursor.fetchall()]
+
+
+@contextmanager
+def duckdb_account() -> Iterator[DuckDbAccount]:
+    """An account for as long as it lasts; while it does, Snowflake's connector is the stand-in."""
+    import fakesnow  # noqa: PLC0415 - not on every machine
+    import snowflake.connector  # noqa: PLC0415 - as above
+
+    with (
+        fakesnow.patch(),
+        closing(
+            snowflake.connector.connect(database=PLAN.database_name, schema=PLAN.schema_name)
+        ) as connection,
+    ):
+        yield DuckDbAccount(connection.cursor())
+
+
+class EmulatorFile:
+    """The emulator's table, and what the demo shows of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / DATABASE_FILE
+        self._warehouse = Warehouse(directory)
+
+    def close(self) -> None:
+        self._warehouse.close()
+
+    def load(self, lines: Sequence[bytes]) -> None:
+        now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+        loaded = pipe.load(b"\n".join(lines), (now, PLAN.pipe_name, "channel", "1"))
+        assert loaded.errors == 0, loaded.last_error
+        self._warehouse.commit(loaded.rows, [])
+
+    def change(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            connection.execute(statement.format(table=TABLE))
+
+    def table(self) -> list[Row]:
+        return self.rows(TABLE)
+
+    def rows(self, source: str) -> list[Row]:
+        """The rows of the table, or of a view that is in the file."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            cursor = connection.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+            return [_row([column[0] for column in cursor.description], row) for row in cursor]
+
+    def view(self, name: str) -> list[Row]:
+        result = next(one for one in read_views(self.path) if one.view.name == name)
+        return [_row(result.columns, row) for row in result.rows]
+
+
+def _row(columns: Sequence[str], values: Sequence[object]) -> Row:
+    return {name.lower(): _plain(value) for name, value in zip(columns, values, strict=True)}
+
+
+def _plain(value: object) -> object:
+    """Numbers and times as the other engine has them."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "microseconds")
+    return value

@@ -1,0 +1,198 @@
+"""The scripts: every statement is one that Snowflake documents, and no name gets out of its place."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import replace
+
+import pytest
+import sqlglot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlglot import expressions as exp
+
+from agent.errors import ConfigError
+from agent.sql.plan import Plan
+from agent.sql.scripts import SCRIPTS, every_script, script
+from tests.sql.statements import kind, shape, statements
+
+PLAN = Plan(
+    account="MYORG-MYACCOUNT",
+    database_name="SNOWFLAKE_EXAMPLE",
+    schema_name="RAW_INGESTION",
+    pipe_name="SFE_BADGE_EVENTS_PIPE",
+    user_name="SFE_INGEST_USER",
+    public_key_line="MIIBIjANBgkqhkiG9w0BAQ/+=",
+    fingerprint="SHA256:abc=",
+    allowed_networks=("203.0.113.0/24", "198.51.100.7"),
+)
+QUOTED = replace(
+    PLAN, database_name="a b", schema_name="a b", pipe_name="a b", user_name="a b", role_name="a b"
+)
+
+# Never a plain word: that might be one of the language, which is allowed as a name but is another token.
+HOSTILE = st.text(
+    st.sampled_from(" \"'`;-\\/*$(){}[]=,.abcé") | st.characters(exclude_categories=["C", "Z"]),
+    min_size=1,
+    max_size=40,
+).map(lambda name: f"{name}-")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("plan", [PLAN, QUOTED, replace(PLAN, pipe_count=10)])
+def test_every_statement_is_known_to_a_parser_or_to_the_reference(name: str, plan: Plan) -> None:
+    for statement in statements(script(plan, name)):
+        if kind(statement) is None:
+            parsed = sqlglot.parse_one(statement, read="snowflake")
+            assert not isinstance(parsed, exp.Command), statement
+
+
+def test_what_the_parser_knows_it_reads_as_what_it_is() -> None:
+    found = [type(sqlglot.parse_one(text, read="snowflake")) for text in statements(script(PLAN, "views"))]
+
+    assert found.count(exp.Create) == 7
+
+
+@given(names=st.tuples(*[HOSTILE] * 5))
+@settings(max_examples=40, deadline=None)
+def test_no_name_changes_what_a_script_does(names: tuple[str, ...]) -> None:
+    database, schema, pipe, user, role = names
+    plan = replace(
+        PLAN, database_name=database, schema_name=schema, pipe_name=pipe, user_name=user, role_name=role
+    )
+
+    for name in SCRIPTS:
+        assert shape(script(plan, name)) == shape(script(QUOTED, name))
+
+
+def test_running_a_script_again_changes_nothing_that_is_there() -> None:
+    made = [text for text in statements(every_script(PLAN)) if text.startswith("CREATE")]
+
+    for text in made:
+        assert re.match(
+            r"CREATE (\w+ )+IF NOT EXISTS |CREATE OR ALTER NETWORK POLICY |CREATE OR REPLACE VIEW ", text
+        ), text
+
+
+def test_nothing_is_dropped_unless_the_cleanup_is_asked_for() -> None:
+    everything = statements(every_script(PLAN))
+
+    assert not [text for text in everything if text.startswith("DROP")]
+    assert {text.split()[0] for text in statements(script(PLAN, "cleanup"))} == {"USE", "DROP"}
+
+
+def test_everything_that_is_made_is_dropped_but_what_others_may_use() -> None:
+    made = {
+        (match[1], match[2])
+        for text in statements(every_script(PLAN))
+        if (
+            match := re.match(r"CREATE (?:OR \w+ )?(NETWORK POLICY|[A-Z]+) (?:IF NOT EXISTS )?([\w.]+)", text)
+        )
+    }
+
+    dropped = {
+        (match[1], match[2])
+        for text in statements(script(PLAN, "cleanup"))
+        if (match := re.match(r"DROP ([A-Z ]+?) IF EXISTS ([\w.]+)", text))
+    }
+
+    assert {kind for kind, _ in made - dropped} == {"DATABASE", "SCHEMA"}
+    assert dropped <= made
+
+
+def test_the_role_gets_what_streaming_needs_and_no_more() -> None:
+    grants = [text for text in statements(every_script(PLAN)) if text.startswith("GRANT")]
+
+    assert [text.partition(" TO ")[0] for text in grants] == [
+        "GRANT ROLE SFE_INGEST_ROLE",
+        "GRANT USAGE ON DATABASE SNOWFLAKE_EXAMPLE",
+        "GRANT USAGE ON SCHEMA SNOWFLAKE_EXAMPLE.RAW_INGESTION",
+        "GRANT INSERT ON TABLE SNOWFLAKE_EXAMPLE.RAW_INGESTION.RAW_BADGE_EVENTS",
+        "GRANT OPERATE ON PIPE SNOWFLAKE_EXAMPLE.RAW_INGESTION.SFE_BADGE_EVENTS_PIPE",
+    ]
+
+
+def test_more_pipes_are_added_beside_the_first() -> None:
+    three = replace(PLAN, pipe_count=3)
+
+    assert three.pipe_names == [
+        "SFE_BADGE_EVENTS_PIPE",
+        "SFE_BADGE_EVENTS_PIPE_2",
+        "SFE_BADGE_EVENTS_PIPE_3",
+    ]
+    for name in ("setup", "access", "cleanup"):
+        assert all(pipe in script(three, name) for pipe in three.pipes)
+    assert "# for the doors from 3,601 on" in script(three, "handoff")
+
+
+def test_without_a_key_or_a_network_there_is_a_slot_that_does_nothing() -> None:
+    plan = replace(PLAN, public_key_line=None, fingerprint=None, allowed_networks=())
+
+    text = script(plan, "access")
+
+    assert "-- ALTER USER SFE_INGEST_USER SET RSA_PUBLIC_KEY = '<" in text
+    assert "-- ALTER USER SFE_INGEST_USER SET NETWORK_POLICY = " in text
+    assert not [one for one in statements(text) if "RSA_PUBLIC_KEY" in one or "NETWORK" in one]
+
+
+def test_the_handoff_is_toml_to_paste() -> None:
+    plan = replace(PLAN, pipe_count=2, pipe_name='the "door"', role_name="straße")
+    select = next(text for text in statements(script(plan, "handoff")) if text.startswith("SELECT"))
+
+    pasted = tomllib.loads(concatenated(select, organization="MYORG", account="MY_ACCOUNT"))
+
+    assert pasted == {
+        "snowflake": {
+            "account": "MYORG-MY_ACCOUNT",
+            "user": "SFE_INGEST_USER",
+            "role": "straße",
+            "database": "SNOWFLAKE_EXAMPLE",
+            "schema": "RAW_INGESTION",
+            "pipe": 'the "door"',
+            "private_key_file": "rsa_key.p8",
+            "url": "https://myorg-my-account.snowflakecomputing.com",
+        }
+    }
+
+
+def concatenated(select: str, *, organization: str, account: str) -> str:
+    """The value of a SELECT that joins texts and the account's names, as Snowflake would answer it."""
+    identifier = f"'{organization}-{account}'"
+    names = "CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME()"
+    folded = select.replace(
+        f"LOWER(REPLACE({names}, '_', '-'))", identifier.lower().replace("_", "-")
+    ).replace(names, identifier)
+    texts = [
+        token.text
+        for token in sqlglot.tokenize(folded, read="snowflake")
+        if token.token_type.name == "STRING"
+    ]
+    return "".join(texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"database_name": ""}, "snowflake.database is empty"),
+        ({"pipe_name": "a\nb"}, "snowflake.pipe holds a line break"),
+        ({"pipe_name": "x" * 254, "pipe_count": 2}, "snowflake.pipe has 256 characters"),
+        ({"pipe_count": 11}, "11 pipes: a table takes 1 to 10"),
+        ({"allowed_networks": ("0.0.0.0/0'); --",)}, "is no IPv4 address or range"),
+    ],
+)
+def test_what_snowflake_would_not_take_is_refused_with_its_place(
+    change: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        replace(PLAN, **change)  # type: ignore[arg-type] # one field or two, each of its own type
+
+    assert any(problem in one for one in refused.value.problems)
+
+
+def test_every_line_fits_a_screen_but_those_that_are_one_long_word() -> None:
+    long = [
+        line for line in every_script(PLAN).splitlines() if len(line) > 120 and "RSA_PUBLIC_KEY" not in line
+    ]
+
+    assert long == []

@@ -1,0 +1,25 @@
+"""A door for every test of the uploader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.snowpipe.jwt import KeyPair, load_private_key
+from tests.uploader.door import Door
+
+
+@pytest.fixture(scope="session")
+def key(rsa_key_file: Path) -> KeyPair:
+    return load_private_key(rsa_key_file)
+
+
+@pytest.fixture
+def door(tmp_path: Path, key: KeyPair) -> Iterator[Door]:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    door = Door(state_dir, key)
+    yield door
+    door.close()

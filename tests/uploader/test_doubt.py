@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from agent.errors import OutboxCorruptError
+from agent.outbox import LiveRows
+from agent.snowpipe.jwt import KeyPair
+from tests.pipe_model import Fall, Lose, Refuse, Unreachable
+from tests.uploader.door import Door
+
+
+def values(door: Door) -> list[int]:
+    """The cards in the table, in order."""
+    return [int(row["card_raw"], 16) for _, row in door.pipe.landed]
+
+
+# --- the channel ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Refuse(400, "STALE_CONTINUATION_TOKEN_SEQUENCER"),
+        Refuse(404, "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED"),
+        Refuse(409, "ERR_CHANNEL_MUST_BE_REOPENED_DUE_TO_ROW_SEQ_GAP"),
+        Lose(processed=True),
+        Lose(processed=False),
+        Fall(),
+    ],
+)
+def test_after_a_doubt_the_channel_is_opened_again_and_tells_where_it_stands(
+    door: Door, fault: Refuse | Lose | Fall
+) -> None:
+    door.keep(5)
+    door.drain()
+    door.pipe.faults.append(fault)
+    door.keep(5)
+
+    door.drain()
+
+    assert values(door) == list(range(1, 11))
+    assert len(door.pipe.of("open")) == 2
+
+
+@pytest.mark.parametrize("code", ["STALE_PIPE_CACHE", "ERR_TABLE_DOES_NOT_EXIST_NOT_AUTHORIZED"])
+def test_a_channel_that_opens_ill_takes_no_row_until_it_is_well(door: Door, code: str) -> None:
+    door.pipe.status_code = code
+    door.keep(5)
+    door.run(600)
+    appends = len(door.pipe.of("append"))
+    reason = door.uploader.status().reason
+
+    door.pipe.status_code = "SUCCESS"
+    door.drain()
+
+    assert appends == 0
+    assert reason is not None
+    assert code in reason
+    assert values(door) == [1, 2, 3, 4, 5]
+
+
+def test_a_channel_that_stays_ill_is_asked_at_a_slow_pace(door: Door) -> None:
+    door.pipe.status_code = "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"
+
+    door.run(3600)
+
+    assert len(door.pipe.of("open")) < 120
+
+
+def test_a_commit_that_does_not_come_for_ten_minutes_is_a_doubt(door: Door) -> None:
+    door.pipe.is_stalled = True
+    door.keep(5)
+    door.run(590)
+    before = len(door.pipe.of("open"))
+    door.run(60)
+    after = len(door.pipe.of("open"))
+
+    door.pipe.is_stalled = False
+    door.drain()
+
+    assert (before, after) == (1, 2)
+    assert values(door) == [1, 2, 3, 4, 5]
+
+
+def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: Door) -> None:
+    door.keep(1)
+    door.drain()
+    door.clock.advance(3600)
+    door.keep(1)
+
+    door.drain()
+
+    assert len(door.pipe.of("open")) == 1
+
+
+def test_a_deleted_channel_is_opened_with_our_position(door: Door) -> None:
+    door.keep(5)
+    door.drain()
+    token = LiveRows(door.outbox).committed_token()
+    door.pipe.forget_channel()
+    door.keep(5)
+
+    door.drain()
+
+    assert values(door) == list(range(1, 11))
+    assert token is not None
+    assert token.encode() in door.pipe.of("open")[-1].body
+
+
+def test_a_second_writer_that_only_opens_costs_one_reopen(door: Door) -> None:
+    door.keep(5)
+    door.drain()
+    door.pipe.other_writer(door.uploader.status().channel)
+    door.keep(5)
+
+    door.drain()
+
+    assert values(door) == list(range(1, 11))
+    assert len(door.pipe.of("open")) == 2
+
+
+@pytest.mark.parametrize("token", ["12-0123456789abcdef", "3-0123456789abcdef", "what is this?", ""])
+def test_a_token_that_is_not_ours_is_never_adopted(
+    door: Door, token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.keep(5)
+    door.drain()
+    old = door.outbox.outbox_id
+    door.pipe.other_writer(f"door-{old}", token or "0")
+    door.keep(5)
+
+    door.drain()
+
+    assert door.outbox.outbox_id != old
+    assert values(door) == list(range(1, 11))
+    assert door.pipe.table == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+
+
+def test_a_token_that_moves_away_while_rows_are_on_their_way_is_not_adopted_either(
+    tmp_path: Path, key: KeyPair
+) -> None:
+    door = Door(tmp_path, key, lag_s=1.0)
+    door.keep(5)
+    door.run(0.5)
+    door.pipe.other_writer(f"door-{door.outbox.outbox_id}", "99-0123456789abcdef")
+
+    door.drain()
+
+    assert values(door) == [1, 2, 3, 4, 5]
+    door.close()
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+def test_a_backup_that_is_behind_the_token_goes_on_under_a_new_id(door: Door) -> None:
+    door.keep(5)
+    door.drain()
+    backup = door.image()
+    door.keep(3)
+    door.drain()
+    old = door.outbox.outbox_id
+
+    door.restore(backup)
+    door.keep(2)
+    door.drain()
+
+    assert door.outbox.outbox_id != old
+    assert values(door) == list(range(1, 11))
+
+
+def test_a_backup_that_took_more_swipes_than_the_token_is_ahead_loses_none_of_them(door: Door) -> None:
+    door.keep(5)
+    door.drain()
+    backup = door.image()
+    door.keep(3)
+    door.drain()
+
+    door.restore(backup)
+    door.keep(20)  # seq 6 to 25: the token's seq 8 is among them, in another history
+    door.drain()
+
+    assert values(door) == list(range(1, 29))
+    assert door.outbox.last_seq == 20
+
+
+def test_the_copy_of_a_card_and_its_original_both_deliver(tmp_path: Path, key: KeyPair) -> None:
+    (state_dir := tmp_path / "state").mkdir()
+    door = Door(state_dir, key, machine_id="1" * 16)
+    door.keep(3)
+    door.drain()
+    door.keep(2)  # pending on both cards
+    copy = door.image()
+
+    door.drain()
+    original = door.outbox.outbox_id
+    door.machine_id = "2" * 16
+    door.restore(copy)
+    door.keep(1)
+    door.drain()
+
+    # What was pending when the card was copied is in the table twice, with the same event_id.
+    assert values(door) == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert len({row["event_id"] for _, row in door.pipe.landed}) == 6
+    assert door.outbox.outbox_id != original
+    door.close()
+
+
+def test_a_new_card_with_an_empty_outbox_is_not_swallowed_by_an_old_token(door: Door, tmp_path: Path) -> None:
+    door.keep(9)
+    door.drain()
+
+    (new := tmp_path / "new").mkdir()
+    door.restore(new)
+    door.keep(3)
+    door.drain()
+
+    assert door.pipe.table == [*range(1, 10), 1, 2, 3]
+
+
+def test_a_crash_at_any_step_neither_loses_nor_doubles(tmp_path: Path, key: KeyPair) -> None:
+    (state_dir := tmp_path / "state").mkdir()
+    door = Door(state_dir, key, lag_s=0.03)
+
+    for _ in range(25):
+        door.keep(2)
+        door.run(0.04)
+        door.crash()
+    door.drain()
+
+    assert values(door) == list(range(1, 51))
+    door.close()
+
+
+def test_a_file_that_is_damaged_while_rows_are_sent_goes_on_under_a_new_id(door: Door) -> None:
+    door.keep(6)
+    door.drain()
+    door.keep(6)
+
+    fault = OutboxCorruptError("outbox.db: database disk image is malformed")
+    door.outbox._start_anew(fault, door.outbox.outbox_id)
+    door.keep(6)
+    door.drain()
+
+    assert values(door) == list(range(1, 19))
+    assert (door.state_dir / "outbox.db.corrupt-1").exists()
+
+
+def test_a_disk_that_damages_every_new_file_is_not_worn_out(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.keep(3)
+
+    def broken(*_: object) -> None:
+        raise OutboxCorruptError("outbox.db: database disk image is malformed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveRows, "_after", broken)
+        door.run(600)
+    copies = len(list(door.state_dir.glob("outbox.db.corrupt-*[0-9]")))
+    door.drain()
+
+    assert copies < 40
+    assert values(door) == [1, 2, 3]
+
+
+# --- what is in the request -----------------------------------------------------------------
+
+
+def test_a_try_is_counted_only_when_the_rows_were_sent(tmp_path: Path, key: KeyPair) -> None:
+    door = Door(tmp_path, key, lag_s=0.3)
+    door.keep(1)
+    door.run(0.1)
+    door.keep(1)
+    # The append that waits is refused, then the look for the first commit, then the append is taken.
+    door.pipe.faults += [Refuse(503), Refuse(503), Unreachable()]
+
+    door.drain()
+
+    tries = door.pipe.of("append")[1:]
+    counts = [seen.retry_count for seen in tries if seen.request_id == tries[0].request_id]
+    assert counts == list(range(len(counts)))
+    door.close()

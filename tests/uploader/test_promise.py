@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from agent.outbox import beside
+from agent.outbox.beside import NothingToReplayError
+from agent.snowpipe.jwt import KeyPair
+from tests.outbox.box import looked_up
+from tests.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
+from tests.uploader.door import Door, Wish
+
+FAULTS = st.sampled_from(
+    [
+        Lose(processed=True),
+        Lose(processed=True),
+        Lose(processed=False),
+        Unreachable(),
+        Fall(),
+        Refuse(503),
+        Refuse(429, retry_after=2),
+        Refuse(401),
+        Refuse(403),
+        Refuse(404, "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED"),
+        Refuse(409, "ERR_CHANNEL_MUST_BE_REOPENED"),
+        Refuse(400, "STALE_CONTINUATION_TOKEN_SEQUENCER"),
+    ]
+)
+# Below the number of refusals in a row that no longer are the rows' fault.
+MOST_BAD = 20
+
+
+def card(row: dict[str, Any]) -> int:
+    return int(row["card_raw"], 16)
+
+
+def cards(landed: list[Landed], *, replay: bool) -> list[int]:
+    return [card(row) for _, row in landed if row["replay"] is replay]
+
+
+class Promise(RuleBasedStateMachine):
+    """Swipes, faults, crashes and operators in any order; at the end the network is well again.
+
+    Cards are numbered as they are swiped, so that the table alone shows what is lost, doubled or
+    out of order. `key` is set by the test, because making one takes longer than all the rest.
+    """
+
+    key: KeyPair
+
+    @initialize(lag_s=st.sampled_from([0.0, 0.1, 3.0]))
+    def open_the_door(self, lag_s: float) -> None:
+        self.directory = Path(tempfile.mkdtemp())
+        (self.directory / "state").mkdir()
+        self.door = Door(self.directory / "state", self.key, lag_s=lag_s)
+        self.door.pipe.cannot_load = lambda row: card(row) in self.not_loadable
+        self.door.pipe.refuses = lambda row: card(row) in self.refusable
+        self.not_loadable: set[int] = set()
+        self.refusable: set[int] = set()
+        self.ever_refusable: set[int] = set()
+        self.asked: Counter[int] = Counter()
+        self.covered: Counter[int] = Counter()
+        self.renewed = 0
+
+    # --- what happens -------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 6))
+    def swipe(self, count: int) -> None:
+        self.door.keep(count)
+
+    @rule(count=st.integers(1, 12))
+    def step(self, count: int) -> None:
+        for _ in range(count):
+            self.door.clock.advance(max(self.door.uploader.step() or 0.0, 1e-6))
+
+    @rule(seconds=st.floats(0.01, 30))
+    def time_passes(self, seconds: float) -> None:
+        self.door.run(seconds)
+
+    @rule(fault=FAULTS)
+    def fault(self, fault: Lose | Unreachable | Fall | Refuse) -> None:
+        self.door.pipe.faults.append(fault)
+
+    @rule()
+    def crash(self) -> None:
+        self.door.crash()
+
+    @rule()
+    def another_writer_opens(self) -> None:
+        for name in self.door.pipe.channels:
+            self.door.pipe.other_writer(name)
+
+    @rule()
+    def channels_are_deleted_after_idle_days(self) -> None:
+        # Idle: what an agent never learned before its channel was deleted, nobody can tell it any more.
+        if not self.door.pipe.faults:
+            self.door.drain()
+            self.door.pipe.forget_channel()
+
+    @rule(ahead=st.integers(1, 4))
+    def a_swipe_comes_that_cannot_be_loaded(self, ahead: int) -> None:
+        self.not_loadable.add(self.door.kept + ahead)
+
+    @rule(ahead=st.integers(1, 4))
+    def a_swipe_comes_that_is_refused(self, ahead: int) -> None:
+        if len(self.ever_refusable) < MOST_BAD:
+            self.refusable.add(self.door.kept + ahead)
+            self.ever_refusable.add(self.door.kept + ahead)
+
+    @rule()
+    def somebody_mends_the_pipe(self) -> None:
+        self.not_loadable.clear()
+        self.refusable.clear()
+
+    @rule(kind=st.sampled_from(["rejected", "set_aside"]))
+    def replay_what_is_held(self, kind: Literal["rejected", "set_aside"]) -> None:
+        self._replay({"kind": kind})
+
+    @rule(first=st.integers(1, 30), count=st.integers(1, 10))
+    def replay_a_range(self, first: int, count: int) -> None:
+        self._replay({"first_seq": first, "last_seq": first + count})
+
+    def _replay(self, wanted: Wish) -> None:
+        with contextlib.suppress(NothingToReplayError):
+            ranges = beside.find(self.door.state_dir, beside.Wanted(**wanted))
+            beside.request(self.door.state_dir, ranges)
+            self.asked.update(card(json.loads(row)) for row in beside.rows_in(self.door.state_dir, ranges))
+            # A row that is set aside now may be in the table when the replay of a range comes to it.
+            for some in ranges:
+                covered = self._stored(some.first_n, some.last_n)
+                self.covered.update(card(json.loads(row)) for (row,) in covered)
+
+    @rule()
+    def purge(self) -> None:
+        self.door.outbox.purge(kept_since_us=None, max_bytes=0)
+
+    @rule()
+    def take_a_new_identity(self) -> None:
+        self.renewed += 1
+        self.door.outbox.renew_identity("a test wants it")
+
+    # --- what must hold at any moment ------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_taken_for_committed_that_is_not(self) -> None:
+        # Everything kept is still in the file, unless it is in the table.
+        stored = {card(json.loads(row)) for (row,) in self._stored()}
+        there = set(cards(self.door.pipe.landed, replay=False))
+        there |= set(cards(self.door.pipe.landed, replay=True))
+        assert set(range(1, self.door.kept + 1)) <= stored | there
+
+    @invariant()
+    def what_could_not_be_loaded_is_kept_until_it_is_in_the_table(self) -> None:
+        stored = {card(json.loads(row)) for (row,) in self._stored()}
+        there = set(cards(self.door.pipe.landed, replay=True))
+        assert set(cards(self.door.pipe.not_loaded, replay=False)) <= stored | there
+
+    def _stored(self, first_n: int = 0, last_n: int = 2**60) -> list[tuple[bytes]]:
+        with self.door.outbox.file.reading() as connection:
+            return connection.execute(
+                "SELECT row FROM swipes WHERE n BETWEEN ? AND ?", (first_n, last_n)
+            ).fetchall()
+
+    # --- what must hold in the end ----------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "door"):
+            return
+        try:
+            self.door.pipe.faults.clear()
+            self.door.drain()
+            self._check_live_rows()
+            self._check_replays()
+        finally:
+            self.door.close()
+            shutil.rmtree(self.directory)
+
+    def _check_live_rows(self) -> None:
+        pipe = self.door.pipe
+        table = cards(pipe.landed, replay=False)
+        missing = set(range(1, self.door.kept + 1)) - set(table)
+        assert missing <= set(cards(pipe.not_loaded, replay=False)) | self.ever_refusable
+        # Under a new identity what was on its way may come again, with the same event_id.
+        first_time = list(dict.fromkeys(table))
+        assert first_time == sorted(first_time)
+        assert self.renewed or first_time == table
+        events = {(card(row), row["event_id"]) for _, row in pipe.landed}
+        assert len(events) == len({number for number, _ in events})
+        self._check_numbers([row for _, row in pipe.landed + pipe.not_loaded])
+
+    def _check_numbers(self, rows: list[dict[str, Any]]) -> None:
+        """No hole among the seqs of any identity, but for rows set aside."""
+        rows += [json.loads(row) for (row,) in self._stored()]
+        for outbox_id in {row["outbox_id"] for row in rows}:
+            seqs = {row["seq"] for row in rows if row["outbox_id"] == outbox_id}
+            aside = {row["seq"] for row in rows if card(row) in self.ever_refusable}
+            assert set(range(1, max(seqs) + 1)) <= seqs | aside
+
+    def _check_replays(self) -> None:
+        assert looked_up(self.door.state_dir, "SELECT * FROM replays") == []
+        pipe = self.door.pipe
+        came = Counter(cards(pipe.landed, replay=True)) + Counter(cards(pipe.not_loaded, replay=True))
+        for number in self.asked | came:
+            assert came[number] <= self.covered[number] or self.renewed
+            assert came[number] >= self.asked[number] or number in self.ever_refusable
+
+
+@pytest.mark.timeout(240)
+def test_whatever_happens_in_whatever_order_the_promise_is_kept(key: KeyPair) -> None:
+    machine = type("Promise", (Promise,), {"key": key})
+
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=80,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_a_hold_that_is_released_is_not_replayed(key: KeyPair, tmp_path: Path) -> None:
+    (state_dir := tmp_path / "state").mkdir()
+    door = Door(state_dir, key)
+    door.pipe.refuses = lambda row: card(row) == 2
+    door.keep(3)
+    door.drain()
+
+    beside.release(door.state_dir, None)
+
+    with pytest.raises(NothingToReplayError):
+        door.replay(kind="set_aside")
+    door.close()
