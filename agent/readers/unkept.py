@@ -44,6 +44,10 @@ class Unkept:
             self._keep_what_fits()
         except OutboxFullError as error:
             self._faults.failed(error)
+        except BaseException:
+            # The caller is told that these were not kept, and may come with them again.
+            del self._swipes[max(0, len(self._swipes) - len(swipes)) :]
+            raise
         else:
             self._faults.recovered()
         return before - len(self._swipes)
