@@ -243,7 +243,8 @@ def test_the_metrics_view_has_the_columns_of_the_demo(tmp_path: Path) -> None:
         door.append(rows, "4")
         door.committed("4")
 
-        metrics = list(Database(tmp_path / "state" / "snowflake.db")["V_INGESTION_METRICS"].rows)
+        with closing(sqlite3.connect(tmp_path / "state" / "snowflake.db")) as connection:
+            metrics = list(Database(connection)["V_INGESTION_METRICS"].rows)
 
     assert len(metrics) == 1
     del metrics[0]["ingestion_hour"]
