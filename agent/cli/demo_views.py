@@ -14,7 +14,7 @@ from agent.emulator.views import Result, read_views
 
 _MOST_ROWS = 10
 # What fits on a screen side by side; a single wider row is shown with one column to a line.
-_MOST_COLUMNS = 7
+_MOST_COLUMNS = 6
 
 # Of the events, what a person looks for; the view has every column of the table.
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
