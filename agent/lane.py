@@ -115,11 +115,6 @@ class Lane:
         """How many tries failed since something last went well."""
         return self._backoff.failures
 
-    @property
-    def has_work(self) -> bool:
-        """True while rows wait to be sent or to be committed."""
-        return self._sent > self.source.committed or self.source.has_after(self._sent)
-
     def step(self) -> float | None:
         """Do one bounded thing.
 

@@ -65,10 +65,6 @@ class Uploader:
         waits = [delay for delay in (live, replay) if delay is not None]
         return min(waits) if waits else None
 
-    def is_drained(self) -> bool:
-        """True when nothing is left to send and everything sent is committed, replays included."""
-        return not self._live.has_work and not self._replay.source.is_wanted()
-
     def status(self) -> UploaderStatus:
         """Where the uploader stands; a failing replay shows while the live lane is well."""
         lane = self._replay if self._live.failure is None and self._replay.failure is not None else self._live

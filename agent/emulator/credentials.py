@@ -92,12 +92,12 @@ class Credentials:
         self._secret = secret
         self._now = now
         self._generation = secrets.token_hex(8)
-        self._expired_generations: set[str] = set()
+        self._expired_all_others = False  # else those from before a restart are good too
         self.key_revoked = False
 
     def expire_scoped_tokens(self) -> None:
         """Every scoped token issued until now counts as expired."""
-        self._expired_generations.add(self._generation)
+        self._expired_all_others = True
         self._generation = secrets.token_hex(8)
 
     def check_any(self, authorization: str, token_type: str) -> None:
@@ -166,7 +166,8 @@ class Credentials:
         claims = _verified(token, self._secret, "HS256")
         if claims is None:
             raise _invalid_scoped("it was not issued here")
-        if claims["exp"] <= self._now() or claims["generation"] in self._expired_generations:
+        is_withdrawn = self._expired_all_others and claims["generation"] != self._generation
+        if claims["exp"] <= self._now() or is_withdrawn:
             raise RefusalError(401, "390318", "OAuth access token expired.")
 
 

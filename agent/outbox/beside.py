@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from agent.errors import AgentError, OutboxError
 from agent.outbox.file import OUTBOX_FILE, open_beside, translated
 from agent.outbox.held import Kind
 from agent.outbox.schema import VERSION
+from agent.outbox.wreck import members_of
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 
@@ -136,7 +136,7 @@ def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
         ).fetchone()
         if older is None:
             break
-        last, begin = older[0], older[0] - json.loads(older[1])["seq"]
+        last, begin = older[0], older[0] - (members_of(older[1]) or {"seq": older[0]})["seq"]
     return kept
 
 
@@ -161,7 +161,7 @@ def _hold(
     connection: sqlite3.Connection, hold_id: int, kind: Kind, first_n: int, last_n: int, reason: str
 ) -> Hold:
     ends = [
-        json.loads(row)
+        members_of(row) or {}
         for (row,) in connection.execute(
             "SELECT row FROM swipes WHERE n IN (?, ?) ORDER BY n", (first_n, last_n)
         ).fetchall()

@@ -54,7 +54,8 @@ class OutboxFile:
                 schema.refuse_newer(self._writer, self.path)
                 _prepare(self._writer)
                 schema.migrate(self._writer)
-                _grow_wal(self._writer)
+                with _room_permitting(self._writer):
+                    _grow_wal(self._writer)
                 self._reader = _connect(self.path, "ro")
             except BaseException:
                 self._writer.close()
@@ -121,7 +122,10 @@ def translated(path: Path) -> Iterator[None]:
         text = f"{path}: {error}"
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
-        if name.startswith("SQLITE_FULL") or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        # The second is the full disk's other face: no room for the index of the WAL.
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")) or (
+            isinstance(error, OSError) and error.errno == errno.ENOSPC
+        ):
             raise OutboxFullError(text, hint="free space on the disk: df -h") from error
         raise OutboxError(text, hint=_hint(name)) from error
 
@@ -175,10 +179,23 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "synchronous=FULL",
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         "journal_size_limit=-1",  # keep the grown WAL: overwriting allocated space is cheap
-        # The last commit before a power cut may lack its padding; after this nothing shares its sector.
-        "wal_checkpoint(TRUNCATE)",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+    with _room_permitting(connection):
+        # The last commit before a power cut may lack its padding; after this nothing shares its sector.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextlib.contextmanager
+def _room_permitting(connection: sqlite3.Connection) -> Iterator[None]:
+    """What makes the file better but needs space: an agent on a full disk starts without it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_FULL"):
+            raise
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _grow_wal(connection: sqlite3.Connection) -> None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 
 from agent import rows
 from agent.outbox import schema
+from agent.outbox.wreck import members_of
 
 _MOVE_ROWS = 1_000
 
 
-def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: set[int]) -> str:
+def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: set[int]) -> None:
     """Move pending rows behind `last_n`, under a new id, with a seq from 1 and the same event_id.
 
-    Rows set aside stay where they are. Part of a transaction of the caller's. Returns the new id.
+    Rows set aside stay where they are. What is no row of ours any more, because its bytes have
+    changed on the disk, stays too, and is counted. Part of a transaction of the caller's.
     """
     new_id = schema.new_outbox_id()
-    n, chain, at = last_n, rows.first_link(new_id), committed_n
+    n, chain, at, unreadable = last_n, rows.first_link(new_id), committed_n, 0
     while some := connection.execute(
         "SELECT n, trusted_us, row FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
         (at, last_n, _MOVE_ROWS),
@@ -26,13 +27,16 @@ def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, asid
             at = old_n
             if old_n in aside:
                 continue
+            members = members_of(row)
+            if members is None:
+                unreadable += 1
+                continue
             n += 1
-            members = json.loads(row)
             chain, moved = rows.seal(members, rows.Place(new_id, n - last_n, members["event_id"], chain))
             connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (n, chain, trusted_us, moved))
             connection.execute("DELETE FROM swipes WHERE n = ?", (old_n,))
     connection.execute(
-        "UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = ''",
-        (new_id, last_n, last_n),
+        """UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = '',
+                            unreadable = unreadable + ?""",
+        (new_id, last_n, last_n, unreadable),
     )
-    return new_id

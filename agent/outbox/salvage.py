@@ -105,13 +105,12 @@ def _build(state_dir: Path, wreck: Wreck, last_n: int) -> tuple[int, int]:
 
 def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[int, int]:
     connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?)", _with_chain(wreck))
-    connection.executemany("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?)", wreck.held)
+    connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", wreck.held)
     _queue_replays(connection, wreck)
     aside = {first_n for _, kind, first_n, *_ in wreck.held if kind == "set_aside"}
     state = wreck.state or _guess(connection, wreck)
     if state is None:
-        _insert_unnumbered(connection, wreck)
-        state = State("", 0, 0)
+        state = State("", 0, _insert_unnumbered(connection, wreck))
     else:
         _insert_scanned(connection, wreck, state)
     (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
@@ -131,7 +130,7 @@ def _with_chain(wreck: Wreck) -> Iterator[tuple[int, str, int | None, bytes]]:
 
 def _queue_replays(connection: sqlite3.Connection, wreck: Wreck) -> None:
     """What was asked for is still done; the one that was under way goes on where it stood."""
-    connection.executemany("INSERT INTO replays VALUES (?, ?, ?, ?)", wreck.replays)
+    connection.executemany("INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?)", wreck.replays)
     waiting = {replay_id for replay_id, *_ in wreck.replays}
     connection.executemany(
         "UPDATE replayed SET replay_id = ?, n = ?, chain = ?",
@@ -154,36 +153,44 @@ def _guess(connection: sqlite3.Connection, wreck: Wreck) -> State | None:
 
 
 def _insert_scanned(connection: sqlite3.Connection, wreck: Wreck, state: State) -> None:
-    """Pending rows that only their bytes are left of. Those of other ids lie in pages that are free."""
+    """Rows that only their bytes are left of. Those of other ids may be copies in pages that are free."""
     connection.executemany(
         "INSERT OR IGNORE INTO swipes VALUES (?, ?, NULL, ?)",
         (
             (state.base + members["seq"], members["chain"], row)
             for members, row in wreck.scanned()
-            if members["outbox_id"] == state.outbox_id and state.base + members["seq"] > state.committed_n
+            if members["outbox_id"] == state.outbox_id
         ),
     )
 
 
-def _insert_unnumbered(connection: sqlite3.Connection, wreck: Wreck) -> None:
-    """Nothing but bytes is left: every row not known to be committed, each history in its order."""
+def _insert_unnumbered(connection: sqlite3.Connection, wreck: Wreck) -> int:
+    """Nothing but bytes is left: what is known to be committed first, each history in its order.
+
+    Returns the last number of those.
+    """
     marks = wreck.marks()
     connection.execute(
-        """CREATE TEMP TABLE found(outbox_id TEXT, seq INTEGER, chain TEXT, event_id TEXT PRIMARY KEY,
-                                   row BLOB) WITHOUT ROWID"""
+        """CREATE TEMP TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER, chain TEXT,
+                                   event_id TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"""
     )
     connection.executemany(
-        "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
         (
-            (members["outbox_id"], members["seq"], members["chain"], members["event_id"], row)
+            (
+                members["seq"] > marks.get(members["outbox_id"], 0),
+                *(members[name] for name in ("outbox_id", "seq", "chain", "event_id")),
+                row,
+            )
             for members, row in wreck.scanned()
-            if members["seq"] > marks.get(members["outbox_id"], 0)
         ),
     )
     connection.execute(
         """INSERT INTO swipes(n, chain, trusted_us, row)
-           SELECT row_number() OVER (ORDER BY outbox_id, seq), chain, NULL, row FROM found"""
+           SELECT row_number() OVER (ORDER BY is_pending, outbox_id, seq), chain, NULL, row FROM found"""
     )
+    (committed,) = connection.execute("SELECT count(*) FROM found WHERE NOT is_pending").fetchone()
+    return int(committed)
 
 
 def _missing(connection: sqlite3.Connection, committed_n: int, last_n: int) -> int:

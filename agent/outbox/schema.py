@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from pathlib import Path
@@ -68,6 +69,9 @@ _MIGRATIONS = (_VERSION_1, _VERSION_2)
 VERSION = len(_MIGRATIONS)
 
 
+_OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
+
+
 def new_outbox_id() -> str:
     """A random id, 12 hex digits: unique enough for every card ever put into every door."""
     return uuid.uuid4().hex[:12]
@@ -81,6 +85,16 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
             hint="install the newer badge-agent again: sudo apt install badge-agent",
         )
+
+
+def is_sound(
+    connection: sqlite3.Connection, outbox_id: str, base: int, committed_n: int, committed_chain: str
+) -> bool:
+    """False when a state contradicts itself or the row it names: SQLite has no checksums of its own."""
+    if not _OUTBOX_ID.fullmatch(outbox_id) or not 0 <= base <= committed_n:
+        return False
+    row = connection.execute("SELECT chain FROM swipes WHERE rowid = ?", (committed_n,)).fetchone()
+    return row is None or committed_chain in {"", row[0]}
 
 
 def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:

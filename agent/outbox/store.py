@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
-from agent.outbox import identity, salvage
+from agent.outbox import identity, salvage, schema
 from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
 from agent.outbox.reserve import Reserve
@@ -100,7 +100,7 @@ class Outbox:
         try:
             file = self._open(state_dir)
         except OutboxFullError:
-            self._reserve.free()
+            self._reserve.free_rest()
             file = self._open(state_dir)
         try:
             self._read_state(file)
@@ -135,8 +135,8 @@ class Outbox:
             state = connection.execute(
                 "SELECT outbox_id, base, committed_n, committed_chain FROM state"
             ).fetchone()
-            if state is None:
-                raise OutboxCorruptError(f"{file.path}: its state is gone")
+            if state is None or not schema.is_sound(connection, *state):
+                raise OutboxCorruptError(f"{file.path}: its state is damaged")
             outbox_id, base, committed_n, committed_chain = state
             # Only behind the high-water mark: older rows may be held while newer ones were purged.
             newest = connection.execute(
@@ -258,8 +258,10 @@ class Outbox:
             if self.outbox_id != outbox_id:
                 return
             self.file.close()
-            salvage.replace(self._state_dir, fault, last_n=self.identity.last_n)
-            self.file.open()
+            try:
+                salvage.replace(self._state_dir, fault, last_n=self.identity.last_n)
+            finally:
+                self.file.open()  # a full disk: the damaged file goes on until there is room for another
             self._read_state(self.file)
 
     # --- a new identity -----------------------------------------------------------------------
@@ -296,23 +298,22 @@ class Outbox:
         return self.surviving(lambda: self._purge(kept_since_us, max_bytes))
 
     def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
+        committed_n = self.identity.committed_n
         with self.file.writing(durable=False) as connection:
             crowded = _used_bytes(connection) > max_bytes
             candidates = connection.execute(
                 f"SELECT n, trusted_us FROM swipes WHERE n <= ? AND {_FREE} ORDER BY n LIMIT ?",
-                (self.identity.committed_n, PURGE_ROWS),
+                (committed_n, PURGE_ROWS),
             ).fetchall()
             last = 0
-            if candidates and (crowded or _all_older(connection, candidates, kept_since_us)):
+            if candidates and (crowded or _all_older(connection, candidates, committed_n, kept_since_us)):
                 last = candidates[-1][0]
             elif kept_since_us is not None:
                 last = _last_older(candidates, kept_since_us)
             gone = sum(1 for n, _ in candidates if n <= last)
             if gone:
                 connection.execute(f"DELETE FROM swipes WHERE n <= ? AND {_FREE}", (last,))
-            connection.execute(
-                "DELETE FROM held WHERE released = 1 AND last_n <= ?", (self.identity.committed_n,)
-            )
+            connection.execute("DELETE FROM held WHERE released = 1 AND last_n <= ?", (committed_n,))
         return gone
 
     @property
@@ -363,14 +364,18 @@ def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int) ->
 
 
 def _all_older(
-    connection: sqlite3.Connection, candidates: list[tuple[int, int | None]], kept_since_us: int | None
+    connection: sqlite3.Connection,
+    candidates: list[tuple[int, int | None]],
+    committed_n: int,
+    kept_since_us: int | None,
 ) -> bool:
-    """True when none of them has a trusted time but the next row that has one is old enough itself."""
+    """True when none of them has a trusted time but the next one that has is old enough itself."""
     if kept_since_us is None or any(trusted_us is not None for _, trusted_us in candidates):
         return False
     following = connection.execute(
-        "SELECT trusted_us FROM swipes WHERE n > ? AND trusted_us IS NOT NULL ORDER BY n LIMIT 1",
-        candidates[-1][:1],
+        """SELECT trusted_us FROM swipes
+           WHERE n > ? AND n <= ? AND trusted_us IS NOT NULL ORDER BY n LIMIT 1""",
+        (candidates[-1][0], committed_n),
     ).fetchone()
     return following is not None and following[0] < kept_since_us
 

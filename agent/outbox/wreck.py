@@ -10,9 +10,11 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from agent.errors import OutboxError
+from agent.outbox import schema
 from agent.outbox.file import OUTBOX_FILE, open_beside
 
 _CHUNK = 256
@@ -61,9 +63,14 @@ class Wreck:
         with contextlib.suppress(OutboxError):
             self._connection = open_beside(state_dir, "ro")
         self.state = self._read_state()
-        self.held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
-        self.replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
-        self.replayed = self._all("SELECT replay_id, n, chain FROM replayed")
+        self.held = _sound(
+            self._all("SELECT id, kind, first_n, last_n, reason, released FROM held"),
+            (int, str, int, int, str, int),
+        )
+        self.replays = _sound(
+            self._all("SELECT id, first_n, last_n, held_id FROM replays"), (int, int, int, int | None)
+        )
+        self.replayed = _sound(self._all("SELECT replay_id, n, chain FROM replayed"), (int, int, str))
         self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
 
     def close(self) -> None:
@@ -80,12 +87,19 @@ class Wreck:
 
     def _read_state(self) -> State | None:
         for query in (
-            "SELECT outbox_id, base, committed_n, machine_id, unreadable FROM state",
-            "SELECT outbox_id, 0, committed_seq FROM state",  # version 1
+            "SELECT outbox_id, base, committed_n, committed_chain, machine_id, unreadable FROM state",
+            "SELECT outbox_id, 0, committed_seq, committed_chain FROM state",  # version 1
         ):
-            for found in self._all(query):
-                return State(*found)
+            for outbox_id, base, committed_n, committed_chain, *others in self._all(query):
+                if self._is_sound(outbox_id, base, committed_n, committed_chain):
+                    return State(outbox_id, base, committed_n, *others)
         return None
+
+    def _is_sound(self, *state: object) -> bool:
+        # A page that took another's place may hold values of any type.
+        with contextlib.suppress(sqlite3.Error, TypeError):
+            return self._connection is not None and schema.is_sound(self._connection, *state)  # type: ignore[arg-type]
+        return False
 
     # --- through SQLite -----------------------------------------------------------------------
 
@@ -157,6 +171,11 @@ def members_of(row: object) -> dict[str, Any] | None:
     if not isinstance(members, dict):
         return None
     return members if all(isinstance(members.get(name), kind) for name, kind in _MEMBERS.items()) else None
+
+
+def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
+    """Without the records of a page that took another's place."""
+    return [record for record in found if all(map(isinstance, record, kinds))]
 
 
 def _chunk(connection: sqlite3.Connection, where: str, n: int) -> list[Numbered]:

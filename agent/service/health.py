@@ -146,7 +146,10 @@ def _age(counts: OutboxCounts) -> float | None:
     """How long the oldest pending swipe has waited, in seconds."""
     if counts.oldest_pending_row is None:
         return None
-    return round(rows.waited(counts.oldest_pending_row, SystemClock().now()), 1)
+    try:
+        return round(rows.waited(counts.oldest_pending_row, SystemClock().now()), 1)
+    except (ValueError, KeyError, TypeError):
+        return None  # bytes that changed on the disk
 
 
 def _free(directory: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.config import Settings
-from agent.errors import NotPermittedError, OutboxFullError
+from agent.errors import NotPermittedError, OutboxFullError, OutboxReplacedError
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build
@@ -208,3 +208,5 @@ class Supervisor:
             )
         except OutboxFullError:
             return 0  # not even room to note what goes: keep() frees the reserve for that
+        except OutboxReplacedError:
+            return 0  # damaged, and sound again by now

@@ -19,6 +19,7 @@ from agent.errors import (
     OutboxFullError,
     OutboxVersionError,
 )
+from agent.outbox import file as outbox_file
 from agent.outbox import schema
 from agent.outbox.file import PAGE_BYTES, OutboxFile, open_beside, translated
 
@@ -108,6 +109,25 @@ def test_the_log_is_grown_at_every_open_and_stays_so(tmp_path: Path) -> None:
             sizes.append((tmp_path / "outbox.db-wal").stat().st_size)
 
     assert min(sizes) > 1_000_000
+
+
+def test_a_disk_too_full_to_grow_the_log_is_no_reason_not_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_small_disk(path: Path, mode: str) -> sqlite3.Connection:
+        connection = connect(path, mode)
+        connection.execute("PRAGMA max_page_count=40")
+        return connection
+
+    connect = outbox_file._connect
+    monkeypatch.setattr(outbox_file, "_connect", on_a_small_disk)
+
+    with opened(tmp_path) as file:
+        with file.writing() as connection:
+            connection.execute("INSERT INTO swipes VALUES (1, 'chain', NULL, x'00')")
+
+        with file.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM swipes").fetchone() == (1,)
 
 
 def test_the_outbox_id_is_made_once_per_file(tmp_path: Path) -> None:

@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import LiveRows, Outbox, read_counts
-from tests.outbox.box import at, commit, keep, keep_read_at, opened, purge, rows_after
+from agent.outbox import LiveRows, Outbox, beside, read_counts
+from tests.outbox.box import (
+    at,
+    commit,
+    keep,
+    keep_read_at,
+    looked_up,
+    opened,
+    purge,
+    rows_after,
+    seqs,
+    set_aside,
+)
 from tests.swipes import swipe
 
 
@@ -71,6 +82,80 @@ def test_numbers_are_not_used_again_after_everything_was_purged(tmp_path: Path) 
         outbox.keep(swipe(6))
 
         assert [row["seq"] for row in rows_after(outbox)] == [6]
+
+
+# --- what waits for an operator, and a file that grows too large ------------------------------
+
+
+def test_rows_that_are_held_stay_until_they_are_released(tmp_path: Path, outbox: Outbox) -> None:
+    keep_read_at(outbox, *((second, True) for second in range(1, 9)))
+    set_aside(outbox, 6)
+    commit(outbox, 8, rejected=(2, 3))
+
+    before = purge(outbox, 100)
+    beside.release(tmp_path, None)
+    after = purge(outbox, 100)
+
+    assert (before, after) == (5, 3)
+    assert looked_up(tmp_path, "SELECT count(*) FROM swipes") == [(0,)]
+    assert looked_up(tmp_path, "SELECT count(*) FROM held") == [(0,)]
+
+
+def test_numbers_go_on_where_held_rows_are_older_than_what_was_purged(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        commit(outbox, 5, rejected=(2, 3))
+        purge(outbox, 100)
+        chain = outbox.identity.last_chain
+
+    with closing(opened(tmp_path)) as outbox:
+        outbox.keep(swipe(6))
+
+        assert (outbox.last_seq, outbox.committed_seq, outbox.pending) == (6, 5, 1)
+        assert seqs(rows_after(outbox, 5)) == [6]
+        assert read_counts(tmp_path).pending == 1
+        assert chain != outbox.identity.last_chain
+
+
+def test_a_released_row_that_is_still_pending_stays_out_and_stays_stored(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+        set_aside(outbox, 2)
+        beside.release(tmp_path, None)
+        purge(outbox, 100)
+
+    with closing(opened(tmp_path)) as outbox:
+        assert seqs(rows_after(outbox)) == [1, 3]
+        assert outbox.pending == 2
+
+
+def test_past_the_byte_limit_the_oldest_committed_rows_go_whatever_their_age(outbox: Outbox) -> None:
+    keep_read_at(outbox, *((0, False) for _ in range(1200)))
+    commit(outbox, 1100)
+
+    gone = [outbox.purge(kept_since_us=None, max_bytes=1) for _ in range(4)]
+
+    assert gone == [500, 500, 100, 0]
+    assert seqs(rows_after(outbox)) == list(range(1101, 1201))
+
+
+def test_below_the_byte_limit_nothing_goes_for_its_size(outbox: Outbox) -> None:
+    keep_read_at(outbox, *((9, True) for _ in range(100)))
+    commit(outbox, 100)
+
+    assert outbox.purge(kept_since_us=None, max_bytes=10**9) == 0
+
+
+def test_what_was_freed_is_used_again(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        for _ in range(6):
+            keep(outbox, 400)
+            commit(outbox, outbox.last_seq)
+            purge(outbox, 100)
+
+    size = (tmp_path / "outbox.db").stat().st_size
+
+    assert size < 3_000_000
 
 
 # --- against a plain list -------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_a_power_cut_while_a_damaged_file_is_replaced_costs_no_row_that_could_be
     recorder: Path, state_dir: Path, image_dir: Path, number: int
 ) -> None:
     random = chances("salvage", number)
-    first = record(recorder, state_dir, steps=300, seed=random.getrandbits(32), settings="only-keep")
+    record(recorder, state_dir, steps=300, seed=random.getrandbits(32), settings="only-keep")
     _damage(state_dir / "outbox.db", random)
     readable = _what_can_be_read(state_dir, image_dir)
 
@@ -140,7 +140,7 @@ def test_a_power_cut_while_a_damaged_file_is_replaced_costs_no_row_that_could_be
     places = [*renaming, *some_places(life, random, 10)]
     found = broken(life, places, image_dir, random, may_be_damaged=True)
 
-    assert len(readable) > len(first.records) / 200
+    assert len(readable) > 100
     assert found == []
 
 
