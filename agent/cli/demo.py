@@ -185,6 +185,7 @@ def _show_what_landed(stage: Stage, cards: list[Card], started: float) -> None:
     from agent.cli.demo_views import show_views  # noqa: PLC0415 - as said above
 
     show_views(stage.database)
+    click.echo("\nV_CHANNEL_ERRORS is not here: it reads the error table that only Snowflake has")
     landed = weigh(rows, cards)
     click.echo("\nSummary")
     counts = (len(cards), len(rows), landed.doubled, landed.lost, f"{time.monotonic() - started:.1f}")
@@ -206,14 +207,16 @@ def _show_next_steps(kept: Stage | None) -> None:
         )
     click.echo(
         "\nNext, for a door of your own\n"
-        f"  1. badge-agent key generate --out rsa_key.p8 --user {USER}\n"
-        "  2. in Snowflake, what that prints, and a look at pipe and role:\n"
+        "  1. copy config.example.toml to config.toml, and enter your readers and account\n"
+        f"  2. badge-agent key generate --out rsa_key.p8 --user {USER}\n"
+        "  3. badge-agent sql --config config.toml: what to run in Snowflake, with\n"
         f"       ALTER USER {USER} SET RSA_PUBLIC_KEY='...';\n"
+        "     and afterwards, to look at it:\n"
         f"       SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA};\n"
         f"       SHOW GRANTS TO ROLE {ROLE};\n"
-        "  3. copy config.example.toml to config.toml, and enter your readers and account\n"
-        "  4. badge-agent check --config config.toml\n"
-        "  5. badge-agent run --config config.toml"
+        "  4. badge-agent send-sample --config config.toml\n"
+        "  5. badge-agent check --config config.toml\n"
+        "  6. badge-agent run --config config.toml"
     )
 
 

@@ -113,6 +113,8 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
         return NotPermittedError(
             f"not permitted to open {device}", hint="sudo usermod -aG dialout $USER, then log in again"
         )
+    if number == errno.ENOTTY or "Inappropriate ioctl" in text:
+        return PortError(f"{device} is no serial port", hint="the names of those: ls -l /dev/serial/by-id/")
     if number == errno.ENOENT or not Path(device).exists():
         return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
     return PortError(f"{device} was lost: {text}", hint="it is opened again as soon as it answers")

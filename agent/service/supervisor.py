@@ -70,7 +70,7 @@ class Supervisor:
             self._prepare()
             for worker in self._workers:
                 worker.start()
-            _log.info("badge-agent %s is ready, %d readers", __version__, len(self._agent.readers))
+            _log.info("badge-agent %s is ready; readers: %d", __version__, len(self._agent.readers))
             notify.tell("READY=1", f"STATUS={self._one_line()}")
             self._inspect()
             self._watch()

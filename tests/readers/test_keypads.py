@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.readers.protocols import make_protocol
 from agent.readers.wiegand import DEFAULT_FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
 from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
 
@@ -98,3 +99,21 @@ def test_a_reader_has_no_keypad_unless_one_is_declared() -> None:
     word = Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)
 
     assert isinstance(Decoder(DEFAULT_FORMATS)(word), CardRead)
+
+
+@pytest.mark.parametrize("keypad", ["burst4", "burst8", "card26"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("rfideas", {}), ("line", {"pattern": r"(?P<decimal>\d+)"})],
+    ids=["rfideas", "line"],
+)
+def test_a_short_number_of_no_declared_width_is_a_key_where_there_is_a_keypad(
+    name: str, options: dict[str, object], keypad: Keypad
+) -> None:
+    decoder = Decoder(DEFAULT_FORMATS, keypad=keypad)
+
+    outcomes = [
+        decoder(word) for word in make_protocol(name, options).feed(b"1234\r") if isinstance(word, Word)
+    ]
+
+    assert outcomes == [Key()]

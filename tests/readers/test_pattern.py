@@ -101,7 +101,7 @@ def test_a_pattern_has_to_name_the_card(pattern: str, said: str) -> None:
         (r"(?P<raw>[0-9A-F]+)", b"2F657AE", Word(28, 0x2F657AE)),
         (r"(?P<bits>\d+)/(?P<hex>.+)", b"24/3D12D6", Word(24, 0x3D12D6, Check.NONE, Form.DATA)),
         (r"(?P<bits>\d+)/(?P<decimal>.+)", b"24/4002518", Word(24, 0x3D12D6, Check.NONE, Form.DATA)),
-        (r"(?P<decimal>.+)", b"4002518", Word(32, 0x3D12D6, Check.NONE, Form.ID)),
+        (r"(?P<decimal>.+)", b"4002518", Word(32, 0x3D12D6, Check.NONE, Form.ID, maybe_pin=True)),
         (r"(?P<hex>a)|(?P<bits>b)", b"a", None),
         (r"(?P<bits>.*)/(?P<hex>.*)", b"x/3D12D6", None),
         (r"(?P<bits>.*)/(?P<hex>.*)", b"24/3D12DX", None),

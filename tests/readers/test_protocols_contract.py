@@ -101,7 +101,7 @@ SAMPLES = {
     "twn4-simple": [
         Sample(b"00018020046B3D12D6\r", tag(32, 0x6B3D12D6, Check.NONE), noise_end=b"\n", digit=12)
     ],
-    "rfideas": [line(b"00123", tag(32, 123, Check.NONE))],
+    "rfideas": [line(b"00123", tag(32, 123, Check.NONE)._replace(maybe_pin=True))],
     "wie232": [line(b"3D12D6", CONVERTED)],
     "wg2rs232": [line(b"3d12d6", CONVERTED)],
     "idteck": [

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.protocols.lines import LONGEST_PIN_DIGITS, LineProtocol, Reading
 from agent.readers.protocols.pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, wrong_with_pattern
 from agent.swipe import Check, Form, Reason, Word
 
@@ -61,7 +61,10 @@ class Line(LineProtocol):
         value = int(digits, base)
         if bits > LONGEST_WORD_BITS or value >> bits or (self._has_bits and not int(count)):
             return Reason.LENGTH
-        return (Word(bits, value, Check.NONE, self._form()),)
+        form = self._form()
+        # A short number of no declared width could have been typed; a pad's PIN has at most so many digits.
+        maybe_pin = form is Form.ID and len(digits) <= LONGEST_PIN_DIGITS
+        return (Word(bits, value, Check.NONE, form, maybe_pin),)
 
     def _form(self) -> Form:
         if self._number == "raw":

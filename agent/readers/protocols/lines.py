@@ -14,6 +14,8 @@ from agent.swipe import Frame, Reason
 # The longest line that means something, with room: a bridge's error message is 90 bytes, a log
 # line with colours 120, the zeros and ones of the longest word in the field 200.
 LONGEST_LINE_BYTES = 256
+# Keypads take PINs of at most so many digits (HID and IDTECK pads).
+LONGEST_PIN_DIGITS = 8
 
 Reading = tuple[Frame, ...] | Reason
 """What a line says: frames, none if it is somebody's chatter, or a reason for noise."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.protocols.lines import LONGEST_PIN_DIGITS, LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Word
 
 # The prompt of the command protocol, at power-up and after noise that looked like a command; it
@@ -79,7 +79,9 @@ class RfIdeas(LineProtocol):
             if code >> self._facility_bits:
                 return Reason.LENGTH
             value |= code << self._number_bits
-        return (Word(self._bits, value, _UNCHECKED, self._form),)
+        # A short number of no declared width could have been typed at a pad.
+        maybe_pin = self._form is Form.ID and len(number) <= LONGEST_PIN_DIGITS and number.isdigit()
+        return (Word(self._bits, value, _UNCHECKED, self._form, maybe_pin),)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt says it
         """The prompt waits for a command and ends with no line."""
