@@ -1,0 +1,44 @@
+"""What the README tells people to type exists and does what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import COMMANDS, _group
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TOLD = sorted(set(re.findall(r"(?:`|    |bin/)badge-agent ([a-z][a-z-]+)", README)))
+RUNNABLE = re.findall(r"`badge-agent (decode [^`]+|protocols)`", README)
+TARGETS = sorted(set(re.findall(r"(?:`|    )make ([a-z]+)", README)))
+
+
+@pytest.mark.parametrize("command", TOLD)
+def test_every_command_it_names_exists_and_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(_group, [command, "--help"])
+
+    assert command in COMMANDS
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("line", RUNNABLE)
+def test_what_can_be_tried_without_a_reader_works_as_it_stands_there(line: str) -> None:
+    result = CliRunner().invoke(_group, shlex.split(line.replace("\n", " ")))
+
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_make_target_it_names_is_there(target: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_command_is_in_it() -> None:
+    assert set(COMMANDS) - set(re.findall(r"[`, ]([a-z][a-z-]+)`", README)) - set(TOLD) == set()
