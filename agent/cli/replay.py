@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from agent import rows
 from agent.cli import config_option
 from agent.cli.screen import progress
 from agent.config import Settings, load
@@ -75,7 +76,7 @@ def command(
     ranges = beside.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
     if dry_run:
         for row in beside.rows_in(state_dir, ranges):
-            sys.stdout.write(row.decode().replace('"replay":false}', '"replay":true}') + "\n")
+            sys.stdout.write(rows.as_replay(row).decode() + "\n")
         return 0
     ids = beside.request(state_dir, ranges)
     return _see_through(settings, ids, sum(wanted.rows for wanted in ranges))
