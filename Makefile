@@ -6,7 +6,7 @@ EXTRAS ?= test
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check bench fuzz clean tools
+.PHONY: help demo test chaos check bench fuzz deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,16 @@ bench: $(STAMP) ## the speed figures, each next to its floor
 
 fuzz: $(STAMP) ## every reader protocol under a coverage-guided fuzzer, for FUZZ_SECONDS (60)
 	@$(BIN)/python -m fuzz.protocols $(FUZZ_SECONDS)
+
+deb: ## the Debian package, in dist/
+	@command -v dpkg-checkbuilddeps >/dev/null || { \
+	  echo "The package tools are missing. Install them: sudo apt install dpkg-dev debhelper"; exit 1; }
+	@dpkg-checkbuilddeps || { echo "Install what is missing: sudo apt build-dep ."; exit 1; }
+	@rm -rf build/deb && mkdir -p build/deb/badge-agent dist
+	@git ls-files -z --cached --others --exclude-standard | tar c --null -T - | tar x -C build/deb/badge-agent
+	@cd build/deb/badge-agent && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { \
+	  tail -n 30 ../build.log; echo; echo "The package was not built. The whole log: build/deb/build.log"; exit 1; }
+	@mv build/deb/*.deb dist/ && ls dist/*.deb
 
 clean: ## remove what make made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
