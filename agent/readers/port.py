@@ -7,9 +7,11 @@ import errno
 import fcntl
 import os
 import select
+import stat
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import serial
 
@@ -20,16 +22,55 @@ from agent.readers.protocol import LineSettings
 _READ_BYTES = 4096
 
 
+class Shelf(Protocol):
+    """Holds a port open while no agent runs, so that the kernel goes on to collect what the reader sends.
+
+    It is a service manager's: a process takes down what the one before it has put there.
+    """
+
+    def take(self) -> int | None:
+        """The file descriptor that the last process left, once; the caller closes it."""
+
+    def put(self, fd: int) -> None:
+        """Hold a duplicate of this one, instead of any before it."""
+
+    def clear(self) -> None:
+        """Hold nothing any more: the device is gone."""
+
+
+class _Serial(serial.Serial):
+    """pyserial's, which throws away what has arrived when it opens a port; this one can be told not to."""
+
+    keeps_input = False
+
+    def _reset_input_buffer(self) -> None:
+        if not self.keeps_input:
+            super()._reset_input_buffer()  # type: ignore[misc] # no part of its public face
+
+
 class Port:
     """An open serial port. read() is for one thread; stop() may be called from any other."""
 
-    def __init__(self, device: str, line: LineSettings) -> None:
-        """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError."""
+    def __init__(self, device: str, line: LineSettings, *, held: int | None = None) -> None:
+        """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError.
+
+        `held` is a descriptor on which the device has been open meanwhile, and is closed here: what the
+        reader sent since is read first. If it leads to another device, it is of no use any more.
+        """
         self.device = device
         # A name under /dev/serial/by-id leads to another device after each replugging.
         self.resolved = os.path.realpath(device)
+        try:
+            self._open(line, keeps_input=held is not None and _release(held, self.resolved))
+        finally:
+            # Only now: between two openings the device would lose its input, and some boards reset.
+            if held is not None:
+                os.close(held)
+
+    def _open(self, line: LineSettings, *, keeps_input: bool) -> None:
+        device = self.device
         with _translated(device):
-            self._serial = serial.Serial(
+            self._serial = _Serial(
                 baudrate=line.baudrate,
                 bytesize=line.data_bits,
                 parity=line.parity,
@@ -41,6 +82,7 @@ class Port:
                 # Before open(), which sets them; that a port has no such lines is no error there.
                 self._serial.dtr = self._serial.rts = False
             self._serial.port = self.resolved
+            self._serial.keeps_input = keeps_input
             self._serial.open()
         try:
             # TIOCEXCL keeps out those who do not lock; both are needed (only root passes this one).
@@ -49,6 +91,10 @@ class Port:
         except OSError as error:
             self._serial.close()
             raise PortError(f"{device}: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """The descriptor, for a Shelf."""
+        return self._serial.fileno()
 
     def read(self, timeout_s: float | None) -> bytes:
         """Bytes as they came, or b"" after `timeout_s` of silence, or after stop().
@@ -88,6 +134,20 @@ class Port:
                 return b""
             # pyserial turns "readable, but nothing there" into its error for a vanished device.
             return bytes(self._serial.read(_READ_BYTES))
+
+
+def _release(held: int, resolved: str) -> bool:
+    """Let the device be opened again beside this descriptor; False if it is not that device's."""
+    try:
+        its, now = os.fstat(held), Path(resolved).stat()
+        if not stat.S_ISCHR(now.st_mode) or (its.st_rdev, its.st_ino) != (now.st_rdev, now.st_ino):
+            return False
+        # Both were set by the agent that opened it, and outlived it with the descriptor.
+        fcntl.ioctl(held, termios.TIOCNXCL)
+        fcntl.flock(held, fcntl.LOCK_UN)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

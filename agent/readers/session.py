@@ -20,7 +20,7 @@ from agent.readers.asking import Asking
 from agent.readers.badge import badge_id
 from agent.readers.diagnosis import Diagnosis
 from agent.readers.holdoff import HoldOff
-from agent.readers.port import Port
+from agent.readers.port import Port, Shelf
 from agent.readers.protocol import LineSettings, WireProtocol
 from agent.readers.traffic import Traffic
 from agent.readers.unkept import Unkept
@@ -86,8 +86,11 @@ class ReaderSession:
         user_of: Callable[[str], str],
         clock: Clock,
         changed: Callable[[], None],
+        shelf: Shelf,
     ) -> None:
-        """`keep` returns when the swipes are on disk; `changed` is told when counts() has news."""
+        """`keep` returns when the swipes are on disk; `changed` is told when counts() has news;
+        `shelf` has the port that the agent before this one had open, and is given this one's.
+        """
         self.reader = reader
         self.counts = ReaderCounts()
         self._protocol = make_protocol()
@@ -105,6 +108,7 @@ class ReaderSession:
         self._user_of = user_of
         self._clock = clock
         self._changed = changed
+        self._shelf = shelf
         self._stopping = threading.Event()
         self._port: Port | None = None
         self._port_guard = threading.Lock()
@@ -121,6 +125,7 @@ class ReaderSession:
             try:
                 self._read_until_lost(busy)
             except (PortError, NotPermittedError) as error:
+                self._shelf.clear()
                 self._faults.failed(error)
                 self.traffic.lost()
                 self._set_state("lost", None)
@@ -136,7 +141,8 @@ class ReaderSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        port = Port(self.reader.port, self.reader.line)
+        port = Port(self.reader.port, self.reader.line, held=self._shelf.take())
+        self._shelf.put(port.fileno())
         with self._port_guard:
             self._port = port
         # What was half received before the port was lost belongs to no frame that comes now.

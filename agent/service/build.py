@@ -17,6 +17,7 @@ from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.health import Health
+from agent.service.notify import HeldPorts
 from agent.service.way_in import open_account, pipe_name
 from agent.snowpipe.account import Account
 from agent.snowpipe.channel import Channel
@@ -54,6 +55,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         kept()
 
     uploader = open_uploader(settings, outbox, account)
+    held_ports = HeldPorts()
     readers = [
         ReaderSession(
             _reader(reader),
@@ -62,9 +64,11 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
             user_of=cardholders.user_of,
             clock=clock,
             changed=changed,
+            shelf=held_ports.of(reader.id),
         )
         for reader in settings.readers
     ]
+    held_ports.clear_others()
     health = Health(
         agent_id=settings.agent.id, clock=clock, uploader=uploader, token=account.jwt, readers=readers
     )

@@ -1,22 +1,70 @@
-"""What systemd is told; the only module that imports systemd-python, and nothing happens without it."""
+"""What systemd is told, and what it holds for us; the only module that imports systemd-python, and nothing
+happens without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 
 try:
     from systemd import daemon
 except ImportError:  # not installed, or only the folder of that name at the top of a checkout
-    _notify: Callable[[str], object] | None = None
-else:
-    _notify = daemon.notify
+    daemon = None
 
 
-def tell(*fields: str) -> None:
+def tell(*fields: str, fds: Sequence[int] = ()) -> None:
     """Send fields such as `READY=1` or `STATUS=...` to the service manager, if there is one."""
-    if _notify is not None and os.environ.get("NOTIFY_SOCKET"):
-        _notify("\n".join(fields))
+    if daemon is not None and os.environ.get("NOTIFY_SOCKET"):
+        # It may be starting anew itself; what it misses is told again, or is news no more.
+        with contextlib.suppress(OSError):
+            daemon.notify("\n".join(fields), fds=list(fds))
+
+
+class HeldPorts:
+    """Open ports in systemd's descriptor store (FileDescriptorStoreMax=), by the reader's id.
+
+    Between two lives of the agent it keeps them open; when a device goes away, it lets go by itself.
+    """
+
+    def __init__(self) -> None:
+        """Take over what the service manager hands to this process. Once a process."""
+        handed = daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
+        self._left = {name: fd for fd, name in handed.items()}
+
+    def of(self, reader_id: str) -> HeldPort:
+        """The place of one reader."""
+        return HeldPort(reader_id, self._left.pop(reader_id, None))
+
+    def clear_others(self) -> None:
+        """Close the ports of readers that the configuration no longer has."""
+        while self._left:
+            name, fd = self._left.popitem()
+            os.close(fd)
+            HeldPort(name, None).clear()
+
+
+class HeldPort:
+    """One reader's place in the store: an agent.readers.port.Shelf."""
+
+    def __init__(self, reader_id: str, left: int | None) -> None:
+        self._name = f"FDNAME={reader_id}"
+        self._left = left
+
+    def take(self) -> int | None:
+        """The descriptor that the last process left, once; the caller closes it."""
+        left, self._left = self._left, None
+        return left
+
+    def put(self, fd: int) -> None:
+        """Hold a duplicate of this one, instead of any before it."""
+        self.clear()
+        tell("FDSTORE=1", self._name, fds=[fd])
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        tell("FDSTOREREMOVE=1", self._name)
 
 
 def watchdog_seconds() -> float | None:

@@ -15,6 +15,7 @@ from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.readers.wiegand import Keypad, encode
 from agent.swipe import Swipe
+from tests.shelf import OpenShelf
 
 
 def test_each_request_has_its_turn_and_its_time() -> None:
@@ -65,6 +66,7 @@ class Line:
             user_of=lambda _: "UNKNOWN",
             clock=SystemClock("always"),
             changed=self.news.set,
+            shelf=OpenShelf(),
         )
         self.thread = threading.Thread(target=self.session.run, args=[lambda _: None])
         self.thread.start()

@@ -69,6 +69,47 @@ def test_a_port_that_we_have_is_not_had_twice(line: PtyReader, port: Port) -> No
     assert port.read(0.0) == b""
 
 
+def test_a_port_that_was_held_open_meanwhile_still_has_what_the_reader_sent(line: PtyReader) -> None:
+    first = Port(str(line.device), LineSettings())
+    held = os.dup(first.fileno())
+    first.close()
+
+    line.write(b"swiped between two lives")
+    second = Port(str(line.device), LineSettings(), held=held)
+
+    assert second.read(1.0) == b"swiped between two lives"
+    assert not Path(f"/proc/self/fd/{held}").exists()
+    second.close()
+
+
+def test_a_port_that_was_held_is_ours_alone_again(line: PtyReader) -> None:
+    first = Port(str(line.device), LineSettings())
+    held = os.dup(first.fileno())
+    first.close()
+
+    second = Port(str(line.device), LineSettings(), held=held)
+
+    with pytest.raises(PortBusyError):
+        Port(str(line.device), LineSettings())
+    second.close()
+
+
+def test_what_was_held_of_a_device_that_is_gone_is_of_no_use(line: PtyReader) -> None:
+    first = Port(str(line.device), LineSettings())
+    held = os.dup(first.fileno())
+    first.close()
+    line.write(b"before")
+
+    line.unplug()
+    line.plug_in()
+    line.write(b"stale, and flushed")
+    second = Port(str(line.device), LineSettings(), held=held)
+    line.write(b"after")
+
+    assert second.read(1.0) == b"after"
+    second.close()
+
+
 def test_a_port_that_another_process_has_names_that_process(line: PtyReader) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(line.device)],

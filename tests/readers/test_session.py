@@ -16,6 +16,7 @@ from agent.readers.session import Reader, ReaderSession
 from agent.readers.traffic import NOISY_PER_MINUTE
 from agent.swipe import Check, Reason, Swipe, raw_hex
 from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
+from tests.shelf import OpenShelf
 from tests.swipes import DrivenClock, wait_until
 
 TAG = 0x0100_63E9_AE
@@ -32,8 +33,9 @@ class Door:
         self.clock = DrivenClock()
         self.changes = 0
         self.ended_by: list[BaseException] = []
+        self.shelf = OpenShelf()
         self.line = PtyReader(directory / f"{protocol}-reader")
-        reader = Reader(
+        self.reader = Reader(
             id="RDR-101",
             zone_id="ZONE-LOBBY-1",
             direction="EXIT",
@@ -46,15 +48,19 @@ class Door:
             hold_off_ms=1000,
             expect_traffic_within_s=expect_traffic_within_s,
         )
-        self.session = ReaderSession(
-            reader,
-            PROTOCOLS[protocol],
+        self.session = self.new_session()
+        self.thread = threading.Thread()
+
+    def new_session(self) -> ReaderSession:
+        return ReaderSession(
+            self.reader,
+            PROTOCOLS[self.reader.protocol],
             keep=self._keep,
             user_of=lambda badge: {"123-45015": "USR-001"}.get(badge, "UNKNOWN"),
             clock=self.clock,
             changed=self._changed,
+            shelf=self.shelf,
         )
-        self.thread = threading.Thread()
 
     def _keep(self, swipes: list[Swipe]) -> None:
         self.keep(swipes)
@@ -81,6 +87,7 @@ class Door:
         if self.thread.ident is not None:
             self.thread.join(5.0)
             assert not self.thread.is_alive()
+        self.shelf.clear()
         self.line.unplug()
 
 
@@ -446,3 +453,14 @@ def test_no_card_is_in_the_log_at_any_level(
     assert len(door.kept) == len(wiegand_door.kept) == 1
     for secret in ("63E9AE", "6547886", "45015", raw_hex(26, h10301(123, 45_015)), "2F657AF", "nonsense"):
         assert secret not in caplog.text
+
+
+def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door: Door) -> None:
+    door.session.stop()
+    door.thread.join(5.0)
+
+    door.line.present(TAG)
+    door.session = door.new_session()
+    door.start()
+
+    door.wait_until(lambda: len(door.kept) == 1, "the swipe that came while nobody read")

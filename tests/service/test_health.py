@@ -25,6 +25,7 @@ from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
 from agent.uploader import Uploader
 from tests.outbox.box import commit
+from tests.shelf import OpenShelf
 from tests.swipes import swipe
 
 READER_KEYS = {
@@ -68,6 +69,7 @@ def reader() -> ReaderSession:
         user_of=str,
         clock=SystemClock(),
         changed=lambda: None,
+        shelf=OpenShelf(),
     )
 
 

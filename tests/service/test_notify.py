@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,18 +22,71 @@ def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: 
         assert manager.recv(4096) == b"READY=1\nSTATUS=0 pending"
 
 
+def test_a_service_manager_that_is_not_there_for_a_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+
+    notify.tell("READY=1")
+
+
+def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        (tmp_path / "port").open("w+") as port,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+
+        notify.HeldPorts().of("RDR-101").put(port.fileno())
+
+        assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=RDR-101"
+        message, fds, _, _ = socket.recv_fds(manager, 4096, maxfds=1)
+        assert message == b"FDSTORE=1\nFDNAME=RDR-101"
+        assert os.path.samestat(os.fstat(fds[0]), os.fstat(port.fileno()))
+        os.close(fds[0])
+
+
+HANDED_OVER = """
+import os, sys
+from agent.service.notify import HeldPorts
+for number in (3, 4):  # the numbers that systemd gives them
+    os.dup2(int(sys.argv[1]), number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+held = HeldPorts()
+port = held.of("RDR-101")
+print(port.take(), port.take(), held.of("RDR-102").take())
+held.clear_others()
+print(os.path.exists("/proc/self/fd/3"), os.path.exists("/proc/self/fd/4"))
+"""
+
+
+def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others(tmp_path: Path) -> None:
+    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    with (tmp_path / "port").open("w+") as port:
+        ended = subprocess.run(
+            [sys.executable, "-c", HANDED_OVER, str(port.fileno())],
+            env=os.environ | {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "RDR-101:RDR-OLD", "NOTIFY_SOCKET": ""},
+            pass_fds=[port.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert ended.stdout.splitlines() == ["3 None None", "True False"]
+
+
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(notify, "_notify", told.append)
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
     notify.tell("READY=1")
 
-    assert told == []
-
 
 def test_without_the_library_telling_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "_notify", None)
+    monkeypatch.setattr(notify, "daemon", None)
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 
     notify.tell("READY=1")

@@ -1,0 +1,34 @@
+"""A place that keeps a port open between two sessions, as a service manager does between two processes."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+
+class OpenShelf:
+    """Duplicates what it is given, like a descriptor that is sent to another process."""
+
+    def __init__(self) -> None:
+        self.fd: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def take(self) -> int | None:
+        return os.dup(self.fd) if self.fd is not None else None
+
+    def put(self, fd: int) -> None:
+        self.clear()
+        self.fd = os.dup(fd)
+
+    def clear(self) -> None:
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
