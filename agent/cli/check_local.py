@@ -20,8 +20,9 @@ from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts
 from agent.outbox.inspect import inspect, is_there
 from agent.readers import cardholders
-from agent.readers.port import Port, holder_of
+from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS
+from agent.service import notify
 from agent.service.health import read_status
 from agent.snowpipe.jwt import load_private_key
 
@@ -69,6 +70,11 @@ def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
     name, device = f"reader {reader.id}", str(reader.port)
     if _open_in_agent(reader, told):
         yield Finding(name, "ok", f"{device} is open in the running agent (pid {told['pid']})")
+    elif notify.is_starting_us():
+        # Before the service's own start: opening the port would throw away what it has collected meanwhile.
+        if not reader.port.exists():
+            raise not_there(device)
+        yield Finding(name, "ok", f"{device} is there ({reader.protocol})")
     else:
         yield Finding(name, "ok", _try_port(reader, told))
     if _UNSTABLE_NAME.fullmatch(device):

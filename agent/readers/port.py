@@ -123,6 +123,9 @@ class Port:
     def close(self) -> None:
         """Give the port back. Only the reading thread calls this, after its last read()."""
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
+            # It outlives us where a Shelf holds the device open.
+            fcntl.ioctl(self._serial.fileno(), termios.TIOCNXCL)
+        with contextlib.suppress(OSError, serial.SerialException, termios.error):
             self._serial.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -176,8 +179,13 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
     if number == errno.ENOTTY or "Inappropriate ioctl" in text:
         return PortError(f"{device} is no serial port", hint="the names of those: ls -l /dev/serial/by-id/")
     if number == errno.ENOENT or not Path(device).exists():
-        return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
+        return not_there(device)
     return PortError(f"{device} was lost: {text}", hint="it is opened again as soon as it answers")
+
+
+def not_there(device: str) -> PortError:
+    """The error for a port that does not exist, or not now."""
+    return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
 
 
 def holder_of(device: str) -> int | None:

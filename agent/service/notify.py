@@ -22,6 +22,11 @@ def tell(*fields: str, fds: Sequence[int] = ()) -> None:
             daemon.notify("\n".join(fields), fds=list(fds))
 
 
+def is_starting_us() -> bool:
+    """True for a process that systemd itself has executed, not a shell or a terminal that it started."""
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+
+
 class HeldPorts:
     """Open ports in systemd's descriptor store (FileDescriptorStoreMax=), by the reader's id.
 

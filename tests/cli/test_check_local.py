@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -39,6 +40,31 @@ def test_a_port_that_another_process_holds_is_a_failure(door: Door, check: Check
     port.close()
     assert checked.failed == ["reader RDR-101"]
     assert "held by" in checked.named("reader RDR-101")["text"]
+
+
+def test_before_the_services_start_the_port_keeps_what_it_has_collected(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = Port(door.port, LineSettings())
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+
+    checked = check("--offline")
+
+    port.close()
+    assert checked.failed == []
+    assert checked.named("reader RDR-101")["text"] == f"{door.port} is there (rdm6300)"
+
+
+def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.configure(port="/dev/serial/by-id/none")
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+
+    checked = check("--offline")
+
+    assert checked.failed == ["reader RDR-101"]
+    assert checked.named("reader RDR-101")["text"] == "/dev/serial/by-id/none is not there"
 
 
 def test_a_name_that_changes_at_every_plugging_is_a_warning(
