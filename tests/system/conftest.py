@@ -1,0 +1,111 @@
+"""The transcript: one line for each claim about the package, at the end of the run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import debian
+from tests.system.door import Door
+
+_ROOT = Path(__file__).parents[2]
+_RELEASES = os.environ.get("RELEASES", "trixie bookworm").split()
+_ARCH = os.environ.get("ARCH", "amd64")
+
+# Unpacking, booting or an upgrade, on a busy machine and, for another processor, under emulation.
+_LONGEST_TEST_S = 1800
+
+_FIGURES = pytest.StashKey[str]()
+_BROKEN = pytest.StashKey[str]()
+_LINES: list[str] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "door" in metafunc.fixturenames:
+        releases = [debian.Release(name, _ARCH) for name in _RELEASES]
+        metafunc.parametrize(
+            "door", releases, indirect=True, scope="module", ids=[release.name for release in releases]
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(_LONGEST_TEST_S))
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package of this checkout, as `make deb` makes it."""
+    made = _run("make", "--no-print-directory", "deb")
+    return _ROOT / made.split()[-1]
+
+
+def newer(package: Path, directory: Path) -> Path:
+    """The same package under the next version."""
+    root = directory / "package"
+    _run("dpkg-deb", "--raw-extract", str(package), str(root))
+    for path in (root / "DEBIAN/control", root / "usr/share/badge-agent/agent/__init__.py"):
+        text = path.read_text()
+        changed = re.sub(r'^(Version: |__version__ = ")([0-9.]+)', r"\1\2.1", text, flags=re.MULTILINE)
+        assert changed != text
+        path.write_text(changed)
+    made = _run("dpkg-deb", "--root-owner-group", "--build", str(root), str(directory))
+    return Path(made.split("'")[-2])
+
+
+def _run(*words: str) -> str:
+    ended = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door of one release, for all the tests of a module."""
+    release: debian.Release = request.param
+    with Door(release, tmp_path_factory.mktemp("system")) as door:
+        yield door
+
+
+@pytest.fixture
+def told(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds what was measured to the test's line in the transcript."""
+
+    def tell(figures: str) -> None:
+        request.node.stash[_FIGURES] = figures
+
+    return tell
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Each test goes on where the one before it ended.
+    if item.parent is not None and item.parent.stash.get(_BROKEN, "") == _release(item):
+        pytest.skip("a step before it failed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and item.parent is not None:
+        item.parent.stash[_BROKEN] = _release(item)
+    if report.when == "call" or not report.passed:
+        name = item.name.partition("[")[0].removeprefix("test_").replace("_", " ")
+        figures = item.stash.get(_FIGURES, "")
+        mark = {"passed": "ok    ", "failed": "FAILED"}.get(report.outcome, report.outcome)
+        _LINES.append(f"{mark}  {_release(item)}: {name}" + (f" ({figures})" if figures else ""))
+    return report
+
+
+def _release(item: pytest.Item) -> str:
+    return item.name.partition("[")[2].removesuffix("]")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("what the package does on a real systemd")
+    for line in _LINES:
+        terminalreporter.write_line(line)

@@ -1,0 +1,315 @@
+"""The package on a real systemd: one story for each release, from `apt install` to `apt purge`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.system.conftest import newer
+from tests.system.door import Door
+from tests.system.machine import wait_until
+
+Told = Callable[[str], None]
+
+CONFIG = "/etc/badge-agent/config.toml"
+_MOST_INSTALLED_KB = 1000
+_MOST_EXPOSURE = 1.2
+_IDLE_S = 15.0
+
+
+def test_apt_install_is_the_whole_installation(door: Door, package: Path, told: Told) -> None:
+    door.machine.run("apt-get", "update")
+
+    printed = door.install(package)
+
+    size_kb = int(door.machine.run("dpkg-query", "--show", "--showformat=${Installed-Size}", "badge-agent"))
+    assert size_kb < _MOST_INSTALLED_KB
+    assert "error" not in printed.lower()
+    assert door.agent("--version").startswith("badge-agent ")
+    assert door.machine.run("stat", "--format=%U %a", "/var/lib/badge-agent").strip() == "badge-agent 700"
+    told(f"{size_kb} KB unpacked")
+
+
+def test_it_does_not_start_before_it_is_set_up(door: Door) -> None:
+    unit = door.machine.service("ActiveState", "UnitFileState")
+
+    assert unit == {"ActiveState": "inactive", "UnitFileState": "disabled"}
+
+
+def test_setup_without_a_question_leaves_an_active_service(door: Door) -> None:
+    printed = door.set_up()
+    door.register(printed)
+
+    wait_until(lambda: door.machine.service("ActiveState")["ActiveState"] == "active", "it is active")
+    assert door.machine.service("UnitFileState")["UnitFileState"] == "enabled"
+    assert "PRIVATE KEY" not in printed
+    door.wait_until_open()
+
+
+def test_the_private_key_is_an_encrypted_credential(door: Door) -> None:
+    modes = door.machine.run("find", "/etc/credstore", "/etc/credstore.encrypted", "-printf", "%M %u %p\n")
+
+    assert sorted(modes.splitlines()) == [
+        "-rw------- root /etc/credstore.encrypted/badge-agent.private_key_encrypted",
+        "drwx------ root /etc/credstore",
+        "drwx------ root /etc/credstore.encrypted",
+    ]
+    assert door.machine.exit_code("grep", "-rq", "PRIVATE KEY-", "/etc", "/var/lib/badge-agent") == 1
+
+
+def test_swipes_arrive_as_rows(door: Door, told: Told) -> None:
+    door.reader.present(20)
+
+    rows = door.assert_delivered()
+
+    told(f"{len(rows)} of 20, in order, under an unbroken chain")
+
+
+def test_it_is_ready_soon_after_its_start(door: Door, told: Told) -> None:
+    took_s: list[float] = []
+    for _ in range(3):
+        door.machine.run("systemctl", "restart", "badge-agent")
+        times = door.machine.service("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+        took_s.append(
+            (int(times["ActiveEnterTimestampMonotonic"]) - int(times["InactiveExitTimestampMonotonic"])) / 1e6
+        )
+    door.wait_until_open()
+
+    told(f"start to READY, its check before it included: {', '.join(f'{s:.2f}' for s in took_s)} s")
+
+
+def test_it_may_do_little_and_listens_to_nobody(door: Door, told: Told) -> None:
+    analysis = door.machine.run("systemd-analyze", "security", "--no-pager", "badge-agent")
+    exposure = float(re.findall(r"Overall exposure level for badge-agent.service: ([0-9.]+)", analysis)[0])
+    sockets = door.machine.run("find", f"/proc/{door.pid()}/fd", "-lname", "socket:*", "-printf", "%l\n")
+    listening = [
+        line.split()[9]
+        for table in ("tcp", "tcp6")
+        for line in door.machine.run("cat", f"/proc/{door.pid()}/net/{table}").splitlines()[1:]
+        if line.split()[3] == "0A"
+    ]
+
+    assert exposure <= _MOST_EXPOSURE
+    assert not set(re.findall(r"\[(\d+)\]", sockets)) & set(listening)
+    told(f"exposure {exposure}")
+
+
+def test_the_journal_has_its_fields(door: Door) -> None:
+    entries = [
+        json.loads(line)
+        for line in door.machine.journal("--output=json").splitlines()
+        if line.startswith("{")
+    ]
+
+    readers = {entry["READER"] for entry in entries if "READER" in entry}
+    assert readers == {"RDR-101"}
+    assert any("MESSAGE_ID" in entry and "READER" in entry for entry in entries)
+    assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
+
+
+def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: Door, told: Told) -> None:
+    door.assert_delivered()
+    door.wait_until_pending(0)
+    before = _written_bytes(door)
+
+    time.sleep(_IDLE_S)
+
+    assert _written_bytes(door) == before
+    told(f"0 bytes in {_IDLE_S:.0f} s")
+
+
+def test_killed_it_starts_again_and_nothing_is_lost(door: Door, told: Told) -> None:
+    before = door.pid()
+    door.reader.present(10)
+
+    door.signal("KILL")
+    door.reader.present(10)
+
+    wait_until(lambda: door.pid() not in {0, before}, "it runs again")
+    door.assert_delivered()
+    told("20 swipes, 10 of them while it was away")
+
+
+def test_a_hung_process_is_restarted_by_the_watchdog(door: Door, told: Told) -> None:
+    door.machine.put(
+        "/etc/systemd/system/badge-agent.service.d/quick.conf",
+        b"[Service]\nWatchdogSec=3s\nTimeoutAbortSec=2s\n",
+    )
+    door.machine.run("systemctl", "daemon-reload")
+    door.machine.run("systemctl", "restart", "badge-agent")
+    door.wait_until_open()
+    hung = door.pid()
+
+    door.signal("STOP")
+    door.reader.present(5)
+
+    wait_until(lambda: door.pid() not in {0, hung}, "it runs again", 60)
+    assert "Watchdog timeout" in door.machine.journal()
+    door.assert_delivered()
+    door.machine.run("rm", "-r", "/etc/systemd/system/badge-agent.service.d")
+    door.machine.run("systemctl", "daemon-reload")
+    door.machine.run("systemctl", "restart", "badge-agent")
+    told("5 swipes while it hung")
+
+
+def test_snowflake_away_and_back_drains_the_outbox(door: Door, told: Told) -> None:
+    door.pipe.stop()
+    door.reader.present(20)
+    door.wait_until_pending(20)
+
+    door.pipe.restart()
+
+    door.assert_delivered()
+    told("20 swipes meanwhile")
+
+
+def test_a_dead_network_is_no_reason_to_restart(door: Door) -> None:
+    before = door.pid()
+    door.pipe.stop()
+    door.reader.present(1)
+
+    time.sleep(_IDLE_S)
+
+    assert door.pid() == before
+    door.pipe.restart()
+    door.assert_delivered()
+
+
+def test_a_reboot_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
+    door.pipe.stop()
+    door.reader.present(10)
+    door.wait_until_pending(10)
+
+    door.machine.reboot()
+    door.reader.plug_in()
+    door.wait_until_open()
+    door.reader.present(10)
+    door.wait_until_pending(20)
+    door.pipe.restart()
+
+    door.assert_delivered()
+    told("10 swipes before it, 10 after it")
+
+
+def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
+    door.pipe.stop()
+    door.reader.present(10)
+    door.wait_until_pending(10)
+
+    door.machine.cut_power()
+    door.machine.boot()
+    door.reader.plug_in()
+    door.wait_until_open()
+    door.pipe.restart()
+
+    door.assert_delivered()
+    told("10 swipes before it")
+
+
+def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
+    door.machine.run("systemctl", "enable", "systemd-time-wait-sync")
+    door.machine.reboot()
+    door.reader.plug_in()
+
+    door.wait_until_open()
+
+    assert door.machine.exit_code("test", "-e", "/run/systemd/timesync/synchronized") == 1
+    door.machine.run("systemctl", "disable", "systemd-time-wait-sync")
+    told("with systemd-time-wait-sync enabled and no time server")
+
+
+def test_a_wrong_configuration_is_a_failure_and_no_loop(door: Door) -> None:
+    right = door.machine.path(CONFIG).read_bytes()
+    door.machine.put(CONFIG, right + b"\n[uploader]\nmax_request_byte = 1\n")
+
+    door.machine.run("systemctl", "restart", "badge-agent", check=False)
+    time.sleep(3)
+
+    unit = door.machine.service("ActiveState", "ExecMainStatus", "NRestarts")
+    assert unit == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert "max_request_bytes" in door.machine.journal()
+    door.machine.put(CONFIG, right)
+    door.machine.run("systemctl", "start", "badge-agent")
+    door.wait_until_open()
+
+
+def test_an_upgrade_in_an_outage_loses_nothing(door: Door, package: Path, told: Told, tmp_path: Path) -> None:
+    door.pipe.stop()
+    door.reader.present(10)
+    before = door.pid()
+    upgraded = threading.Event()
+
+    def swipe_on() -> None:
+        while not upgraded.wait(0.1):
+            door.reader.present(1)
+
+    swiping = threading.Thread(target=swipe_on)
+    swiping.start()
+    try:
+        door.install(newer(package, tmp_path))
+        wait_until(lambda: door.pid() not in {0, before}, "it runs again")
+        door.wait_until_open()
+    finally:
+        upgraded.set()
+        swiping.join()
+    door.pipe.restart()
+
+    rows = door.assert_delivered()
+    assert [rows[0]["agent_version"], rows[-1]["agent_version"]] == _versions(door)
+    assert "RDR-101" in door.machine.path(CONFIG).read_text()
+    told(f"{len(door.reader.tags)} swipes in all, some in every phase of it")
+
+
+def test_a_new_key_takes_over_without_a_restart(door: Door, told: Told) -> None:
+    before, old = door.pid(), door.status()["key"]["fingerprint"]
+    rotating = subprocess.Popen(
+        door.machine.words("badge-agent", "key", "rotate", "--yes"), stdout=subprocess.PIPE, text=True
+    )
+    assert rotating.stdout is not None
+    printed = ""
+    while "RSA_PUBLIC_KEY" not in printed:
+        line = rotating.stdout.readline()
+        assert line, f"it ended: {printed}"
+        printed += line
+    door.reader.present(5)
+    door.register(printed)
+    rest, _ = rotating.communicate(timeout=120)
+
+    assert rotating.returncode == 0, printed + rest
+    door.register(rest)
+    door.reader.present(5)
+    door.assert_delivered()
+    assert door.pid() == before
+    assert door.status()["key"]["fingerprint"] != old
+    door.machine.run("systemctl", "restart", "badge-agent")
+    door.wait_until_open()
+    door.reader.present(5)
+    door.assert_delivered()
+    told("15 swipes before, meanwhile and after; the old key is gone")
+
+
+def test_purging_leaves_nothing(door: Door) -> None:
+    door.machine.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "purge", "--yes", "badge-agent")
+
+    left = door.machine.run(
+        *("find", "/", "-xdev", "(", "-path", "/proc", "-o", "-path", "/var/cache/apt", "-o", "-path"),
+        *("/var/log", "-o", "-path", "/root", ")", "-prune", "-o", "-name", "*badge-agent*", "-print"),
+    )
+    assert left == ""
+    assert door.machine.exit_code("getent", "passwd", "badge-agent") != 0
+    assert door.machine.exit_code("systemctl", "cat", "badge-agent") != 0
+
+
+def _written_bytes(door: Door) -> int:
+    counters = door.machine.run("cat", f"/proc/{door.pid()}/io")
+    return int(re.findall(r"^write_bytes: (\d+)", counters, re.MULTILINE)[0])
+
+
+def _versions(door: Door) -> list[str]:
+    newest = door.machine.run("dpkg-query", "--show", "--showformat=${Version}", "badge-agent")
+    return [newest.removesuffix(".1"), newest]
