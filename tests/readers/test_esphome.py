@@ -37,3 +37,14 @@ def test_a_parity_line_that_comes_too_late_says_nothing_of_the_tag() -> None:
     frames = wire.feed(TAG + b"~" * 80 + INVALID)
 
     assert frames == [WORD]
+
+
+@pytest.mark.parametrize("at_once", [1, 31, 1000])
+def test_what_a_tag_has_waited_for_counts_however_the_bytes_are_cut(at_once: int) -> None:
+    wire = make_protocol("esphome")
+    wire.feed(TAG)
+    late = b"\xff" * 30 + b"\n" + INVALID
+
+    frames = [frame for at in range(0, len(late), at_once) for frame in wire.feed(late[at : at + at_once])]
+
+    assert [frame for frame in frames if isinstance(frame, Word)] == [WORD]

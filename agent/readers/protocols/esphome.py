@@ -68,7 +68,7 @@ class Esphome(LineProtocol):
         if not found:
             return (*held, Noise(Reason.SYNTAX)) if held else Reason.SYNTAX
         message = found[1]
-        if held and message == _INVALID and len(text) <= _LONGEST_PARITY_LINE_BYTES:
+        if held and message == _INVALID and len(text) <= self._may_wait_bytes:
             return Reason.PARITY
         said = self._read_message(message)
         if not held:
