@@ -7,8 +7,9 @@ import re
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Word
 
-# Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44. No card has seven:
-# they are six and a stray one. Twelve are two cards whose line end was lost.
+# Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'
+# manuals name. Seven would be a 30-bit card, which none of them does, and are six and a stray one.
+# Twelve are two cards whose line end was lost.
 _LINE = re.compile(rb"[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8,11}")
 _DIGITS_37_BIT = 9
 _DATA_BITS_37_BIT = 35
