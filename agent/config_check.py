@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from string import Formatter
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from agent.loopback import is_loopback
 from agent.toml_table import shown
 
 # The agent's id is a part of the channel name, a reader's of the text that the chain is made
@@ -122,15 +122,8 @@ def _wrong_with_address(url: str) -> str | None:
         return "found a user name or password in it"
     if parts.path not in {"", "/"} or "?" in url or "#" in url:
         return "found more than scheme, host and port"
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         return (
             f"found http to {shown(host)}, which would send tokens in the clear (http is for loopback only)"
         )
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -47,6 +47,12 @@ class OutboxError(AgentError):
     exit_code = 74
 
 
+class OutputFullError(AgentError):
+    """No space is left where a command writes what it was asked for."""
+
+    exit_code = 74
+
+
 class OutboxInUseError(OutboxError):
     """Another agent holds this state directory."""
 

@@ -279,8 +279,9 @@ class Lane:
     def _take_status(self, status: ChannelStatus, position: Position, now: float) -> None:
         """Write down what is committed, and which rows the server counted an error among."""
         before, errors = self.source.committed, ErrorCount(status.created_on_ms, status.rows_error_count)
-        rejected = self._rejected(status, errors, position)
-        if position <= before and rejected is None and errors == self.source.error_count():
+        known = self.source.error_count()
+        rejected = self._rejected(status, known, errors, position)
+        if position <= before and rejected is None and errors == known:
             return
         self.source.commit(position, errors, rejected)
         if rejected is not None:
@@ -297,13 +298,14 @@ class Lane:
             self._moved_from = before
             self._went_well()
 
-    def _rejected(self, status: ChannelStatus, errors: ErrorCount, position: Position) -> Rejected | None:
+    def _rejected(
+        self, status: ChannelStatus, known: ErrorCount | None, errors: ErrorCount, position: Position
+    ) -> Rejected | None:
         """The rows among which errors were counted since we last looked; None if there were none.
 
         Which rows were bad is not told, only an upper bound; the count never goes back while the
         channel lives, and begins at 0 when it was made anew.
         """
-        known = self.source.error_count()
         counted_before = known.rows if known and known.created_on_ms == errors.created_on_ms else 0
         if errors.rows <= counted_before:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from agent import __version__
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError, ConfigError, OutputFullError
 
 # The lines of `badge-agent --help`, kept here so that it need not import every command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -36,6 +37,11 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 )
 
 _CONFIG_HELP = "Configuration file (else $BADGE_AGENT_CONFIG, else /etc/badge-agent/config.toml)."
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_OUTPUT_FULL = OutputFullError(
+    "no space is left where the output of this command goes, and it is not complete",
+    hint="free some space there, or send the output somewhere else, and run it again",
+)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -62,9 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Here and not at the interpreter's exit, where a closed pipe could not be silenced.
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_output()
         return 1
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        _silence_output()
+        return _report(_OUTPUT_FULL)
     return code
+
+
+def _silence_output() -> None:
+    """What is still buffered for standard output goes nowhere, at the interpreter's exit too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:
@@ -79,6 +95,10 @@ def _invoke(arguments: Sequence[str] | None) -> int:
     except click.Abort:
         click.echo("interrupted", err=True)
         return _INTERRUPTED
+    except OSError as error:
+        if error.errno in _NO_SPACE or isinstance(error, BrokenPipeError):
+            raise
+        return _report_bug(error)
     except Exception as error:  # noqa: BLE001 - the last door: an installer gets a line, not a traceback
         return _report_bug(error)
 

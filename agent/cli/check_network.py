@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 import time
@@ -13,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from agent.cli.screen import Finding
 from agent.errors import UnreachableError
+from agent.loopback import is_loopback
 from agent.snowpipe.http import Http
 
 _CONNECT_S = 10.0
@@ -23,7 +23,7 @@ _HTTP_PORT, _HTTPS_PORT = 80, 443
 def look_up(name: str, url: SplitResult) -> Iterator[Finding]:
     """The address of a URL's host, or of the proxy on the way to it. Raises UnreachableError."""
     host = url.hostname or ""
-    if _is_loopback(host):
+    if is_loopback(host):
         yield Finding(name, "ok", f"{host} is this machine")
         return
     proxy = _proxy_for(url)
@@ -89,7 +89,7 @@ def _connect(url: SplitResult) -> socket.socket:
         return socket.create_connection((host, port), timeout=_CONNECT_S)
     except OSError as error:
         hint = f"does a firewall keep it? curl -v {url.scheme}://{host}:{port}/"
-        if _is_loopback(host):
+        if is_loopback(host):
             hint = "is the emulator running, on this port? badge-agent emulator --help"
         raise UnreachableError(
             f"no connection to {host} port {port}: {error.strerror or 'no answer'}", hint=hint
@@ -100,10 +100,3 @@ def _proxy_for(url: SplitResult) -> str:
     """The proxy that the agent's requests take, from the environment; empty for none."""
     host = url.hostname or ""
     return "" if proxy_bypass(host) else getproxies().get(url.scheme, "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import click
 
@@ -17,6 +17,8 @@ from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, Decoder, Keypad, Par
 from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Status, Word
 
 _HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send
+# A line of --stdin: room for every format by name and some thousand frames in hex.
+_LONGEST_QUERY_BYTES = 65_536
 
 _CHECK_WORDS = {
     Check.PARITY: "parity holds",
@@ -236,17 +238,26 @@ def _json_outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _answer_lines(lines: Iterable[bytes], reader: Mapping[str, Any]) -> int:
+def _answer_lines(stream: IO[bytes], reader: Mapping[str, Any]) -> int:
     """Answer every line as it comes; the exit code says whether all were well formed."""
     exit_code = 0
-    for line in lines:
+    while line := stream.readline(_LONGEST_QUERY_BYTES + 1):
         try:
+            if len(line) > _LONGEST_QUERY_BYTES:
+                _skip_rest(line, stream)
+                raise _BadLineError(f"longer than {_LONGEST_QUERY_BYTES} bytes; it was skipped")
             answer = _answer(line, reader)
         except _BadLineError as error:
             answer = json.dumps({"error": str(error)})
             exit_code = 1
         click.echo(answer)
     return exit_code
+
+
+def _skip_rest(line: bytes, stream: IO[bytes]) -> None:
+    """Read to the end of a line without holding it."""
+    while line and not line.endswith(b"\n"):
+        line = stream.readline(_LONGEST_QUERY_BYTES)
 
 
 def _answer(line: bytes, defaults: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.durable import sync
 from agent.errors import (
     AgentError,
     NotPermittedError,
@@ -61,7 +62,7 @@ class OutboxFile:
                 self._writer.close()
                 raise
             if is_new:
-                sync_directory(self.path.parent)
+                sync(self.path.parent)
 
     def close(self) -> None:
         """Close both connections."""
@@ -206,12 +207,3 @@ def _grow_wal(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE scratch")
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make new names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

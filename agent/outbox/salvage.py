@@ -10,9 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.durable import sync
 from agent.errors import OutboxCorruptError
 from agent.outbox import identity, schema
-from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, sync_directory, translated
+from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
 from agent.outbox.wreck import State, Wreck
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> N
         with contextlib.closing(Wreck(state_dir)) as wreck:
             kept, lost = _build(state_dir, wreck, last_n)
         (state_dir / _PART_FILE).replace(state_dir / _WHOLE_FILE)
-        sync_directory(state_dir)
+        sync(state_dir)
         quarantine = _swap(state_dir)
     _log.error(
         "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new one, %d unreadable",
@@ -73,7 +74,7 @@ def _swap(state_dir: Path) -> Path:
         with contextlib.suppress(FileNotFoundError):
             (state_dir / (OUTBOX_FILE + side)).replace(state_dir / f"{OUTBOX_FILE}.corrupt-{number}{side}")
     (state_dir / _WHOLE_FILE).replace(state_dir / OUTBOX_FILE)
-    sync_directory(state_dir)
+    sync(state_dir)
     return state_dir / f"{OUTBOX_FILE}.corrupt-{number}"
 
 
@@ -95,11 +96,7 @@ def _build(state_dir: Path, wreck: Wreck, last_n: int) -> tuple[int, int]:
         connection.execute("BEGIN IMMEDIATE")
         counted = _fill(connection, wreck, last_n)
         connection.execute("COMMIT")
-    fd = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(part)
     return counted
 
 

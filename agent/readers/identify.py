@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from agent.readers.diagnosis import SWAPPED_IN_A_ROW
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols.lines import LONGEST_PIN_DIGITS
 from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, KEY_BITS, Decoder, Keypad
 from agent.swipe import CardRead, Check, Frame, Key, Noise, Reason, Word, raw_hex
 
@@ -155,7 +156,7 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
     cards: list[Card] = []
     outcomes: Counter[_NoCard] = Counter()
     for word, times in counted.items():
-        card = _card(word, times, printed_number)
+        card = _card(name, word, times, printed_number)
         if isinstance(card, Card):
             cards.append(card)
         else:
@@ -174,11 +175,11 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
     )
 
 
-def _card(word: Word, times: int, printed_number: int | None) -> Card | _NoCard:
+def _card(protocol: str, word: Word, times: int, printed_number: int | None) -> Card | _NoCard:
     """The card of a word, or what it is instead."""
     fits = _fits(word)
     printed = () if printed_number is None else _reproductions(word, fits, printed_number)
-    if not printed and any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
+    if not printed and _could_be_typed(protocol, word):
         return "withheld"
     outcome = _decoder(DEFAULT_FORMATS)(word)
     if isinstance(outcome, CardRead):
@@ -190,6 +191,14 @@ def _card(word: Word, times: int, printed_number: int | None) -> Card | _NoCard:
     else:
         return "noise"
     return Card(word.bits, raw_hex(word.bits, word.value), check, times, fits, printed)
+
+
+def _could_be_typed(protocol: str, word: Word) -> bool:
+    """True for what some pad may have sent: nobody has said yet whether there is one."""
+    if any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
+        return True
+    digits = raw_hex(word.bits, word.value)
+    return protocol in _TAKES_ANY_DIGITS and digits.isdigit() and len(digits) <= LONGEST_PIN_DIGITS
 
 
 def _fits(word: Word) -> tuple[Fit, ...]:

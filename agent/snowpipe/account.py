@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import logging
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError, UnreachableError
+from agent.loopback import is_loopback
 from agent.snowpipe import wire
 from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import CachedToken, KeyPair, Token, mint, read_expiry
@@ -114,7 +114,7 @@ class Account:
         # A host without a port is reached as the account is: same scheme, same port.
         if ":" not in host and control.port is not None:
             host = f"{host}:{control.port}"
-        if control.scheme == "http" and not _is_loopback(host.partition(":")[0]):
+        if control.scheme == "http" and not is_loopback(host.partition(":")[0]):
             raise RetryError(
                 f"the account names the ingest host {host}, where plain http would send tokens in the clear",
                 hint="set [snowflake] url to an https address",
@@ -151,10 +151,3 @@ class Account:
     def _drop(self, cache: CachedToken) -> None:
         if cache in self._used:
             cache.invalidate(self._used[cache])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

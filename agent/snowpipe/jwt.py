@@ -17,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from agent.durable import sync
 from agent.errors import AgentError, KeyFileError, NotPermittedError
 
 _KEY_BITS = 2048  # the least that Snowflake registers, and the fastest to sign with on a Pi Zero
@@ -96,7 +97,7 @@ def generate_key(path: Path) -> KeyPair:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             private_key = _write_new_key(descriptor)
-            _sync_directory(path.parent)
+            sync(path.parent)
         except BaseException:
             path.unlink()
             raise
@@ -131,14 +132,6 @@ def _write_new_key(descriptor: int) -> rsa.RSAPrivateKey:
         file.flush()
         os.fsync(file.fileno())
     return private_key
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_secret(path: Path, what: str, if_missing: str) -> bytes:

@@ -188,6 +188,37 @@ def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["--version"],
+        ["protocols"],
+        ["protocols", "--json"],
+        ["decode", "bits", "26:2F657AE"],
+        ["sql", "setup", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk_where_the_output_goes_is_74_and_said_in_plain_words(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.stderr == (
+        "error: no space is left where the output of this command goes, and it is not complete\n"
+        "  next: free some space there, or send the output somewhere else, and run it again\n"
+    )
+    assert done.returncode == 74
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
         (["status"], "", "/etc/badge-agent/config.toml"),

@@ -226,7 +226,10 @@ def test_a_program_gets_one_answer_for_each_line_in_order() -> None:
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 60_000, "not JSON"),
+        ("[" * 65_536, "longer than 65536 bytes"),
+        ("[" * 65_537, "longer than 65536 bytes"),
+        (" " * 10_000_000 + "{}", "longer than 65536 bytes"),
         ("[]", "not a JSON object"),
         ("{}", "bits"),
         ('{"bits": true, "raw": "1"}', "bits"),

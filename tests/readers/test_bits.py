@@ -15,6 +15,12 @@ from agent.swipe import Noise, Reason, Word
         (b"256:" + b"F" * 64, Word(256, (1 << 256) - 1)),
         (b"01" * 128, Word(256, int("01" * 128, 2))),
         (b"\xff\x00W26:2", Word(26, 2)),
+        (b"~W26:2", Word(26, 2)),
+        (b"boot 26:2F657AE", Word(26, 0x2F657AE)),
+        (b"26:2F6 26:2F657AE", Word(26, 0x2F657AE)),
+        # No count begins with 0, or with a letter.
+        (b"026:2F657AE", Word(26, 0x2F657AE)),
+        (b"FW26:2F657AE", Word(26, 0x2F657AE)),
     ],
 )
 def test_a_line_names_its_word_right_aligned(line: bytes, word: Word) -> None:
@@ -29,21 +35,28 @@ def test_a_line_names_its_word_right_aligned(line: bytes, word: Word) -> None:
     ("line", "reasons"),
     [
         (b"0:0", [Reason.SYNTAX]),
-        (b"026:2F657AE", [Reason.SYNTAX]),
         (b":2F657AE", [Reason.SYNTAX]),
         (b"26:", [Reason.SYNTAX]),
         (b"2F657AE", [Reason.SYNTAX]),
         (b"26:2F657AE:1", [Reason.SYNTAX]),
-        (b" 26:2F657AE", [Reason.SYNTAX]),
         (b"26:2F657AE ", [Reason.SYNTAX]),
         (b"26:2F6\x0057AE", [Reason.SYNTAX]),
+        (b"26:2F6~57AE", [Reason.SYNTAX]),
         (b"26:02F657AE", [Reason.LENGTH]),
         (b"26:8000000", [Reason.LENGTH]),
         (b"257:0", [Reason.LENGTH]),
-        (b"0" * 257, [Reason.OVERSIZED, Reason.OVERSIZED]),
-        (b"boot 26:2F657AE", [Reason.SYNTAX]),
+        (b"526:2F657AE", [Reason.LENGTH]),
+        (b"0" * 257, [Reason.OVERSIZED, Reason.SYNTAX]),
         # Zeros and ones behind static may have lost their beginning: a shorter card.
         (b"\xff10111101100101011110101110", [Reason.STRAY, Reason.SYNTAX]),
+        (b"~10111101100101011110101110", [Reason.STRAY, Reason.SYNTAX]),
+        # So may a count whose digits are not as many as it says, and a clock is none.
+        (b"~26:2", [Reason.STRAY, Reason.SYNTAX]),
+        (b"~6:2F657AE", [Reason.STRAY, Reason.SYNTAX]),
+        (b"~26:FF657AE", [Reason.STRAY, Reason.LENGTH]),
+        (b"up 7:59", [Reason.STRAY, Reason.SYNTAX]),
+        # A digit of a 37-bit word that became a colon: what follows is no card of 26 bits.
+        (b"37:26:2F657AE", [Reason.SYNTAX]),
     ],
 )
 def test_a_line_that_names_no_word_is_noise(line: bytes, reasons: list[Reason]) -> None:
@@ -55,7 +68,7 @@ def test_a_line_that_names_no_word_is_noise(line: bytes, reasons: list[Reason]) 
     assert len(frames) == len(reasons)
 
 
-def test_silence_ends_a_spoilt_line_even_when_nothing_of_it_is_held() -> None:
+def test_silence_ends_a_line_of_noise_even_when_nothing_of_it_is_held() -> None:
     wire = PROTOCOLS["bits"]()
     wire.feed(b"x" * 2 * LONGEST_RUN_BYTES)
 

@@ -149,6 +149,18 @@ def test_what_may_be_a_pin_is_counted_and_not_shown() -> None:
     assert "PIN" in told(recording)
 
 
+@pytest.mark.parametrize("digits", ["1234", "471147", "12345678"])
+def test_a_line_of_up_to_eight_digits_may_be_a_pin_whatever_protocol_could_read_it(digits: str) -> None:
+    recording = recorded(digits.encode() + b"\r\n")
+
+    hearings = hear(recording)
+
+    assert hearings
+    assert all(heard.cards == () for heard in hearings)
+    assert "PIN" in told(recording)
+    assert any(heard.card for heard in hear(recording, int(digits)))
+
+
 def test_a_card_that_looks_like_a_pin_is_shown_to_who_knows_its_number() -> None:
     assert card_of(recorded(bits_line(26, h10301(0, 4711))), 4711).bits == 26
 

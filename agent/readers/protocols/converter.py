@@ -7,16 +7,21 @@ import re
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Word
 
-# Six digits for a 26-bit card and up to eleven for 46 bits: twelve would be two cards whose
-# line end was lost.
-_LINE = re.compile(rb"[0-9A-Fa-f]{6,11}")
+# Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'
+# manuals name. Seven would be a 30-bit card, which none of them does, and are six and a stray one.
+# Twelve are two cards whose line end was lost.
+_LINE = re.compile(rb"[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8,11}")
 _DIGITS_37_BIT = 9
 _DATA_BITS_37_BIT = 35
 _UPSTREAM, _DATA = Check.UPSTREAM, Form.DATA
 
 
 class Wie232(LineProtocol):
-    """Priority 1 Design WIE232 and WIEG4PRT."""
+    """Priority 1 Design WIE232 and WIEG4PRT.
+
+    A line is a number as a whole or noise: behind a stray character could be the rest of a longer
+    one. What cannot be told from a card is a stray hex digit in front of eight or more.
+    """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The data bits of a line; one that lost its beginning would be a shorter card."""

@@ -11,7 +11,11 @@ _LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 
 
 class ElatecBits(LineProtocol):
-    """Elatec TWN3 for HID Prox, in transparent mode."""
+    """Elatec TWN3 for HID Prox, in transparent mode.
+
+    Behind printable noise a line is noise: any two digits could be the count, so that one number
+    in a few dozen at the end of some other text would be taken for a card.
+    """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count tells a cut line
         """The word of a line. The bits that fill the last byte are zeros (TWN3 manual, page 25)."""

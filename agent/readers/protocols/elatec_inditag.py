@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.protocols.em4100 import HEX_DIGIT
+from agent.readers.protocols.lines import LineProtocol, Reading, behind
 from agent.swipe import Check, Form, Reason, Word
 
-# Up to the 12 bytes of an EPC; whatever came before the colon belongs to no line.
-_LINE = re.compile(rb":((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")
+# Up to the 12 bytes of an EPC; whatever came before the last colon belongs to no line.
+_LINE = re.compile(rb"(.*):((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")
 
 
 class ElatecIndiTag(LineProtocol):
     """Elatec TWN3 and IndiTag readers, in ASCII mode."""
 
+    characters = HEX_DIGIT + b":"
+
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the colon tells a cut line
-        """The id of a line whose sum is right."""
+        """The id of a line whose sum is right, behind the beginning of another if need be."""
         found = _LINE.fullmatch(text)
         if not found:
             return Reason.SYNTAX
-        card_id = bytes.fromhex(found[1].decode("ascii"))
-        if (sum(card_id) + int(found[2], 16)) & 0xFF:
+        card_id = bytes.fromhex(found[2].decode("ascii"))
+        if (sum(card_id) + int(found[3], 16)) & 0xFF:
             return Reason.CHECKSUM
-        return (Word(8 * len(card_id), int.from_bytes(card_id, "big"), Check.CHECKSUM, Form.ID),)
+        word = Word(8 * len(card_id), int.from_bytes(card_id, "big"), Check.CHECKSUM, Form.ID)
+        return behind(found[1], (word,))

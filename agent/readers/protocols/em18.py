@@ -77,18 +77,26 @@ class Em18:
         return frames
 
     def _end_run(self) -> list[Frame]:
-        """The last twelve digits of a run that began amiss may be a frame; elsewhere in it a
-        checksum of eight bits would pass too often by chance.
+        """Frames end where a run ends that began amiss: the last twelve digits may be one, and in
+        front of a frame the twelve before them. Elsewhere in the run a checksum of eight bits
+        would pass too often by chance.
         """
         self._aligned = True
-        if len(self._digits) < _FRAME_DIGITS:
-            return self._discard(len(self._digits), Reason.TRUNCATED)
-        outcome = _read(self._digits[-_FRAME_DIGITS:])
-        if not isinstance(outcome, Word):
-            return self._discard(len(self._digits), outcome)
-        frames = self._discard(len(self._digits) - _FRAME_DIGITS, Reason.SYNTAX)
+        words: list[Word] = []
+        start = len(self._digits)
+        reason = Reason.TRUNCATED
+        while start >= _FRAME_DIGITS:
+            outcome = _read(self._digits[start - _FRAME_DIGITS : start])
+            if not isinstance(outcome, Word):
+                reason = outcome
+                break
+            words.append(outcome)
+            start -= _FRAME_DIGITS
+        if not words:
+            return self._discard(start, reason)
+        frames = self._discard(start, Reason.SYNTAX)
         self._digits.clear()
-        return [*frames, *self._noise.end(), outcome]
+        return [*frames, *self._noise.end(), *reversed(words)]
 
     def _discard(self, length: int, reason: Reason) -> list[Frame]:
         discarded = bytes(self._digits[:length])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols.lines import LineProtocol, Reading
@@ -10,13 +11,16 @@ from agent.swipe import Check, Form, Frame, Key, Noise, Reason, Word
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 # "[12:00:00][D][wiegand:095]: ...", the clock only where the device has one.
-_LOG_LINE = re.compile(rb".*?\[[A-Z]+\](?:\[[^\]]*\])+: (.*?)\s*")
+# The last one in a line: what is in front of it lost its end.
+_LOG_LINE = re.compile(rb".*\[[A-Z]+\](?:\[[^\]]*\])+: (.*?)\s*")
 _RAW = re.compile(rb"received raw ([0-9]{1,3}) bits, value (?:0x)?([0-9A-Fa-f]+)")
 _UNKNOWN = re.compile(rb"received unknown ([0-9]{1,3})-bit value: ([0-9A-Fa-f]+)")
 _CHECKED = re.compile(rb"received ([0-9]{1,3})-bit tag: ([0-9]{1,20})")
 _TAG = re.compile(rb"received tag ([0-9]{1,20})")
 _KEY = re.compile(rb"received key ([0-9]{1,3})")
 _INVALID = b"invalid parity"
+# With colours, clock and line number it has 60 bytes; more without a line end are another line.
+_LONGEST_PARITY_LINE_BYTES = 80
 
 _CHECKED_BITS = (26, 34, 37)
 _KEY_BYTE_BITS, _KEY_OF_BYTE = 8, 0xF  # the other half of the byte is the complement
@@ -38,6 +42,7 @@ class Esphome(LineProtocol):
     def __init__(self) -> None:
         super().__init__()
         self._unchecked: tuple[Frame, ...] = ()  # a tag whose "invalid parity" may still come
+        self._may_wait_bytes = 0  # how many a line may have, less those that are no longer held
         self._said: tuple[int, int] | None = None  # the number logged last, and how many lines may repeat it
 
     @property
@@ -58,12 +63,12 @@ class Esphome(LineProtocol):
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the brackets tell a cut line
         """What a line of the log says of a card or key; nothing for what others log."""
-        held, self._unchecked = self._unchecked, ()
+        held = self._release()
         found = _LOG_LINE.fullmatch(_COLOUR.sub(b"", text))
         if not found:
             return (*held, Noise(Reason.SYNTAX)) if held else Reason.SYNTAX
         message = found[1]
-        if held and message == _INVALID:
+        if held and message == _INVALID and len(text) <= self._may_wait_bytes:
             return Reason.PARITY
         said = self._read_message(message)
         if not held:
@@ -82,12 +87,34 @@ class Esphome(LineProtocol):
             said = self._say(2, number, _checked(bits, number))
             if isinstance(said, tuple):
                 self._unchecked, said = said, ()
+                self._may_wait_bytes = _LONGEST_PARITY_LINE_BYTES
             return said
         if found := _TAG.fullmatch(message):
             return self._say(1, int(found[1]), _tag(int(found[1])))
         if found := _KEY.fullmatch(message):
             return self._say(1, int(found[1]), (Key(),))
         return ()
+
+    def _add_text(self, text: bytes) -> list[Frame]:
+        return self._waiting(super()._add_text, text)
+
+    def _add_static(self, static: bytes) -> list[Frame]:
+        return self._waiting(super()._add_static, static)
+
+    def _waiting(self, add: Callable[[bytes], list[Frame]], piece: bytes) -> list[Frame]:
+        """Add a piece of a line; a tag comes out at the byte that is one too many for its parity line."""
+        if not self._unchecked:
+            return add(piece)
+        room = self._may_wait_bytes - len(self._text)
+        in_time, late = piece[:room], piece[room:]
+        line_bytes = len(self._text) + len(in_time)
+        frames = add(in_time) if in_time else []
+        self._may_wait_bytes -= line_bytes - len(self._text)
+        return [*frames, *self._release(), *add(late)] if late else frames
+
+    def _release(self) -> tuple[Frame, ...]:
+        held, self._unchecked = self._unchecked, ()
+        return held
 
     def _say(self, order: int, number: int, reading: Reading) -> Reading:
         """The reading, unless the line says once more what the one before it said."""

@@ -24,7 +24,8 @@ class Line(LineProtocol):
     The pattern has to fit the whole line. Its group `raw` is a word in hex with its parity bits,
     `hex` or `decimal` the data bits without them; `bits` says how many of them there are:
     `CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)`. Without `bits` a hex digit counts as four; a decimal
-    number then is only a number, and no format is looked for in it.
+    number then is only a number, and no format is looked for in it. Begin it with `.*` if a card is
+    told by what follows: then it is found behind noise too.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
@@ -45,13 +46,21 @@ class Line(LineProtocol):
         self._pattern = re.compile(pattern.encode())
         self._number = next(name for name in _NUMBERS if name in self._pattern.groupindex)
         self._has_bits = "bits" in self._pattern.groupindex
+        # With alternatives it would be the first one's alone.
+        self._begins_anywhere = pattern.startswith(".*") and "|" not in pattern
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """The word of a line; one that lost its beginning could still fit, and is none."""
+        """The word of a line; one that lost its beginning could still fit, and is none unless the
+        pattern says that nothing depends on what is in front.
+        """
+        if self._begins_anywhere:
+            text = text[-LONGEST_MATCHED_BYTES:]
+        elif cut:
+            return Reason.SYNTAX
         if len(text) > LONGEST_MATCHED_BYTES:
             return Reason.OVERSIZED
         found = self._pattern.fullmatch(text)
-        if not found or cut:
+        if not found:
             return Reason.SYNTAX
         base, digits = _NUMBERS[self._number], found[self._number] or b""
         count = (found["bits"] or b"") if self._has_bits else b"0"

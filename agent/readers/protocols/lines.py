@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.readers.protocols.noise import NoiseRun
-from agent.swipe import Frame, Reason
+from agent.swipe import Frame, Noise, Reason
 
 # The longest line that means something, with room: a bridge's error message is 90 bytes, a log
 # line with colours 120, the zeros and ones of the longest word in the field 200.
@@ -20,16 +20,16 @@ LONGEST_PIN_DIGITS = 8
 Reading = tuple[Frame, ...] | Reason
 """What a line says: frames, none if it is somebody's chatter, or a reason for noise."""
 
-# Printable ASCII, tab, and the escape that begins a colour; all else on a line is static.
-_TEXT = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
-_PIECES = re.compile(rb"(?P<text>[\t\x1b -~]+)|(?P<end>[\r\n]+)|(?P<static>[^\t\x1b -~\r\n]+)")
+# Printable ASCII, tab, and the escape that begins a colour.
+PRINTABLE = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
 
 
 class LineProtocol(ABC):
     """A wire protocol of lines that end in CR, LF or both.
 
-    A subclass reads a line. One that begins after static is `cut`: its first characters may be
-    missing, so only a line that tells where it begins, or how long it is, means anything then.
+    A subclass reads a line, and says which characters its lines have: all others are static,
+    printable or not. A line that begins after static is `cut`: its first characters may be
+    missing, so only one that tells where it begins, or how long it is, means anything then.
     """
 
     line: ClassVar[LineSettings] = LineSettings()
@@ -37,14 +37,21 @@ class LineProtocol(ABC):
     polling: ClassVar[Polling | None] = None
     silence_ms: ClassVar[int] = 100  # readers send a line in one go
     may_hold_pin: ClassVar[bool] = False
-    pieces: ClassVar[re.Pattern[bytes]] = _PIECES
-    clean: ClassVar[bytes] = _TEXT + b"\r\n"
+    characters: ClassVar[bytes] = PRINTABLE
+
+    _clean: ClassVar[bytes]
+    _pieces: ClassVar[re.Pattern[bytes]]
+
+    def __init_subclass__(cls) -> None:
+        """Made once for each protocol: a line that is opened again needs no new ones."""
+        cls._clean = cls.characters + b"\r\n"
+        text, static = (b"[%s%s]+" % (sign, re.escape(cls.characters)) for sign in (b"", b"^\r\n"))
+        cls._pieces = re.compile(b"(?P<text>%s)|(?P<end>[\r\n]+)|(?P<static>%s)" % (text, static))
 
     def __init__(self) -> None:
         self._text = bytearray()
         self._noise = NoiseRun(secret=self.may_hold_pin)
         self._cut = False  # static came before: the line's first characters may be missing
-        self._spoilt = False  # too long: nothing more is read until this line ends
 
     @abstractmethod
     def read(self, text: bytes, *, cut: bool) -> Reading:
@@ -57,14 +64,14 @@ class LineProtocol(ABC):
     @property
     def partial(self) -> bool:
         """True inside a line, also when what it held has already gone out as noise."""
-        return bool(self._text or self._noise or self._cut or self._spoilt)
+        return bool(self._text or self._noise or self._cut)
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes as they came; return the frames they complete, in order."""
-        if not (self._noise or self._cut or self._spoilt or data.translate(None, self.clean)):
+        if not (self._noise or self._cut or data.translate(None, self._clean)):
             return self._feed_clean(self._take_text() + data)
         frames: list[Frame] = []
-        for piece in self.pieces.finditer(data):
+        for piece in self._pieces.finditer(data):
             if piece.lastgroup == "text":
                 frames += self._add_text(piece[0])
             elif piece.lastgroup == "end":
@@ -79,14 +86,14 @@ class LineProtocol(ABC):
         if self._text:
             frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
         frames += self._noise.end()
-        self._cut = self._spoilt = False
+        self._cut = False
         return frames
 
     def reset(self) -> None:
         """Forget what is held: the port was opened anew."""
         self._text.clear()
         self._noise.reset()
-        self._cut = self._spoilt = False
+        self._cut = False
 
     def _feed_clean(self, data: bytes) -> list[Frame]:
         """What feed() does with text alone, most often whole lines, when no noise is held."""
@@ -103,24 +110,24 @@ class LineProtocol(ABC):
         return frames
 
     def _add_text(self, text: bytes) -> list[Frame]:
-        if self._spoilt:
-            return [*self._noise.add(text)]
         self._text += text
-        if len(self._text) <= LONGEST_LINE_BYTES:
+        excess = len(self._text) - LONGEST_LINE_BYTES
+        if excess <= 0:
             return []
-        self._spoilt = True
-        return self._discard(Reason.OVERSIZED)
+        # Noise without a line end: of the text, the end is kept, for a frame may be there.
+        self._cut = True
+        return self._discard(Reason.OVERSIZED, excess)
 
     def _add_static(self, static: bytes) -> list[Frame]:
         frames = self._discard(Reason.SYNTAX)
-        self._cut, self._spoilt = True, False
+        self._cut = True
         return [*frames, *self._noise.add(static)]
 
     def _end_line(self) -> list[Frame]:
         frames: list[Frame] = []
         if self._text:  # none between CR and LF
             frames += self._close(self.read(bytes(self._text), cut=self._cut))
-        self._cut = self._spoilt = False
+        self._cut = False
         return [*frames, *self._noise.end()]
 
     def _close(self, reading: Reading) -> list[Frame]:
@@ -129,10 +136,15 @@ class LineProtocol(ABC):
         self._text.clear()
         return [*self._noise.end(), *reading]
 
-    def _discard(self, reason: Reason) -> list[Frame]:
-        return [*self._noise.add(self._take_text(), reason)]
+    def _discard(self, reason: Reason, length: int | None = None) -> list[Frame]:
+        return [*self._noise.add(self._take_text(length), reason)]
 
-    def _take_text(self) -> bytes:
-        text = bytes(self._text)
-        self._text.clear()
+    def _take_text(self, length: int | None = None) -> bytes:
+        text = bytes(self._text[:length])
+        del self._text[:length]
         return text
+
+
+def behind(noise: bytes, reading: Reading) -> Reading:
+    """What a line says whose beginning is noise, if any: both are told."""
+    return (Noise(Reason.SYNTAX, noise), *reading) if noise and isinstance(reading, tuple) else reading

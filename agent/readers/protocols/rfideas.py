@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.readers.protocols.lines import LONGEST_PIN_DIGITS, LineProtocol, Reading
+from agent.readers.protocols.em4100 import HEX_DIGIT
+from agent.readers.protocols.lines import LONGEST_PIN_DIGITS, LineProtocol, Reading, behind
 from agent.swipe import Check, Form, Reason, Word
 
 # The prompt of the command protocol, at power-up and after noise that looked like a command; it
@@ -21,7 +22,11 @@ _UNCHECKED = Check.NONE
 
 
 class RfIdeas(LineProtocol):
-    """RF IDeas pcProx and WAVE ID with serial output."""
+    """RF IDeas pcProx and WAVE ID with serial output.
+
+    Behind noise on its line a number is found by its prefix, if it has one that no number could
+    hold. Without, it is noise: what is left of a longer number looks like a shorter one.
+    """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
         {
@@ -58,17 +63,27 @@ class RfIdeas(LineProtocol):
         self._number_bits = self._bits - self._facility_bits
         number = rb"([0-9A-Fa-f]+)" if digits == "hex" else rb"([0-9]+)"
         facility = number + re.escape(delimiter.encode()) if delimiter else rb"()"
-        self._line = re.compile(re.escape(prefix.encode()) + facility + number + re.escape(suffix.encode()))
+        rest = facility + number + re.escape(suffix.encode())
+        start = re.escape(prefix.encode())
+        self._line = re.compile(start + rest)
+        # Behind the first prefix alone: at another one a digit may have become the prefix.
+        marks = not frozenset(prefix.encode()) <= frozenset(HEX_DIGIT + delimiter.encode())
+        self._behind_noise = re.compile(b"((?:(?!%s).)*)%s" % (start, start + rest)) if marks else None
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The number of a line, in its declared width: readers pad it or not, as they are set."""
         found = self._line.fullmatch(text)
         if found and not cut:
             return self._number(*found.groups())
-        if text.startswith(_PROMPT):
-            text = text[len(_PROMPT) :]
-            return self.read(text, cut=False) if text else ()
-        return () if _CHATTER.fullmatch(text) else Reason.SYNTAX
+        noise, prompt, rest = text.rpartition(_PROMPT)
+        if prompt:
+            return behind(noise, self.read(rest, cut=False) if rest else ())
+        if _CHATTER.fullmatch(text):
+            return ()
+        if self._behind_noise and (found := self._behind_noise.fullmatch(text)):
+            noise, *numbers = found.groups()
+            return behind(noise, self._number(*numbers))
+        return Reason.SYNTAX
 
     def _number(self, facility: bytes, number: bytes) -> Reading:
         value = int(number, self._base)

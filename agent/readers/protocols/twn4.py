@@ -14,7 +14,11 @@ _ID_BYTES = frozenset({4, 5, 7, 8, 10, 12})
 
 
 class Twn4(LineProtocol):
-    """Elatec TWN4 with the application it is delivered with (USB serial port or UART)."""
+    """Elatec TWN4 with the application it is delivered with (USB serial port or UART).
+
+    A line is an id as a whole or noise: behind a stray character could be the rest of a longer id,
+    and a stray hex digit in front makes a length that no id has.
+    """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The id of a line; one that lost its beginning could be a shorter id."""

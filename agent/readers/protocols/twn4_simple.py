@@ -6,6 +6,7 @@ import re
 from typing import ClassVar
 
 from agent.readers.protocol import Polling
+from agent.readers.protocols.em4100 import HEX_DIGIT
 from agent.readers.protocols.lines import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Status, Word
 
@@ -22,13 +23,19 @@ _REFUSED = Status(
 
 
 class Twn4Simple(LineProtocol):
-    """Elatec TWN4 with the Simple Protocol application, which has to be asked."""
+    """Elatec TWN4 with the Simple Protocol application, which has to be asked.
+
+    A tag's reply that comes right behind noise is read, for it says its length; behind a stray hex
+    digit it is noise, and the next question brings it again.
+    """
+
+    characters = HEX_DIGIT
 
     polling: ClassVar[Polling | None] = Polling(requests=(b"0500%02X\r" % _MAX_ID_BYTES,), every_ms=200)
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The id of a reply, nothing for "no tag", a status for "unknown function"."""
-        if not _REPLY.fullmatch(text) or cut:
+        if not _REPLY.fullmatch(text) or (cut and not text.startswith(_FOUND)):
             return Reason.SYNTAX
         if text == _NO_TAG:
             return ()
