@@ -11,7 +11,8 @@ import click
 from agent.cli import config_option
 from agent.config import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
-from agent.snowpipe.jwt import KeyPair, generate_key, load_private_key
+from agent.service.private_key import find_key
+from agent.snowpipe.key import KeyPair, generate_key, load_private_key
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
 
@@ -73,7 +74,7 @@ def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
 
     Compare it with the row RSA_PUBLIC_KEY_FP of: DESC USER <user>;
 
-    FILE is the private key (else the configuration's private_key_file).
+    FILE is the private key (else the one that the agent uses).
     """
     path, key = _key(file, config)
     click.echo(json.dumps(_described(path, key)) if as_json else key.fingerprint)
@@ -89,7 +90,7 @@ def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None
 
     In one line, as ALTER USER <user> SET RSA_PUBLIC_KEY='...' takes it.
 
-    FILE is the private key (else the configuration's private_key_file).
+    FILE is the private key (else the one that the agent uses).
     """
     path, key = _key(file, config)
     if as_json:
@@ -101,10 +102,7 @@ def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None
 def _key(file: Path | None, config: Path) -> tuple[Path, KeyPair]:
     if file:
         return file, load_private_key(file)
-    snowflake = load(config).snowflake
-    return snowflake.private_key_file, load_private_key(
-        snowflake.private_key_file, snowflake.private_key_passphrase_file
-    )
+    return find_key(load(config))
 
 
 def _settings_if_any(config: Path) -> Settings | None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.durable import sync_directory
 from agent.errors import (
     AgentError,
     NotPermittedError,
@@ -206,12 +207,3 @@ def _grow_wal(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TABLE scratch")
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-
-def sync_directory(directory: Path) -> None:
-    """Make new names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,9 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.durable import sync_directory
 from agent.errors import OutboxCorruptError
 from agent.outbox import identity, schema
-from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, sync_directory, translated
+from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
 from agent.outbox.wreck import State, Wreck
 
 _log = logging.getLogger(__name__)

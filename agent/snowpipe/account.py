@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError, UnreachableError
 from agent.snowpipe import wire
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import CachedToken, KeyPair, Token, mint, read_expiry
+from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
+from agent.snowpipe.key import KeyPair
 from agent.snowpipe.wire import Reply, Request
 
 _log = logging.getLogger(__name__)

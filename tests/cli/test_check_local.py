@@ -12,7 +12,7 @@ from agent.cli import check_local
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
-from agent.snowpipe.jwt import generate_key
+from agent.snowpipe.key import generate_key
 from tests.cli.door import AGENT_ID, Check, Door
 from tests.emulator_process import EmulatorProcess
 from tests.swipes import swipe, wait_until

@@ -43,7 +43,7 @@ def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
         private_key_file=rsa_key_file,
         readers=[reader_table(line.device)],
     )
-    return load(agent.config, {})
+    return load(agent.config)
 
 
 def reader_is_open(settings: Settings) -> bool:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, UnreachableError
-from agent.snowpipe.jwt import CachedToken, Token, load_private_key, mint
+from agent.snowpipe.jwt import CachedToken, Token, mint
+from agent.snowpipe.key import load_private_key
 
 NOW = 1_760_000_000.7
 

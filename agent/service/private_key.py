@@ -1,0 +1,62 @@
+"""Where the agent's private key comes from, for the agent itself and for the commands that help it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from agent.config import Settings
+from agent.errors import KeyFileError
+from agent.service import credential
+from agent.snowpipe.key import KeyPair, load_private_key, parse_private_key
+from agent.swipe import Instant
+
+# What rotation hands to the running agent: systemd renews a credential at the next start only. The runtime
+# directory goes when the service stops, and with it this file.
+HANDED_OVER = "private_key"
+
+OLD_AFTER = timedelta(days=90)
+ROTATE = "sudo badge-agent key rotate"
+
+
+def load_key(settings: Settings) -> KeyPair:
+    """The agent's key. Raises KeyFileError or NotPermittedError."""
+    return find_key(settings)[1]
+
+
+def find_key(settings: Settings) -> tuple[Path, KeyPair]:
+    """The configured file's key, else the one handed over, else the credential's; and where it lies.
+
+    Raises KeyFileError or NotPermittedError.
+    """
+    snowflake = settings.snowflake
+    if snowflake.private_key_file is not None:
+        path = snowflake.private_key_file
+        return path, load_private_key(path, snowflake.private_key_passphrase_file)
+    handed_over = settings.agent.runtime_dir / HANDED_OVER
+    passed_on = credential.passed_on()
+    if _is_there(handed_over):
+        return handed_over, load_private_key(handed_over)
+    if passed_on is not None:
+        return passed_on, load_private_key(passed_on)
+    stored = credential.find()
+    if stored is None:
+        raise KeyFileError(
+            "no private key: [snowflake] private_key_file is not set, and no key is stored for the service",
+            hint="sudo badge-agent setup makes one; for an agent run by hand: badge-agent key generate",
+        )
+    return stored.path, parse_private_key(credential.read(stored), stored.path)
+
+
+def age_of(created_at: datetime | None, now: Instant) -> timedelta | None:
+    """How old a key of that birth date is; None where nobody knows, or where the clock cannot tell."""
+    if created_at is None or not now.trusted:
+        return None
+    return datetime.fromtimestamp(now.wall_us / 1e6, UTC) - created_at
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
