@@ -131,8 +131,13 @@ def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
 def load(path: Path) -> Settings:
     """Read and check a configuration file; ConfigError names every problem in it."""
     path = path.absolute()
+    return settings_of(parse(path), path)
+
+
+def settings_of(document: Mapping[str, object], path: Path) -> Settings:
+    """Check what a configuration file at `path` holds; ConfigError names every problem in it."""
     problems: list[str] = []
-    root = Table(_parse(path), "", problems)
+    root = Table(document, "", problems)
     settings = Settings(
         agent=_agent(root.table("agent"), path.parent),
         readers=_readers(root),
@@ -150,7 +155,8 @@ def load(path: Path) -> Settings:
     return settings
 
 
-def _parse(path: Path) -> dict[str, object]:
+def parse(path: Path) -> dict[str, object]:
+    """What a configuration file holds, unchecked. ConfigError where it is not there or not TOML."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

@@ -19,6 +19,7 @@ from agent.errors import AgentError, ConfigError
 # The lines of `badge-agent --help`, kept here so that it need not import every command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "setup": "Set a door up: key, configuration, service. The first thing after the installation.",
         "run": "Read the readers and deliver every swipe; this is what the service runs.",
         "check": "Walk through everything that must be right, and say how to put right what is not.",
         "status": "Show what waits, what was delivered, and how the readers are.",
@@ -133,9 +134,7 @@ To see it all work, without a reader or an account:
   badge-agent demo
 On a new door:
   badge-agent identify --port /dev/ttyUSB0
-  badge-agent key generate
-  badge-agent check --config config.toml
-  badge-agent run --config config.toml
+  sudo badge-agent setup
 Each command has its own --help.
 """
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import click
 
 from agent.cli import config_option
+from agent.cli.key_sql import describe, set_key
 from agent.config import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
 from agent.service.private_key import find_key
@@ -46,9 +46,7 @@ def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool)
         out, user = out or settings.snowflake.private_key_file, user or settings.snowflake.user
     path = (out or Path("rsa_key.p8")).absolute()
     key = generate_key(path)
-    name = _identifier(user) if user else "<user>"
-    alter_user = f"ALTER USER {name} SET RSA_PUBLIC_KEY='{key.public_key_line}';"
-    describe_user = f"DESC USER {name};"
+    alter_user, describe_user = set_key(user, key), describe(user)
     if as_json:
         answer = {**_described(path, key), "alter_user": alter_user, "describe_user": describe_user}
         click.echo(json.dumps(answer))
@@ -123,10 +121,3 @@ def _described(path: Path, key: KeyPair) -> dict[str, str | int]:
         "public_key": key.public_key_line,
         "public_key_pem": key.public_key_pem,
     }
-
-
-def _identifier(user: str) -> str:
-    """The user in SQL; quoted in upper case, as the token names it, where it needs quotes."""
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", user):
-        return user
-    return '"' + user.upper().replace('"', '""') + '"'
