@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "protocols": "List the reader protocols and card formats.",
         "decode": "Tell what card a reader's bytes or bits are.",
         "identify": "Find out what is on a serial port: protocol, speed, card format, wiring faults.",
-        "key": "Make the private key, and show what Snowflake needs of it.",
+        "key": "Make the private key, change it, and show what Snowflake needs of it.",
         "sql": "Print the SQL that makes a Snowflake account ready.",
         "send-sample": "Send three sample events: the first thing to try with a new account.",
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
+from agent.cli.key_rotate import rotate
 from agent.cli.key_sql import describe, set_key
 from agent.config import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
@@ -22,7 +23,10 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer in J
 
 @click.group(epilog=_GENERATE_EXAMPLE)
 def command() -> None:
-    """Make the private key, and show what Snowflake needs of it."""
+    """Make the private key, change it, and show what Snowflake needs of it."""
+
+
+command.add_command(rotate)
 
 
 @command.command(epilog=_GENERATE_EXAMPLE)

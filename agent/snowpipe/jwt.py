@@ -86,6 +86,7 @@ class CachedToken:
         self._token: Token | None = None
         self._renew_at = self._valid_until = -math.inf  # by the age clock
         self._renewing = False
+        self._discarded = 0  # how often: a renewal that began before is not kept
         self._failure: AgentError | None = None
 
     @property
@@ -124,13 +125,20 @@ class CachedToken:
             if self._token == token:
                 self._token = None
 
+    def discard(self) -> None:
+        """What was issued until now, or is being issued just now, is given to no later get()."""
+        with self._changed:
+            self._token = None
+            self._discarded += 1
+
     def _renewed(self) -> Token:
         # Taken before asking: the token may have been issued at any time since.
-        asked_at = self._age_clock()
+        asked_at, discarded = self._age_clock(), self._discarded
         try:
             token = self._renew()
             with self._changed:
-                self._keep(token, asked_at)
+                if discarded == self._discarded:
+                    self._keep(token, asked_at)
         except AgentError as error:
             with self._changed:
                 self._failure = error

@@ -72,7 +72,13 @@ def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None =
     _refuse_other_kinds(path, content)
     # The comma keeps base64 from ever looking like the header of an encrypted traditional key.
     encrypted = b"BEGIN ENCRYPTED" in content or b"4,ENCRYPTED" in content
-    passphrase = _read_passphrase(path, passphrase_file) if encrypted else None
+    if encrypted and passphrase_file is None:
+        raise KeyFileError(
+            f"{path}: the private key is encrypted, and no passphrase file is set",
+            hint="write the passphrase into a file of mode 0600 and name it in the configuration: "
+            "[snowflake] private_key_passphrase_file",
+        )
+    passphrase = read_passphrase(passphrase_file) if encrypted and passphrase_file else None
     try:
         private_key = serialization.load_pem_private_key(content, passphrase)
     # No more exact: which of the three it is differs between the library's versions.
@@ -90,6 +96,19 @@ def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None =
     told = content.partition(b"-----BEGIN")[0]
     slot: Slot = "RSA_PUBLIC_KEY_2" if _SECOND_SLOT in told else "RSA_PUBLIC_KEY"
     return replace(_key_pair(path, private_key), created_at=_born(told), slot=slot)
+
+
+def read_passphrase(passphrase_file: Path) -> bytes:
+    """The passphrase in a file. Raises KeyFileError or NotPermittedError."""
+    content, _ = _read_secret(
+        passphrase_file, "passphrase", "write the passphrase into it (mode 0600), or correct the path"
+    )
+    passphrase = content.rstrip(b"\r\n")
+    if not passphrase:
+        raise KeyFileError(
+            f"{passphrase_file}: the passphrase file is empty", hint="write the passphrase of the key into it"
+        )
+    return passphrase
 
 
 def new_key(slot: Slot = "RSA_PUBLIC_KEY") -> KeyPair:
@@ -189,24 +208,6 @@ def _read_secret(path: Path, what: str, if_missing: str) -> tuple[bytes, datetim
 def _is_credential(path: Path) -> bool:
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     return directory is not None and path.resolve().is_relative_to(Path(directory).resolve())
-
-
-def _read_passphrase(path: Path, passphrase_file: Path | None) -> bytes:
-    if passphrase_file is None:
-        raise KeyFileError(
-            f"{path}: the private key is encrypted, and no passphrase file is set",
-            hint="write the passphrase into a file of mode 0600 and name it in the configuration: "
-            "[snowflake] private_key_passphrase_file",
-        )
-    content, _ = _read_secret(
-        passphrase_file, "passphrase", "write the passphrase into it (mode 0600), or correct the path"
-    )
-    passphrase = content.rstrip(b"\r\n")
-    if not passphrase:
-        raise KeyFileError(
-            f"{passphrase_file}: the passphrase file is empty", hint="write the passphrase of the key into it"
-        )
-    return passphrase
 
 
 def _refuse_other_kinds(path: Path, content: bytes) -> None:
