@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 _LONGEST_S = 60.0
+_QUIET_S = 3.0  # nothing is shown and nothing ends: it has not noticed
 
 
 class Terminal:
@@ -59,9 +61,17 @@ class Terminal:
         """Type a text and the return key."""
         os.write(self._master, f"{text}\n".encode())
 
-    def interrupt(self) -> None:
-        """Ctrl-C."""
-        os.write(self._master, b"\x03")
+    def interrupted(self) -> int:
+        """Press Ctrl-C until the command ends; its exit code.
+
+        Once is mostly enough: Python's readline can miss a signal that comes just before it waits.
+        """
+        while True:
+            os.write(self._master, b"\x03")
+            while self._read(_QUIET_S):
+                pass
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(timeout=_QUIET_S)
 
     def ended(self) -> int:
         """Wait for the command's end; its exit code."""

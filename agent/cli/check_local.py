@@ -60,9 +60,7 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
     elif age <= OLD_AFTER:
         yield Finding("key file", "ok", f"{text}, {age.days} days old")
     else:
-        yield Finding(
-            "key file", "warning", f"{text}, {age.days} days old; {OLD_AFTER.days} are enough", ROTATE
-        )
+        yield Finding("key file", "warning", f"{text}, {age.days} days old: change it", ROTATE)
 
 
 def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:

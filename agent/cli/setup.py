@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +100,19 @@ def command(
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody can answer here: give every answer as an option, and --yes")
     before = read_document(config)
-    given = (
-        None if private_key_file is None else load_private_key(private_key_file, private_key_passphrase_file)
-    )
+    source = _KeyFile(private_key_file, private_key_passphrase_file) if private_key_file else None
+    source = source or _configured_key(before, config)
+    wanted = source and load_private_key(source.path, source.passphrase_file)
     document = (filled if yes else asked)(before, options, readers)
     _put_more(document, url=url, ca_file=ca_file, trust_clock=trust_clock)
-    inherited = _inherited_key(before, config)
     for name in ("private_key_file", "private_key_passphrase_file"):
         document["snowflake"].pop(name, None)
     settings_of(document, config)  # every problem at once, before anything is changed
     if not yes and not click.confirm(f"Write {config} and the key?", default=True):
         raise click.Abort
 
-    key, new = _store_key(given, inherited)
-    changed = _write(config, document, before) or new
+    key, is_new = _store_key(wanted or None, source)
+    changed = _write(config, document, before) or is_new
     _tell_sql(document["snowflake"]["user"], key)
     code = _check(config)
     if no_start:
@@ -144,19 +144,26 @@ def _put_more(document: Document, *, url: str | None, ca_file: Path | None, trus
 # --- the key ----------------------------------------------------------------------------------
 
 
-def _inherited_key(before: Document, config: Path) -> KeyPair | None:
-    """The key in a file that the configuration names so far; the service gets it as its credential."""
+@dataclass(frozen=True, slots=True)
+class _KeyFile:
+    """A key to be taken over."""
+
+    path: Path
+    passphrase_file: Path | None
+
+
+def _configured_key(before: Document, config: Path) -> _KeyFile | None:
+    """The file that the configuration names so far; the service gets its key as its credential."""
     named = settings_of(before, config).snowflake if before else None
     if named is None or named.private_key_file is None or not named.private_key_file.exists():
         return None
-    return load_private_key(named.private_key_file, named.private_key_passphrase_file)
+    return _KeyFile(named.private_key_file, named.private_key_passphrase_file)
 
 
-def _store_key(given: KeyPair | None, inherited: KeyPair | None) -> tuple[KeyPair, bool]:
+def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair, bool]:
     """The key that the service has from now on, and whether it is another one than before."""
     stored = credential.find()
     present = None if stored is None else _read_back(stored)
-    wanted = given or inherited
     if stored is not None and present is not None and wanted in (None, present):
         _show_key(present, stored, "as before")
         return present, False
@@ -164,7 +171,11 @@ def _store_key(given: KeyPair | None, inherited: KeyPair | None) -> tuple[KeyPai
     stored = credential.store(pem(key))
     if _read_back(stored) != key:
         raise KeyFileError(f"{stored.path}: does not give back the key that was stored", hint="df -h /etc")
-    _show_key(key, stored, "new" if wanted is None else "taken over")
+    if source is None:
+        _show_key(key, stored, "new")
+    else:
+        spare = f"the service needs the file no more: sudo rm {shlex.quote(str(source.path))}"
+        _show_key(key, stored, "taken over", spare)
     return key, True
 
 
@@ -173,9 +184,9 @@ def _read_back(stored: credential.Stored) -> KeyPair:
     return parse_private_key(credential.read(stored), stored.path)
 
 
-def _show_key(key: KeyPair, stored: credential.Stored, what: str) -> None:
+def _show_key(key: KeyPair, stored: credential.Stored, what: str, following: str = "") -> None:
     how = "encrypted for this machine" if stored.encrypted else "readable by root alone"
-    show(Finding("key", "ok", f"{what}, {key.fingerprint}, {how}: {stored.path}"))
+    show(Finding("key", "ok", f"{what}, {key.fingerprint}, {how}: {stored.path}", following))
 
 
 # --- configuration, SQL, check, service ---------------------------------------------------------

@@ -243,10 +243,12 @@ def _ask_reader(document: Document, reader: Reader) -> None:
         for number, device in enumerate(devices, start=1):
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
-    ask("protocol", f"Its protocol, of {', '.join(PROTOCOLS)}\n  (badge-agent identify tells)", None)
+    if "protocol" not in reader:
+        click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  which one it is: badge-agent identify")
+    ask("protocol", "Its protocol", None)
     ask("id", "Its id", f"RDR-{101 + index}")
     ask("zone", "The zone it lets people into", None)
-    ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _unless_none)
+    ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
     ask("keypad", f"Keypad, of {', '.join(get_args(Keypad))}", "none")
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
     # What is empty has its default, which need not be written down.
@@ -261,8 +263,8 @@ def _one_of(devices: Sequence[str]) -> Callable[[str], str]:
     return device
 
 
-def _unless_none(answer: str) -> str:
-    return "" if answer == _NONE else answer
+def _upper(answer: str) -> str:
+    return "" if answer == _NONE else answer.upper()
 
 
 def _words(answer: str) -> list[str]:

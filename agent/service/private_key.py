@@ -37,9 +37,9 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
     passed_on = credential.passed_on()
     if _is_there(handed_over):
         return handed_over, load_private_key(handed_over)
-    if passed_on is not None:
+    if passed_on is not None and _is_there(passed_on):
         return passed_on, load_private_key(passed_on)
-    stored = credential.find()
+    stored = credential.find() if passed_on is None else None
     if stored is None:
         raise KeyFileError(
             "no private key: [snowflake] private_key_file is not set, and no key is stored for the service",

@@ -279,8 +279,7 @@ def test_interrupted_it_goes_on_with_the_same_key(agent: AgentProcess, pipe: Emu
     with agent:
         with Terminal(command) as terminal:
             first = _SET.findall(terminal.expect("next try in"))
-            terminal.interrupt()
-            assert terminal.ended() == 130
+            assert terminal.interrupted() == 130
         assert load_private_key(key_file) == before
 
         with Terminal(command) as terminal:

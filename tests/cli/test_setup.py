@@ -238,6 +238,7 @@ def test_the_key_of_a_configured_file_moves_into_the_services_keeping(machine: M
 
     assert done.returncode == 0
     assert f"key: taken over, {key.fingerprint}" in done.stdout
+    assert f"next: the service needs the file no more: sudo rm {key_file}" in done.stdout
     assert load(machine.config).snowflake.private_key_file is None
     assert stored_key(machine) == key.fingerprint
 

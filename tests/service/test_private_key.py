@@ -86,6 +86,17 @@ def test_without_any_key_the_way_to_one_is_told(settings: Settings) -> None:
     assert "sudo badge-agent setup" in caught.value.hint
 
 
+def test_a_service_without_its_credential_is_not_told_to_look_as_root(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "passed-on"))
+
+    with pytest.raises(KeyFileError, match="no private key") as caught:
+        find_key(settings)
+
+    assert caught.value.exit_code == 78
+
+
 def test_a_stored_key_is_for_root(
     settings: Settings, keys: list[KeyPair], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
