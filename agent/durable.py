@@ -12,10 +12,9 @@ def replace_file(path: Path, content: bytes, *, mode: int, owner: tuple[int, int
     `owner` is (uid, gid), by default the caller's own. Raises OSError, and then leaves nothing behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # Not open to others for a moment either: the mode holds from the first byte.
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
+    temporary.unlink(missing_ok=True)  # of a process that had our number and died
+    # Not open to others for a moment either, and never through a link that somebody laid there.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.key_sql import set_key, unset_key
+from agent.cli.key_sql import describe, set_key, unset_key
 from agent.cli.screen import Finding, show
 from agent.config import Settings, load
 from agent.errors import AgentError, SnowpipeError
@@ -54,7 +54,11 @@ def rotate(slot: str | None, private_key_file: Path | None, config: Path, *, yes
     given = private_key_file and load_private_key(private_key_file)
     key = cut_short or prepare(place, given=given or None, slot=_SLOTS[slot] if slot else None)
     user = settings.snowflake.user
-    click.echo(f"For your administrator, in Snowflake:\n  {set_key(user, key)}\n")
+    click.echo(
+        "For your administrator, in Snowflake:\n"
+        f"  {describe(user)}  -- if {key.slot}_FP is the present key's: again, with the other --slot\n"
+        f"  {set_key(user, key)}\n"
+    )
     _wait(settings, key, limit_s=_UNATTENDED_S if yes else None)
     show(Finding("Snowflake", "ok", f"takes the new key, {key.fingerprint}"))
     if cut_short is None:

@@ -23,6 +23,7 @@ from agent.config import settings_of
 from agent.errors import AuthError, KeyFileError, NotPermittedError, SnowpipeError
 from agent.service import credential, unit
 from agent.service.config_file import Document, read_document, write_document
+from agent.service.private_key import hand_over, is_handed_over
 from agent.snowpipe.key import KeyPair, load_private_key, new_key, parse_private_key, pem
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -113,6 +114,9 @@ def command(
 
     key, is_new = _store_key(wanted or None, source)
     changed = _write(config, document, before) or is_new
+    runtime_dir = configuration.load(config).agent.runtime_dir
+    if is_new and is_handed_over(runtime_dir):
+        hand_over(runtime_dir, key)  # else the check would find the one from the last rotation
     _tell_sql(document["snowflake"]["user"], key)
     code = _check(config)
     if no_start:
@@ -237,11 +241,9 @@ def _start(config: Path, *, changed: bool) -> None:
     elif config != configuration.DEFAULT_CONFIG:
         text = f"not started: it reads {configuration.DEFAULT_CONFIG}"
         show(Finding("service", "warning", text, by_hand))
-    elif not unit.is_active():
-        unit.enable_and_start()
-        show(Finding("service", "ok", "runs, and starts with the machine", "badge-agent status"))
-    elif changed:
-        unit.restart()
-        show(Finding("service", "ok", "runs with what is new", "badge-agent status"))
     else:
-        show(Finding("service", "ok", "runs, as before", "badge-agent status"))
+        was_active = unit.is_active()
+        unit.enable_and_start()
+        if was_active and changed:
+            unit.restart()
+        show(Finding("service", "ok", "runs, and starts with the machine", "badge-agent status"))

@@ -64,7 +64,8 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if not status["running"] or status["uploader"] is None:
         return
     show(_uploader(status["uploader"]))
-    show(_key(status["key"]))
+    if status["key"]["fingerprint"] is not None:
+        show(_key(status["key"]))
     if not status["clock"]["trusted"]:
         text = "not synchronised; the times of swipes are marked as estimated"
         show(Finding("clock", "warning", text, "timedatectl"))

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.config import Settings
+from agent.durable import replace_file
 from agent.errors import KeyFileError
 from agent.service import credential
-from agent.snowpipe.key import KeyPair, load_private_key, parse_private_key
+from agent.snowpipe.key import KeyPair, load_private_key, parse_private_key, pem
 from agent.swipe import Instant
 
 # What rotation hands to the running agent: systemd renews a credential at the next start only. The runtime
@@ -35,7 +36,7 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
         return path, load_private_key(path, snowflake.private_key_passphrase_file)
     handed_over = settings.agent.runtime_dir / HANDED_OVER
     passed_on = credential.passed_on()
-    if _is_there(handed_over):
+    if is_handed_over(settings.agent.runtime_dir):
         return handed_over, load_private_key(handed_over)
     if passed_on is not None and _is_there(passed_on):
         return passed_on, load_private_key(passed_on)
@@ -46,6 +47,17 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
             hint="sudo badge-agent setup makes one; for an agent run by hand: badge-agent key generate",
         )
     return stored.path, parse_private_key(credential.read(stored), stored.path)
+
+
+def hand_over(runtime_dir: Path, key: KeyPair) -> None:
+    """Give the running agent this key, in memory and for it alone. Raises OSError."""
+    owner = runtime_dir.stat()
+    replace_file(runtime_dir / HANDED_OVER, pem(key), mode=0o600, owner=(owner.st_uid, owner.st_gid))
+
+
+def is_handed_over(runtime_dir: Path) -> bool:
+    """Whether the running agent was given a key that is not the one it was started with."""
+    return _is_there(runtime_dir / HANDED_OVER)
 
 
 def age_of(created_at: datetime | None, now: Instant) -> timedelta | None:

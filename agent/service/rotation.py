@@ -14,7 +14,7 @@ from agent.durable import replace_file, sync_directory
 from agent.errors import AgentError, AuthError, KeyFileError, NotPermittedError
 from agent.service import credential, unit
 from agent.service.health import read_status
-from agent.service.private_key import HANDED_OVER
+from agent.service.private_key import hand_over
 from agent.service.way_in import open_account
 from agent.snowpipe.http import Http
 from agent.snowpipe.key import (
@@ -114,7 +114,13 @@ def take_up(settings: Settings, key: KeyPair) -> int | None:
         return None
     pid: int = told["pid"]
     if settings.snowflake.private_key_file is None:
-        _hand_over(settings.agent.runtime_dir, key)
+        try:
+            hand_over(settings.agent.runtime_dir, key)
+        except OSError as error:
+            raise AgentError(
+                f"the new key is in place, but cannot be handed to the running agent: {error}",
+                hint="sudo systemctl restart badge-agent takes it up",
+            ) from error
     if settings.path == DEFAULT_CONFIG and unit.is_there() and unit.is_active():
         unit.reload()
     else:
@@ -147,18 +153,6 @@ def _hang_up(pid: int) -> None:
 def _told(settings: Settings) -> dict[str, Any]:
     agent = settings.agent
     return read_status(agent.id, agent.state_dir, agent.runtime_dir)
-
-
-def _hand_over(runtime_dir: Path, key: KeyPair) -> None:
-    """In memory and for the agent alone; the file goes with the service's stop."""
-    try:
-        stat = runtime_dir.stat()
-        replace_file(runtime_dir / HANDED_OVER, pem(key), mode=0o600, owner=(stat.st_uid, stat.st_gid))
-    except OSError as error:
-        raise AgentError(
-            f"the new key is in place, but cannot be handed to the running agent: {error}",
-            hint="sudo systemctl restart badge-agent takes it up",
-        ) from error
 
 
 class _Credential:
