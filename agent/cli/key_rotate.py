@@ -52,11 +52,14 @@ def rotate(slot: str | None, private_key_file: Path | None, config: Path, *, yes
     place = place_of(settings)
     cut_short = unfinished(settings, place)
     given = private_key_file and load_private_key(private_key_file)
+    if cut_short is not None:
+        click.echo("The running agent does not sign with the key in place yet; that comes first.")
     key = cut_short or prepare(place, given=given or None, slot=_SLOTS[slot] if slot else None)
     user = settings.snowflake.user
+    number, others = ("2", "1") if key.slot == "RSA_PUBLIC_KEY_2" else ("1", "2")
     click.echo(
         "For your administrator, in Snowflake:\n"
-        f"  {describe(user)}  -- if {key.slot}_FP is the present key's: again, with the other --slot\n"
+        f"  {describe(user)}  -- if key {number} is the one in use, run this again with --slot {others}\n"
         f"  {set_key(user, key)}\n"
     )
     _wait(settings, key, limit_s=_UNATTENDED_S if yes else None)

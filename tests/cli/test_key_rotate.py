@@ -110,7 +110,7 @@ class Service:
         """What the administrator does with a line of SQL; the slot."""
         found = _SET.search(line)
         assert found is not None, line
-        self.pipe.fault("set_key", slot=found[1], public_key=found[2])
+        self.pipe.alter_user(found[1], found[2])
         return found[1]
 
     def rotate(self, *options: str) -> tuple[str, str]:
@@ -123,7 +123,7 @@ class Service:
         assert rotation.returncode == 0, rest
         emptied = _UNSET.search(rest)
         assert emptied is not None, rest
-        self.pipe.fault("unset_key", slot=emptied[1])
+        self.pipe.alter_user(emptied[1], None)
         return filled, emptied[1]
 
 
@@ -228,7 +228,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
     patch_machine(service.machine, monkeypatch)
     monkeypatch.setattr("agent.service.rotation._TAKEN_UP_S", 0.5)
     new = new_key("RSA_PUBLIC_KEY_2")
-    service.pipe.fault("set_key", slot=new.slot, public_key=new.public_key_line)
+    service.pipe.alter_user(new.slot, new.public_key_line)
 
     with service.running():
         credential.store(pem(new), waiting=True)
@@ -284,7 +284,7 @@ def test_interrupted_it_goes_on_with_the_same_key(agent: AgentProcess, pipe: Emu
 
         with Terminal(command) as terminal:
             second = _SET.findall(terminal.expect("next try in"))
-            pipe.fault("set_key", slot=second[0][0], public_key=second[0][1])
+            pipe.alter_user(*second[0])
             terminal.expect(f"pid {agent.pid}, not restarted")
             terminal.expect("UNSET RSA_PUBLIC_KEY;")
             assert terminal.ended() == 0
@@ -344,7 +344,7 @@ def test_a_key_with_a_passphrase_is_followed_by_one_with_the_same(
     words = ["key", "rotate", "--yes", "--config", str(agent.config)]
     assert main(words) == 1  # nobody has registered it yet
     ((slot, line),) = _SET.findall(capsys.readouterr().out)
-    pipe.fault("set_key", slot=slot, public_key=line)
+    pipe.alter_user(slot, line)
 
     code = main(words)
 
