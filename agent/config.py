@@ -65,16 +65,19 @@ class ReaderSettings:
 
 @dataclass(frozen=True)
 class SnowflakeSettings:
-    """The table [snowflake]; `url` has neither path nor trailing slash."""
+    """The table [snowflake]; `url` has neither path nor trailing slash.
+
+    Without a `private_key_file` the key is the service's credential (agent.service.private_key).
+    """
 
     account: str
     user: str
     database: str
     schema: str
     pipe: str
-    private_key_file: Path
     url: str
     role: str | None = None
+    private_key_file: Path | None = None
     private_key_passphrase_file: Path | None = None
     ca_file: Path | None = None
 
@@ -125,16 +128,21 @@ def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
     return option or Path(environ.get("BADGE_AGENT_CONFIG") or DEFAULT_CONFIG)
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(path: Path) -> Settings:
     """Read and check a configuration file; ConfigError names every problem in it."""
     path = path.absolute()
+    return settings_of(parse(path), path)
+
+
+def settings_of(document: Mapping[str, object], path: Path) -> Settings:
+    """Check what a configuration file at `path` holds; ConfigError names every problem in it."""
     problems: list[str] = []
-    root = Table(_parse(path), "", problems)
+    root = Table(document, "", problems)
     settings = Settings(
         agent=_agent(root.table("agent"), path.parent),
         readers=_readers(root),
         cardholders_file=root.table("cardholders").path("file", None, base=path.parent),
-        snowflake=_snowflake(root.table("snowflake"), path.parent, environ),
+        snowflake=_snowflake(root.table("snowflake"), path.parent),
         outbox=_outbox(root.table("outbox")),
         uploader=_uploader(root.table("uploader")),
         clock=_clock(root.table("clock")),
@@ -147,7 +155,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
-def _parse(path: Path) -> dict[str, object]:
+def parse(path: Path) -> dict[str, object]:
+    """What a configuration file holds, unchecked. ConfigError where it is not there or not TOML."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -245,11 +254,8 @@ def _options(table: Table, protocol: str) -> Mapping[str, object]:
     return options
 
 
-def _snowflake(table: Table, base: Path, environ: Mapping[str, str]) -> SnowflakeSettings:
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
+def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
     table.require("account", "user", "database", "schema", "pipe")
-    if not credentials:
-        table.require("private_key_file")
     account = _checked(table, "account", "", wrong_with_account)
     return SnowflakeSettings(
         account=account,
@@ -258,7 +264,7 @@ def _snowflake(table: Table, base: Path, environ: Mapping[str, str]) -> Snowflak
         database=table.text("database", ""),
         schema=table.text("schema", ""),
         pipe=table.text("pipe", ""),
-        private_key_file=table.path("private_key_file", Path(credentials or "", "private_key"), base=base),
+        private_key_file=table.path("private_key_file", None, base=base),
         private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
         # From a wrong account no address follows, and nothing more is to be said of it.
         url=_checked(

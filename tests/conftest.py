@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.snowpipe.jwt import generate_key
+from agent.snowpipe.key import generate_key
 
 _NOBODY = 65_534
 

@@ -214,6 +214,13 @@ class EmulatorProcess:
         rules: list[dict[str, Any]] = reply.json()["faults"]
         return rules
 
+    def alter_user(self, slot: str, line: str | None) -> None:
+        """ALTER USER ... SET a public key as its line says, or UNSET it."""
+        if line is None:
+            self.fault("unset_key", slot=slot)
+        else:
+            self.fault("set_key", slot=slot, public_key=line)
+
     def state(self) -> dict[str, Any]:
         """What it reports of itself."""
         state: dict[str, Any] = self._session.get(f"{self.control_url}/_emulator/state", timeout=10).json()

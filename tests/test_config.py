@@ -68,10 +68,10 @@ def document(changes: Mapping[str, str | None] | None = None) -> str:
 SNOWFLAKE = "".join(document().partition("[snowflake]")[1:])
 
 
-def loaded(folder: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+def loaded(folder: Path, text: str) -> Settings:
     path = folder / "config.toml"
     path.write_text(text, "utf-8")
-    return load(path, environ or {})
+    return load(path)
 
 
 def refused(folder: Path, text: str) -> ConfigError:
@@ -117,7 +117,7 @@ def test_the_example_holds_every_key_there_is() -> None:
 
 
 def test_the_example_shows_the_defaults_where_there_are_any(tmp_path: Path) -> None:
-    example, defaults = load(EXAMPLE, {}), loaded(tmp_path, document({"agent.id": '"hq-lobby-1"'}))
+    example, defaults = load(EXAMPLE), loaded(tmp_path, document({"agent.id": '"hq-lobby-1"'}))
 
     assert example.agent == defaults.agent
     # Shown for how they look; without them a reader has no direction and its protocol's speed.
@@ -322,7 +322,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     )
     monkeypatch.chdir(tmp_path)
 
-    settings = load(Path("config.toml"), {})
+    settings = load(Path("config.toml"))
 
     assert settings.agent.state_dir == tmp_path / "state"
     assert settings.cardholders_file == tmp_path / "c.csv"
@@ -337,18 +337,10 @@ def test_an_empty_text_is_as_good_as_none(tmp_path: Path) -> None:
     assert settings == loaded(tmp_path, document())
 
 
-def test_the_key_of_a_service_is_its_credential(tmp_path: Path) -> None:
-    text = document({"snowflake.private_key_file": None})
+def test_without_a_key_file_the_key_is_the_services_credential(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, document({"snowflake.private_key_file": None}))
 
-    settings = loaded(tmp_path, text, {"CREDENTIALS_DIRECTORY": "/run/credentials/badge-agent.service"})
-
-    assert settings.snowflake.private_key_file == Path("/run/credentials/badge-agent.service/private_key")
-
-
-def test_without_a_credential_the_key_file_must_be_named(tmp_path: Path) -> None:
-    error = refused(tmp_path, document({"snowflake.private_key_file": None}))
-
-    assert error.problems == ("snowflake.private_key_file: missing; it has no default and must be set",)
+    assert settings.snowflake.private_key_file is None
 
 
 def test_the_option_wins_over_the_environment_over_the_default() -> None:

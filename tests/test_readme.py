@@ -13,7 +13,7 @@ from agent.cli import COMMANDS, _group
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TOLD = sorted(set(re.findall(r"(?:`|    |bin/)badge-agent ([a-z][a-z-]+)", README)))
+TOLD = sorted(set(re.findall(r"(?:`|    |bin/|sudo )badge-agent ([a-z][a-z-]+)", README)))
 RUNNABLE = re.findall(r"`badge-agent (decode [^`]+|protocols)`", README)
 TARGETS = sorted(set(re.findall(r"(?:`|    )make ([a-z]+)", README)))
 

@@ -20,6 +20,7 @@ from agent.errors import AgentError, ConfigError, OutputFullError
 # The lines of `badge-agent --help`, kept here so that it need not import every command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
+        "setup": "Set a door up: key, configuration, service. The first thing after the installation.",
         "run": "Read the readers and deliver every swipe; this is what the service runs.",
         "check": "Walk through everything that must be right, and say how to put right what is not.",
         "status": "Show what waits, what was delivered, and how the readers are.",
@@ -30,7 +31,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "protocols": "List the reader protocols and card formats.",
         "decode": "Tell what card a reader's bytes or bits are.",
         "identify": "Find out what is on a serial port: protocol, speed, card format, wiring faults.",
-        "key": "Make the private key, and show what Snowflake needs of it.",
+        "key": "Make the private key, change it, and show what Snowflake needs of it.",
         "sql": "Print the SQL that makes a Snowflake account ready.",
         "send-sample": "Send three sample events: the first thing to try with a new account.",
     }
@@ -153,9 +154,7 @@ To see it all work, without a reader or an account:
   badge-agent demo
 On a new door:
   badge-agent identify --port /dev/ttyUSB0
-  badge-agent key generate
-  badge-agent check --config config.toml
-  badge-agent run --config config.toml
+  sudo badge-agent setup
 Each command has its own --help.
 """
 

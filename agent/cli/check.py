@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -61,18 +61,29 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
       78  configuration, key or cardholders file
       1   anything else, a reader's port for one
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
-    founds: list[Found] = []
-    next_before = ""
-    for found in within(partial(_walk, config, offline=offline), _LONGEST_S):
-        founds.append(found)
-        if not as_json:
-            _print(found.finding, next_before)
-            next_before = found.finding.next
+    found_now = look(config, offline=offline)
+    founds = list(found_now if as_json else shown(found_now))
     exit_code = next((found.exit_code for found in founds if found.exit_code), 0)
     if as_json:
         findings = [dataclasses.asdict(found.finding) for found in founds]
         click.echo(json.dumps({"ok": exit_code == 0, "findings": findings}))
     context.exit(exit_code)
+
+
+def look(config: Path, *, offline: bool = False) -> Iterator[Found]:
+    """Everything that must be right, found as it is looked at; a minute at most."""
+    return within(partial(_walk, config, offline=offline), _LONGEST_S)
+
+
+def shown(founds: Iterable[Found]) -> Iterator[Found]:
+    """The same, each printed as it comes; what several in a row say to do next is said with the first."""
+    next_before = ""
+    for found in founds:
+        finding = found.finding
+        following = "" if finding.next == next_before else finding.next.replace("\n", "\n" + _NEXT_INDENT)
+        show(dataclasses.replace(finding, next=following))
+        next_before = finding.next
+        yield found
 
 
 def _walk(config: Path, *, offline: bool) -> Iterator[Found]:
@@ -114,9 +125,3 @@ def _libraries() -> Iterator[Finding]:
                 f"{name} is not installed", hint=f"sudo apt install {LIBRARIES[name]}"
             ) from error
     yield Finding("libraries", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
-
-
-def _print(finding: Finding, next_before: str) -> None:
-    """Show it; what several findings in a row say to do next is said with the first."""
-    following = "" if finding.next == next_before else finding.next.replace("\n", "\n" + _NEXT_INDENT)
-    show(dataclasses.replace(finding, next=following))

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
-from agent.clock import kernel_says_synchronised
+from agent.clock import SystemClock, kernel_says_synchronised
 from agent.config import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts
@@ -24,7 +24,7 @@ from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify
 from agent.service.health import read_status
-from agent.snowpipe.jwt import load_private_key
+from agent.service.private_key import OLD_AFTER, ROTATE, age_of, find_key
 
 # Their numbers are dealt out anew at every plugging and every start.
 _UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
@@ -39,7 +39,7 @@ _LITTLE_DISK_BYTES = 200_000_000
 def local_steps(settings: Settings) -> list[Step]:
     """The steps that need neither network nor account."""
     return [
-        Step("key file", partial(_key_file, settings.snowflake)),
+        Step("key file", partial(_key_file, settings)),
         Step("account", partial(_account, settings.snowflake)),
         *(
             Step(f"reader {reader.id}", partial(_reader, reader, settings.agent))
@@ -52,9 +52,16 @@ def local_steps(settings: Settings) -> list[Step]:
     ]
 
 
-def _key_file(snowflake: SnowflakeSettings) -> Iterator[Finding]:
-    key = load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
-    yield Finding("key file", "ok", f"{snowflake.private_key_file}, {key.bits}-bit RSA, {key.fingerprint}")
+def _key_file(settings: Settings) -> Iterator[Finding]:
+    path, key = find_key(settings)
+    text = f"{path}, {key.bits}-bit RSA, {key.fingerprint}"
+    age = age_of(key.created_at, SystemClock(settings.clock.trust).now())
+    if age is None:
+        yield Finding("key file", "ok", text)
+    elif age <= OLD_AFTER:
+        yield Finding("key file", "ok", f"{text}, {age.days} days old")
+    else:
+        yield Finding("key file", "warning", f"{text}, {age.days} days old: change it", ROTATE)
 
 
 def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:

@@ -15,11 +15,12 @@ from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
 from agent.config import Settings
 from agent.errors import SnowpipeError
+from agent.service.private_key import load_key
 from agent.service.way_in import pipe_name
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import KeyPair, load_private_key
+from agent.snowpipe.key import KeyPair
 from agent.snowpipe.wire import Reply, Request
 
 # Snowflake refuses a token from the future; a minute is what a JWT has in reserve.
@@ -57,7 +58,7 @@ class _Way:
     def jwt(self) -> Iterator[Finding]:
         """The first thing that Snowflake checks: who signs, and is that key registered."""
         snowflake = self._snowflake
-        key = load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
+        key = load_key(self._settings)
         http = _ListeningHttp(ca_file=snowflake.ca_file)
         self._account = Account(
             http,

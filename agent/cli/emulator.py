@@ -22,9 +22,14 @@ On rows:
   reject_rows (rows | field, value)
   refuse_rows (field, value, code? | max_rows | max_bytes)
 At once:
-  refuse (seconds?), expire_tokens, revoke_key, restore_key, stall_commits,
+  refuse (seconds?), expire_tokens, revoke_key, restore_key,
+  set_key (slot, public_key), unset_key (slot), stall_commits,
   resume_commits, invalidate_channel (channel?, code?, appends?, reopens?),
   delete_channel (channel?), clear
+
+\b
+Keys as in Snowflake, while it runs: ALTER USER ... SET RSA_PUBLIC_KEY_2 is
+  {"do": "set_key", "slot": "RSA_PUBLIC_KEY_2", "public_key": "MIIBIjAN..."}
 
 \b
 What Snowflake does with a channel that nobody used for 30 days, at once:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import click
 
 from agent.cli import config_option
+from agent.cli.key_rotate import rotate
+from agent.cli.key_sql import describe, set_key
 from agent.config import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
-from agent.snowpipe.jwt import KeyPair, generate_key, load_private_key
+from agent.service.private_key import find_key
+from agent.snowpipe.key import KeyPair, generate_key, load_private_key
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
 
@@ -21,7 +23,10 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer in J
 
 @click.group(epilog=_GENERATE_EXAMPLE)
 def command() -> None:
-    """Make the private key, and show what Snowflake needs of it."""
+    """Make the private key, change it, and show what Snowflake needs of it."""
+
+
+command.add_command(rotate)
 
 
 @command.command(epilog=_GENERATE_EXAMPLE)
@@ -45,9 +50,7 @@ def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool)
         out, user = out or settings.snowflake.private_key_file, user or settings.snowflake.user
     path = (out or Path("rsa_key.p8")).absolute()
     key = generate_key(path)
-    name = _identifier(user) if user else "<user>"
-    alter_user = f"ALTER USER {name} SET RSA_PUBLIC_KEY='{key.public_key_line}';"
-    describe_user = f"DESC USER {name};"
+    alter_user, describe_user = set_key(user, key), describe(user)
     if as_json:
         answer = {**_described(path, key), "alter_user": alter_user, "describe_user": describe_user}
         click.echo(json.dumps(answer))
@@ -73,7 +76,7 @@ def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
 
     Compare it with the row RSA_PUBLIC_KEY_FP of: DESC USER <user>;
 
-    FILE is the private key (else the configuration's private_key_file).
+    FILE is the private key (else the one that the agent uses).
     """
     path, key = _key(file, config)
     click.echo(json.dumps(_described(path, key)) if as_json else key.fingerprint)
@@ -89,7 +92,7 @@ def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None
 
     In one line, as ALTER USER <user> SET RSA_PUBLIC_KEY='...' takes it.
 
-    FILE is the private key (else the configuration's private_key_file).
+    FILE is the private key (else the one that the agent uses).
     """
     path, key = _key(file, config)
     if as_json:
@@ -101,10 +104,7 @@ def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None
 def _key(file: Path | None, config: Path) -> tuple[Path, KeyPair]:
     if file:
         return file, load_private_key(file)
-    snowflake = load(config).snowflake
-    return snowflake.private_key_file, load_private_key(
-        snowflake.private_key_file, snowflake.private_key_passphrase_file
-    )
+    return find_key(load(config))
 
 
 def _settings_if_any(config: Path) -> Settings | None:
@@ -125,10 +125,3 @@ def _described(path: Path, key: KeyPair) -> dict[str, str | int]:
         "public_key": key.public_key_line,
         "public_key_pem": key.public_key_pem,
     }
-
-
-def _identifier(user: str) -> str:
-    """The user in SQL; quoted in upper case, as the token names it, where it needs quotes."""
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", user):
-        return user
-    return '"' + user.upper().replace('"', '""') + '"'

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.config import SnowflakeSettings, load
+from agent.config import Settings, SnowflakeSettings, load
 from agent.errors import ConfigError, NotPermittedError
-from agent.snowpipe.jwt import KeyPair, load_private_key
+from agent.service.private_key import load_key
+from agent.snowpipe.key import KeyPair
 from agent.sql.plan import DEFAULT_ROLE, DOORS_PER_PIPE, PIPES_PER_TABLE, Plan
 from agent.sql.scripts import SCRIPTS, every_script, script
 
@@ -46,8 +47,9 @@ def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, .
     For the names in the configuration: database, schemas, table and pipes; role, service user, key
     and grants; what to hand over to the doors; the monitoring views. Everything can be run again.
     """
-    snowflake = load(config).snowflake
-    key = _key(snowflake) if only in (None, "access") else None
+    settings = load(config)
+    snowflake = settings.snowflake
+    key = _key(settings) if only in (None, "access") else None
     plan = replace(
         plan_for(snowflake),
         pipe_count=pipe_count,
@@ -70,10 +72,10 @@ def plan_for(snowflake: SnowflakeSettings) -> Plan:
     )
 
 
-def _key(snowflake: SnowflakeSettings) -> KeyPair | None:
+def _key(settings: Settings) -> KeyPair | None:
     """The configured key; without one the script has a slot, as the doors may be elsewhere."""
     try:
-        return load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file)
+        return load_key(settings)
     except (ConfigError, NotPermittedError) as error:
         click.echo(f"note: the script has a slot for the public key: {error}", err=True)
         return None

@@ -15,6 +15,7 @@ from agent.cli.screen import Finding, show, table
 from agent.config import load
 from agent.outbox.inspect import is_there
 from agent.service.health import STATUS_FILE, read_status
+from agent.service.private_key import OLD_AFTER, ROTATE
 
 _LOG_HINT = "journalctl -u badge-agent -n 50"
 
@@ -63,6 +64,8 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if not status["running"] or status["uploader"] is None:
         return
     show(_uploader(status["uploader"]))
+    if status["key"]["fingerprint"] is not None:
+        show(_key(status["key"]))
     if not status["clock"]["trusted"]:
         text = "not synchronised; the times of swipes are marked as estimated"
         show(Finding("clock", "warning", text, "timedatectl"))
@@ -112,6 +115,14 @@ def _uploader(uploader: dict[str, Any]) -> Finding:
             last = uploader["last_commit_at"]
             delivered = f"last delivery {_ago(last)}" if last else "nothing delivered since the start"
             return Finding("uploader", "ok", f"{state}; {delivered}")
+
+
+def _key(key: dict[str, Any]) -> Finding:
+    days = key["age_days"]
+    age = "" if days is None else f", {days} days old"
+    if days is not None and days > OLD_AFTER.days:
+        return Finding("key", "warning", f"{key['fingerprint']}{age}: change it", ROTATE)
+    return Finding("key", "ok", f"{key['fingerprint']}{age}")
 
 
 def _readers_in_need(readers: list[dict[str, Any]]) -> Iterator[Finding]:

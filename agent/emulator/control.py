@@ -11,6 +11,7 @@ GET /_emulator/state answers
   last_append_ns  when the headers of the last accepted append arrived, CLOCK_MONOTONIC
   faults          the rules in force
   accepting, commits_stalled, key_revoked
+  public_keys     the fingerprints of the user's keys, by slot
 
 Maxima are over any window of one second; bytes are uncompressed.
 """
@@ -85,10 +86,8 @@ class Control:
         match rule.do:
             case "refuse":
                 await self._gate.refuse(rule.keys.get("seconds"))
-            case "expire_tokens":
-                self._credentials.expire_scoped_tokens()
-            case "revoke_key" | "restore_key":
-                self._credentials.key_revoked = rule.do == "revoke_key"
+            case "expire_tokens" | "revoke_key" | "restore_key" | "set_key" | "unset_key":
+                self._change_credentials(rule)
             case "stall_commits" | "resume_commits":
                 self._stall(rule.do == "stall_commits")
             case "invalidate_channel":
@@ -100,6 +99,17 @@ class Control:
                 await self._clear()
             case do if do in REQUEST_RULES | ROW_RULES:
                 self._faults.add(rule)
+
+    def _change_credentials(self, rule: Rule) -> None:
+        match rule.do:
+            case "expire_tokens":
+                self._credentials.expire_scoped_tokens()
+            case "set_key":
+                self._credentials.set_key(rule.keys["slot"], rule.keys["public_key"])
+            case "unset_key":
+                self._credentials.unset_key(rule.keys["slot"])
+            case do:
+                self._credentials.key_revoked = do == "revoke_key"
 
     def _stall(self, stalled: bool) -> None:  # noqa: FBT001 - private, read at two places above and below
         self._commits.stalled = stalled
@@ -116,7 +126,7 @@ class Control:
 
     async def _clear(self) -> None:
         self._faults.clear()
-        self._credentials.key_revoked = False
+        self._credentials.restore_keys()
         self._stall(False)
         for channel in self._channels:
             channel.invalid = None
@@ -143,6 +153,7 @@ class Control:
             "accepting": self._gate.accepting,
             "commits_stalled": self._commits.stalled,
             "key_revoked": self._credentials.key_revoked,
+            "public_keys": self._credentials.fingerprints,
         }
 
     def _channel_state(self, channel: Channel) -> dict[str, Any]:

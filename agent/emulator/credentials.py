@@ -13,10 +13,18 @@ from typing import Any
 import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
 
-from agent.emulator.answers import RefusalError
+from agent.emulator.answers import RefusalError, malformed
 from agent.errors import ConfigError
+
+# A user has room for two public keys, so that one can be replaced while the other one signs.
+SLOTS = ("RSA_PUBLIC_KEY", "RSA_PUBLIC_KEY_2")
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -86,13 +94,35 @@ class Credentials:
     ) -> None:
         # A locator loses its region part; the org form MYORG-MYACCOUNT has no dot and stays whole.
         self._subject = f"{account.partition('.')[0]}.{user}".upper()
-        self._keys = {f"{self._subject}.{fingerprint(key)}": key for key in public_keys}
+        self._first_keys = dict(zip(SLOTS, public_keys, strict=False))
+        self._keys = dict(self._first_keys)
         self._ingest_host = ingest_host
         self._scoped_token_seconds = scoped_token_seconds
         self._secret = secret
         self._now = now
         self._generation = secrets.token_hex(8)
         self._expired_all_others = False  # else those from before a restart are good too
+        self.key_revoked = False
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What DESC USER shows, by slot."""
+        return {slot: fingerprint(key) for slot, key in sorted(self._keys.items())}
+
+    def set_key(self, slot: str, line: str) -> None:
+        """ALTER USER ... SET. Raises RefusalError (400) for what is no key."""
+        try:
+            self._keys[slot] = _parsed(line)
+        except ValueError:
+            raise malformed("public_key is what stands behind RSA_PUBLIC_KEY= in ALTER USER.") from None
+
+    def unset_key(self, slot: str) -> None:
+        """ALTER USER ... UNSET."""
+        self._keys.pop(slot, None)
+
+    def restore_keys(self) -> None:
+        """The keys that the emulator was started with."""
+        self._keys = dict(self._first_keys)
         self.key_revoked = False
 
     def expire_scoped_tokens(self) -> None:
@@ -143,7 +173,9 @@ class Credentials:
     def _check_jwt(self, token: str, token_type: str) -> None:
         if token_type and token_type.upper() not in _JWT_TYPES:
             raise _invalid_jwt("X-Snowflake-Authorization-Token-Type names another type")
-        key = self._keys.get(str(_unverified(token).get("iss")))
+        issuer = str(_unverified(token).get("iss"))
+        issuers = {f"{self._subject}.{fingerprint(key)}": key for key in self._keys.values()}
+        key = issuers.get(issuer)
         if key is None:
             raise _invalid_jwt("iss names no registered public key of this account and user")
         claims = _verified(token, key, "RS256")
@@ -169,6 +201,14 @@ class Credentials:
         is_withdrawn = self._expired_all_others and claims["generation"] != self._generation
         if claims["exp"] <= self._now() or is_withdrawn:
             raise RefusalError(401, "390318", "OAuth access token expired.")
+
+
+def _parsed(line: str) -> RSAPublicKey:
+    """The key as ALTER USER takes it: base64 without the PEM header. Raises ValueError."""
+    key = load_der_public_key(base64.b64decode(line, validate=True))
+    if not isinstance(key, RSAPublicKey):
+        raise ValueError("not an RSA key")  # noqa: TRY004 - as for every other text that is none
+    return key
 
 
 def _bearer(authorization: str) -> str:

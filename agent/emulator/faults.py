@@ -23,6 +23,8 @@ On the whole server, at once.
   refuse       seconds?                accept no connection for so long, or until clear
   expire_tokens                        every scoped token issued so far counts as expired
   revoke_key, restore_key              the public keys are taken from the user, and given back
+  set_key      slot public_key         ALTER USER ... SET: slot is RSA_PUBLIC_KEY or RSA_PUBLIC_KEY_2
+  unset_key    slot                    ALTER USER ... UNSET
   stall_commits, resume_commits        nothing is committed in between
   invalidate_channel  channel? code? appends? reopens?
                                        the status is `code`, buffered rows are gone; appends are "accepted"
@@ -44,6 +46,7 @@ from typing import Any
 from agent.emulator import pipe
 from agent.emulator.answers import RefusalError, malformed
 from agent.emulator.bodies import too_large
+from agent.emulator.credentials import SLOTS
 from agent.emulator.routes import Endpoint
 
 ANY = "any"
@@ -84,6 +87,8 @@ _KEYS: dict[str, _Check] = {
     "value": lambda _: True,
     "max_rows": _count,
     "max_bytes": _count,
+    "slot": lambda value: value in SLOTS,
+    "public_key": _text,
 }
 
 _REQUEST = frozenset({"on", "times"})
@@ -105,6 +110,8 @@ _ACTIONS: dict[str, list[tuple[frozenset[str], frozenset[str]]]] = {
     "expire_tokens": [(_NOTHING, _NOTHING)],
     "revoke_key": [(_NOTHING, _NOTHING)],
     "restore_key": [(_NOTHING, _NOTHING)],
+    "set_key": [(frozenset({"slot", "public_key"}), _NOTHING)],
+    "unset_key": [(frozenset({"slot"}), _NOTHING)],
     "stall_commits": [(_NOTHING, _NOTHING)],
     "resume_commits": [(_NOTHING, _NOTHING)],
     "invalidate_channel": [(_NOTHING, frozenset({"channel", "code", "appends", "reopens"}))],

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from agent.errors import ConfigError
 
+_SLOTS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -33,6 +35,10 @@ class Settings:
             # Anybody who reaches the control interface can steer it.
             raise ConfigError(
                 f"the emulator listens on loopback only, not on {self.host}", hint="Use --host 127.0.0.1."
+            )
+        if len(self.public_key_files) > _SLOTS:
+            raise ConfigError(
+                f"a user has at most {_SLOTS} public keys", hint="Give --public-key twice at most."
             )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ConfigError("--tls-cert and --tls-key belong together", hint="Give both, or none for HTTP.")

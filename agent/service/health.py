@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from agent.outbox import OutboxCounts, is_held, read_counts
 from agent.outbox.inspect import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
-from agent.snowpipe.jwt import CachedToken
+from agent.snowpipe.account import Account
 from agent.uploader import Uploader
 
 STATUS_FILE = "status.json"
@@ -30,13 +31,13 @@ class Health:
         agent_id: str,
         clock: Clock,
         uploader: Uploader,
-        token: CachedToken,
+        account: Account,
         readers: list[ReaderSession],
     ) -> None:
         self._agent_id = agent_id
         self._clock = clock
         self._uploader = uploader
-        self._token = token
+        self._account = account
         self._readers = readers
         self._started_at = iso(clock.now().wall_us)
 
@@ -45,7 +46,7 @@ class Health:
         now = self._clock.now()
         monotonic_s = time.monotonic()
         uploader = self._uploader.status()
-        expires_at = self._token.expires_at
+        expires_at, key = self._account.jwt.expires_at, self._account.key
         return {
             "agent_id": self._agent_id,
             "version": __version__,
@@ -62,6 +63,7 @@ class Health:
                 "rows_committed": uploader.rows_committed,
             },
             "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
+            "key": {"fingerprint": key.fingerprint, "created_at": _iso(key.created_at)},
             "clock": {"trusted": now.trusted},
             "readers": [_reader(session, monotonic_s) for session in self._readers],
         }
@@ -90,6 +92,7 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
         "outbox": outbox,
         "uploader": told.get("uploader"),
         "token": told.get("token", {"expires_at": None}),
+        "key": _key(told),
         "clock": told.get("clock"),
         "readers": told.get("readers", []),
     }
@@ -108,6 +111,15 @@ def _told(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return cast("dict[str, Any]", content)
+
+
+def _key(told: dict[str, Any]) -> dict[str, Any]:
+    """The key that the agent signs with; its age where a trusted clock can tell."""
+    key: dict[str, Any] = told.get("key", {"fingerprint": None, "created_at": None})
+    born, clock = key["created_at"], told.get("clock")
+    is_told = born is not None and clock is not None and clock["trusted"]
+    age = datetime.now(UTC) - datetime.fromisoformat(born) if is_told else None
+    return {**key, "age_days": None if age is None else age.days}
 
 
 def _outbox(state_dir: Path) -> dict[str, Any]:
@@ -155,6 +167,10 @@ def _age(counts: OutboxCounts) -> float | None:
 def _free(directory: Path) -> int:
     stat = os.statvfs(directory)
     return stat.f_bavail * stat.f_frsize
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _wall(monotonic_then_s: float | None, monotonic_now_s: float, wall_now_us: int) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.config import Settings
-from agent.errors import NotPermittedError, OutboxFullError, OutboxReplacedError
+from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build
@@ -28,6 +28,7 @@ _READER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = 300.0
 _INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
 _PURGE_EVERY_S = 600.0
+_FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to tell keys apart
 
 
 def run(settings: Settings) -> None:
@@ -43,11 +44,12 @@ class Supervisor:
         self._bell = Bell()
         self._kept = threading.Event()
         self._stopping = False
-        self._replay_asked = False
+        self._replay_asked = self._reload_asked = False
         # Before anything that takes time: a stop that comes early is a clean stop, too.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGUSR1, self._on_replay)
+        signal.signal(signal.SIGHUP, self._on_reload)
         signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
         self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
@@ -96,6 +98,9 @@ class Supervisor:
     def _on_replay(self, _number: int, _frame: FrameType | None) -> None:
         self._replay_asked = True
 
+    def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload_asked = True
+
     def _on_kept(self) -> None:
         self._kept.set()
 
@@ -109,9 +114,27 @@ class Supervisor:
             if self._replay_asked:
                 self._replay_asked = False
                 self._kept.set()
+            if self._reload_asked:
+                self._reload_asked = False
+                self._reload()
             self._write_status()
             time.sleep(_STATUS_PAUSE_S)
             self._bell.wait(watchdog_s / 3 if watchdog_s is not None else None)
+
+    def _reload(self) -> None:
+        """Sign with the key that is there now; readers, outbox and the request under way go on."""
+        notify.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        account = self._agent.account
+        before = account.key
+        try:
+            account.reload_key()
+        except (KeyFileError, NotPermittedError) as error:
+            _log.error("reload: %s; the agent goes on with the key it has", error)
+        else:
+            what = "the same key" if account.key == before else "a new key"
+            _log.info("reload: signing with %s, %s...", what, account.key.fingerprint[:_FINGERPRINT_SHOWN])
+            self._kept.set()  # an uploader that was refused need not wait any longer
+        notify.tell("READY=1", f"STATUS={self._one_line()}")
 
     def _write_status(self) -> None:
         try:

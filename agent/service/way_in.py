@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 
 from agent.config import Settings
+from agent.service.private_key import load_key
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import load_private_key
+from agent.snowpipe.key import KeyPair
 from agent.snowpipe.wire import PipeName
 
 
-def open_account(settings: Settings, http: Http) -> Account:
-    """The way into the configured account. Raises KeyFileError or NotPermittedError."""
+def open_account(settings: Settings, http: Http, *, key: KeyPair | None = None) -> Account:
+    """The way into the configured account, with its own key or with this one.
+
+    Raises KeyFileError or NotPermittedError.
+    """
     snowflake = settings.snowflake
     return Account(
         http,
         Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
-        load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
+        load_key=lambda: key or load_key(settings),
         wall_s=time.time,
         monotonic_s=time.monotonic,
     )

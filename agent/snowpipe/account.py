@@ -13,7 +13,8 @@ from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError,
 from agent.loopback import is_loopback
 from agent.snowpipe import wire
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import CachedToken, KeyPair, Token, mint, read_expiry
+from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
+from agent.snowpipe.key import KeyPair
 from agent.snowpipe.wire import Reply, Request
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,20 @@ class Account:
         self.jwt = CachedToken(self._mint, age_clock=monotonic_s)
         self.scoped = CachedToken(self._fetch_scoped, age_clock=monotonic_s)
         self._used: dict[CachedToken, Token] = {}
+
+    @property
+    def key(self) -> KeyPair:
+        """The key that signs from now on."""
+        return self._key
+
+    def reload_key(self) -> None:
+        """Read the key again, and renew every token with it; from any thread.
+
+        Raises KeyFileError or NotPermittedError, and goes on with the key it has.
+        """
+        self._key = self._load_key()
+        self.jwt.discard()
+        self.scoped.discard()
 
     def call(self, request: Request, tries: Tries) -> Reply:
         """Send and return a 2xx answer; every other outcome is raised as the error it stands for.
@@ -142,11 +157,10 @@ class Account:
 
     def _renew_key(self) -> None:
         try:
-            self._key = self._load_key()
+            self.reload_key()
         except (KeyFileError, NotPermittedError) as error:
             # An administrator may be at it just now; the key we have was refused in any case.
             raise AuthError(str(error), hint=error.hint) from error
-        self._renew_jwt()
 
     def _drop(self, cache: CachedToken) -> None:
         if cache in self._used:

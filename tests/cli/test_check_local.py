@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from agent.cli import check_local
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
-from agent.snowpipe.jwt import generate_key
+from agent.snowpipe.key import generate_key, new_key, pem
 from tests.cli.door import AGENT_ID, Check, Door
 from tests.emulator_process import EmulatorProcess
 from tests.swipes import swipe, wait_until
@@ -30,6 +32,20 @@ def test_a_key_open_to_others_is_told_with_its_cure(door: Door, check: Check, tm
     assert checked.named("key file")["next"].startswith("chmod 600 ")
     assert "JWT" in checked.named("not tried")["text"]
     assert checked.named("TLS")["state"] == "ok"
+
+
+def test_a_key_that_is_too_old_is_a_warning_and_no_failure(door: Door, check: Check, tmp_path: Path) -> None:
+    path = tmp_path / "old.p8"
+    path.touch(mode=0o600)
+    path.write_bytes(pem(replace(new_key(), created_at=datetime.now(UTC) - timedelta(days=91))))
+    door.configure(private_key_file="old.p8")
+
+    checked = check("--offline")
+
+    finding = checked.named("key file")
+    assert checked.code == 0
+    assert (finding["state"], finding["next"]) == ("warning", "sudo badge-agent key rotate")
+    assert finding["text"].endswith("91 days old: change it")
 
 
 def test_a_port_that_another_process_holds_is_a_failure(door: Door, check: Check) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from agent.cli import check_snowflake
 from agent.cli.check_network import look_at_certificate, look_up
-from agent.snowpipe.jwt import generate_key, load_private_key
+from agent.snowpipe.key import generate_key, load_private_key
 from tests.cli.door import CLOSED, ROLE, Check, Door
 from tests.emulator_process import DATABASE, PIPE, SCHEMA, USER, EmulatorProcess, make_certificate
 

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,10 +16,21 @@ import pytest
 from agent.cli import main
 from agent.cli.status import _duration
 from agent.outbox import Outbox
+from agent.snowpipe.key import new_key, pem
 from tests.cli.door import AGENT_ID, FRAME, Door
 from tests.emulator_process import EmulatorProcess
 from tests.outbox.box import commit
 from tests.swipes import swipe, wait_until
+
+
+@contextmanager
+def starting(door: Door) -> Iterator[None]:
+    """An agent whose key nobody has registered: it starts all the same."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "agent", "run", "--config", str(door.config)], stderr=subprocess.DEVNULL
+    ) as agent:
+        yield
+        agent.terminate()
 
 
 def page(door: Door, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -167,3 +183,26 @@ def test_who_may_not_look_is_told_so(
 )
 def test_times_are_told_in_the_unit_a_person_would_use(seconds: float, said: str) -> None:
     assert _duration(seconds) == said
+
+
+def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = door.directory / "rsa_key.p8"
+    old = replace(new_key(), created_at=datetime.now(UTC) - timedelta(days=91))
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(pem(old))
+    door.configure(private_key_file=str(fresh))
+
+    with starting(door):
+        wait_until(lambda: door.status()["key"]["fingerprint"] is not None, what="the status of the agent")
+        _, out = page(door, capsys)
+        key = door.status()["key"]
+
+    assert key == {
+        "fingerprint": old.fingerprint,
+        "created_at": f"{old.created_at:%Y-%m-%dT%H:%M:%SZ}",
+        "age_days": 91,
+    }
+    assert f"warning  key: {old.fingerprint}, 91 days old: change it" in out
+    assert "next: sudo badge-agent key rotate" in out

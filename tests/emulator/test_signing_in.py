@@ -183,3 +183,41 @@ def test_both_keys_of_a_user_are_good(tmp_path: Path) -> None:
         replies = [door.exchange(key_pair_jwt(key=make_key(name))) for name in ("user", "second")]
 
     assert [reply.status_code for reply in replies] == [200, 200]
+
+
+# --- two keys of one user -------------------------------------------------------------------
+
+
+def line_of(name: str) -> str:
+    """A public key as ALTER USER takes it."""
+    return "".join(public_pem(make_key(name)).decode().splitlines()[1:-1])
+
+
+def test_a_second_key_signs_beside_the_first_and_each_can_go(emulator: EmulatorProcess, door: Door) -> None:
+    def signs(name: str) -> bool:
+        return door.exchange(key_pair_jwt(key=make_key(name))).status_code == 200
+
+    emulator.fault("set_key", slot="RSA_PUBLIC_KEY_2", public_key=line_of("second"))
+    assert (signs("user"), signs("second")) == (True, True)
+    assert emulator.state()["public_keys"] == {
+        "RSA_PUBLIC_KEY": fingerprint(make_key()),
+        "RSA_PUBLIC_KEY_2": fingerprint(make_key("second")),
+    }
+
+    emulator.fault("unset_key", slot="RSA_PUBLIC_KEY")
+    assert (signs("user"), signs("second")) == (False, True)
+
+    emulator.fault("clear")
+    assert (signs("user"), signs("second")) == (True, False)
+
+
+@pytest.mark.parametrize("line", ["MIIB", "not base64!", ""])
+def test_what_is_no_public_key_is_refused(emulator: EmulatorProcess, door: Door, line: str) -> None:
+    reply = door.session.post(
+        f"{emulator.control_url}/_emulator/faults",
+        json={"do": "set_key", "slot": "RSA_PUBLIC_KEY_2", "public_key": line},
+        timeout=10,
+    )
+
+    assert reply.status_code == 400
+    assert list(emulator.state()["public_keys"]) == ["RSA_PUBLIC_KEY"]

@@ -20,7 +20,7 @@ from agent.service.health import STATUS_FILE, Health, read_status
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.jwt import load_private_key
+from agent.snowpipe.key import load_private_key
 from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
 from agent.uploader import Uploader
@@ -91,7 +91,7 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         monotonic_s=time.monotonic,
         random=random.random,
     )
-    yield Health(agent_id="hq-lobby-1", clock=clock, uploader=uploader, token=account.jwt, readers=[reader])
+    yield Health(agent_id="hq-lobby-1", clock=clock, uploader=uploader, account=account, readers=[reader])
     http.close()
 
 
@@ -117,6 +117,9 @@ def test_the_status_of_a_running_agent_has_every_member(
     assert status["uploader"]["channel"] == f"hq-lobby-1-{outbox.outbox_id}"
     assert status["token"]["expires_at"].endswith("Z")
     assert status["clock"] == {"trusted": True}
+    assert status["key"]["fingerprint"].startswith("SHA256:")
+    assert status["key"]["created_at"].endswith("Z")
+    assert status["key"]["age_days"] == 0
 
 
 def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:

@@ -5,15 +5,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.config import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts
+from agent.service import notify
 from agent.service.health import read_status
 from agent.service.supervisor import Supervisor
+from agent.snowpipe.key import new_key, pem
 from tests.agent_process import AgentProcess, PtyReader, reader_table
 from tests.outbox.box import commit
 from tests.swipes import instant, swipe, wait_until
@@ -21,7 +25,8 @@ from tests.swipes import instant, swipe, wait_until
 
 @pytest.fixture(autouse=True)
 def signals_as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
     yield
     signal.set_wakeup_fd(-1)
     for number, handler in before.items():
@@ -43,7 +48,7 @@ def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
         private_key_file=rsa_key_file,
         readers=[reader_table(line.device)],
     )
-    return load(agent.config, {})
+    return load(agent.config)
 
 
 def reader_is_open(settings: Settings) -> bool:
@@ -153,3 +158,71 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
     assert supervisor._purge() == 1
     assert read_counts(settings.agent.state_dir).kept == 0
     supervisor._stop()
+
+
+# --- reload -----------------------------------------------------------------------------------
+
+
+def reload_and_wait(caplog: pytest.LogCaptureFixture) -> str:
+    """Ask for it, and give the line that tells how it went."""
+    before = sum(record.getMessage().startswith("reload: ") for record in caplog.records)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+    def lines() -> list[str]:
+        return [text for record in caplog.records if (text := record.getMessage()).startswith("reload: ")]
+
+    wait_until(lambda: len(lines()) > before, what="the line about the reload")
+    return lines()[-1]
+
+
+def test_a_reload_takes_the_key_that_is_there_now_and_the_readers_go_on(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture, rsa_key_file: Path, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO, logger="agent")
+    key_file = tmp_path / "rsa_key.p8"
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(rsa_key_file.read_bytes())
+    settings = replace(settings, snowflake=replace(settings.snowflake, private_key_file=key_file))
+    new = new_key()
+
+    def replace_key() -> None:
+        line.present(1)
+        unchanged = reload_and_wait(caplog)
+        key_file.write_bytes(pem(new))
+        changed = reload_and_wait(caplog)
+        key_file.write_text("broken")
+        broken = reload_and_wait(caplog)
+        line.present(2)
+        wait_until(lambda: pending(settings) == 2, what="both swipes")
+
+        assert "signing with the same key, SHA256:" in unchanged
+        assert changed == f"reload: signing with a new key, {new.fingerprint[:15]}..."
+        assert "holds no PEM private key" in broken
+        assert "goes on with the key it has" in broken
+        assert key_of(settings)["fingerprint"] == new.fingerprint
+
+    run_while(settings, replace_key)
+
+
+def key_of(settings: Settings) -> dict[str, Any]:
+    status = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
+    key: dict[str, Any] = status["key"]
+    return key
+
+
+def test_the_service_manager_is_told_of_a_reload(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(notify, "_notify", told.append)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    caplog.set_level(logging.INFO, logger="agent")
+
+    def reload() -> None:
+        reload_and_wait(caplog)
+        wait_until(lambda: sum(text.startswith("READY=1") for text in told) > 1, what="READY=1 once more")
+
+    run_while(settings, reload)
+
+    states = [text.partition("\n")[0] for text in told if not text.startswith(("STATUS", "WATCHDOG"))]
+    assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, UnreachableError
-from agent.snowpipe.jwt import CachedToken, Token, load_private_key, mint
+from agent.snowpipe.jwt import CachedToken, Token, mint
+from agent.snowpipe.key import load_private_key
 
 NOW = 1_760_000_000.7
 
@@ -158,6 +159,36 @@ def test_a_token_refused_twice_is_renewed_once(cache: CachedToken, issuer: Issue
 
     assert cache.get() is renewed
     assert len(issuer.issued) == 2
+
+
+def test_after_a_discard_the_next_call_renews(cache: CachedToken, issuer: Issuer) -> None:
+    cache.get()
+
+    cache.discard()
+
+    assert cache.expires_at is None
+    assert cache.get() is issuer.issued[1]
+
+
+def test_a_token_that_was_being_issued_at_a_discard_is_given_to_its_caller_alone(clock: Clock) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    tokens = [Token("by the old key", 0.0, 3540.0), Token("by the new key", 0.0, 3540.0)]
+
+    def slowly() -> Token:
+        asked.set()
+        assert go_on.wait(10)
+        return tokens.pop(0)
+
+    cache = CachedToken(slowly, age_clock=clock)
+
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(cache.get)
+        assert asked.wait(10)
+        cache.discard()
+        go_on.set()
+
+        assert early.result().text == "by the old key"
+    assert cache.get().text == "by the new key"
 
 
 @given(steps=st.lists(st.tuples(st.floats(0, 4000), st.booleans(), st.booleans()), max_size=60))

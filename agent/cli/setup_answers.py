@@ -1,0 +1,271 @@
+"""What `setup` has to know: each answer an option, or a prompt that refuses what the configuration would."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+import click
+
+from agent.config import Direction, settings_of
+from agent.errors import ConfigError
+from agent.readers.devices import serial_devices
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.wiegand import Keypad
+from agent.service.config_file import Document
+
+_NONE = "-"  # typed for "none of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One value of the configuration; `suggestion` is the name that `badge-agent sql` would make."""
+
+    option: str
+    table: str
+    key: str
+    text: str
+    suggestion: str | None = None
+    optional: bool = False
+
+
+QUESTIONS = (
+    Question("account", "snowflake", "account", "Snowflake account, as ORGANIZATION-ACCOUNT"),
+    Question("user", "snowflake", "user", "Snowflake user of the agent", "SFE_INGEST_USER"),
+    Question(
+        "role",
+        "snowflake",
+        "role",
+        f"Role ({_NONE} for the user's own default)",
+        "SFE_INGEST_ROLE",
+        optional=True,
+    ),
+    Question("database", "snowflake", "database", "Database", "SNOWFLAKE_EXAMPLE"),
+    Question("schema", "snowflake", "schema", "Schema", "RAW_INGESTION"),
+    Question("pipe", "snowflake", "pipe", "Pipe", "SFE_BADGE_EVENTS_PIPE"),
+    Question("agent_id", "agent", "id", "This door's name in Snowflake", socket.gethostname(), optional=True),
+)
+
+# What --reader takes, by the configuration's own names but one.
+READER_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "id": "id",
+        "zone": "zone_id",
+        "port": "port",
+        "protocol": "protocol",
+        "direction": "direction",
+        "baudrate": "baudrate",
+        "formats": "formats",
+        "keypad": "keypad",
+    }
+)
+_REQUIRED = ("id", "zone", "protocol", "port")
+
+Reader = dict[str, Any]
+
+
+def reader_options(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[Reader, ...]:
+    """Each `id=RDR-101,zone=ZONE-1,...` as the keys of a [[readers]] table. Raises click.BadParameter."""
+    return tuple(map(_reader_of, texts))
+
+
+def _reader_of(text: str) -> Reader:
+    reader: Reader = {}
+    for part in text.split(","):
+        word, equals, value = part.partition("=")
+        if not equals or word not in READER_KEYS or READER_KEYS[word] in reader:
+            raise click.BadParameter(
+                f"found {part!r}; must be KEY=VALUE, each of these once: {', '.join(READER_KEYS)}"
+            )
+        reader[READER_KEYS[word]] = _typed(word, value)
+    return reader
+
+
+def filled(document: Document, options: Mapping[str, str | None], readers: Sequence[Reader]) -> Document:
+    """The document with these answers, nothing asked. Raises click.UsageError that names all that lack."""
+    document = copy.deepcopy(document)
+    missing = []
+    for question in QUESTIONS:
+        table = document.setdefault(question.table, {})
+        given = options[question.option]
+        if given is not None:
+            _set(table, question, given)
+        elif question.key not in table and question.option == "agent_id":
+            table[question.key] = question.suggestion  # written down: a new host name is no new door
+        elif question.key not in table and not question.optional:
+            missing.append(f"--{question.option}")
+    document["readers"] = [_merged(document, reader) for reader in readers] or document.get("readers", [])
+    missing += _missing_of_readers(document["readers"])
+    if missing:
+        raise click.UsageError(
+            "with --yes nothing is asked, and these are missing:\n  " + "\n  ".join(missing)
+        )
+    return document
+
+
+def asked(document: Document, options: Mapping[str, str | None], readers: Sequence[Reader]) -> Document:
+    """The document with these answers, and with those of the person at the terminal for what lacks."""
+    document = copy.deepcopy(document)
+    for question in QUESTIONS:
+        table = document.setdefault(question.table, {})
+        given = options[question.option]
+        if given is not None:
+            _set(table, question, given)
+        else:
+            _ask(document, question)
+    present: list[Reader] = document.get("readers", [])
+    given_readers = [_merged(document, reader) for reader in readers]
+    document["readers"] = []
+    if present and not given_readers and _stay(present):
+        document["readers"] = present
+        return document
+    for reader in given_readers:
+        _ask_reader(document, reader)
+    while not document["readers"] or (not given_readers and click.confirm("Another reader?", default=False)):
+        _ask_reader(document, {})
+    return document
+
+
+def _stay(readers: Sequence[Reader]) -> bool:
+    for reader in readers:
+        click.echo(f"Reader {reader.get('id')}: {reader.get('protocol')} at {reader.get('port')}")
+    return click.confirm("Leave the readers as they are?", default=True)
+
+
+def wrong_with(document: Document, place: str) -> str | None:
+    """What the configuration's own checks say about one of its values, or None."""
+    try:
+        settings_of(document, Path("/etc/badge-agent/config.toml"))
+    except ConfigError as error:
+        about = (f"{place}: ", f"{place}[")
+        return next((text.partition(": ")[2] for text in error.problems if text.startswith(about)), None)
+    return None
+
+
+# --- one value --------------------------------------------------------------------------------
+
+
+def _set(table: dict[str, Any], question: Question, answer: str) -> None:
+    if question.optional and answer in ("", _NONE):
+        table.pop(question.key, None)
+    else:
+        table[question.key] = answer
+
+
+def _ask(document: Document, question: Question) -> None:
+    table = document[question.table]
+
+    def checked(answer: str) -> str:
+        trial = {**document, question.table: dict(table)}
+        _set(trial[question.table], question, answer)
+        _refuse(trial, f"{question.table}.{question.key}")
+        return answer
+
+    default = table.get(question.key, question.suggestion)
+    _set(table, question, click.prompt(question.text, default=default, value_proc=checked))
+
+
+def _refuse(trial: Document, place: str) -> None:
+    if wrong := wrong_with(trial, place):
+        raise click.BadParameter(wrong)
+
+
+# --- readers ----------------------------------------------------------------------------------
+
+
+def _typed(word: str, text: str) -> object:
+    if word == "formats":
+        return text.split("+")
+    if word == "baudrate" and text.isdecimal():
+        return int(text)
+    return text
+
+
+def _merged(document: Document, given: Reader) -> Reader:
+    """What is given, over what is configured of the reader of that id."""
+    present: list[Reader] = document.get("readers", [])
+    before = next((old for old in present if old.get("id") == given.get("id")), {})
+    reader = {**before, **given}
+    devices = serial_devices()
+    if "port" not in reader and len(devices) == 1:
+        reader["port"] = devices[0]
+    return reader
+
+
+def _missing_of_readers(readers: Sequence[Reader]) -> list[str]:
+    if not readers:
+        return ["--reader " + ",".join(f"{word}=..." for word in _REQUIRED)]
+    missing = []
+    for number, reader in enumerate(readers, start=1):
+        words = [word for word in _REQUIRED if READER_KEYS[word] not in reader]
+        if words:
+            which = f" {reader['id']}" if "id" in reader else f" number {number}" if len(readers) > 1 else ""
+            line = f"--reader{which}: " + ", ".join(f"{word}=" for word in words)
+            found = serial_devices() if "port" in words else None
+            missing.append(line if found is None else f"{line} ({_found(found)})")
+    return missing
+
+
+def _found(devices: Sequence[str]) -> str:
+    return f"there are {', '.join(devices)}" if devices else "no serial port is there"
+
+
+def _ask_reader(document: Document, reader: Reader) -> None:
+    """Ask for what the reader lacks, and add it."""
+    index = len(document["readers"])
+    reader = dict(reader)
+
+    def ask(word: str, text: str, default: str | None, meaning: Callable[[str], Any] = str) -> None:
+        key = READER_KEYS[word]
+
+        def checked(answer: str) -> object:
+            value = meaning(answer)
+            trial = {**document, "readers": [*document["readers"], {**reader, key: value}]}
+            _refuse(trial, f"readers[{index}].{key}")
+            return value
+
+        if key not in reader:
+            reader[key] = click.prompt(text, default=default, value_proc=checked)
+
+    taken = [old["port"] for old in document["readers"]]
+    devices = [name for name in serial_devices() if name not in taken]
+    if "port" not in reader:
+        click.echo(
+            "Serial ports:" if devices else "No serial port is there: plug the reader in, or name one."
+        )
+        for number, device in enumerate(devices, start=1):
+            click.echo(f"  {number}  {device}")
+    ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
+    if "protocol" not in reader:
+        click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  which one it is: badge-agent identify")
+    ask("protocol", "Its protocol", None)
+    ask("id", "Its id", f"RDR-{101 + index}")
+    ask("zone", "The zone it lets people into", None)
+    ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
+    ask("keypad", f"Keypad, of {', '.join(get_args(Keypad))}", "none")
+    ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
+    # What is empty has its default, which need not be written down.
+    document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})
+
+
+def _one_of(devices: Sequence[str]) -> Callable[[str], str]:
+    def device(answer: str) -> str:
+        is_number = answer.isdecimal() and 0 < int(answer) <= len(devices)
+        return devices[int(answer) - 1] if is_number else answer
+
+    return device
+
+
+def _upper(answer: str) -> str:
+    return "" if answer == _NONE else answer.upper()
+
+
+def _words(answer: str) -> list[str]:
+    return [] if answer == _NONE else answer.replace(",", " ").split()

@@ -1,0 +1,176 @@
+"""The private key as a systemd credential: stored for the service, read back by root.
+
+The only module that knows where systemd looks. The unit loads both names, and one of the two files is there:
+
+  LoadCredential=private_key:badge-agent.private_key
+  LoadCredentialEncrypted=private_key_encrypted:badge-agent.private_key_encrypted
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.durable import replace_file, sync
+from agent.errors import KeyFileError, NotPermittedError
+
+_log = logging.getLogger(__name__)
+
+ETC = Path("/etc")
+
+_PLAIN, _ENCRYPTED = "private_key", "private_key_encrypted"  # by the unit's names
+_WAITING = ".next"
+_PROGRAM = "systemd-creds"
+_PROGRAM_S = 60.0  # for the entropy of a first host key, on a machine that has just started
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A key at rest; where it is encrypted, only this machine can read it."""
+
+    path: Path
+    encrypted: bool
+
+
+def passed_on() -> Path | None:
+    """The key that systemd gave this process, which runs as the service; None for every other process."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return None
+    encrypted, plain = Path(directory, _ENCRYPTED), Path(directory, _PLAIN)
+    return encrypted if encrypted.exists() else plain
+
+
+def find(*, waiting: bool = False) -> Stored | None:
+    """The stored key, or the one that waits to become it. Raises NotPermittedError."""
+    for encrypted in (True, False):
+        path = _path(encrypted=encrypted, waiting=waiting)
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            raise _not_permitted(path) from error
+        return Stored(path, encrypted)
+    return None
+
+
+def read(stored: Stored) -> bytes:
+    """The key's PEM text, decrypted in memory. Raises KeyFileError or NotPermittedError."""
+    try:
+        content = stored.path.read_bytes()
+    except PermissionError as error:
+        raise _not_permitted(stored.path) from error
+    except OSError as error:
+        raise KeyFileError(
+            f"{stored.path}: the stored key cannot be read: {error.strerror}", hint=f"ls -l {stored.path}"
+        ) from error
+    if not stored.encrypted:
+        return content
+    plain, said = _run("decrypt", content)
+    if plain is None:
+        raise KeyFileError(
+            f"{stored.path}: this machine cannot decrypt the stored key ({said})",
+            hint="was the SD card moved, or /var/lib/systemd/credential.secret lost? then make a new key: "
+            f"sudo rm {stored.path}; sudo badge-agent setup",
+        )
+    return plain
+
+
+def store(content: bytes, *, waiting: bool = False) -> Stored:
+    """Keep a key, encrypted where the machine can, durable when this returns.
+
+    A `waiting` key leaves the present one alone, until promote(). Raises NotPermittedError or KeyFileError.
+    """
+    secret = _encrypted(content)
+    stored = Stored(_path(encrypted=secret is not None, waiting=waiting), secret is not None)
+    try:
+        stored.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(stored.path, content if secret is None else secret, mode=0o600)
+        _remove(Stored(_path(encrypted=not stored.encrypted, waiting=waiting), not stored.encrypted))
+    except PermissionError as error:
+        raise _not_permitted(stored.path) from error
+    except OSError as error:
+        raise _not_written(stored.path, error) from error
+    return stored
+
+
+def promote() -> Stored:
+    """The waiting key becomes the stored one, in one step, durable when this returns.
+
+    Raises KeyFileError where none waits.
+    """
+    waiting = find(waiting=True)
+    if waiting is None:
+        raise KeyFileError("no key waits to be stored", hint="sudo badge-agent key rotate")
+    stored = Stored(_path(encrypted=waiting.encrypted, waiting=False), waiting.encrypted)
+    try:
+        waiting.path.replace(stored.path)
+        sync(stored.path.parent)
+        _remove(Stored(_path(encrypted=not stored.encrypted, waiting=False), not stored.encrypted))
+    except OSError as error:
+        raise _not_written(stored.path, error) from error
+    return stored
+
+
+def _path(*, encrypted: bool, waiting: bool) -> Path:
+    directory, name = ("credstore.encrypted", _ENCRYPTED) if encrypted else ("credstore", _PLAIN)
+    return ETC / directory / f"badge-agent.{name}{_WAITING if waiting else ''}"
+
+
+def _remove(stored: Stored) -> None:
+    try:
+        stored.path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    sync(stored.path.parent)
+
+
+def _encrypted(content: bytes) -> bytes | None:
+    """The content for this machine alone; None where that cannot be done, or not be undone."""
+    secret, said = _run("encrypt", content)
+    if secret is not None:
+        plain, said = _run("decrypt", secret)
+        if plain == content:
+            return secret
+    _log.info("the key is stored without encryption: %s", said)
+    return None
+
+
+def _run(verb: str, content: bytes) -> tuple[bytes | None, str]:
+    """What systemd-creds makes of the content, or None and what it said; no secret touches a disk."""
+    program = shutil.which(_PROGRAM)
+    if program is None:
+        return None, f"{_PROGRAM} is not installed"
+    # Not sealed to a TPM as well: a firmware update would lock the door's key away.
+    options = ["--with-key=host"] if verb == "encrypt" else []
+    try:
+        done = subprocess.run(  # noqa: S603 - systemd's program, our own words
+            [program, verb, *options, f"--name={_ENCRYPTED}", "-", "-"],
+            input=content,
+            capture_output=True,
+            timeout=_PROGRAM_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"{_PROGRAM}: {error}"
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return None, lines[-1] if lines else f"{_PROGRAM} ended with {done.returncode}"
+    return done.stdout, ""
+
+
+def _not_permitted(path: Path) -> NotPermittedError:
+    return NotPermittedError(
+        f"{path}: only root may use the stored key", hint="run the same command with sudo"
+    )
+
+
+def _not_written(path: Path, error: OSError) -> KeyFileError:
+    return KeyFileError(
+        f"{path}: the key cannot be stored: {error.strerror}", hint=f"df -h {path.parent}; mount | grep ro,"
+    )
