@@ -67,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def words_of(error: AgentError) -> str:
+    """What a person is told of an error: what happened, every problem, what to do next."""
+    problems = [f"  - {problem}" for problem in error.problems] if isinstance(error, ConfigError) else []
+    return "\n".join([str(error), *problems, *([f"  next: {error.hint}"] if error.hint else [])])
+
+
 def _invoke(arguments: Sequence[str] | None) -> int:
     try:
         # A command ends with what it returns: its exit code, or None for 0.
@@ -84,11 +90,7 @@ def _invoke(arguments: Sequence[str] | None) -> int:
 
 
 def _report(error: AgentError) -> int:
-    click.echo(f"error: {error}", err=True)
-    for problem in error.problems if isinstance(error, ConfigError) else ():
-        click.echo(f"  - {problem}", err=True)
-    if error.hint:
-        click.echo(f"  next: {error.hint}", err=True)
+    click.echo(f"error: {words_of(error)}", err=True)
     return error.exit_code
 
 

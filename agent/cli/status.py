@@ -63,6 +63,8 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if not status["running"] or status["uploader"] is None:
         return
     show(_uploader(status["uploader"]))
+    if status["disk"]["bytes_written"] is not None:
+        show(_disk(status["disk"]))
     if not status["clock"]["trusted"]:
         text = "not synchronised; the times of swipes are marked as estimated"
         show(Finding("clock", "warning", text, "timedatectl"))
@@ -112,6 +114,11 @@ def _uploader(uploader: dict[str, Any]) -> Finding:
             last = uploader["last_commit_at"]
             delivered = f"last delivery {_ago(last)}" if last else "nothing delivered since the start"
             return Finding("uploader", "ok", f"{state}; {delivered}")
+
+
+def _disk(disk: dict[str, Any]) -> Finding:
+    written = f"{disk['bytes_written'] / 1e6:,.1f} MB written"
+    return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
 
 
 def _readers_in_need(readers: list[dict[str, Any]]) -> Iterator[Finding]:
