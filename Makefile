@@ -4,9 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS ?= test
 STAMP  := $(VENV)/.installed-$(EXTRAS)
+# The libraries of a release, instead of the newest: see test-versions.
+CONSTRAINTS ?=
+TESTS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check bench fuzz deb clean tools
+.PHONY: help demo test test-agent test-versions chaos check bench fuzz deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,6 +19,16 @@ demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swip
 
 test: $(STAMP) ## every test
 	@$(BIN)/python -m pytest --cov --cov-report=
+
+test-versions: ## the agent's tests once more with the libraries of Debian 12 and of Debian 13
+	@set -e; for debian in debian-12 debian-13; do \
+	  echo "With the libraries of $$debian:"; \
+	  $(MAKE) --no-print-directory VENV=.venv-$$debian CONSTRAINTS=tests/constraints/$$debian.txt \
+	    EXTRAS=test-agent,systemd test-agent; \
+	done
+
+test-agent: $(STAMP)
+	@$(BIN)/python -m pytest --ignore=tests/test_architecture.py --ignore=tests/conformance $(TESTS)
 
 chaos: $(STAMP) ## faults, kills and power cuts at length: CHAOS_ROUNDS=20, CHAOS_SEED to see one again
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut
@@ -43,7 +56,7 @@ deb: ## the Debian package, in dist/
 	@mv build/deb/*.deb dist/ && ls dist/*.deb
 
 clean: ## remove what make made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-debian-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 tools:
 	@command -v $(PYTHON) >/dev/null || { echo "python3 is missing. Install it: sudo apt install python3 python3-venv"; exit 1; }
@@ -52,8 +65,9 @@ tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "python3-venv is missing. Install it: sudo apt install python3-venv"; exit 1; }
 
-$(STAMP): pyproject.toml agent/__init__.py | tools
+$(STAMP): pyproject.toml agent/__init__.py $(CONSTRAINTS) | tools
 	@echo "Setting up $(VENV), once; this takes a minute and needs the package index ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]' \
+	  $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 	@touch $@

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from agent.errors import AgentError
+from agent.events import NEEDS_A_PERSON, Event, fields
 
 _REPEAT_S = 60.0
 
@@ -13,26 +14,55 @@ _REPEAT_S = 60.0
 class FaultLog:
     """One thing that can fail and recover. `subject` starts every line, for example `reader RDR-101`."""
 
-    def __init__(self, log: logging.Logger, subject: str, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        subject: str,
+        monotonic_s: Callable[[], float],
+        *,
+        recovery: Event,
+        reader: str | None = None,
+    ) -> None:
+        """`recovery` is what its end is for an operator; `reader` the reader's id where it is one's."""
         self._log = log
         self._subject = subject
         self._monotonic_s = monotonic_s
+        self._recovery = recovery
+        self._reader = reader
+        self._channel: str | None = None
         self._failures = 0
+        self._told: set[Event] = set()
         self._logged_at = 0.0
 
-    def failed(self, error: AgentError) -> None:
-        """It failed, perhaps again."""
+    def failed(self, error: AgentError, event: Event, *, channel: str | None = None) -> None:
+        """It failed, perhaps again; a fault of another kind than before is told at once."""
         now = self._monotonic_s()
         self._failures += 1
-        if self._failures > 1 and now - self._logged_at < _REPEAT_S:
+        if event in self._told and now - self._logged_at < _REPEAT_S:
             return
         again = f" (failure {self._failures} in a row)" if self._failures > 1 else ""
         hint = f"; {error.hint}" if error.hint else ""
-        self._log.warning("%s: %s%s%s", self._subject, error, again, hint)
+        self._log.log(
+            logging.ERROR if event in NEEDS_A_PERSON else logging.WARNING,
+            "%s: %s%s%s",
+            self._subject,
+            error,
+            again,
+            hint,
+            extra=fields(event, reader=self._reader, channel=channel, error=error),
+        )
+        self._told.add(event)
+        self._channel = channel
         self._logged_at = now
 
     def recovered(self) -> None:
         """It works; says so once if it had failed before."""
         if self._failures:
-            self._log.info("%s: recovered after %d failures", self._subject, self._failures)
+            self._log.info(
+                "%s: recovered after %d failures",
+                self._subject,
+                self._failures,
+                extra=fields(self._recovery, reader=self._reader, channel=self._channel),
+            )
             self._failures = 0
+            self._told.clear()

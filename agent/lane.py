@@ -18,6 +18,7 @@ from agent.errors import (
     SnowpipeError,
     TooLargeError,
 )
+from agent.events import Event, fields
 from agent.faultlog import FaultLog
 from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
@@ -90,7 +91,7 @@ class Lane:
         self._monotonic_s = monotonic_s
         self._random = random
         self._backoff = Backoff(first=_FIRST_DELAY_S, cap=limits.backoff_max_seconds, random=random)
-        self._faults = FaultLog(_log, "uploader", monotonic_s)
+        self._faults = FaultLog(_log, "uploader", monotonic_s, recovery=Event.SNOWFLAKE_BACK)
         self._start_over()
 
     def _start_over(self) -> None:
@@ -153,7 +154,7 @@ class Lane:
 
     def _note(self, failure: AgentError) -> None:
         self.failure = failure
-        self._faults.failed(failure)
+        self._faults.failed(failure, _event_of(failure), channel=self.channel.name)
 
     # --- one step -----------------------------------------------------------------------------
 
@@ -208,7 +209,13 @@ class Lane:
         # Said once per channel: what makes it necessary to open it again is said by itself.
         level = logging.DEBUG if self._said_open == self.channel.name else logging.INFO
         self._said_open = self.channel.name
-        _log.log(level, "channel %s is open, committed up to %s", self.channel.name, status.committed_token)
+        _log.log(
+            level,
+            "channel %s is open, committed up to %s",
+            self.channel.name,
+            status.committed_token,
+            extra=fields(channel=self.channel.name),
+        )
         return 0.0
 
     def _explain(self, token: str | None) -> Position | None:
@@ -291,6 +298,11 @@ class Lane:
                 self.channel.name,
                 status.last_error_upper_bound or status.committed_token,
                 rejected.reason,
+                extra=fields(
+                    Event.ROWS_REJECTED,
+                    channel=self.channel.name,
+                    seq=self.source.seq(rejected.last),
+                ),
             )
         if position > before:
             self.rows_committed += max(0, position[1] - before[1]) if position[0] == before[0] else 0
@@ -380,5 +392,27 @@ class Lane:
         self.source.set_aside(batch.last, f"{why}: {error}")
         # Said once, not with every round of tries that ends in taking all of them back.
         level = logging.DEBUG if self._distrusted else logging.ERROR
-        _log.log(level, "a row was set aside: %s; see badge-agent outbox list", error)
+        _log.log(
+            level,
+            "a row was set aside: %s; see badge-agent outbox list",
+            error,
+            extra=fields(
+                Event.ROW_SET_ASIDE,
+                channel=self.channel.name,
+                seq=self.source.seq(batch.last),
+                error=error,
+            ),
+        )
         return True
+
+
+def _event_of(failure: AgentError) -> Event:
+    match failure:
+        case AuthError():
+            return Event.CREDENTIALS_REFUSED
+        case RowsRefusedError():
+            return Event.ROWS_REFUSED
+        case OutboxFullError():
+            return Event.DISK_FULL
+        case _:
+            return Event.SNOWFLAKE_AWAY

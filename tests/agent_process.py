@@ -21,6 +21,7 @@ from typing import Any, Self
 from agent.outbox import OutboxCounts, read_counts
 from agent.swipe import raw_hex
 from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.service_manager import ServiceManager
 from tests.swipes import wait_until
 
 AGENT_ID = "test-door"
@@ -108,8 +109,13 @@ class AgentProcess:
         readers: Sequence[str],
         tables: str = "",
         log_level: str = "info",
+        under: ServiceManager | None = None,
+        but_first: str = "",
     ) -> None:
-        """`readers` are bodies of [[readers]] tables (see reader_table), `tables` further TOML."""
+        """`readers` are bodies of [[readers]] tables (see reader_table), `tables` further TOML.
+
+        `but_first` is Python that the process runs before it is the agent: for times nobody can wait for.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.state_dir = directory / "state"
         self.runtime_dir = directory / "run"
@@ -141,6 +147,9 @@ trust = "always"
             + "".join(f"\n[[readers]]\n{reader}\n" for reader in readers)
         )
         self._readers = len(readers)
+        self._under = under
+        code = f"{but_first}\nimport sys\nfrom agent.cli import main\nsys.exit(main(sys.argv[1:]))"
+        self._python = [sys.executable, *(["-c", code] if but_first else ["-m", "agent"])]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -157,10 +166,11 @@ trust = "always"
         """Start it; its readers are open when this returns, unless told not to wait."""
         with suppress(FileNotFoundError):
             (self.runtime_dir / "status.json").unlink()
+        words, environment = [*self._python, "run", "--config", str(self.config)], None
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "--config", str(self.config)], stderr=log
-            )
+            if self._under is not None:
+                words, environment = self._under.command(words), self._under.environment(log.fileno())
+            self._process = subprocess.Popen(words, stderr=log, env=environment)
         if wait:
             wait_until(self._is_ready, what="an agent with open readers", timeout_s=_START_SECONDS)
 

@@ -28,6 +28,7 @@ from tests.agent_process import (
     sent_rows,
 )
 from tests.emulator_process import EmulatorProcess
+from tests.service_manager import ServiceManager
 from tests.swipes import wait_until
 
 STOP_SECONDS = 5.0
@@ -52,7 +53,12 @@ def agent(tmp_path: Path, pipe: EmulatorProcess, line: PtyReader) -> Iterator[Ag
 
 
 def a_door(
-    directory: Path, pipe: EmulatorProcess, *readers: str, tables: str = "", log_level: str = "info"
+    directory: Path,
+    pipe: EmulatorProcess,
+    *readers: str,
+    tables: str = "",
+    log_level: str = "info",
+    under: ServiceManager | None = None,
 ) -> AgentProcess:
     return AgentProcess(
         directory,
@@ -61,6 +67,7 @@ def a_door(
         readers=readers,
         tables=tables,
         log_level=log_level,
+        under=under,
     )
 
 
@@ -344,12 +351,17 @@ def test_a_second_agent_on_the_same_state_is_refused(agent: AgentProcess) -> Non
     assert agent.status()["readers"][0]["state"] == "open"
 
 
+@pytest.mark.parametrize("has_journal", [False, True], ids=["lines", "journal"])
 def test_no_log_at_any_level_shows_a_card_a_token_or_a_key(
-    tmp_path: Path, pipe: EmulatorProcess, line: PtyReader
+    tmp_path: Path, pipe: EmulatorProcess, line: PtyReader, *, has_journal: bool
 ) -> None:
     tags = [0x01_0063_E9AE, 0x01_0071_BEEF]
+    reader = reader_table(line.device)
 
-    with a_door(tmp_path / "door", pipe, reader_table(line.device), log_level="debug") as agent:
+    with (
+        ServiceManager(tmp_path / "manager", has_journal=has_journal) as manager,
+        a_door(tmp_path / "door", pipe, reader, log_level="debug", under=manager) as agent,
+    ):
         line.present(tags[0])
         line.write(rdm6300_frame(tags[0])[:9] + b"noise")
         agent.wait_until_committed(1)
@@ -362,8 +374,10 @@ def test_no_log_at_any_level_shows_a_card_a_token_or_a_key(
         wait_until(lambda: agent.status()["readers"][0]["state"] == "lost", what="a lost reader")
         agent.end()
         told = agent.log + (agent.runtime_dir / "status.json").read_text()
+        told += "\n".join(manager.told) + b"\n".join(manager.datagrams).decode()
 
-    assert "DEBUG" in told
+    assert ("PRIORITY=7" if has_journal else "DEBUG") in told
+    assert has_journal == (agent.log == "")
     for tag in tags:
         assert raw_hex(40, tag)[2:] not in told.upper()
         assert str(tag) not in told

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import COMMANDS, _group
+from agent.events import Event
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,3 +43,9 @@ def test_every_make_target_it_names_is_there(target: str) -> None:
 
 def test_every_command_is_in_it() -> None:
     assert set(COMMANDS) - set(re.findall(r"[`, ]([a-z][a-z-]+)`", README)) - set(TOLD) == set()
+
+
+def test_every_event_worth_an_alarm_is_in_it_once() -> None:
+    ids = re.findall(r"`([0-9a-f]{32})`", README)
+
+    assert sorted(ids) == sorted(Event)

@@ -84,6 +84,12 @@ def _silence_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def words_of(error: AgentError) -> str:
+    """What a person is told of an error: what happened, every problem, what to do next."""
+    problems = [f"  - {problem}" for problem in error.problems] if isinstance(error, ConfigError) else []
+    return "\n".join([str(error), *problems, *([f"  next: {error.hint}"] if error.hint else [])])
+
+
 def _invoke(arguments: Sequence[str] | None) -> int:
     try:
         # A command ends with what it returns: its exit code, or None for 0.
@@ -105,11 +111,7 @@ def _invoke(arguments: Sequence[str] | None) -> int:
 
 
 def _report(error: AgentError) -> int:
-    click.echo(f"error: {error}", err=True)
-    for problem in error.problems if isinstance(error, ConfigError) else ():
-        click.echo(f"  - {problem}", err=True)
-    if error.hint:
-        click.echo(f"  next: {error.hint}", err=True)
+    click.echo(f"error: {words_of(error)}", err=True)
     return error.exit_code
 
 

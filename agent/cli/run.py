@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
 
-from agent.cli import config_option
+from agent.cli import config_option, words_of
 from agent.config import load
-from agent.service import logs, supervisor
+from agent.errors import AgentError
+from agent.events import Event, fields
+from agent.service import journal, logs, supervisor
+
+_log = logging.getLogger(__name__)
 
 
 @click.command()
 @config_option
-def command(config: Path) -> None:
+@click.pass_context
+def command(context: click.Context, config: Path) -> None:
     """Read the readers, keep every swipe, deliver it.
 
     Stop it with Ctrl-C or SIGTERM: nothing is lost, the next start goes on where this one ended.
     """
-    settings = load(config)
-    logs.set_up(settings.agent.log_level)
-    supervisor.run(settings)
+    logs.set_up("info")
+    try:
+        settings = load(config)
+        logs.set_up(settings.agent.log_level)
+        supervisor.run(settings)
+    except AgentError as error:
+        if not journal.is_stderr():
+            raise
+        _log.critical("%s", words_of(error), extra=fields(Event.GAVE_UP, error=error))
+        context.exit(error.exit_code)

@@ -66,6 +66,8 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     show(_uploader(status["uploader"]))
     if status["key"]["fingerprint"] is not None:
         show(_key(status["key"]))
+    if status["disk"]["bytes_written"] is not None:
+        show(_disk(status["disk"]))
     if not status["clock"]["trusted"]:
         text = "not synchronised; the times of swipes are marked as estimated"
         show(Finding("clock", "warning", text, "timedatectl"))
@@ -123,6 +125,11 @@ def _key(key: dict[str, Any]) -> Finding:
     if days is not None and days > OLD_AFTER.days:
         return Finding("key", "warning", f"{key['fingerprint']}{age}: change it", ROTATE)
     return Finding("key", "ok", f"{key['fingerprint']}{age}")
+
+
+def _disk(disk: dict[str, Any]) -> Finding:
+    written = f"{disk['bytes_written'] / 1e6:,.1f} MB written"
+    return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
 
 
 def _readers_in_need(readers: list[dict[str, Any]]) -> Iterator[Finding]:

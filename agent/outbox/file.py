@@ -43,6 +43,9 @@ class OutboxFile:
         # One writer at a time, so that SQLite never has to say "busy" to a swipe of ours.
         self.write_lock = threading.RLock()
         self.read_lock = threading.RLock()
+        # Commits that waited for the disk, each for one flush. A checkpoint, every fifty swipes or so, is
+        # two more, of which SQLite does not tell.
+        self.flushes = 0
         self.open()
 
     def open(self) -> None:
@@ -80,10 +83,13 @@ class OutboxFile:
         with self.write_lock, translated(self.path):
             if not durable:
                 self._writer.execute("PRAGMA synchronous=NORMAL")
+            changes = self._writer.total_changes
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 self._writer.execute("COMMIT")
+                if durable and self._writer.total_changes != changes:
+                    self.flushes += 1
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")

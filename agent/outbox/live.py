@@ -32,6 +32,10 @@ class LiveRows:
         """Always: an agent shows at its start that it can deliver, not at its first swipe."""
         return True
 
+    def seq(self, position: Position) -> int | None:
+        """As the row has it."""
+        return self._outbox.seq_of(position[1])
+
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
         last = self._outbox.identity.last_n

@@ -66,6 +66,10 @@ class ReplayRows:
             _finish(connection, self.committed)
             return connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
 
+    def seq(self, position: Position) -> int | None:
+        """As the row has it."""
+        return self._outbox.seq_of(position[1])
+
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
         return self.after(position, 1, max_bytes=0) is not None

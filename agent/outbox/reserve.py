@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from agent.events import Event, fields
+
 _log = logging.getLogger(__name__)
 
 RESERVE_FILE = "reserve"
@@ -54,6 +56,7 @@ class Reserve:
         _log.error(
             "outbox: the disk is full, half of the reserve of %d bytes was freed; make room: df -h",
             self._size,
+            extra=fields(Event.RESERVE_FREED),
         )
 
     def free_rest(self) -> None:

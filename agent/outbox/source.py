@@ -54,6 +54,9 @@ class Source(Protocol):
     def is_wanted(self) -> bool:
         """False when there is nothing to send and nothing to ask, so that no channel need be open."""
 
+    def seq(self, position: Position) -> int | None:
+        """The seq of the row at a position; None for a row of an id that the outbox had before."""
+
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
 

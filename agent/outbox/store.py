@@ -7,13 +7,14 @@ import logging
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.events import Event, fields
 from agent.outbox import identity, salvage, schema
 from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
@@ -78,6 +79,8 @@ class Outbox:
         self.agent_id = agent_id
         self._state_dir = state_dir
         self.aside: set[int] = set()  # replaced, never changed: other threads look at it
+        # The file is being rebuilt, or takes a new id: with millions of rows every call waits for minutes.
+        self.is_mending = False
         self._lock = StateLock(state_dir)
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
@@ -254,7 +257,7 @@ class Outbox:
 
     def _start_anew(self, fault: OutboxCorruptError, outbox_id: str) -> None:
         """Replace the file in which the fault was found, unless another thread was faster."""
-        with self.file.write_lock, self.file.read_lock:
+        with self.file.write_lock, self.file.read_lock, self._mending():
             if self.outbox_id != outbox_id:
                 return
             self.file.close()
@@ -272,7 +275,7 @@ class Outbox:
         For when another history may have been sent under the old id. Rows that were on their way
         may arrive twice, with the same event_id; none is swallowed.
         """
-        with self.file.write_lock:
+        with self.file.write_lock, self._mending():
             old = self.identity
             with self.file.writing() as connection:
                 identity.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
@@ -283,7 +286,16 @@ class Outbox:
             self.outbox_id,
             why,
             self.last_seq,
+            extra=fields(Event.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
         )
+
+    @contextlib.contextmanager
+    def _mending(self) -> Iterator[None]:
+        self.is_mending = True
+        try:
+            yield
+        finally:
+            self.is_mending = False
 
     # --- making room --------------------------------------------------------------------------
 
@@ -339,6 +351,10 @@ class Outbox:
     def last_seq(self) -> int:
         """The seq of the newest swipe; 0 before the first."""
         return self.identity.last_n - self.identity.base
+
+    def seq_of(self, n: int) -> int | None:
+        """The seq of a row; None for one of an id that the outbox had before."""
+        return n - self.identity.base if n > self.identity.base else None
 
     @property
     def committed_seq(self) -> int:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from agent.errors import AgentError
+from agent.events import Event, fields
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,10 @@ class Cardholders:
         try:
             self._holders = read(path)
         except CardholdersError as error:
-            _log.warning("cardholders: %s; the holders known before stay in use", error)
+            _log.warning(
+                "cardholders: %s; the holders known before stay in use",
+                error,
+                extra=fields(Event.CARDHOLDERS_UNREADABLE, error=error),
+            )
         else:
             _log.info("cardholders: %d badges read from %s", len(self._holders), path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from agent.events import Event, fields
 from agent.readers.wiegand import Keypad
 from agent.swipe import CardRead, Noise, Outcome, Reason, Status
 
@@ -32,6 +33,7 @@ class Diagnosis:
                     "reader %s: D0/D1 swapped: its words are cards only when every bit is inverted; "
                     "exchange the two data wires",
                     self._reader_id,
+                    extra=fields(Event.READER_ILL, reader=self._reader_id),
                 )
             return
         self._swapped = 0
@@ -44,7 +46,11 @@ class Diagnosis:
             return
         self._status = status
         _log.log(
-            logging.INFO if status.ok else logging.WARNING, "reader %s: %s", self._reader_id, status.text
+            logging.INFO if status.ok else logging.WARNING,
+            "reader %s: %s",
+            self._reader_id,
+            status.text,
+            extra=fields(None if status.ok else Event.READER_ILL, reader=self._reader_id),
         )
 
     def _suspect_pad(self, card: CardRead) -> None:
@@ -54,4 +60,5 @@ class Diagnosis:
                 'reader %s: looks like a 26-bit PIN pad: if it has keys, set keypad = "card26", '
                 "for every PIN is sent as a card until then",
                 self._reader_id,
+                extra=fields(Event.READER_ILL, reader=self._reader_id),
             )

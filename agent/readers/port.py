@@ -9,7 +9,7 @@ import os
 import select
 import stat
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -51,13 +51,23 @@ class _Serial(serial.Serial):
 class Port:
     """An open serial port. read() is for one thread; stop() may be called from any other."""
 
-    def __init__(self, device: str, line: LineSettings, *, held: int | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        line: LineSettings,
+        *,
+        held: int | None = None,
+        busy: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError.
 
         `held` is a descriptor on which the device has been open meanwhile, and is closed here: what the
         reader sent since is read first. If it leads to another device, it is of no use any more.
+        `busy` is told False before every wait for the reader and True after it, and not for more: a
+        driver that hangs is not a reader that is silent.
         """
         self.device = device
+        self._busy = busy
         # A name under /dev/serial/by-id leads to another device after each replugging.
         self.resolved = os.path.realpath(device)
         try:
@@ -132,7 +142,11 @@ class Port:
 
     def _read(self, waits_for: list[int], timeout_s: float | None) -> bytes:
         with _translated(self.device):
-            readable, _, _ = select.select(waits_for, [], [], timeout_s)
+            self._busy(False)
+            try:
+                readable, _, _ = select.select(waits_for, [], [], timeout_s)
+            finally:
+                self._busy(True)
             if self._serial.fileno() not in readable:
                 return b""
             # pyserial turns "readable, but nothing there" into its error for a vanished device.

@@ -15,6 +15,7 @@ from typing import Literal
 from agent.backoff import Backoff
 from agent.clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
+from agent.events import Event, fields
 from agent.faultlog import FaultLog
 from agent.readers.asking import Asking
 from agent.readers.badge import badge_id
@@ -113,25 +114,30 @@ class ReaderSession:
         self._port: Port | None = None
         self._port_guard = threading.Lock()
         self._backoff = Backoff(first=_REOPEN_FIRST_S, cap=_REOPEN_LAST_S, random=random)
-        self._faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
-        self._disk_faults = FaultLog(_log, f"reader {reader.id}", time.monotonic)
+        subject = f"reader {reader.id}"
+        self._faults = FaultLog(_log, subject, time.monotonic, recovery=Event.READER_BACK, reader=reader.id)
+        self._disk_faults = FaultLog(
+            _log, subject, time.monotonic, recovery=Event.DISK_HAS_ROOM, reader=reader.id
+        )
 
     def run(self, busy: Callable[[bool], None]) -> None:
         """Read until stop(). A lost port is opened again; OutboxError from `keep` passes.
 
-        `busy` is told True before work and False before a wait, so that a hung thread can be seen.
+        `busy` is told False before a wait and True after it, so that a hung thread can be seen: whatever
+        is no wait is work, the opening of the port as well.
         """
         while not self._stopping.is_set():
             try:
                 self._read_until_lost(busy)
             except (PortError, NotPermittedError) as error:
                 self._shelf.clear()
-                self._faults.failed(error)
+                self._faults.failed(error, Event.READER_LOST)
                 self.traffic.lost()
                 self._set_state("lost", None)
                 self._keep_all([])
                 busy(False)
                 self._stopping.wait(self._backoff.next())
+                busy(True)
 
     def stop(self) -> None:
         """Make run() return soon."""
@@ -141,7 +147,7 @@ class ReaderSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        port = Port(self.reader.port, self.reader.line, held=self._shelf.take())
+        port = Port(self.reader.port, self.reader.line, held=self._shelf.take(), busy=busy)
         self._shelf.put(port.fileno())
         with self._port_guard:
             self._port = port
@@ -151,16 +157,20 @@ class ReaderSession:
         opened_s = time.monotonic()
         self.traffic.opened(opened_s)
         try:
-            _log.info("reader %s: open on %s (%s)", self.reader.id, _way(port), self.reader.protocol)
+            _log.info(
+                "reader %s: open on %s (%s)",
+                self.reader.id,
+                _way(port),
+                self.reader.protocol,
+                extra=fields(reader=self.reader.id),
+            )
             self._faults.recovered()
             self._set_state("open", port.resolved)
             while not self._stopping.is_set():
-                busy(False)
                 data = self._receive(port, self._silence_s())
-                busy(True)
                 if data or not self._stopping.is_set():
                     self._take(data)
-            self._read_last(port, busy)
+            self._read_last(port)
         finally:
             if time.monotonic() - opened_s >= _STEADY_S:
                 self._backoff.reset()
@@ -168,14 +178,12 @@ class ReaderSession:
                 self._port = None
                 port.close()
 
-    def _read_last(self, port: Port, busy: Callable[[bool], None]) -> None:
+    def _read_last(self, port: Port) -> None:
         """After a stop: what had arrived before it is kept too, and a frame that had begun."""
         ends_s = time.monotonic() + _LAST_FRAME_S
         data = b"more"
         while data and time.monotonic() < ends_s:
-            busy(False)
             data = port.read_rest(self._silence_s() or 0.0)
-            busy(True)
             self._take(data)
 
     def _receive(self, port: Port, timeout_s: float | None) -> bytes:
@@ -228,7 +236,7 @@ class ReaderSession:
             self.counts.swipes += self._unkept.keep(swipes)
         except OutboxFullError as error:
             self.counts.lost += len(swipes)
-            self._disk_faults.failed(error)
+            self._disk_faults.failed(error, Event.SWIPES_LOST)
             self._forget(swipes)
         except BaseException:
             self._forget(swipes)

@@ -6,6 +6,8 @@ import logging
 import math
 from collections import deque
 
+from agent.events import Event, fields
+
 _log = logging.getLogger(__name__)
 
 # A card that dances at the edge of the field spoils a few frames, a converter's boot banner is a
@@ -46,7 +48,11 @@ class Traffic:
         self._heard_s = now_s
         if self.silent:
             self.silent = False
-            _log.info("reader %s: is heard again", self._reader_id)
+            _log.info(
+                "reader %s: is heard again",
+                self._reader_id,
+                extra=fields(Event.READER_HEARD, reader=self._reader_id),
+            )
 
     def heard_noise(self, now_s: float) -> None:
         """A frame or a word was no card."""
@@ -58,6 +64,7 @@ class Traffic:
                 "data wires and cable length, then protocol and baud rate: badge-agent identify --help",
                 self._reader_id,
                 NOISY_PER_MINUTE,
+                extra=fields(Event.READER_NOISY, reader=self._reader_id),
             )
 
     def look(self, now_s: float) -> bool:
@@ -70,10 +77,15 @@ class Traffic:
                 "is the reader powered and its data wire connected?",
                 self._reader_id,
                 self._expect_within_s,
+                extra=fields(Event.READER_SILENT, reader=self._reader_id),
             )
         if self.noisy and not self._within_window(QUIET_PER_MINUTE, now_s):
             self.noisy = False
-            _log.info("reader %s: quiet again", self._reader_id)
+            _log.info(
+                "reader %s: quiet again",
+                self._reader_id,
+                extra=fields(Event.READER_QUIET, reader=self._reader_id),
+            )
         return before != (self.silent, self.noisy)
 
     def wait_s(self, now_s: float) -> float:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from agent.errors import OutboxFullError
+from agent.events import Event
 from agent.faultlog import FaultLog
 from agent.swipe import Swipe
 
@@ -23,7 +24,9 @@ class Unkept:
         """`keep` returns when the swipes are on disk, and raises OutboxFullError when there is no room."""
         self._keep = keep
         self._swipes: list[Swipe] = []
-        self._faults = FaultLog(_log, f"reader {reader_id}", time.monotonic)
+        self._faults = FaultLog(
+            _log, f"reader {reader_id}", time.monotonic, recovery=Event.DISK_HAS_ROOM, reader=reader_id
+        )
 
     def __len__(self) -> int:
         return len(self._swipes)
@@ -43,7 +46,7 @@ class Unkept:
         try:
             self._keep_what_fits()
         except OutboxFullError as error:
-            self._faults.failed(error)
+            self._faults.failed(error, Event.DISK_FULL)
         except BaseException:
             # The caller is told that these were not kept, and may come with them again.
             del self._swipes[max(0, len(self._swipes) - len(swipes)) :]

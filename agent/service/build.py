@@ -70,7 +70,12 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     ]
     held_ports.clear_others()
     health = Health(
-        agent_id=settings.agent.id, clock=clock, uploader=uploader, account=account, readers=readers
+        agent_id=settings.agent.id,
+        clock=clock,
+        outbox=outbox,
+        uploader=uploader,
+        account=account,
+        readers=readers,
     )
     return Agent(settings, clock, account, outbox, uploader, readers, health)
 

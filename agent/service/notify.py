@@ -1,5 +1,5 @@
-"""What systemd is told, and what it holds for us; the only module that imports systemd-python, and nothing
-happens without it.
+"""What systemd is told, and what it holds for us; with `journal` the only importer of systemd-python, and
+nothing happens without it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ from typing import Any
 from agent import __version__
 from agent.config import Settings
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
+from agent.events import Event, fields
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build
+from agent.service.starting import Starting
 from agent.service.worker import Busy, Worker
 
 _log = logging.getLogger(__name__)
@@ -23,10 +25,13 @@ _log = logging.getLogger(__name__)
 _STOP_S = 4.0
 # News are written at most so often: the file is on tmpfs, but a Pi Zero has better things to do.
 _STATUS_PAUSE_S = 0.2
-# Longer than any honest piece of work: a commit on a bad SD card; a request with all its timeouts.
+# Longer than any honest piece of work: a commit on a bad SD card; the eight requests of a key that is
+# refused until all is renewed, each with all its timeouts.
 _READER_HUNG_S = 60.0
-_UPLOADER_HUNG_S = 300.0
+_UPLOADER_HUNG_S = 900.0
 _INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
+# While the outbox is mended everybody waits for it: that takes as long as looking through it does.
+_MENDING_S = _INSPECTOR_HUNG_S
 _PURGE_EVERY_S = 600.0
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to tell keys apart
 
@@ -51,7 +56,8 @@ class Supervisor:
         signal.signal(signal.SIGUSR1, self._on_replay)
         signal.signal(signal.SIGHUP, self._on_reload)
         signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
-        self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
+        with Starting():
+            self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
             Worker("uploader", self._upload, ended=self._bell.ring, hung_after_s=_UPLOADER_HUNG_S),
@@ -61,10 +67,12 @@ class Supervisor:
                     session.run,
                     ended=self._bell.ring,
                     hung_after_s=_READER_HUNG_S,
+                    reader=session.reader.id,
                 )
                 for session in self._agent.readers
             ),
         ]
+        self._hung: list[Worker] = []
 
     def run(self) -> None:
         """Start, watch until a signal or a dead outbox, stop."""
@@ -72,7 +80,12 @@ class Supervisor:
             self._prepare()
             for worker in self._workers:
                 worker.start()
-            _log.info("badge-agent %s is ready; readers: %d", __version__, len(self._agent.readers))
+            _log.info(
+                "badge-agent %s is ready; readers: %d",
+                __version__,
+                len(self._agent.readers),
+                extra=fields(Event.READY),
+            )
             notify.tell("READY=1", f"STATUS={self._one_line()}")
             self._inspect()
             self._watch()
@@ -109,7 +122,7 @@ class Supervisor:
     def _watch(self) -> None:
         watchdog_s = notify.watchdog_seconds()
         while not self._stopping and all(worker.fatal is None for worker in self._workers):
-            if watchdog_s is not None and all(worker.is_well() for worker in self._workers):
+            if watchdog_s is not None and self._is_well():
                 notify.tell("WATCHDOG=1")
             if self._replay_asked:
                 self._replay_asked = False
@@ -129,12 +142,30 @@ class Supervisor:
         try:
             account.reload_key()
         except (KeyFileError, NotPermittedError) as error:
-            _log.error("reload: %s; the agent goes on with the key it has", error)
+            _log.error("reload: %s; the agent goes on with the key it has", error, extra=fields(error=error))
         else:
             what = "the same key" if account.key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, account.key.fingerprint[:_FINGERPRINT_SHOWN])
             self._kept.set()  # an uploader that was refused need not wait any longer
         notify.tell("READY=1", f"STATUS={self._one_line()}")
+
+    def _is_well(self) -> bool:
+        """True while every loop goes round; says which one no longer does."""
+        patience_s = _MENDING_S if self._agent.outbox.is_mending else 0.0
+        hung = [worker for worker in self._workers if not worker.is_well(patience_s=patience_s)]
+        for worker in hung:
+            if worker not in self._hung:
+                _log.error(
+                    "%s: hangs; the service manager is no longer told that all is well, and starts the agent "
+                    "again",
+                    worker.name,
+                    extra=fields(Event.THREAD_HUNG, reader=worker.reader),
+                )
+        for worker in self._hung:
+            if worker not in hung:
+                _log.info("%s: goes on", worker.name, extra=fields(reader=worker.reader))
+        self._hung = hung
+        return not hung
 
     def _write_status(self) -> None:
         try:
@@ -166,10 +197,17 @@ class Supervisor:
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in reversed(self._workers)]
         if all(ended):
             self._agent.outbox.close()
-            _log.info("stopped; %d swipes are still to be sent or confirmed", self._agent.outbox.pending)
+            _log.info(
+                "stopped; %d swipes are still to be sent or confirmed",
+                self._agent.outbox.pending,
+                extra=fields(Event.STOPPED),
+            )
         else:
             # The file needs no closing: every swipe in it is durable since its keep() returned.
-            _log.info("stopped while a request or a check was under way; the next start asks how far it got")
+            _log.info(
+                "stopped while a request or a check was under way; the next start asks how far it got",
+                extra=fields(Event.STOPPED),
+            )
 
     def _inspect(self) -> None:
         """Look through the whole file, only now: it may be large, and readers must not wait for it."""

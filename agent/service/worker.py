@@ -11,6 +11,7 @@ from random import random
 
 from agent.backoff import Backoff
 from agent.errors import OutboxError
+from agent.events import Event, fields
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +30,19 @@ class Worker:
     """
 
     def __init__(
-        self, name: str, body: Callable[[Busy], None], *, ended: Callable[[], None], hung_after_s: float
+        self,
+        name: str,
+        body: Callable[[Busy], None],
+        *,
+        ended: Callable[[], None],
+        hung_after_s: float,
+        reader: str | None = None,
     ) -> None:
-        """`hung_after_s`: longer than any honest piece of work between two waits of this thread."""
+        """`hung_after_s`: longer than any honest piece of work between two waits of this thread;
+        `reader`: the id of the reader that it is for.
+        """
         self.name = name
+        self.reader = reader
         self.fatal: OutboxError | None = None
         self._body = body
         self._ended = ended
@@ -56,10 +66,13 @@ class Worker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def is_well(self) -> bool:
-        """False when the thread is gone, or has been at one piece of work for too long."""
+    def is_well(self, *, patience_s: float = 0.0) -> bool:
+        """False when the thread is gone, or has been at one piece of work for too long.
+
+        `patience_s` is for what all threads have to wait for: nothing shorter is too long.
+        """
         since = self._busy_since
-        hangs = since is not None and time.monotonic() - since > self._hung_after_s
+        hangs = since is not None and time.monotonic() - since > max(self._hung_after_s, patience_s)
         return self._done or (self._thread.is_alive() and not hangs)
 
     def _busy(self, busy: bool) -> None:  # noqa: FBT001 - told, not configured
@@ -83,6 +96,7 @@ class Worker:
                     self.name,
                     type(error).__name__,
                     "".join(traceback.format_tb(error.__traceback__)).rstrip(),
+                    extra=fields(Event.THREAD_DIED, reader=self.reader),
                 )
                 if time.monotonic() - started > _HEALTHY_S:
                     backoff.reset()

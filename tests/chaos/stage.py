@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from tests.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.emulator_process import EmulatorProcess
+from tests.service_manager import ServiceManager
 from tests.swipes import wait_until
 
 # Delays that a test can wait for; what they are by default is tested with a clock that is driven.
@@ -26,11 +27,21 @@ _DELIVERED_S = 60.0
 class Stage:
     """A reader, an agent and a pipe of their own under one directory. The agent starts with it."""
 
-    def __init__(self, directory: Path, *, tables: str = QUICK, commit_lag_seconds: float = 0.05) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tables: str = QUICK,
+        commit_lag_seconds: float = 0.05,
+        under: ServiceManager | None = None,
+        but_first: str = "",
+    ) -> None:
+        """`under` and `but_first` are the AgentProcess's."""
         self.directory = directory
         self.pipe = EmulatorProcess(directory / "pipe", commit_lag_seconds=commit_lag_seconds)
         self.tags: list[int] = []
         self._tables = tables
+        self._under, self._but_first = under, but_first
         self._kept_before = 0
         self._ends = ExitStack()
 
@@ -44,6 +55,8 @@ class Stage:
                 private_key_file=self.pipe.private_key_file,
                 readers=[reader_table(self.line.device)],
                 tables=self._tables,
+                under=self._under,
+                but_first=self._but_first,
             )
             self.prepare()
             ends.enter_context(self.agent)

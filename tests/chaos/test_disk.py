@@ -16,11 +16,14 @@ import pytest
 
 from tests.chaos.at_once import Running, Scenario, add, at_once, names
 from tests.chaos.stage import QUICK, Stage
+from tests.service_manager import ServiceManager
 from tests.swipes import wait_until
 
 # linux/fs/ext4/ext4.h: the file system fails from now on, as it does when its card dies.
 _EXT4_IOC_SHUTDOWN = 0x8004_587D
 _NO_LOG_FLUSH = 2
+# linux/fs.h: every write waits from the first on, until the second.
+_FIFREEZE, _FITHAW = 0xC004_5877, 0xC004_5878
 
 _CANNOT = 77  # what a scenario's process ends with where it may not do what it needs
 _ROOT = Path(__file__).parents[2]
@@ -151,8 +154,8 @@ def the_disk_is_read_only_at_the_start(place: Path) -> None:
         stage.assert_delivered()
 
 
-@on_a_disk_of_its_own
-def the_disk_fails_while_it_runs(place: Path) -> None:
+def a_card(place: Path) -> Path:
+    """A small ext4, in a file; ends the scenario where there can be none."""
     place.mkdir()
     image = place / "card.img"
     with image.open("wb") as file:
@@ -164,6 +167,41 @@ def the_disk_fails_while_it_runs(place: Path) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"only root, with mkfs.ext4 and loop devices, can make a disk fail: {error}")
         sys.exit(_CANNOT)
+    return image
+
+
+@on_a_disk_of_its_own
+def the_disk_takes_nothing_for_a_while_and_the_watchdog_is_starved(place: Path) -> None:
+    image = a_card(place)
+    impatient = "from agent.service import supervisor\nsupervisor._READER_HUNG_S = 1.0"
+    with (
+        ServiceManager(place / "manager", watchdog_s=0.6) as manager,
+        a_disk(place, "-o", "loop", str(image)) as disk,
+        Stage(place, tables=_SMALL, under=manager, but_first=impatient) as stage,
+    ):
+        stage.swipe(20)
+        root = os.open(disk, os.O_RDONLY)
+        fcntl.ioctl(root, _FIFREEZE, 0)
+        try:
+            stage.present(1)
+            wait_until(
+                lambda: "reader RDR-101: hangs" in stage.agent.log, what="a thread that hangs in keep()"
+            )
+            fed = manager.heard("WATCHDOG=1")
+            time.sleep(1.2)
+            assert manager.heard("WATCHDOG=1") == fed
+        finally:
+            fcntl.ioctl(root, _FITHAW, 0)
+            os.close(root)
+        wait_until(lambda: manager.heard("WATCHDOG=1") > fed, what="a watchdog that is fed")
+        stage.swipe(20)
+
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own
+def the_disk_fails_while_it_runs(place: Path) -> None:
+    image = a_card(place)
     with a_disk(place, "-o", "loop", str(image)) as disk, Stage(place, tables=_SMALL) as stage:
         stage.pipe.stop()
         stage.swipe(20)

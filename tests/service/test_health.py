@@ -91,7 +91,14 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         monotonic_s=time.monotonic,
         random=random.random,
     )
-    yield Health(agent_id="hq-lobby-1", clock=clock, uploader=uploader, account=account, readers=[reader])
+    yield Health(
+        agent_id="hq-lobby-1",
+        clock=clock,
+        outbox=outbox,
+        uploader=uploader,
+        account=account,
+        readers=[reader],
+    )
     http.close()
 
 

@@ -1,0 +1,189 @@
+"""The real process under a watchdog: what it is told and what not, which is when systemd would restart it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.events import Event
+from tests.agent_process import AgentProcess, PtyReader, reader_table
+from tests.emulator_process import EmulatorProcess
+from tests.service_manager import ServiceManager
+from tests.swipes import wait_until
+
+WATCHDOG_S = 0.6  # fed three times in this
+HUNG_S = 1.0
+IMPATIENT = f"""
+from agent.service import supervisor
+supervisor._READER_HUNG_S = supervisor._UPLOADER_HUNG_S = {HUNG_S}
+"""
+# Several times as long as it is hung, and as feeding takes: what is still fed then is fed for ever.
+LONG_S = 2.0
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    with ServiceManager(tmp_path / "manager", watchdog_s=WATCHDOG_S) as manager:
+        yield manager
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
+    with EmulatorProcess(tmp_path / "pipe") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@pytest.fixture
+def agent(
+    tmp_path: Path, pipe: EmulatorProcess, line: PtyReader, manager: ServiceManager
+) -> Iterator[AgentProcess]:
+    with AgentProcess(
+        tmp_path / "door",
+        url=pipe.url,
+        private_key_file=pipe.private_key_file,
+        readers=[reader_table(line.device)],
+        tables=f'[cardholders]\nfile = "{tmp_path / "cardholders.csv"}"',
+        under=manager,
+        but_first=IMPATIENT,
+    ) as agent:
+        yield agent
+
+
+def feedings(manager: ServiceManager) -> int:
+    return manager.heard("WATCHDOG=1")
+
+
+def wait_until_fed(manager: ServiceManager) -> None:
+    before = feedings(manager)
+    wait_until(lambda: feedings(manager) >= before + 3, what="a watchdog that is fed")
+
+
+def is_starved(manager: ServiceManager) -> bool:
+    """Whether nothing comes for twice the time after which systemd would start it again."""
+    before = feedings(manager)
+    time.sleep(2 * WATCHDOG_S)
+    return feedings(manager) == before
+
+
+def test_a_reader_at_which_nobody_swipes_and_an_idle_uploader_are_well(
+    agent: AgentProcess, manager: ServiceManager
+) -> None:
+    time.sleep(LONG_S)
+
+    wait_until_fed(manager)
+    assert "hangs" not in agent.log
+
+
+def test_a_dead_network_is_no_reason_to_start_again(
+    agent: AgentProcess, manager: ServiceManager, pipe: EmulatorProcess, line: PtyReader
+) -> None:
+    pipe.kill()
+    line.present(1)
+    wait_until(lambda: agent.status()["uploader"]["state"] == "waiting", what="an uploader that found nobody")
+
+    time.sleep(LONG_S)
+
+    wait_until_fed(manager)
+    assert "hangs" not in agent.log
+
+
+def test_a_reader_that_is_unplugged_is_no_reason_to_start_again(
+    agent: AgentProcess, manager: ServiceManager, line: PtyReader
+) -> None:
+    line.unplug()
+    wait_until(lambda: agent.status()["readers"][0]["state"] == "lost", what="a lost reader")
+
+    time.sleep(LONG_S)
+
+    wait_until_fed(manager)
+    assert "hangs" not in agent.log
+
+
+def test_a_readers_thread_that_hangs_starves_the_watchdog_and_is_named_once(
+    tmp_path: Path, agent: AgentProcess, manager: ServiceManager, line: PtyReader
+) -> None:
+    wait_until_fed(manager)
+    os.mkfifo(tmp_path / "cardholders.csv")  # whoever opens it waits for ever
+    line.present(1)
+    wait_until(lambda: "reader RDR-101: hangs" in agent.log, what="a hanging thread")
+
+    starved = is_starved(manager)
+    (tmp_path / "cardholders.csv").write_text("badge_id,user_id\n")  # lets it go on
+
+    assert starved
+    wait_until(lambda: "reader RDR-101: goes on" in agent.log, what="a thread that goes on")
+    wait_until_fed(manager)
+    assert agent.log.count("hangs") == 1
+
+
+def test_an_uploader_that_hangs_starves_the_watchdog(
+    agent: AgentProcess, manager: ServiceManager, pipe: EmulatorProcess, line: PtyReader
+) -> None:
+    pipe.fault(
+        "delay", on="append", seconds=20
+    )  # an honest request here, but longer than this agent's patience
+    line.present(1)
+
+    wait_until(lambda: "uploader: hangs" in agent.log, what="a hanging thread")
+
+    assert is_starved(manager)
+
+
+def test_a_process_that_stands_still_starves_the_watchdog(
+    agent: AgentProcess, manager: ServiceManager
+) -> None:
+    wait_until_fed(manager)
+    os.kill(agent.pid, signal.SIGSTOP)
+    time.sleep(WATCHDOG_S)  # what is on its way arrives
+
+    starved = is_starved(manager)
+    os.kill(agent.pid, signal.SIGCONT)
+
+    assert starved
+    wait_until_fed(manager)
+
+
+def test_systemd_is_told_of_the_readiness_before_anything_else_and_of_the_end(
+    agent: AgentProcess, manager: ServiceManager
+) -> None:
+    agent.end()
+
+    assert [manager.heard(field) for field in ("READY=1", "STOPPING=1")] == [1, 1]
+    states = [told for told in manager.told if told.startswith(("READY=1", "WATCHDOG=1", "STOPPING=1"))]
+    assert states[0].startswith("READY=1")
+    assert states[-1] == "STOPPING=1"
+
+
+def test_a_hanging_thread_is_an_event_of_its_reader(
+    tmp_path: Path, pipe: EmulatorProcess, line: PtyReader
+) -> None:
+    os.mkfifo(tmp_path / "cardholders.csv")
+    with (
+        ServiceManager(tmp_path / "manager", watchdog_s=WATCHDOG_S, has_journal=True) as manager,
+        AgentProcess(
+            tmp_path / "door",
+            url=pipe.url,
+            private_key_file=pipe.private_key_file,
+            readers=[reader_table(line.device)],
+            tables=f'[cardholders]\nfile = "{tmp_path / "cardholders.csv"}"',
+            under=manager,
+            but_first=IMPATIENT,
+        ),
+    ):
+        line.present(1)
+
+        wait_until(lambda: bool(manager.logged(MESSAGE_ID=Event.THREAD_HUNG)), what="a hanging thread")
+
+        (entry,) = manager.logged(MESSAGE_ID=Event.THREAD_HUNG)
+        assert (entry["READER"], entry["PRIORITY"]) == ("RDR-101", "3")

@@ -1,0 +1,139 @@
+"""What systemd is to a service: notify socket, watchdog, and the journal behind stderr, on real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+_LARGEST = 1 << 20
+_POLL_S = 0.1
+# A mount namespace of its own, in which the journal's directory is ours. `exec`, so that the pid stays.
+_OWN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
+_OWN_JOURNAL = """
+mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal
+mount --bind "$0" /run/systemd/journal && exec "$@"
+"""
+
+
+class ServiceManager:
+    """Starts a process as systemd starts a service, and hears what it says."""
+
+    def __init__(
+        self, directory: Path, *, watchdog_s: float | None = None, has_journal: bool = False
+    ) -> None:
+        """Skips the test where this user may have no journal of its own."""
+        self.directory = directory
+        self.told: list[str] = []
+        self.entries: list[dict[str, str]] = []
+        self.datagrams: list[bytes] = []
+        self._watchdog_s = watchdog_s
+        self._journal = directory / "journal" if has_journal else None
+        directory.mkdir(parents=True, exist_ok=True)
+        self._notify = directory / "notify"
+        self._over = threading.Event()
+        self._listeners = [_listener(self._notify, self._hear, self._over)]
+        if self._journal is not None:
+            _own_journal_or_skip()
+            self._journal.mkdir()
+            self._listeners.append(_listener(self._journal / "socket", self._write, self._over))
+
+    def __enter__(self) -> Self:
+        for listener in self._listeners:
+            listener.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        for listener in self._listeners:
+            listener.join()
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """The command line that runs these words as a service."""
+        if self._journal is None:
+            return list(words)
+        return [*_namespace(), "sh", "-c", _OWN_JOURNAL, str(self._journal), *words]
+
+    def environment(self, stderr: int) -> Mapping[str, str]:
+        """What the service finds in its environment; `stderr` is what it gets as such."""
+        told = {"NOTIFY_SOCKET": str(self._notify)}
+        if self._watchdog_s is not None:
+            told["WATCHDOG_USEC"] = str(int(self._watchdog_s * 1e6))
+        if self._journal is not None:
+            stat = os.fstat(stderr)
+            told["JOURNAL_STREAM"] = f"{stat.st_dev}:{stat.st_ino}"
+        return {**os.environ, **told}
+
+    def heard(self, field: str) -> int:
+        """How often the service told this."""
+        return sum(field in told.splitlines() for told in list(self.told))
+
+    def logged(self, **wanted: str) -> list[dict[str, str]]:
+        """The journal's entries that have these fields."""
+        return [entry for entry in list(self.entries) if wanted.items() <= entry.items()]
+
+    def _hear(self, datagram: bytes) -> None:
+        self.told.append(datagram.decode())
+
+    def _write(self, datagram: bytes) -> None:
+        self.datagrams.append(datagram)
+        self.entries.append(parse_entry(datagram))
+
+
+def parse_entry(datagram: bytes) -> dict[str, str]:
+    """One datagram of systemd's "Native Journal Protocol".
+
+    A field is `NAME=value` and a line end, or, where the value has line ends itself, `NAME`, a line end,
+    the value's length as 64 bits (little endian), the value, and a line end.
+    """
+    entry: dict[str, str] = {}
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        name, is_text, value = line.partition(b"=")
+        if not is_text:
+            size = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + size], rest[8 + size :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        entry[name.decode("ascii")] = value.decode()
+        datagram = rest
+    return entry
+
+
+def _listener(path: Path, hear: Callable[[bytes], None], over: threading.Event) -> threading.Thread:
+    """Reads at once, for a sender waits when a few datagrams are unread."""
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(str(path))
+    receiver.settimeout(_POLL_S)
+
+    def listen() -> None:
+        with receiver:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    hear(receiver.recv(_LARGEST))
+
+    return threading.Thread(target=listen, daemon=True)
+
+
+def _namespace() -> list[str]:
+    return [*_OWN_NAMESPACE, *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
+def _own_journal_or_skip() -> None:
+    pytest.importorskip("systemd.journal", reason="the extra `systemd` is not installed")
+    try:
+        tried = subprocess.run([*_namespace(), "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare(1) here")
+    if tried.returncode != 0:
+        pytest.skip(f"this user may have no mount namespace here: {tried.stderr.strip()}")

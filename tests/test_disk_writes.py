@@ -1,0 +1,140 @@
+"""With no swipes the service writes nothing to disk: the real process, a real disk, and the kernel counts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_process import AgentProcess, PtyReader, reader_table
+from tests.emulator_process import EmulatorProcess
+from tests.service_manager import ServiceManager
+from tests.swipes import wait_until
+
+IDLE_S = 6.0  # longer than the longest pause between two looks for a commit
+MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
+# Purges and looks at the clock come more often than anybody can wait for here.
+OFTEN = """
+from agent.service import supervisor
+supervisor._PURGE_EVERY_S = 0.5
+"""
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    """On a disk whose writes the kernel counts."""
+    state_dir = tmp_path / "disk"
+    state_dir.mkdir(mode=0o700)
+    before = bytes_written(os.getpid())
+    with (state_dir / "probe").open("wb") as probe:
+        probe.write(b"x" * 100_000)
+        os.fsync(probe.fileno())
+    if bytes_written(os.getpid()) == before:
+        pytest.skip(f"the kernel does not count what is written to {state_dir}")
+    (state_dir / "probe").unlink()
+    return state_dir
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """Where log and runtime directory of a service are: in memory."""
+    if not os.path.ismount(MEMORY):
+        pytest.skip(f"there is no memory file system at {MEMORY}")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
+    with EmulatorProcess(tmp_path / "pipe") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@pytest.fixture
+def agent(
+    tmp_path: Path, state_dir: Path, memory: Path, pipe: EmulatorProcess, line: PtyReader
+) -> Iterator[AgentProcess]:
+    (memory / "door").mkdir()
+    (memory / "door" / "state").symlink_to(state_dir)
+    with (
+        # Every beat of the watchdog writes the status, in memory.
+        ServiceManager(tmp_path / "manager", watchdog_s=1.0) as manager,
+        AgentProcess(
+            memory / "door",
+            url=pipe.url,
+            private_key_file=pipe.private_key_file,
+            readers=[reader_table(line.device)],
+            tables="[uploader]\nbackoff_max_seconds = 1",
+            under=manager,
+            but_first=OFTEN,
+        ) as agent,
+    ):
+        yield agent
+
+
+def bytes_written(pid: int) -> int:
+    """What a process has had written to disks: proc_pid_io(5)."""
+    told = Path(f"/proc/{pid}/io").read_text()
+    return int(told.partition("\nwrite_bytes:")[2].split()[0])
+
+
+def files_of(directory: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file's size, blocks and time of its last change."""
+    stats = {path.name: path.stat() for path in sorted(directory.iterdir())}
+    return {name: (stat.st_size, stat.st_blocks, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def assert_nothing_is_written(agent: AgentProcess, state_dir: Path) -> None:
+    written, files = bytes_written(agent.pid), files_of(state_dir)
+
+    time.sleep(IDLE_S)
+
+    assert bytes_written(agent.pid) - written == 0
+    assert files_of(state_dir) == files
+
+
+def test_an_idle_agent_writes_nothing_to_disk(agent: AgentProcess, state_dir: Path, line: PtyReader) -> None:
+    for tag in range(1, 11):
+        line.present(tag)
+    agent.wait_until_committed(10)
+    time.sleep(1.0)  # until what follows the last commit is done
+
+    assert_nothing_is_written(agent, state_dir)
+
+
+def test_neither_does_one_that_waits_for_snowflake(
+    agent: AgentProcess, state_dir: Path, pipe: EmulatorProcess, line: PtyReader
+) -> None:
+    line.present(1)
+    agent.wait_until_committed(1)
+    pipe.kill()
+    for tag in range(2, 11):
+        line.present(tag)
+    wait_until(lambda: agent.outbox().pending == 9, what="nine kept swipes")
+    wait_until(lambda: agent.status()["uploader"]["consecutive_failures"] >= 2, what="failing tries")
+
+    assert_nothing_is_written(agent, state_dir)
+
+
+def test_the_status_tells_flushes_and_bytes(agent: AgentProcess, line: PtyReader) -> None:
+    before = agent.status()["disk"]
+
+    for tag in range(1, 11):
+        line.present(tag)
+        wait_until(lambda kept=tag: agent.outbox().last_seq == kept, what="a kept swipe")  # type: ignore[misc]
+    wait_until(lambda: agent.status()["readers"][0]["swipes"] == 10, what="the news")
+
+    disk = agent.status()["disk"]
+    assert disk["flushes"] - before["flushes"] == 10
+    # Each is at least one page of 4 KiB, and no more than a handful.
+    assert 10 * 4096 <= disk["bytes_written"] - before["bytes_written"] <= 10 * 20 * 4096
