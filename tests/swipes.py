@@ -13,7 +13,7 @@ NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 
 
 def instant(wall_us: int = NOON_US, *, boot_ms: int = 60_000, trusted: bool = True) -> Instant:
-    return Instant(wall_us, BOOT_ID, boot_ms, trusted)
+    return Instant(wall_us, BOOT_ID, boot_ms * 1_000, trusted)
 
 
 def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "RDR-101") -> Swipe:
@@ -42,7 +42,7 @@ class DrivenClock:
         return NOON_US / 1e6 + self.seconds
 
     def now(self) -> Instant:
-        return instant(NOON_US + int(self.seconds * 1e6), boot_ms=int(self.seconds * 1e3))
+        return Instant(NOON_US + int(self.seconds * 1e6), BOOT_ID, int(self.seconds * 1e6), trusted=True)
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds

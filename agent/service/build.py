@@ -53,7 +53,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         outbox.keep(*swipes)
         kept()
 
-    uploader = open_uploader(settings, outbox, account)
+    uploader = open_uploader(settings, outbox, account, clock)
     readers = [
         ReaderSession(
             _reader(reader),
@@ -66,7 +66,13 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         for reader in settings.readers
     ]
     health = Health(
-        agent_id=settings.agent.id, clock=clock, uploader=uploader, token=account.jwt, readers=readers
+        agent_id=settings.agent.id,
+        clock=clock,
+        outbox=outbox,
+        uploader=uploader,
+        token=account.jwt,
+        server_clock=account.server_clock,
+        readers=readers,
     )
     return Agent(settings, clock, account, outbox, uploader, readers, health)
 
@@ -81,12 +87,15 @@ def open_outbox(settings: Settings) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, account: Account) -> Uploader:
+def open_uploader(settings: Settings, outbox: Outbox, account: Account, clock: Clock) -> Uploader:
     """From the outbox into the configured pipe."""
     return Uploader(
         outbox,
         lambda name: Channel(account, pipe_name(settings), name),
         Limits(**dataclasses.asdict(settings.uploader)),
+        clock=clock,
+        server_time=lambda: account.server_clock.last,
+        hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=time.monotonic,
         random=random.random,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from agent.clock import boottime_s
 from agent.config import Settings
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.http import Http
@@ -19,7 +20,7 @@ def open_account(settings: Settings, http: Http) -> Account:
         Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
         load_key=lambda: load_private_key(snowflake.private_key_file, snowflake.private_key_passphrase_file),
         wall_s=time.time,
-        monotonic_s=time.monotonic,
+        monotonic_s=boottime_s,
     )
 
 

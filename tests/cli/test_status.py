@@ -10,6 +10,7 @@ import pytest
 
 from agent.cli import main
 from agent.cli.status import _duration
+from agent.clock import SystemClock
 from agent.outbox import Outbox
 from tests.cli.door import AGENT_ID, FRAME, Door
 from tests.emulator_process import EmulatorProcess
@@ -34,7 +35,8 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
 
 def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
-    outbox.keep(swipe(1), swipe(2), swipe(3))
+    now = SystemClock("always").now()
+    outbox.keep(*(swipe(value, read_at=now) for value in (1, 2, 3)))
     commit(outbox, 1)
     outbox.close()
 

@@ -64,6 +64,9 @@ class Door:
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
             self._limits,
+            clock=self.clock,
+            server_time=lambda: None,
+            hold_unsynced_s=120,
             monotonic_s=self.clock.monotonic_s,
             random=lambda: 0.25,
         )
@@ -92,7 +95,8 @@ class Door:
     def keep(self, count: int) -> None:
         """Cards are numbered as they come."""
         first, self.kept = self.kept + 1, self.kept + count
-        self.outbox.keep(*(swipe(value) for value in range(first, first + count)))
+        now = self.clock.now()
+        self.outbox.keep(*(swipe(value, read_at=now) for value in range(first, first + count)))
 
     def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
         """Ask for a replay; the rows that it is to send."""
