@@ -59,18 +59,28 @@ class Timing:
     points: tuple[Point, ...]
 
     def at(self, boot_us: int) -> Correction:
-        """The offset at a moment, and how far off it can be."""
-        index = bisect.bisect_left(self.points, boot_us, key=lambda point: point.boot_us)
-        if 0 < index < len(self.points):
-            return _between(self.points[index - 1], self.points[index], boot_us)
-        point = self.points[min(index, len(self.points) - 1)]
-        return Correction(point.offset_us, point.bound_us(boot_us), point.error_us == 0)
+        """The offset at a moment, and how far off it can be.
+
+        What synchronised clocks say is not mixed with a server's word where it is better alone.
+        """
+        mixed = _on_lines(self.points, boot_us)
+        sure = () if mixed.sure else tuple(point for point in self.points if point.error_us == 0)
+        pure = _on_lines(sure, boot_us) if sure else mixed
+        return pure if pure.bound_us <= mixed.bound_us else mixed
 
     @property
     def steady_us(self) -> int | None:
         """The offset if it is one for the whole boot."""
         first = self.points[0].offset_us
         return first if all(abs(point.offset_us - first) <= _SAME_US for point in self.points) else None
+
+
+def _on_lines(points: tuple[Point, ...], boot_us: int) -> Correction:
+    index = bisect.bisect_left(points, boot_us, key=lambda point: point.boot_us)
+    if 0 < index < len(points):
+        return _between(points[index - 1], points[index], boot_us)
+    point = points[min(index, len(points) - 1)]
+    return Correction(point.offset_us, point.bound_us(boot_us), point.error_us == 0)
 
 
 def _between(left: Point, right: Point, boot_us: int) -> Correction:
@@ -114,8 +124,16 @@ class Boot:
         return dataclasses.replace(seen, trusted=True, points=self._with_trusted(now))
 
     def _with_trusted(self, now: Instant) -> tuple[Point, ...]:
-        """A clock that stepped was wrong before: points that no drift explains are struck out."""
-        points = [other for other in self.points if _agree(other, Point(now.boot_us, now.offset_us))]
+        """A clock that stepped was wrong before: points that no drift explains are struck out.
+
+        So is what a server said, where this clock tells it better.
+        """
+        seen = Point(now.boot_us, now.offset_us)
+        points = [
+            other
+            for other in self.points
+            if _agree(other, seen) and (other.error_us or 0) <= seen.bound_us(other.boot_us)
+        ]
         is_set = not points or abs(points[-1].offset_us - now.offset_us) > _SAME_US
         # It was right when it was last confirmed, and not necessarily since. If it was set, then after
         # the last look.
@@ -123,7 +141,7 @@ class Boot:
         point = Point(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
         if not is_set and point.boot_us == known_us and points[-1].error_us == 0:
             return tuple(points)
-        if self.trusted and len(points) > 1 and _is_on_line(points[-2], points[-1], point):
+        if self.trusted and len(points) > 1 and _is_one_run(points[-2], points[-1], point):
             del points[-1]
         return _in_order(*points, point)
 
@@ -152,10 +170,10 @@ def _agree(one: Point, other: Point) -> bool:
     return abs(one.offset_us - other.offset_us) <= allowed
 
 
-def _is_on_line(first: Point, middle: Point, last: Point) -> bool:
-    if any(point.error_us != 0 for point in (first, middle, last)) or first.boot_us == last.boot_us:
-        return False
-    return abs(_between(first, last, middle.boot_us).offset_us - middle.offset_us) <= _SAME_US
+def _is_one_run(*points: Point) -> bool:
+    """True where nobody set the clock: of such a run its two ends say all."""
+    first = points[0].offset_us
+    return all(point.error_us == 0 and abs(point.offset_us - first) <= _SAME_US for point in points)
 
 
 # --- all boots together -----------------------------------------------------------------------

@@ -175,9 +175,10 @@ def _teaches_nothing(boot: Boot, now: Instant) -> bool:
 
 def _vouched_for(boot: Boot, now: Instant, server: Point | None) -> Boot:
     """A server that shows the same time refutes what this clock seemed too early for."""
-    if server is None or not now.trusted or boot.believes(now):
+    if not now.trusted or boot.believes(now):
         return boot
-    if abs(server.offset_us - now.offset_us) > server.bound_us(now.boot_us) + STEP_US:
+    told = [point for point in (server, *boot.points) if point is not None and point.error_us]
+    if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in told):
         return boot
     _log.warning("clock: it was ahead in an earlier boot; Snowflake shows the same time as it does now")
     return dataclasses.replace(boot, earliest_us=now.offset_us)

@@ -90,7 +90,7 @@ def forget_old(connection: sqlite3.Connection) -> None:
     """Drop what no stored row went with."""
     connection.execute(
         """DELETE FROM timings WHERE first_n < (SELECT max(first_n) FROM timings
-           WHERE first_n <= (SELECT min(n) FROM swipes))"""
+           WHERE first_n <= coalesce((SELECT min(n) FROM swipes), first_n))"""
     )
 
 
