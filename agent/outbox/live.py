@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from agent.errors import OutboxReplacedError
 from agent.outbox import held
-from agent.outbox.retimed import STORED, Sending, Stored
+from agent.outbox.retimed import STORED, Columns, Sending
 from agent.outbox.source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
@@ -64,23 +64,23 @@ class LiveRows:
         first, last = taken[0], taken[len(rows) - 1]
         return Batch(
             rows=rows,
-            last=(0, last.n),
-            first_token=self._token(first.n, first.chain),
-            last_token=self._token(last.n, last.chain),
+            last=(0, last[0]),
+            first_token=self._token(*first[:2]),
+            last_token=self._token(*last[:2]),
         )
 
-    def _after(self, n: int, limit: int, max_bytes: int) -> list[Stored]:
-        taken: list[Stored] = []
+    def _after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
+        taken: list[Columns] = []
         size, aside = 0, self._outbox.aside
         with self._outbox.file.reading() as connection:
             cursor = connection.execute(
                 f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
             )
-            for found in map(Stored._make, cursor):
-                if found.n in aside:
+            for found in cursor:
+                if found[0] in aside:
                     continue
                 taken.append(found)
-                size += len(found.row)
+                size += len(found[3])
                 if size >= max_bytes or len(taken) >= limit:
                     break
             cursor.close()  # ends the look at the file, so that a checkpoint can pass

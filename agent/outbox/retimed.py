@@ -15,8 +15,9 @@ from agent.timeline import STEP_US, Timing
 # A timing that was used stays in use as long as a newer one gives the same, because each change is a write.
 _SAME_US = 1_000
 
-# The columns of Stored, in its order.
+# The columns of Stored, in its order; a backlog is read as plain tuples, which takes half the time.
 STORED = "n, chain, trusted_us, row, boot, boot_us"
+Columns = tuple[int, str, int | None, bytes, int | None, int | None]
 
 
 class Stored(NamedTuple):
@@ -112,12 +113,12 @@ class Sending:
             if before.timing.steady_us != self._steady.get(before.boot):
                 self._steady[before.boot] = None
 
-    def rows(self, taken: Iterable[Stored]) -> list[bytes]:
+    def rows(self, taken: Iterable[Columns]) -> list[bytes]:
         """The rows as they go; fewer, or none, where one has to wait."""
         ready: list[bytes] = []
         steady = self._steady
-        for stored in taken:
-            _, _, trusted_us, row, boot, boot_us = stored
+        for columns in taken:
+            _, _, trusted_us, row, boot, boot_us = columns
             # The way of nearly all rows, and a backlog is long.
             if trusted_us is not None:
                 if boot is None or boot_us is None:
@@ -127,7 +128,7 @@ class Sending:
                 if offset_us is not None and -STEP_US <= trusted_us - boot_us - offset_us <= STEP_US:
                     ready.append(row)
                     continue
-            timed = self._timed(stored)
+            timed = self._timed(Stored._make(columns))
             if timed is None:
                 break
             ready.append(timed)

@@ -4,12 +4,14 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.cli import main
-from agent.cli.status import _duration
+from agent.cli.status import _duration, clock
 from agent.clock import SystemClock
 from agent.outbox import Outbox
 from tests.cli.door import AGENT_ID, FRAME, Door
@@ -169,3 +171,34 @@ def test_who_may_not_look_is_told_so(
 )
 def test_times_are_told_in_the_unit_a_person_would_use(seconds: float, said: str) -> None:
     assert _duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "words"),
+    [
+        ({"trusted": True}, "ok", ["synchronised"]),
+        ({"trusted": True, "since": 7_300}, "ok", ["synchronised since 2 h"]),
+        (
+            {"trusted": True, "correction_seconds": 1_772_366_400.0},
+            "ok",
+            ["it was 56 years 59 days behind before, and swipes from then are corrected by that"],
+        ),
+        ({"trusted": True, "correction_seconds": 0.2, "ahead_seconds": -59.0}, "ok", ["synchronised"]),
+        (
+            {"trusted": True, "ahead_seconds": -11_520.0},
+            "warning",
+            ["by Snowflake's clock it is 3 h 12 min behind"],
+        ),
+        ({"trusted": False}, "warning", ["not synchronised; swipes are kept, and get their right times"]),
+        ({"trusted": False, "since": 600}, "warning", ["not synchronised since 10 min"]),
+    ],
+)
+def test_the_clock_is_told_in_words(told: dict[str, Any], state: str, words: list[str]) -> None:
+    members = {"since": None, "correction_seconds": None, "ahead_seconds": None} | told
+    if members["since"] is not None:
+        members["since"] = (datetime.now(UTC) - timedelta(seconds=members["since"])).isoformat()
+
+    finding = clock(members)
+
+    assert finding.state == state
+    assert all(word in finding.text for word in words)

@@ -46,8 +46,11 @@ class Door:
         way_s: float = 0.01,
         limits: Limits = LIMITS,
         machine_id: str = "",
+        wall_off_s: float = 0.0,
     ) -> None:
+        """`wall_off_s`: the wall clock is off by so much, and not synchronised."""
         self.clock = DrivenClock()
+        self.clock.wall_off_s, self.clock.trusted = wall_off_s, wall_off_s == 0.0
         self.pipe = PipeModel(self.clock, lag_s=lag_s, way_s=way_s)
         self.state_dir = state_dir
         self.machine_id = machine_id
