@@ -276,11 +276,13 @@ def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
 def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int) -> tuple[int, int]:
     """The rows between two moments are neighbours: rows are in the order of their reading.
 
-    Rows read under an untrusted clock go with those around them.
+    Rows of which no time is known but their own word go with those around them.
     """
+    connection.create_function("time_of", 4, UsedTimings.read(connection).time_of, deterministic=True)
     first, last = connection.execute(
-        """SELECT min(n), max(n) FROM swipes WHERE n BETWEEN ? AND ? AND trusted_us IS NOT NULL
-           AND trusted_us >= coalesce(?, trusted_us) AND trusted_us <= coalesce(?, trusted_us)""",
+        """SELECT min(n), max(n) FROM
+             (SELECT n, time_of(n, trusted_us, boot, boot_us) AS at FROM swipes WHERE n BETWEEN ? AND ?)
+           WHERE at >= coalesce(?, at) AND at <= coalesce(?, at)""",
         (low, high, wanted.first_us, wanted.last_us),
     ).fetchone()
     return (first, last) if first is not None else (1, 0)

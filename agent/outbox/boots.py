@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.clock import RELEASED_US, off
+from agent.errors import OutboxCorruptError
 from agent.swipe import Instant
 from agent.timeline import STEP_US, Boot, Point, Timing, earliest_next_us, timings
 
@@ -46,9 +47,10 @@ class Boots:
         self._moved = False
         self.load([])
 
-    def load(self, boots: list[Boot]) -> None:
-        """Begin with what the file says."""
+    def load(self, boots: list[Boot], last_number: int = 0) -> None:
+        """Begin with what the file says; `last_number` was given out, whether or not its boot is known."""
         with self._guard:
+            self._last_number = max([last_number, *(boot.number for boot in boots)])
             self._boots = {boot.number: boot for boot in boots}
             self._number_of = {boot.boot_id: boot.number for boot in boots}
             self._saved = dict(self._boots)
@@ -86,7 +88,7 @@ class Boots:
         return before.number, now if believed == now.trusted else dataclasses.replace(now, trusted=False)
 
     def _begin(self, now: Instant) -> Boot:
-        number = max(self._boots, default=0) + 1
+        number = self._last_number = self._last_number + 1
         begins_us = now.boot_us if self._moved and self._boots else 0
         self._moved = False
         earliest = max(earliest_next_us(self._in_order()) - begins_us, RELEASED_US - now.boot_us)
@@ -229,6 +231,14 @@ def read(connection: sqlite3.Connection) -> list[Boot]:
     return known
 
 
+def last_number(connection: sqlite3.Connection) -> int:
+    """The number of the newest boot that rows know, also where a damaged file lost all else of it."""
+    found = connection.execute(
+        "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
+    ).fetchone()
+    return found[0] if found else 0
+
+
 def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
     """Drop the boots of which no row is still to be sent; each boot knows itself what bounds it from below.
 
@@ -257,11 +267,16 @@ def _columns(boot: Boot) -> tuple[object, ...]:
 
 
 def points_of(text: str) -> tuple[Point, ...]:
-    """Points from their JSON. Raises ValueError."""
+    """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
     try:
-        return tuple(Point(int(at), int(offset), error) for at, offset, error in json.loads(text))
-    except TypeError as error:
-        raise ValueError("no list of points") from error
+        found = tuple(Point(*point) for point in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
+    if not all(
+        type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
+    ):
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged")
+    return found
 
 
 def text_of(points: tuple[Point, ...]) -> str:

@@ -63,6 +63,18 @@ class UsedTimings:
         found = self.used[index - 1] if index else None
         return found if found is not None and found.boot == boot else None
 
+    def time_of(self, n: int, trusted_us: int | None, boot: int | None, boot_us: int | None) -> int | None:
+        """The time that a row went with, microseconds since 1970; None where only the row itself tells."""
+        used = self.for_row(n, boot) if boot is not None else None
+        if used is None or boot_us is None:
+            return trusted_us
+        correction = used.timing.at(boot_us)
+        if trusted_us is not None and (
+            not correction.sure or abs(trusted_us - boot_us - correction.offset_us) <= STEP_US
+        ):
+            return trusted_us
+        return boot_us + correction.offset_us
+
     def as_sent(self, stored: Stored) -> bytes:
         """A row that went, as it went."""
         boot, boot_us = stored.boot, stored.boot_us

@@ -147,7 +147,8 @@ class Outbox:
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
             known, used = boots.read(connection), UsedTimings.read(connection)
-        self.boots.load(known)
+            last_boot = boots.last_number(connection)
+        self.boots.load(known, last_boot)
         self.used_timings = used
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
         self.aside = {n for (n,) in aside}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.clock import Clock, SystemClock
+from agent.clock import Clock, SystemClock, boottime_s
 from agent.config import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
@@ -96,7 +95,7 @@ def open_uploader(settings: Settings, outbox: Outbox, account: Account, clock: C
         clock=clock,
         server_time=lambda: account.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
-        monotonic_s=time.monotonic,
+        monotonic_s=boottime_s,  # waits and ages go on in a suspend
         random=random.random,
     )
 

@@ -65,7 +65,7 @@ class Health:
                 "state": uploader.state,
                 "reason": uploader.reason,
                 "channel": uploader.channel,
-                "last_commit_at": _wall(uploader.last_commit_at, monotonic_s, now.wall_us),
+                "last_commit_at": _commit_at(uploader.last_commit_at, now),
                 "next_try_seconds": round(uploader.next_try_seconds, 1),
                 "consecutive_failures": uploader.consecutive_failures,
                 "rows_committed": uploader.rows_committed,
@@ -181,10 +181,8 @@ def _free(directory: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def _wall(monotonic_then_s: float | None, monotonic_now_s: float, wall_now_us: int) -> str | None:
-    if monotonic_then_s is None:
-        return None
-    return iso(wall_now_us - int((monotonic_now_s - monotonic_then_s) * 1e6))
+def _commit_at(boot_s: float | None, now: Instant) -> str | None:
+    return None if boot_s is None else _at(int(boot_s * 1e6), now)
 
 
 def _at(boot_us: int, now: Instant) -> str:

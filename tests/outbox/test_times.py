@@ -646,3 +646,46 @@ def test_a_full_disk_keeps_no_row_from_its_right_time(make: MakeScene) -> None:
 
     assert live.after(live.committed, 10, max_bytes=10**9) is not None
     assert live.waits_s is None
+
+
+def test_a_replay_by_time_finds_rows_by_the_time_they_went_with(make: MakeScene) -> None:
+    scene = make()
+    scene.swipe(5)
+    scene.machine.ntp_comes()
+    scene.look()
+    rows = scene.send()
+
+    wanted = beside.Wanted(first_us=scene.truth[2], last_us=scene.truth[4])
+    (found,) = beside.find(scene.state_dir, wanted)
+
+    assert (found.first_n, found.last_n, found.rows) == (2, 4, 3)
+    assert clocks(rows) == {"corrected"}
+
+
+def test_a_file_that_lost_its_boots_does_not_take_one_for_another(make: MakeScene) -> None:
+    scene = make()
+    scene.swipe(3)
+    with scene.outbox.file.writing() as connection:
+        connection.execute("DELETE FROM boots")
+    scene.power_cut()
+    scene.machine.ntp_comes()
+    scene.swipe(2)
+
+    rows = scene.send()
+
+    assert [row["clock"] for row in rows] == ["estimated"] * 3 + ["synced"] * 2
+    assert all(row["event_timestamp"] == row["recorded_at"] for row in rows)
+    assert scene.worst_us(rows[3:]) < MS
+
+
+@pytest.mark.parametrize("points", ["[[1,2,", "[[1]]", '[["1",2,0]]', "7"])
+def test_damage_in_what_is_known_of_the_clock_is_damage_of_the_file(make: MakeScene, points: str) -> None:
+    scene = make()
+    scene.swipe(3)
+    with scene.outbox.file.writing() as connection:
+        connection.execute("UPDATE boots SET points = ?", (points,))
+
+    scene.restart(is_clean=False)
+
+    assert (scene.state_dir / "outbox.db.corrupt-1").exists()
+    assert len(scene.send()) == 3

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import __version__
-from agent.clock import SystemClock
+from agent.clock import SystemClock, boottime_s
 from agent.lane import Limits
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS
@@ -90,7 +90,7 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         clock=clock,
         server_time=lambda: None,
         hold_unsynced_s=120,
-        monotonic_s=time.monotonic,
+        monotonic_s=boottime_s,
         random=random.random,
     )
     yield Health(
