@@ -108,7 +108,7 @@ def _certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + dt.timedelta(hours=begins_in_hours))
-        .not_valid_after(now + dt.timedelta(days=2))
+        .not_valid_after(now + dt.timedelta(hours=max(begins_in_hours, 0) + 24))
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         # Python 3.13 verifies strictly: an authority has to say that it signs certificates.
         .add_extension(_USES[isinstance(extension, x509.BasicConstraints)], critical=True)

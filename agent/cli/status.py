@@ -103,9 +103,9 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
 
 def clock(told: dict[str, Any]) -> Finding:
     """The clock as the running agent sees it, in words."""
-    since = f" since {_ago(told['since']).removesuffix(' ago')}" if told["since"] else ""
+    since = f" since {_ago(told['since']).removesuffix(' ago')}" if told.get("since") else ""
     parts = []
-    moved_s, ahead_s = told["correction_seconds"], told["ahead_seconds"]
+    moved_s, ahead_s = told.get("correction_seconds"), told.get("ahead_seconds")
     if moved_s is not None and abs(moved_s) >= _TOLD_FROM_S:
         parts.append(f"it was {off(-moved_s)} before, and swipes from then are corrected by that")
     if ahead_s is not None and abs(ahead_s) > TOLERATED_S:

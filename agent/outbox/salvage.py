@@ -113,6 +113,7 @@ def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[in
     state = wreck.state or _guess(connection, wreck)
     if state is None:
         state = State("", 0, _insert_unnumbered(connection, wreck))
+        connection.execute("DELETE FROM timings")  # they go by numbers that rows no longer have
     else:
         _insert_scanned(connection, wreck, state)
     (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
