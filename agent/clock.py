@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from agent import RELEASED
 from agent.swipe import Instant
 
 Trust = Literal["auto", "always"]
 
+RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
+
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+# systemd-timesyncd makes it when it has first set the clock in this boot (systemd-timesyncd.service(8)).
+# chrony leaves nothing but the kernel's status, and that only with `rtcsync`, which Debian configures.
+_TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
 # adjtimex(2): the return value TIME_ERROR says that the clock is not synchronised.
 _TIME_ERROR = 5
-# struct timex is 208 bytes on 64-bit and 128 on 32-bit Linux; the kernel fills what it knows.
-_TIMEX_BYTES = 256
+# The kernel lets maxerror grow by 500 us a second (MAXFREQ) from what it was at the last correction.
+_GROWTH = 500 / 1_000_000
+# Both clocks are read at one moment: a reading torn apart by the scheduler is done again.
+_TORN_US = 50
+_READINGS = 10
 
 
 class Clock(Protocol):
@@ -23,6 +34,14 @@ class Clock(Protocol):
 
     def now(self) -> Instant:
         """This moment, as the machine's clocks stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """adjtimex(2): is the wall clock synchronised, and how far off it may be by now."""
+
+    synchronised: bool
+    max_error_us: int
 
 
 class SystemClock:
@@ -33,20 +52,95 @@ class SystemClock:
         self._boot_id = _BOOT_ID_FILE.read_text().strip()
 
     def now(self) -> Instant:
-        """This moment, as the machine's clocks stand."""
-        return Instant(
-            wall_us=time.time_ns() // 1_000,
-            boot_id=self._boot_id,
-            boot_ms=time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
-            trusted=self._trust == "always" or kernel_says_synchronised(),
-        )
+        """This moment, as the machine's clocks stand.
+
+        The kernel is asked before and after: a clock that is set in between is not yet trusted, nor
+        is the time that it showed before. A time before this release is wrong, whoever vouches for it.
+        """
+        before = self._unconfirmed_us()
+        wall_us, boot_us = _both_clocks_us()
+        after = self._unconfirmed_us()
+        trusted = before is not None and after is not None and wall_us >= RELEASED_US
+        return Instant(wall_us, self._boot_id, boot_us, trusted, max(before or 0, after or 0))
+
+    def _unconfirmed_us(self) -> int | None:
+        """For how long at most nothing has corrected the wall clock; None if it is not to be trusted."""
+        if self._trust == "always":
+            return 0
+        kernel = kernel_time()
+        if kernel is None:
+            # A sandbox that forbids adjtimex (seccomp, as ProtectClock= does) leaves timesyncd's own mark.
+            return 0 if _TIMESYNCD_FILE.exists() else None
+        return int(kernel.max_error_us / _GROWTH) if kernel.synchronised else None
 
 
-def kernel_says_synchronised() -> bool:
-    """True when adjtimex(2) reports a synchronised clock; False also where it may not be asked."""
-    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
-    answer: int = _LIBC.adjtimex(buffer)
-    return 0 <= answer < _TIME_ERROR
+def boottime_s() -> float:
+    """Seconds since boot; unlike time.monotonic() it counts the time of a suspend."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def is_synchronised() -> bool:
+    """Whether anything says that this machine's wall clock is synchronised."""
+    kernel = kernel_time()
+    return _TIMESYNCD_FILE.exists() if kernel is None else kernel.synchronised
+
+
+def off(ahead_s: float) -> str:
+    """How far a clock is off, in words: "3 h 12 min behind"."""
+    left, words = round(abs(ahead_s)), []
+    for unit, size in (("years", 31_556_952), ("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            words.append(f"{count} {unit.removesuffix('s') if count == 1 and size > 1 else unit}")
+    return f"{' '.join(words[:2]) or '0 s'} {'ahead' if ahead_s > 0 else 'behind'}"
+
+
+def kernel_time() -> KernelTime | None:
+    """What adjtimex(2) reports; None where it may not be asked."""
+    timex = _Timex()
+    answer: int = _LIBC.adjtimex(ctypes.byref(timex))
+    if answer < 0:
+        return None
+    return KernelTime(answer != _TIME_ERROR, int(timex.maxerror))
+
+
+def _both_clocks_us() -> tuple[int, int]:
+    """Wall and boot-time clock as they stood together, to within some microseconds.
+
+    Their difference is what earlier times are corrected by, so it has to be right to better than a
+    millisecond, also on a busy Pi Zero. The wall clock is read between two looks at the other.
+    """
+    best = None
+    for _ in range(_READINGS):
+        begun = _boot_us()
+        wall_us = time.time_ns() // 1_000
+        ended = _boot_us()
+        if best is None or ended - begun < best[0]:
+            best = (ended - begun, wall_us, (begun + ended) // 2)
+        if ended - begun <= _TORN_US:
+            break
+    assert best is not None  # noqa: S101 - for the type checker: there is at least one reading
+    return best[1], best[2]
+
+
+def _boot_us() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex. `long` is right on 32-bit machines as well.
+
+    Also where time_t has 64 bits (Debian 13 on armhf): the symbol `adjtimex` of their glibc is the one
+    with 32-bit fields, for programs built before; new ones are linked with `___adjtimex64`.
+    """
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("rest", ctypes.c_char * 256),  # struct timex has 208 bytes on 64-bit, 128 on 32-bit Linux
+    )
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -44,6 +44,8 @@ _BATCH_ROWS = 20_000
 _BATCH_BYTES = 4_000_000  # uncompressed; what bounds the memory, however much waits
 # No proxy is so narrow that requests have to be smaller than this for good.
 _LEAST_REQUEST_BYTES = 65_536
+# How soon rows that wait for the clock are looked at again: the clock may be set at any moment.
+_LOOK_S = 1.0
 # So many rows refused in a row, with none accepted since, are not the rows' fault.
 _REFUSED_IN_A_ROW = 25
 
@@ -181,7 +183,10 @@ class Lane:
             return self._pace.ready_in(now, self._append[0].body.plain_bytes) or self._send(
                 *self._append, now
             )
-        return max(0.0, self._poll_at - now) if uncommitted and self._poll_at is not None else None
+        waits = [self._poll_at - now] if uncommitted and self._poll_at is not None else []
+        if self.source.waits_s is not None:
+            waits.append(min(self.source.waits_s, _LOOK_S))
+        return max(0.0, min(waits)) if waits else None
 
     def _open(self, now: float) -> float:
         self._pace.spend(now)

@@ -17,6 +17,15 @@ _CHAIN_DIGITS = 16
 # The row ends with this member, so that a replay is a change of the last bytes, not a new encoding.
 _LIVE_END = b'"replay":false}'
 _REPLAY_END = b'"replay":true}'
+# Members whose values have one length in every row. A quote inside a text is escaped in JSON, so no
+# card holder's name can be taken for one of them.
+_TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
+_SYNCED, _CORRECTED, _ESTIMATED = b'"clock":"synced"', b'"clock":"corrected"', b'"clock":"estimated"'
+# What a datetime can hold: a clock that is wrong may be wrong by anything.
+_FIRST_US = -62_135_596_800_000_000
+_LAST_US = 253_402_300_799_999_999
+# A correction says how sure it is where it may be further off than that.
+_TOLD_FROM_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class Place:
 
 def iso(wall_us: int) -> str:
     """UTC, ISO 8601, microseconds, `Z`."""
-    moment = _EPOCH + timedelta(microseconds=wall_us)
+    moment = _EPOCH + timedelta(microseconds=min(max(wall_us, _FIRST_US), _LAST_US))
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
@@ -116,13 +125,54 @@ def link(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
     return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:_CHAIN_DIGITS]
 
 
-def waited(row: bytes, now: Instant) -> float:
-    """Seconds since a row's swipe was read: by the boot-time clock within one boot, else by the wall."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """When a row's swipe was read, by the row's own account."""
+
+    boot_id: str
+    boot_us: int
+    wall_us: int
+    synced: bool
+
+
+def read_of(row: bytes) -> Read:
+    """The moment of a row that nothing else is known of. Raises ValueError, KeyError or TypeError."""
     members = json.loads(row)
-    if members["boot_id"] == now.boot_id:
-        return float(now.boot_ms - members["boot_ms"]) / 1000
-    read_at = datetime.fromisoformat(members["event_timestamp"])
-    return max(0.0, now.wall_us / 1e6 - read_at.timestamp())
+    return Read(
+        boot_id=members["boot_id"],
+        boot_us=members["boot_ms"] * 1_000,
+        wall_us=_microseconds(members["recorded_at"]),
+        synced=members["clock"] == "synced",
+    )
+
+
+def retimed(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
+    """The row with the time at which it really happened, as far as that is known.
+
+    `sure`: corrected by a clock that was right; else it is estimated. The row stays as it was
+    built in all that the chain is made over.
+    """
+    begin = row.index(_TIME) + len(_TIME)
+    row = row[:begin] + iso(wall_us).encode() + row[begin + _TIME_LENGTH :]
+    clock = _CORRECTED if sure else _ESTIMATED
+    if uncertainty_ms is not None and not (sure and uncertainty_ms <= _TOLD_FROM_MS):
+        clock += b',"time_uncertainty_ms":%d' % uncertainty_ms
+    return row.replace(_ESTIMATED, clock, 1).replace(_SYNCED, clock, 1)
+
+
+def _microseconds(text: str) -> int:
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
+
+
+def waited(row: bytes, now: Instant) -> float | None:
+    """Seconds since a row's swipe was read: by the boot-time clock within one boot, else by wall clocks.
+
+    None if one of those was not to be trusted.
+    """
+    read = read_of(row)
+    if read.boot_id == now.boot_id:
+        return (now.boot_us - read.boot_us) / 1e6
+    return max(0.0, (now.wall_us - read.wall_us) / 1e6) if read.synced and now.trusted else None
 
 
 def as_replay(row: bytes) -> bytes:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import SystemClock
 from agent.outbox import Outbox
-from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
+from agent.swipe import CardRead, Check, Swipe, raw_hex
 from bench.figures import Figure, percentile
 
 _SWIPES = 1_000
@@ -85,8 +86,11 @@ def swipe(number: int) -> Swipe:
         badge_id=f"123-{number}",
         user_id="USR-001",
         card=card,
-        read_at=Instant(time.time_ns() // 1000, "6f0c1d3e-5a7b-4c2d-9e8f-001122334455", number, trusted=True),
+        read_at=_CLOCK.now(),
     )
+
+
+_CLOCK = SystemClock("always")
 
 
 # --- bytes and flushes ------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def public_pem(key: rsa.RSAPrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def make_certificate(directory: Path) -> tuple[Path, Path, Path]:
+def make_certificate(directory: Path, *, begins_in_hours: int = -1) -> tuple[Path, Path, Path]:
     """Files of a private CA and of a certificate for 127.0.0.1: (CA, certificate, its key)."""
     ca_key, server_key = make_key("ca"), make_key("server")
     ca_name = x509.Name.from_rfc4514_string("CN=test CA")
@@ -64,6 +64,7 @@ def make_certificate(directory: Path) -> tuple[Path, Path, Path]:
         server_key,
         ca_key,
         x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]),
+        begins_in_hours,
     )
     paths = directory / "ca.pem", directory / "server.pem", directory / "server.key"
     for path, pem in zip(
@@ -97,6 +98,7 @@ def _certificate(
     key: rsa.RSAPrivateKey,
     issuer_key: rsa.RSAPrivateKey,
     extension: x509.ExtensionType,
+    begins_in_hours: int = -1,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -105,8 +107,8 @@ def _certificate(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now + dt.timedelta(hours=begins_in_hours))
+        .not_valid_after(now + dt.timedelta(hours=max(begins_in_hours, 0) + 24))
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         # Python 3.13 verifies strictly: an authority has to say that it signs certificates.
         .add_extension(_USES[isinstance(extension, x509.BasicConstraints)], critical=True)

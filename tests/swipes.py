@@ -13,7 +13,7 @@ NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 
 
 def instant(wall_us: int = NOON_US, *, boot_ms: int = 60_000, trusted: bool = True) -> Instant:
-    return Instant(wall_us, BOOT_ID, boot_ms, trusted)
+    return Instant(wall_us, BOOT_ID, boot_ms * 1_000, trusted)
 
 
 def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "RDR-101") -> Swipe:
@@ -30,19 +30,22 @@ def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "R
 
 
 class DrivenClock:
-    """Every clock of a machine, standing still until it is told to advance."""
+    """Every clock of a machine, standing still until it is told to advance; its wall clock may be wrong."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
+        self.wall_off_s = 0.0
+        self.trusted = True
 
     def monotonic_s(self) -> float:
         return self.seconds
 
     def wall_s(self) -> float:
-        return NOON_US / 1e6 + self.seconds
+        return NOON_US / 1e6 + self.seconds + self.wall_off_s
 
     def now(self) -> Instant:
-        return instant(NOON_US + int(self.seconds * 1e6), boot_ms=int(self.seconds * 1e3))
+        boot_us = int(self.seconds * 1e6)
+        return Instant(NOON_US + boot_us + int(self.wall_off_s * 1e6), BOOT_ID, boot_us, self.trusted)
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds

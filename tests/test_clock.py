@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import ctypes
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from agent.clock import SystemClock, kernel_says_synchronised
+import pytest
+
+from agent import clock
+from agent.clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
 
 
 def test_a_moment_lies_between_what_the_clocks_said_before_and_after() -> None:
-    clock = SystemClock()
-    before = time.time_ns() // 1_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    system = SystemClock()
+    before = time.time_ns() // 1_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
 
-    moment = clock.now()
+    moment = system.now()
 
-    after = time.time_ns() // 1_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    after = time.time_ns() // 1_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
     assert before[0] <= moment.wall_us <= after[0]
-    assert before[1] <= moment.boot_ms <= after[1]
+    assert before[1] <= moment.boot_us <= after[1]
 
 
 def test_a_moment_names_this_boot() -> None:
@@ -24,8 +29,96 @@ def test_a_moment_names_this_boot() -> None:
 
 
 def test_the_kernel_decides_whether_the_wall_clock_is_trusted() -> None:
-    assert SystemClock("auto").now().trusted == kernel_says_synchronised()
+    assert SystemClock("auto").now().trusted == is_synchronised()
 
 
 def test_a_machine_whose_clock_is_always_right_needs_no_word_of_the_kernel() -> None:
     assert SystemClock("always").now().trusted
+
+
+class Kernel:
+    """An adjtimex(2) that answers as told."""
+
+    def __init__(self, answer: int, max_error_us: int = 0) -> None:
+        self._answer = answer
+        self._max_error_us = max_error_us
+
+    def adjtimex(self, timex: object) -> int:
+        ctypes.cast(timex, ctypes.POINTER(clock._Timex)).contents.maxerror = self._max_error_us  # type: ignore[arg-type]
+        return self._answer
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, int], None]:
+    """What the kernel says; timesyncd has said nothing."""
+    monkeypatch.setattr(clock, "_TIMESYNCD_FILE", tmp_path / "synchronized")
+    return lambda answer, max_error_us: monkeypatch.setattr(clock, "_LIBC", Kernel(answer, max_error_us))
+
+
+def test_a_synchronised_kernel_tells_how_long_ago_it_was_corrected(says: Callable[[int, int], None]) -> None:
+    says(0, 1_000_000)
+
+    now = SystemClock().now()
+
+    assert now.trusted
+    assert now.unconfirmed_us == 2_000_000_000
+    assert kernel_time() == KernelTime(synchronised=True, max_error_us=1_000_000)
+
+
+def test_a_kernel_that_is_not_synchronised_outweighs_what_timesyncd_left(
+    says: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    says(5, 16_000_000)
+    (tmp_path / "synchronized").touch()
+
+    assert not SystemClock().now().trusted
+    assert not is_synchronised()
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_where_the_kernel_may_not_be_asked_timesyncd_is(
+    says: Callable[[int, int], None],
+    tmp_path: Path,
+    left: bool,  # noqa: FBT001 - pytest calls by name
+) -> None:
+    says(-1, 0)
+    if left:
+        (tmp_path / "synchronized").touch()
+
+    assert SystemClock().now().trusted is left
+    assert is_synchronised() is left
+
+
+@pytest.mark.parametrize("trust", ["auto", "always"])
+def test_a_time_from_before_the_release_is_never_trusted(
+    says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: clock.Trust
+) -> None:
+    says(0, 0)
+    monkeypatch.setattr(time, "time_ns", lambda: (RELEASED_US - 1) * 1_000)
+
+    assert not SystemClock(trust).now().trusted
+
+
+def test_a_release_lies_in_the_past() -> None:
+    assert time.time_ns() // 1_000 > RELEASED_US
+
+
+def test_both_clocks_are_read_at_one_moment() -> None:
+    readings = [SystemClock("always").now().offset_us for _ in range(200)]
+
+    assert sorted(readings)[150] - sorted(readings)[50] < 1_000
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "words"),
+    [
+        (0, "0 s behind"),
+        (-11_520, "3 h 12 min behind"),
+        (7_200, "2 h ahead"),
+        (90.4, "1 min 30 s ahead"),
+        (-1_772_366_400, "56 years 59 days behind"),
+        (31_556_952 + 86_400, "1 year 1 day ahead"),
+    ],
+)
+def test_how_far_a_clock_is_off_is_told_in_words(ahead_s: float, words: str) -> None:
+    assert off(ahead_s) == words

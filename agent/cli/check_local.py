@@ -14,7 +14,8 @@ from typing import Any
 
 from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
-from agent.clock import SystemClock, kernel_says_synchronised
+from agent.cli.status import CLOCK_HINT, clock
+from agent.clock import SystemClock, is_synchronised
 from agent.config import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts
@@ -174,10 +175,13 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:
-    if kernel_says_synchronised():
+    told = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
+    if told["running"] and told["clock"] is not None:
+        yield clock(told["clock"])
+    elif is_synchronised():
         yield Finding("clock", "ok", "synchronised")
     elif settings.clock.trust == "always":
         yield Finding("clock", "ok", 'taken as right without synchronisation ([clock] trust = "always")')
     else:
-        text = "not synchronised; swipes are kept and their times marked as estimated until it is"
-        yield Finding("clock", "warning", text, "sudo timedatectl set-ntp true; timedatectl timesync-status")
+        text = "not synchronised; swipes are kept, and get their right times once it is"
+        yield Finding("clock", "warning", text, CLOCK_HINT)

@@ -69,9 +69,11 @@ def _days_left(url: SplitResult, context: ssl.SSLContext) -> float:
         with connection, context.wrap_socket(connection, server_hostname=host) as secure:
             certificate = secure.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
+        early = "not yet valid" in error.verify_message
+        clock = "the cause is this machine's clock:" if early else "is the clock right?"
         raise UnreachableError(
             f"the certificate of {host} is not to be trusted: {error.verify_message}",
-            hint="is the clock right? timedatectl\n"
+            hint=f"{clock} timedatectl\n"
             "is it a proxy that inspects TLS? [snowflake] ca_file names its authority\n"
             f"whose is it? openssl s_client -connect {host}:{port} </dev/null | openssl x509 -noout -issuer",
         ) from error

@@ -6,13 +6,13 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import urlsplit
 
 from agent.cli.check_network import look_at_certificate, look_up
 from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
+from agent.clock import boottime_s, off
 from agent.config import Settings
 from agent.errors import SnowpipeError
 from agent.service.private_key import load_key
@@ -21,10 +21,8 @@ from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.snowpipe.key import KeyPair
-from agent.snowpipe.wire import Reply, Request
+from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 
-# Snowflake refuses a token from the future; a minute is what a JWT has in reserve.
-_TOLERATED_SKEW_S = 60.0
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
 
 _ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
@@ -59,23 +57,22 @@ class _Way:
         """The first thing that Snowflake checks: who signs, and is that key registered."""
         snowflake = self._snowflake
         key = load_key(self._settings)
-        http = _ListeningHttp(ca_file=snowflake.ca_file)
         self._account = Account(
-            http,
+            Http(ca_file=snowflake.ca_file),
             Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
             load_key=lambda: key,
             wall_s=time.time,
-            monotonic_s=time.monotonic,
+            monotonic_s=boottime_s,
         )
         try:
             host = self._account.ingest_host()
         except SnowpipeError as error:
-            yield from _skew(http)
+            yield from _skew(self._account.server_clock)
             _advise(error, self._sql_on_key(key))
             raise
         until = datetime.fromtimestamp(self._account.jwt.expires_at or 0, UTC)
         yield Finding("JWT", "ok", f"accepted, valid until {until:%Y-%m-%d %H:%M} UTC; rows go to {host}")
-        yield from _skew(http)
+        yield from _skew(self._account.server_clock)
 
     def ingest_host(self) -> Iterator[Finding]:
         """Rows go to another host than the account's: a firewall may know only one of them."""
@@ -154,32 +151,15 @@ class _Way:
         return f"role {role}" if role else f"the default role of {self._snowflake.user}"
 
 
-class _ListeningHttp(Http):
-    """Remembers what the server's clock said, and what ours did just then."""
-
-    server_date: tuple[datetime, datetime] | None = None
-
-    def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
-        reply = super().send(base_url, request, token=token, token_type=token_type)
-        try:
-            told = parsedate_to_datetime(reply.headers.get("date", ""))
-        except ValueError:
-            return reply
-        # RFC 9110, 5.6.7: a Date is in GMT; one without a zone is taken as that.
-        self.server_date = (told if told.tzinfo else told.replace(tzinfo=UTC), datetime.now(UTC))
-        return reply
-
-
-def _skew(http: _ListeningHttp) -> Iterator[Finding]:
+def _skew(server_clock: ServerClock) -> Iterator[Finding]:
     """How far this machine's clock is from the server's, if that told."""
-    if http.server_date is None:
+    ahead_s = server_clock.ahead_s()
+    if ahead_s is None:
         return
-    theirs, ours = http.server_date
-    ahead_s = (ours - theirs).total_seconds()
-    if abs(ahead_s) <= _TOLERATED_SKEW_S:
+    if abs(ahead_s) <= TOLERATED_S:
         yield Finding("server clock", "ok", "agrees with this machine's")
         return
-    text = f"this machine is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} Snowflake"
+    text = f"this machine's clock is {off(ahead_s)}; tokens are signed with Snowflake's time"
     yield Finding("server clock", "warning", text, "sudo timedatectl set-ntp true; timedatectl")
 
 

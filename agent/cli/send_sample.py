@@ -104,7 +104,8 @@ def command(config: Path, *, as_json: bool) -> None:
 
 def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
     http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
-    channel = Channel(open_account(settings, http), pipe_name(settings), outcome.channel)
+    account = open_account(settings, http)
+    channel = Channel(account, pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
     say(Finding("channel", "ok", f"{outcome.channel} is open"))
     # Tokens of this run alone: the channel may stand where an earlier run left it.
@@ -117,7 +118,7 @@ def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Findi
             strength,
             event_id=sent.event_id,
             agent_id=outcome.channel,
-            wall_us=time.time_ns() // 1000,
+            wall_us=int(account.server_clock.now_s() * 1e6),  # right also where this machine's clock is not
         )
         token = f"sample-{run}-{number}"
         http.status = None

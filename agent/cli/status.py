@@ -12,11 +12,15 @@ import click
 
 from agent.cli import config_option
 from agent.cli.screen import Finding, show, table
+from agent.clock import off
 from agent.config import load
 from agent.outbox.inspect import is_there
 from agent.service.health import STATUS_FILE, read_status
 from agent.service.private_key import OLD_AFTER, ROTATE
+from agent.snowpipe.server_clock import TOLERATED_S
 
+CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"
+_TOLD_FROM_S = 1.0  # a smaller correction is nothing to talk about
 _LOG_HINT = "journalctl -u badge-agent -n 50"
 
 
@@ -68,9 +72,7 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
         show(_key(status["key"]))
     if status["disk"]["bytes_written"] is not None:
         show(_disk(status["disk"]))
-    if not status["clock"]["trusted"]:
-        text = "not synchronised; the times of swipes are marked as estimated"
-        show(Finding("clock", "warning", text, "timedatectl"))
+    show(clock(status["clock"]))
     for finding in _readers_in_need(status["readers"]):
         show(finding)
     click.echo()
@@ -98,9 +100,27 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
     free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
     if not outbox["pending"]:
         return Finding("outbox", "ok", f"nothing waits; {delivered}; {free}")
-    oldest = _duration(outbox["oldest_pending_seconds"])
     waits = "1 swipe waits" if outbox["pending"] == 1 else f"{outbox['pending']} swipes wait"
-    return Finding("outbox", "ok", f"{waits}, the oldest for {oldest}; {delivered}; {free}")
+    if outbox["oldest_pending_seconds"] is not None:
+        waits += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
+    return Finding("outbox", "ok", f"{waits}; {delivered}; {free}")
+
+
+def clock(told: dict[str, Any]) -> Finding:
+    """The clock as the running agent sees it, in words."""
+    since = f" since {_ago(told['since']).removesuffix(' ago')}" if told.get("since") else ""
+    parts = []
+    moved_s, ahead_s = told.get("correction_seconds"), told.get("ahead_seconds")
+    if moved_s is not None and abs(moved_s) >= _TOLD_FROM_S:
+        parts.append(f"it was {off(-moved_s)} before, and swipes from then are corrected by that")
+    if ahead_s is not None and abs(ahead_s) > TOLERATED_S:
+        parts.append(f"by Snowflake's clock it is {off(ahead_s)}")
+    text = "; ".join([f"{'synchronised' if told['trusted'] else 'not synchronised'}{since}", *parts])
+    if not told["trusted"]:
+        text += "; swipes are kept, and get their right times once it is"
+    elif ahead_s is None or abs(ahead_s) <= TOLERATED_S:
+        return Finding("clock", "ok", text)
+    return Finding("clock", "warning", text, CLOCK_HINT)
 
 
 def _uploader(uploader: dict[str, Any]) -> Finding:
@@ -108,6 +128,9 @@ def _uploader(uploader: dict[str, Any]) -> Finding:
         case "holding":
             text = f"Snowflake refuses us: {uploader['reason']}; every swipe is kept"
             return Finding("uploader", "failed", text, "badge-agent check")
+        case "waiting" if not uploader["consecutive_failures"]:
+            text = f"{uploader['reason']}, at most {_duration(uploader['next_try_seconds'])} more"
+            return Finding("uploader", "warning", text, CLOCK_HINT)
         case "waiting":
             again = f"try {uploader['consecutive_failures'] + 1} in {_duration(uploader['next_try_seconds'])}"
             text = f"{uploader['reason']}; every swipe is kept, {again}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.errors import AgentError, OutboxError
 from agent.outbox.file import OUTBOX_FILE, open_beside, translated
 from agent.outbox.held import Kind
+from agent.outbox.retimed import STORED, Stored, UsedTimings
 from agent.outbox.schema import VERSION
 from agent.outbox.wreck import members_of
 
@@ -181,14 +182,15 @@ def _hold(
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
     """The rows of one hold, or of all of them, in order, as they go to the pipe."""
     with _beside(state_dir, "ro") as connection:
-        for (row,) in connection.execute(
-            """SELECT row FROM swipes WHERE EXISTS (
+        timings = UsedTimings.read(connection)
+        for found in connection.execute(
+            f"""SELECT {STORED} FROM swipes WHERE EXISTS (
                  SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1)
                  AND n BETWEEN first_n AND last_n)
                ORDER BY n""",
             (hold_id,),
         ):
-            yield row
+            yield timings.as_sent(Stored._make(found))
 
 
 def release(state_dir: Path, hold_ids: list[int] | None) -> int:
@@ -274,11 +276,13 @@ def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
 def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int) -> tuple[int, int]:
     """The rows between two moments are neighbours: rows are in the order of their reading.
 
-    Rows read under an untrusted clock go with those around them.
+    Rows of which no time is known but their own word go with those around them.
     """
+    connection.create_function("time_of", 4, UsedTimings.read(connection).time_of, deterministic=True)
     first, last = connection.execute(
-        """SELECT min(n), max(n) FROM swipes WHERE n BETWEEN ? AND ? AND trusted_us IS NOT NULL
-           AND trusted_us >= coalesce(?, trusted_us) AND trusted_us <= coalesce(?, trusted_us)""",
+        """SELECT min(n), max(n) FROM
+             (SELECT n, time_of(n, trusted_us, boot, boot_us) AS at FROM swipes WHERE n BETWEEN ? AND ?)
+           WHERE at >= coalesce(?, at) AND at <= coalesce(?, at)""",
         (low, high, wanted.first_us, wanted.last_us),
     ).fetchone()
     return (first, last) if first is not None else (1, 0)
@@ -308,10 +312,11 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
     """The rows that a replay of ranges sends, in order, as they were the first time."""
     with _beside(state_dir, "ro") as connection:
+        timings = UsedTimings.read(connection)
         for wanted in ranges:
             ends = (wanted.first_n, wanted.last_n, wanted.held_id)
-            for (row,) in connection.execute(f"SELECT row {_SENT_AGAIN} ORDER BY n", ends):
-                yield row
+            for found in connection.execute(f"SELECT {STORED} {_SENT_AGAIN} ORDER BY n", ends):
+                yield timings.as_sent(Stored._make(found))
 
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:

@@ -20,10 +20,10 @@ def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, asid
     new_id = schema.new_outbox_id()
     n, chain, at, unreadable = last_n, rows.first_link(new_id), committed_n, 0
     while some := connection.execute(
-        "SELECT n, trusted_us, row FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
+        "SELECT n, trusted_us, row, boot, boot_us FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
         (at, last_n, _MOVE_ROWS),
     ).fetchall():
-        for old_n, trusted_us, row in some:
+        for old_n, trusted_us, row, *read_at in some:
             at = old_n
             if old_n in aside:
                 continue
@@ -33,7 +33,9 @@ def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, asid
                 continue
             n += 1
             chain, moved = rows.seal(members, rows.Place(new_id, n - last_n, members["event_id"], chain))
-            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (n, chain, trusted_us, moved))
+            connection.execute(
+                "INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", (n, chain, trusted_us, moved, *read_at)
+            )
             connection.execute("DELETE FROM swipes WHERE n = ?", (old_n,))
     connection.execute(
         """UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = '',

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from agent.errors import OutboxReplacedError
 from agent.outbox import held
+from agent.outbox.retimed import STORED, Columns, Sending
 from agent.outbox.source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
@@ -13,10 +15,15 @@ _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
 
 class LiveRows:
-    """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history."""
+    """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history.
 
-    def __init__(self, outbox: Outbox) -> None:
+    `may_wait_s` tells for how many seconds rows with an untrusted time may still wait for the clock.
+    """
+
+    def __init__(self, outbox: Outbox, may_wait_s: Callable[[], float] = lambda: 0.0) -> None:
         self._outbox = outbox
+        self._may_wait_s = may_wait_s
+        self._waits = False
 
     @property
     def channel(self) -> str:
@@ -43,33 +50,45 @@ class LiveRows:
             last -= 1
         return last > position[1]
 
-    def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
-        """The rows that follow, without those set aside."""
-        return self._outbox.surviving(lambda: self._after(position[1], limit, max_bytes))
+    @property
+    def waits_s(self) -> float | None:
+        """How long the next row waits for the clock at most; None if it does not."""
+        return self._may_wait_s() if self._waits else None
 
-    def _after(self, n: int, limit: int, max_bytes: int) -> Batch | None:
-        taken: list[tuple[int, str, bytes]] = []
+    def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
+        """The rows that follow, without those set aside, with the times that are known of them now."""
+        taken = self._outbox.surviving(lambda: self._after(position[1], limit, max_bytes))
+        sending = Sending(self._outbox.boots, self._outbox.used_timings, may_wait=self._may_wait_s() > 0)
+        rows = sending.rows(taken)
+        self._waits = bool(taken) and not rows
+        if not rows:
+            return None
+        # Before they go: a row that is replayed must carry the time that it had.
+        self._outbox.use_timings(sending.new)
+        first, last = taken[0], taken[len(rows) - 1]
+        return Batch(
+            rows=rows,
+            last=(0, last[0]),
+            first_token=self._token(*first[:2]),
+            last_token=self._token(*last[:2]),
+        )
+
+    def _after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
+        taken: list[Columns] = []
         size, aside = 0, self._outbox.aside
         with self._outbox.file.reading() as connection:
             cursor = connection.execute(
-                "SELECT n, chain, row FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
+                f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
             )
             for found in cursor:
                 if found[0] in aside:
                     continue
                 taken.append(found)
-                size += len(found[2])
+                size += len(found[3])
                 if size >= max_bytes or len(taken) >= limit:
                     break
             cursor.close()  # ends the look at the file, so that a checkpoint can pass
-        if not taken:
-            return None
-        return Batch(
-            rows=[row for _, _, row in taken],
-            last=(0, taken[-1][0]),
-            first_token=self._token(*taken[0][:2]),
-            last_token=self._token(*taken[-1][:2]),
-        )
+        return taken
 
     def committed_token(self) -> str | None:
         """The token of the high-water mark."""

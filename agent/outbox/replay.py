@@ -7,6 +7,7 @@ import sqlite3
 
 from agent import rows
 from agent.outbox import held
+from agent.outbox.retimed import STORED, Stored, UsedTimings
 from agent.outbox.source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
@@ -74,6 +75,11 @@ class ReplayRows:
         """True when rows follow a position."""
         return self.after(position, 1, max_bytes=0) is not None
 
+    @property
+    def waits_s(self) -> float | None:
+        """Never: rows that went have the times with which they went."""
+        return None
+
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The next rows of the replay at `position`, or else of one behind it."""
         return self._outbox.surviving(lambda: self._after(position, limit, max_bytes))
@@ -87,7 +93,7 @@ class ReplayRows:
             for (waiting_id,) in waiting:
                 found = _fetch(connection, waiting_id, n if waiting_id == replay_id else 0, limit, max_bytes)
                 if found:
-                    return _batch(waiting_id, found)
+                    return _batch(waiting_id, found, self._outbox.used_timings)
         return None
 
     def committed_token(self) -> str | None:
@@ -160,30 +166,30 @@ class ReplayRows:
 
 def _fetch(
     connection: sqlite3.Connection, replay_id: int, after: int, limit: int, max_bytes: int
-) -> list[tuple[int, str, bytes]]:
-    taken: list[tuple[int, str, bytes]] = []
+) -> list[Stored]:
+    taken: list[Stored] = []
     size = 0
     cursor = connection.execute(
-        f"""SELECT n, chain, row FROM swipes, replays
+        f"""SELECT {STORED} FROM swipes, replays
             WHERE replays.id = ?1 AND {_SENDABLE.format(after="?2")} ORDER BY n LIMIT ?3""",
         (replay_id, after, limit),
     )
-    for found in cursor:
+    for found in map(Stored._make, cursor):
         taken.append(found)
-        size += len(found[2])
+        size += len(found.row)
         if size >= max_bytes:
             break
     cursor.close()
     return taken
 
 
-def _batch(replay_id: int, taken: list[tuple[int, str, bytes]]) -> Batch:
+def _batch(replay_id: int, taken: list[Stored], timings: UsedTimings) -> Batch:
     first, last = taken[0], taken[-1]
     return Batch(
-        rows=[rows.as_replay(row) for _, _, row in taken],
-        last=(replay_id, last[0]),
-        first_token=_token(replay_id, *first[:2]),
-        last_token=_token(replay_id, *last[:2]),
+        rows=[rows.as_replay(timings.as_sent(stored)) for stored in taken],
+        last=(replay_id, last.n),
+        first_token=_token(replay_id, first.n, first.chain),
+        last_token=_token(replay_id, last.n, last.chain),
     )
 
 

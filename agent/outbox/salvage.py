@@ -103,13 +103,16 @@ def _build(state_dir: Path, wreck: Wreck, last_n: int) -> tuple[int, int]:
 
 
 def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[int, int]:
-    connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?)", _with_chain(wreck))
+    connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?, ?, ?)", _with_chain(wreck))
+    connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", wreck.boots)
+    connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", wreck.timings)
     connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", wreck.held)
     _queue_replays(connection, wreck)
     aside = {first_n for _, kind, first_n, *_ in wreck.held if kind == "set_aside"}
     state = wreck.state or _guess(connection, wreck)
     if state is None:
         state = State("", 0, _insert_unnumbered(connection, wreck))
+        connection.execute("DELETE FROM timings")  # they go by numbers that rows no longer have
     else:
         _insert_scanned(connection, wreck, state)
     (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
@@ -123,8 +126,11 @@ def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[in
     return kept, lost
 
 
-def _with_chain(wreck: Wreck) -> Iterator[tuple[int, str, int | None, bytes]]:
-    return ((n, json.loads(row)["chain"], trusted_us, row) for n, trusted_us, row in wreck.numbered())
+def _with_chain(wreck: Wreck) -> Iterator[tuple[int, str, int | None, bytes, int | None, int | None]]:
+    return (
+        (n, json.loads(row)["chain"], trusted_us, row, boot, boot_us)
+        for n, trusted_us, row, boot, boot_us in wreck.numbered()
+    )
 
 
 def _queue_replays(connection: sqlite3.Connection, wreck: Wreck) -> None:
@@ -154,7 +160,7 @@ def _guess(connection: sqlite3.Connection, wreck: Wreck) -> State | None:
 def _insert_scanned(connection: sqlite3.Connection, wreck: Wreck, state: State) -> None:
     """Rows that only their bytes are left of. Those of other ids may be copies in pages that are free."""
     connection.executemany(
-        "INSERT OR IGNORE INTO swipes VALUES (?, ?, NULL, ?)",
+        "INSERT OR IGNORE INTO swipes(n, chain, row) VALUES (?, ?, ?)",
         (
             (state.base + members["seq"], members["chain"], row)
             for members, row in wreck.scanned()

@@ -65,7 +65,31 @@ CREATE TABLE error_counts(
 ) STRICT, WITHOUT ROWID;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2)
+# When rows were really read. `boots` is what is known of each boot's clock (agent.timeline); `timings` is
+# what rows were sent with, from first_n up to the next first_n, so that a replay says the same again.
+# Points are JSON: [[boot_us, offset_us, error_us], ...]. Columns of rows from before are NULL.
+_VERSION_3 = """
+ALTER TABLE swipes ADD COLUMN boot INTEGER;
+ALTER TABLE swipes ADD COLUMN boot_us INTEGER;
+CREATE TABLE boots(
+  number INTEGER PRIMARY KEY,
+  boot_id TEXT NOT NULL UNIQUE,
+  begins_us INTEGER NOT NULL,
+  last_us INTEGER NOT NULL,
+  earliest_us INTEGER NOT NULL,
+  hint_us INTEGER,
+  trusted INTEGER NOT NULL CHECK (trusted IN (0, 1)),
+  points TEXT NOT NULL
+) STRICT;
+CREATE TABLE timings(
+  first_n INTEGER PRIMARY KEY,
+  boot INTEGER NOT NULL,
+  boot_id TEXT NOT NULL,
+  points TEXT NOT NULL
+) STRICT;
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 VERSION = len(_MIGRATIONS)
 
 

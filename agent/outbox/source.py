@@ -60,6 +60,10 @@ class Source(Protocol):
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
 
+    @property
+    def waits_s(self) -> float | None:
+        """Seconds for which rows that after() does not give yet wait at most; None if none do."""
+
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The rows that follow, at most `limit` of them and about `max_bytes`, at least one."""
 

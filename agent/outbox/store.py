@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -13,28 +13,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent import rows
-from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
 from agent.events import Event, fields
-from agent.outbox import identity, salvage, schema
+from agent.outbox import boots, identity, purge, retimed, salvage, schema
+from agent.outbox.boots import Boots
 from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
 from agent.outbox.reserve import Reserve
-from agent.swipe import Swipe
+from agent.outbox.retimed import Used, UsedTimings
+from agent.swipe import Instant, Swipe
+from agent.timeline import Point
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# One purge step frees at most so many rows, so that a swipe never waits long for the file.
-PURGE_ROWS = 500
 # A file up to this size is looked through before the first swipe; a larger one while they come.
 _CHECKED_AT_OPEN_BYTES = 16_000_000
-
-# Rows that nobody needs to look at and nobody asked to send again.
-_FREE = """
-  NOT EXISTS (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN held.first_n AND held.last_n)
-  AND NOT EXISTS (SELECT 1 FROM replays WHERE n BETWEEN replays.first_n AND replays.last_n)
-"""
 
 
 @dataclass(slots=True)
@@ -81,6 +76,8 @@ class Outbox:
         self.aside: set[int] = set()  # replaced, never changed: other threads look at it
         # The file is being rebuilt, or takes a new id: with millions of rows every call waits for minutes.
         self.is_mending = False
+        self.boots = Boots()
+        self.used_timings = UsedTimings()  # replaced, never changed, as above
         self._lock = StateLock(state_dir)
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
@@ -90,6 +87,7 @@ class Outbox:
             self.file = self._open_somehow(state_dir)
             try:
                 self._check_machine(machine_id)
+                self._forget_old_times()
             except BaseException:
                 self.file.close()
                 raise
@@ -151,6 +149,10 @@ class Outbox:
                 committed_chain or rows.first_link(outbox_id),
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
+            known, used = boots.read(connection), UsedTimings.read(connection)
+            last_boot = boots.last_number(connection)
+        self.boots.load(known, last_boot)
+        self.used_timings = used
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
         self.aside = {n for (n,) in aside}
 
@@ -161,9 +163,15 @@ class Outbox:
             return
         # The identity first: a power cut in between must not leave two doors with one.
         if known:
+            self.boots.moved_here()
             self.renew_identity("it woke up on another machine: was the SD card copied?")
         with self.file.writing() as connection:
             connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
+
+    def _forget_old_times(self) -> None:
+        with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
+            boots.forget_old(connection, self.identity.committed_n)
+            retimed.forget_old(connection)
 
     # --- taking swipes ------------------------------------------------------------------------
 
@@ -211,15 +219,54 @@ class Outbox:
     def _insert(self, swipes: list[Swipe]) -> None:
         me = self.identity
         n, chain = me.last_n, me.last_chain
-        stored: list[tuple[int, str, int | None, bytes]] = []
+        stored: list[tuple[int, str, int | None, bytes, int, int]] = []
         for swipe in swipes:
             n += 1
             place = rows.Place(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
+            boot, read_at = self.boots.saw(swipe.read_at)
+            if read_at is not swipe.read_at:
+                swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
             chain, row = rows.render(swipe, place, agent_id=self.agent_id)
-            stored.append((n, chain, swipe.read_at.wall_us if swipe.read_at.trusted else None, row))
+            trusted_us = read_at.wall_us if read_at.trusted else None
+            stored.append((n, chain, trusted_us, row, boot, read_at.boot_us))
+        # What the swipes tell of the clock goes along, so that it costs no flush of its own.
+        written = None
         with self.file.writing() as connection:
-            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?)", stored)
+            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", stored)
+            if self.boots.has_news:
+                written = self.boots.write(connection)
+        if written is not None:
+            self.boots.saved(written)
         me.last_n, me.last_chain = n, chain
+
+    # --- the time of a swipe ------------------------------------------------------------------
+
+    def look(self, now: Instant, server: Point | None = None) -> None:
+        """Learn from the clocks of this moment, and from what a server's clock said; written down if news.
+
+        A disk that takes no more is no fault here: what is not written down is seen again.
+        """
+        self.boots.saw(now, server)
+        if self.boots.has_news:
+            with contextlib.suppress(OutboxFullError, OutboxReplacedError):
+                self.surviving(self._write_boots)
+
+    def _write_boots(self) -> None:
+        with self.file.writing() as connection:
+            written = self.boots.write(connection)
+        self.boots.saved(written)
+
+    def use_timings(self, new: Sequence[Used]) -> None:
+        """Write down with which timings rows are about to go; on disk when it returns."""
+        if not new:
+            return
+
+        def note() -> None:
+            with self.file.writing() as connection:
+                retimed.write(connection, new)
+
+        self.settle(note)
+        self.used_timings = self.used_timings.with_new(new)
 
     # --- a damaged file -----------------------------------------------------------------------
 
@@ -310,23 +357,8 @@ class Outbox:
         return self.surviving(lambda: self._purge(kept_since_us, max_bytes))
 
     def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
-        committed_n = self.identity.committed_n
         with self.file.writing(durable=False) as connection:
-            crowded = _used_bytes(connection) > max_bytes
-            candidates = connection.execute(
-                f"SELECT n, trusted_us FROM swipes WHERE n <= ? AND {_FREE} ORDER BY n LIMIT ?",
-                (committed_n, PURGE_ROWS),
-            ).fetchall()
-            last = 0
-            if candidates and (crowded or _all_older(connection, candidates, committed_n, kept_since_us)):
-                last = candidates[-1][0]
-            elif kept_since_us is not None:
-                last = _last_older(candidates, kept_since_us)
-            gone = sum(1 for n, _ in candidates if n <= last)
-            if gone:
-                connection.execute(f"DELETE FROM swipes WHERE n <= ? AND {_FREE}", (last,))
-            connection.execute("DELETE FROM held WHERE released = 1 AND last_n <= ?", (committed_n,))
-        return gone
+            return purge.free(connection, self.identity.committed_n, kept_since_us, max_bytes)
 
     @property
     def lacks_room(self) -> bool:
@@ -339,6 +371,8 @@ class Outbox:
 
     def close(self) -> None:
         """Close the file and let the next agent in."""
+        with contextlib.suppress(OutboxError):
+            self._write_boots()  # how far this boot was seen, for the boot after it
         self.file.close()
         self._lock.release()
 
@@ -366,40 +400,3 @@ class Outbox:
         """Swipes not yet known committed, without those set aside."""
         me = self.identity
         return me.last_n - me.committed_n - sum(1 for n in self.aside if n > me.committed_n)
-
-
-def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int) -> int:
-    """The last row of which a trusted clock says that it is old enough, before one that is not."""
-    last = 0
-    for n, trusted_us in candidates:
-        if trusted_us is not None:
-            if trusted_us >= kept_since_us:
-                break
-            last = n
-    return last
-
-
-def _all_older(
-    connection: sqlite3.Connection,
-    candidates: list[tuple[int, int | None]],
-    committed_n: int,
-    kept_since_us: int | None,
-) -> bool:
-    """True when none of them has a trusted time but the next one that has is old enough itself."""
-    if kept_since_us is None or any(trusted_us is not None for _, trusted_us in candidates):
-        return False
-    following = connection.execute(
-        """SELECT trusted_us FROM swipes
-           WHERE n > ? AND n <= ? AND trusted_us IS NOT NULL ORDER BY n LIMIT 1""",
-        (candidates[-1][0], committed_n),
-    ).fetchone()
-    return following is not None and following[0] < kept_since_us
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    """What rows take up; the file itself never shrinks, but its free pages are used again."""
-    page, count, free = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_size", "page_count", "freelist_count")
-    )
-    return int(page * (count - free))

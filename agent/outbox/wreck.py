@@ -14,10 +14,11 @@ from types import UnionType
 from typing import Any
 
 from agent.errors import OutboxError
-from agent.outbox import schema
+from agent.outbox import boots, schema
 from agent.outbox.file import OUTBOX_FILE, open_beside
 
 _CHUNK = 256
+_TIMING_COLUMNS = 4  # a timing without a point says nothing, a boot without one does
 # No row takes less of the file than this: so many numbers are tried in vain before the rest is given up.
 _LEAST_ROW_BYTES = 100
 # A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
@@ -40,7 +41,7 @@ _MEMBERS = {
     "boot_ms": int,
 }
 
-Numbered = tuple[int, int | None, bytes]
+Numbered = tuple[int, int | None, bytes, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,18 @@ class Wreck:
             self._all("SELECT id, first_n, last_n, held_id FROM replays"), (int, int, int, int | None)
         )
         self.replayed = _sound(self._all("SELECT replay_id, n, chain FROM replayed"), (int, int, str))
+        self.boots = _with_points(
+            _sound(
+                self._all(f"SELECT {boots.COLUMNS} FROM boots"),
+                (int, str, int, int, int, int | None, int, str),
+            )
+        )
+        self.timings = _with_points(
+            _sound(self._all("SELECT first_n, boot, boot_id, points FROM timings"), (int, int, str, str))
+        )
+        # Rows of older files do not know their boot by number.
+        knows_boots = bool(self._all("SELECT 1 FROM pragma_table_info('swipes') WHERE name = 'boot_us'"))
+        self._columns = "rowid, trusted_us, row, " + ("boot, boot_us" if knows_boots else "NULL, NULL")
         self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
 
     def close(self) -> None:
@@ -109,19 +122,27 @@ class Wreck:
         n, connection = 0, self._connection
         while connection is not None:
             try:
-                chunk = _chunk(connection, "rowid > ?", n)
+                chunk = self._chunk(connection, "rowid > ?", n)
             except sqlite3.Error:
                 if budget <= 0 or (self.last_n and n >= self.last_n):
                     return
                 budget -= 1
                 n += 1
                 with contextlib.suppress(sqlite3.Error):
-                    yield from _whole(_chunk(connection, "rowid = ?", n))
+                    yield from _whole(self._chunk(connection, "rowid = ?", n))
                 continue
             if not chunk:
                 return
             yield from _whole(chunk)
             n = chunk[-1][0]
+
+    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[Numbered]:
+        found = connection.execute(
+            f"SELECT {self._columns} FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
+        ).fetchall()
+        if found and found[-1][0] < n:
+            raise sqlite3.DatabaseError("rows are out of order")
+        return found
 
     # --- from the bytes -----------------------------------------------------------------------
 
@@ -178,13 +199,14 @@ def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
     return [record for record in found if all(map(isinstance, record, kinds))]
 
 
-def _chunk(connection: sqlite3.Connection, where: str, n: int) -> list[Numbered]:
-    found = connection.execute(
-        f"SELECT rowid, trusted_us, row FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
-    ).fetchall()
-    if found and found[-1][0] < n:
-        raise sqlite3.DatabaseError("rows are out of order")
-    return found
+def _with_points(records: list[Any]) -> list[Any]:
+    """Without those whose last column is no list of points."""
+    whole = []
+    for record in records:
+        with contextlib.suppress(OutboxError):
+            if boots.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
+                whole.append(record)
+    return whole
 
 
 def _whole(found: list[Numbered]) -> Iterator[Numbered]:

@@ -71,7 +71,7 @@ class ReaderCounts:
     noise: Counter[Reason] = field(default_factory=Counter)
     unkept: int = 0  # swipes that a full disk has no room for
     lost: int = 0  # swipes for which there was no room in memory either
-    last_swipe_wall_us: int | None = None
+    last_swipe_boot_us: int | None = None  # of the boot-time clock: the other may be set in between
     last_rx_monotonic_s: float | None = None
 
 
@@ -245,7 +245,7 @@ class ReaderSession:
             self._disk_faults.recovered()
         self.counts.unkept = len(self._unkept)
         if swipes:
-            self.counts.last_swipe_wall_us = swipes[-1].read_at.wall_us
+            self.counts.last_swipe_boot_us = swipes[-1].read_at.boot_us
 
     def _forget(self, swipes: list[Swipe]) -> None:
         for swipe in swipes:

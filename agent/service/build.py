@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.clock import Clock, SystemClock
+from agent.clock import Clock, SystemClock, boottime_s
 from agent.config import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
@@ -54,7 +53,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         outbox.keep(*swipes)
         kept()
 
-    uploader = open_uploader(settings, outbox, account)
+    uploader = open_uploader(settings, outbox, account, clock)
     held_ports = HeldPorts()
     readers = [
         ReaderSession(
@@ -90,13 +89,16 @@ def open_outbox(settings: Settings) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, account: Account) -> Uploader:
+def open_uploader(settings: Settings, outbox: Outbox, account: Account, clock: Clock) -> Uploader:
     """From the outbox into the configured pipe."""
     return Uploader(
         outbox,
         lambda name: Channel(account, pipe_name(settings), name),
         Limits(**dataclasses.asdict(settings.uploader)),
-        monotonic_s=time.monotonic,
+        clock=clock,
+        server_time=lambda: account.server_clock.last,
+        hold_unsynced_s=settings.clock.hold_unsynced_seconds,
+        monotonic_s=boottime_s,  # waits and ages go on in a suspend
         random=random.random,
     )
 

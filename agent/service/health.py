@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import __version__, rows
-from agent.clock import Clock, SystemClock
+from agent.clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.inspect import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.account import Account
+from agent.swipe import Instant
 from agent.uploader import Uploader
 
 STATUS_FILE = "status.json"
 
 
 class Health:
-    """Takes snapshots of the running agent and writes them where `status` finds them."""
+    """Takes snapshots of the running agent and writes them where `status` finds them.
+
+    Moments are kept by clocks that nobody sets, and told as the wall clock shows them now.
+    """
 
     def __init__(
         self,
@@ -41,7 +45,7 @@ class Health:
         self._uploader = uploader
         self._account = account
         self._readers = readers
-        self._started_at = iso(clock.now().wall_us)
+        self._started_us = clock.now().boot_us
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that only the running process knows; times UTC ISO 8601, durations seconds."""
@@ -53,22 +57,36 @@ class Health:
             "agent_id": self._agent_id,
             "version": __version__,
             "pid": os.getpid(),
-            "started_at": self._started_at,
-            "monotonic_s": monotonic_s,
+            "started_at": _at(self._started_us, now),
+            "boot_s": now.boot_us / 1e6,
             "uploader": {
                 "state": uploader.state,
                 "reason": uploader.reason,
                 "channel": uploader.channel,
-                "last_commit_at": _wall(uploader.last_commit_at, monotonic_s, now.wall_us),
+                "last_commit_at": _commit_at(uploader.last_commit_at, now),
                 "next_try_seconds": round(uploader.next_try_seconds, 1),
                 "consecutive_failures": uploader.consecutive_failures,
                 "rows_committed": uploader.rows_committed,
             },
             "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
             "key": {"fingerprint": key.fingerprint, "created_at": _iso(key.created_at)},
-            "clock": {"trusted": now.trusted},
+            "clock": self._clock_state(now),
             "disk": {"flushes": self._outbox.file.flushes, "bytes_written": _bytes_written()},
-            "readers": [_reader(session, monotonic_s) for session in self._readers],
+            "readers": [_reader(session, monotonic_s, now) for session in self._readers],
+        }
+
+    def _clock_state(self, now: Instant) -> dict[str, Any]:
+        """`correction_seconds`: what times from before it was synchronised are moved by.
+
+        `ahead_seconds`: by Snowflake's clock, negative for behind.
+        """
+        state, ahead_s = self._outbox.boots.state(now), self._account.server_clock.ahead_s()
+        correction_us = state.correction_us
+        return {
+            "trusted": state.trusted,
+            "since": _at(state.since_us, now) if state.since_us is not None else None,
+            "correction_seconds": round(correction_us / 1e6, 3) if correction_us is not None else None,
+            "ahead_seconds": round(ahead_s, 1) if ahead_s is not None else None,
         }
 
     def write(self, runtime_dir: Path) -> None:
@@ -106,7 +124,7 @@ def _told(path: Path) -> dict[str, Any]:
     """The status file, its durations brought up to this moment; empty if there is none that can be used."""
     try:
         content = json.loads(path.read_bytes())
-        since = time.monotonic() - content["monotonic_s"]
+        since = boottime_s() - content["boot_s"]
         uploader, readers = content["uploader"], content["readers"]
         uploader["next_try_seconds"] = max(0.0, round(uploader["next_try_seconds"] - since, 1))
         for reader in readers:
@@ -159,13 +177,14 @@ def _unknown(problem: str) -> dict[str, Any]:
 
 
 def _age(counts: OutboxCounts) -> float | None:
-    """How long the oldest pending swipe has waited, in seconds."""
+    """How long the oldest pending swipe has waited, in seconds; None if no clock can tell."""
     if counts.oldest_pending_row is None:
         return None
     try:
-        return round(rows.waited(counts.oldest_pending_row, SystemClock().now()), 1)
+        waited = rows.waited(counts.oldest_pending_row, SystemClock().now())
     except (ValueError, KeyError, TypeError):
         return None  # bytes that changed on the disk
+    return round(waited, 1) if waited is not None else None
 
 
 def _free(directory: Path) -> int:
@@ -191,15 +210,18 @@ def _bytes_written() -> int | None:
     return int(told.partition("\nwrite_bytes:")[2].split()[0])
 
 
-def _wall(monotonic_then_s: float | None, monotonic_now_s: float, wall_now_us: int) -> str | None:
-    if monotonic_then_s is None:
-        return None
-    return iso(wall_now_us - int((monotonic_now_s - monotonic_then_s) * 1e6))
+def _commit_at(boot_s: float | None, now: Instant) -> str | None:
+    return None if boot_s is None else _at(int(boot_s * 1e6), now)
 
 
-def _reader(session: ReaderSession, monotonic_s: float) -> dict[str, Any]:
+def _at(boot_us: int, now: Instant) -> str:
+    """A moment of this boot as the wall clock shows it now."""
+    return iso(now.wall_us - (now.boot_us - boot_us))
+
+
+def _reader(session: ReaderSession, monotonic_s: float, now: Instant) -> dict[str, Any]:
     counts = session.counts
-    last_swipe, last_rx = counts.last_swipe_wall_us, counts.last_rx_monotonic_s
+    last_swipe, last_rx = counts.last_swipe_boot_us, counts.last_rx_monotonic_s
     return {
         "id": session.reader.id,
         "state": counts.state,
@@ -215,6 +237,6 @@ def _reader(session: ReaderSession, monotonic_s: float) -> dict[str, Any]:
         "keys_discarded": counts.keys_discarded,
         "unkept": counts.unkept,
         "lost": counts.lost,
-        "last_swipe_at": iso(last_swipe) if last_swipe is not None else None,
+        "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from agent.clock import SystemClock
 from agent.config import Settings
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
@@ -24,7 +25,7 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
     outbox = open_outbox(settings)
     try:
-        uploader = open_uploader(settings, outbox, account)
+        uploader = open_uploader(settings, outbox, account, SystemClock(settings.clock.trust))
         while while_true():
             delay = uploader.step()
             status = uploader.status()

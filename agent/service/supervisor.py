@@ -34,6 +34,8 @@ _INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
 _MENDING_S = _INSPECTOR_HUNG_S
 _PURGE_EVERY_S = 600.0
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to tell keys apart
+# So often an idle uploader looks at the clock: what it shows right is what earlier swipes are corrected by.
+_LOOK_EVERY_S = 10.0
 
 
 def run(settings: Settings) -> None:
@@ -235,10 +237,10 @@ class Supervisor:
                 self._bell.ring()
             if time.monotonic() >= purge_at or (is_news and self._agent.outbox.lacks_room):
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
-            until_purge = max(0.0, purge_at - time.monotonic())
+            wait_s = min(max(0.0, purge_at - time.monotonic()), _LOOK_EVERY_S)
             busy(False)
             if delay != 0.0:
-                self._kept.wait(until_purge if delay is None else min(delay, until_purge))
+                self._kept.wait(wait_s if delay is None else min(delay, wait_s))
                 self._kept.clear()
 
     def _news(self) -> tuple[object, ...]:
@@ -251,6 +253,7 @@ class Supervisor:
             status.consecutive_failures,
             agent.outbox.pending,
             expires_at,
+            agent.outbox.boots.state(agent.clock.now()),
         )
 
     def _purge(self) -> int:
@@ -258,8 +261,8 @@ class Supervisor:
 
         Only a trusted clock can tell what is old. On a full disk everything committed is too much.
         """
-        settings, now = self._agent.settings.outbox, self._agent.clock.now()
-        outbox = self._agent.outbox
+        settings, outbox = self._agent.settings.outbox, self._agent.outbox
+        now = outbox.boots.judged(self._agent.clock.now())
         kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
         outbox.refill_reserve()
         try:

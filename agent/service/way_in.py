@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from agent.clock import boottime_s
 from agent.config import Settings
 from agent.service.private_key import load_key
 from agent.snowpipe.account import Account, Identity
@@ -23,7 +24,7 @@ def open_account(settings: Settings, http: Http, *, key: KeyPair | None = None) 
         Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
         load_key=lambda: key or load_key(settings),
         wall_s=time.time,
-        monotonic_s=time.monotonic,
+        monotonic_s=boottime_s,
     )
 
 

@@ -15,6 +15,7 @@ from agent.snowpipe import wire
 from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
 from agent.snowpipe.key import KeyPair
+from agent.snowpipe.server_clock import ServerClock
 from agent.snowpipe.wire import Reply, Request
 
 _log = logging.getLogger(__name__)
@@ -52,11 +53,14 @@ class Account:
         wall_s: Callable[[], float],
         monotonic_s: Callable[[], float],
     ) -> None:
-        """Reads the key. Raises KeyFileError or NotPermittedError when it cannot be used."""
+        """Reads the key. Raises KeyFileError or NotPermittedError when it cannot be used.
+
+        `monotonic_s` is best the boot-time clock: a token grows old in a suspend, too.
+        """
         self._http = http
         self._identity = identity
         self._load_key = load_key
-        self._wall_s = wall_s
+        self.server_clock = ServerClock(wall_s, monotonic_s)
         self._key = load_key()
         self._ingest_host: str | None = None
         self.jwt = CachedToken(self._mint, age_clock=monotonic_s)
@@ -108,11 +112,14 @@ class Account:
             request,
             query=(*request.query, ("requestId", tries.request_id), ("retryCount", str(tries.count))),
         )
+        asked_s = self.server_clock.boot_s()
         try:
             reply = self._http.send(base, numbered, token=token.text, token_type=token_type)
         except UnreachableError:
             self._ingest_host = None  # the account may have moved: ask again where it takes rows
             raise
+        # Before anything is renewed: a token may have been refused because our clock is wrong.
+        self.server_clock.heard(reply.headers, asked_s)
         if not 200 <= reply.status < 300:  # noqa: PLR2004 - the class of success, RFC 9110 15.3
             raise wire.refusal(request, reply)
         return reply
@@ -137,14 +144,14 @@ class Account:
         return f"{control.scheme}://{host}"
 
     def _mint(self) -> Token:
-        token = mint(self._key, self._identity.account, self._identity.user, self._wall_s())
+        token = mint(self._key, self._identity.account, self._identity.user, self.server_clock.now_s())
         _log.debug("minted a JWT, valid until %d", token.expires_at)
         return token
 
     def _fetch_scoped(self) -> Token:
         request = wire.scoped_token(self.ingest_host(), self._identity.role)
         text = wire.parse_scoped_token(self._send(request, Tries()))
-        now = self._wall_s()
+        now = self.server_clock.now_s()
         issued_at, expires_at = read_expiry(text, now)
         return Token(text, now if issued_at is None else issued_at, expires_at)
 

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,14 @@ def _tls_reason(error: requests.exceptions.SSLError) -> str:
 
 
 def _tls_hint(text: str) -> str:
-    if "not yet valid" in text or "has expired" in text:
-        return "is this machine's clock right? timedatectl"
+    if "not yet valid" in text:
+        # A certificate is made before it is used: it is not the server that is early.
+        return (
+            f"the cause is this machine's clock, which shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: "
+            "set it: sudo timedatectl set-ntp true; timedatectl"
+        )
+    if "has expired" in text:
+        return f"is this machine's clock right? It shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; timedatectl"
     return (
         "is the host name right, and does a proxy replace certificates? [snowflake] ca_file adds an authority"
     )

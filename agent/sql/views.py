@@ -141,7 +141,7 @@ FROM (
 WHERE problem IS NOT NULL
 ORDER BY agent_id, outbox_id, seq"""
 
-# The time of a row whose clock was never set says nothing; its arrival is at least not far off.
+# The time of a row whose clock was never set may be far off; then its arrival is the better time.
 _STATUS = """\
 SELECT agent_id,
        event_count,
@@ -171,7 +171,9 @@ FROM (
       SELECT agent_id,
              outbox_id,
              arrived_at,
-             CASE WHEN clock = 'estimated' THEN arrived_at ELSE event_timestamp END AS happened_at
+             CASE WHEN clock = 'estimated' AND COALESCE(time_uncertainty_ms, 60001) > 60000
+                  THEN arrived_at ELSE event_timestamp
+             END AS happened_at
       FROM {events}
       WHERE agent_id IS NOT NULL AND outbox_id IS NOT NULL
     ) AS dated

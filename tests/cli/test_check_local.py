@@ -178,7 +178,7 @@ def test_a_clock_that_nobody_set_is_a_warning(
     door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.config.write_text(door.config.read_text().replace('"always"', '"auto"'))
-    monkeypatch.setattr(check_local, "kernel_says_synchronised", lambda: False)
+    monkeypatch.setattr(check_local, "is_synchronised", lambda: False)
 
     checked = check("--offline")
 

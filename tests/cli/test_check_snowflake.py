@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from agent.cli import check_snowflake
 from agent.cli.check_network import look_at_certificate, look_up
 from agent.snowpipe.key import generate_key, load_private_key
+from agent.snowpipe.server_clock import ServerClock
 from tests.cli.door import CLOSED, ROLE, Check, Door
 from tests.emulator_process import DATABASE, PIPE, SCHEMA, USER, EmulatorProcess, make_certificate
 
@@ -150,14 +152,15 @@ def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "said"), [(0, "agrees"), (59, "agrees"), (90, "90 s ahead of"), (-7200, "7,200 s behind")]
+    ("ahead_s", "said"),
+    [(0, "agrees"), (58, "agrees"), (90, "1 min 30 s ahead"), (-11_520, "3 h 12 min behind")],
 )
 def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> None:
-    http = check_snowflake._ListeningHttp(ca_file=None)
     theirs = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    http.server_date = (theirs, theirs + timedelta(seconds=ahead_s))
+    clock = ServerClock(wall_s=lambda: theirs.timestamp() + ahead_s + 0.5, boot_s=lambda: 100.0)
+    clock.heard({"date": format_datetime(theirs, usegmt=True)}, 100.0)
 
-    (finding,) = check_snowflake._skew(http)
+    (finding,) = check_snowflake._skew(clock)
 
     assert said in finding.text
 

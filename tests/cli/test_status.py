@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.cli import main
-from agent.cli.status import _duration
+from agent.cli.status import _duration, clock
+from agent.clock import SystemClock
 from agent.outbox import Outbox
 from agent.snowpipe.key import new_key, pem
 from tests.cli.door import AGENT_ID, FRAME, Door
@@ -50,7 +52,8 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
 
 def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
-    outbox.keep(swipe(1), swipe(2), swipe(3))
+    now = SystemClock("always").now()
+    outbox.keep(*(swipe(value, read_at=now) for value in (1, 2, 3)))
     commit(outbox, 1)
     outbox.close()
 
@@ -206,3 +209,34 @@ def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
     }
     assert f"warning  key: {old.fingerprint}, 91 days old: change it" in out
     assert "next: sudo badge-agent key rotate" in out
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "words"),
+    [
+        ({"trusted": True}, "ok", ["synchronised"]),
+        ({"trusted": True, "since": 7_300}, "ok", ["synchronised since 2 h"]),
+        (
+            {"trusted": True, "correction_seconds": 1_772_366_400.0},
+            "ok",
+            ["it was 56 years 59 days behind before, and swipes from then are corrected by that"],
+        ),
+        ({"trusted": True, "correction_seconds": 0.2, "ahead_seconds": -59.0}, "ok", ["synchronised"]),
+        (
+            {"trusted": True, "ahead_seconds": -11_520.0},
+            "warning",
+            ["by Snowflake's clock it is 3 h 12 min behind"],
+        ),
+        ({"trusted": False}, "warning", ["not synchronised; swipes are kept, and get their right times"]),
+        ({"trusted": False, "since": 600}, "warning", ["not synchronised since 10 min"]),
+    ],
+)
+def test_the_clock_is_told_in_words(told: dict[str, Any], state: str, words: list[str]) -> None:
+    members = {"since": None, "correction_seconds": None, "ahead_seconds": None} | told
+    if members["since"] is not None:
+        members["since"] = (datetime.now(UTC) - timedelta(seconds=members["since"])).isoformat()
+
+    finding = clock(members)
+
+    assert finding.state == state
+    assert all(word in finding.text for word in words)

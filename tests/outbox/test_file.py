@@ -124,7 +124,7 @@ def test_a_disk_too_full_to_grow_the_log_is_no_reason_not_to_start(
 
     with opened(tmp_path) as file:
         with file.writing() as connection:
-            connection.execute("INSERT INTO swipes VALUES (1, 'chain', NULL, x'00')")
+            connection.execute("INSERT INTO swipes(n, chain, row) VALUES (1, 'chain', x'00')")
 
         with file.reading() as connection:
             assert connection.execute("SELECT count(*) FROM swipes").fetchone() == (1,)
@@ -177,7 +177,7 @@ def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
         pytest.raises(OutboxError, match="cannot store TEXT"),
         file.writing() as connection,
     ):
-        connection.execute("INSERT INTO swipes VALUES (1, 'chain', 'noon', x'00')")
+        connection.execute("INSERT INTO swipes(n, chain, trusted_us, row) VALUES (1, 'chain', 'noon', x'00')")
 
 
 def test_a_damaged_file_is_named_as_damaged(tmp_path: Path) -> None:

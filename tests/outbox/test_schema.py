@@ -113,7 +113,7 @@ def test_a_newer_file_is_refused_and_untouched(old: Path) -> None:
 def test_a_step_that_fails_leaves_the_older_file_as_it_was(old: Path) -> None:
     with closing(sqlite3.connect(old / "outbox.db", isolation_level=None)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute("CREATE TABLE held(in_the_way)")
+        connection.execute("CREATE TABLE boots(in_the_way)")
 
         with pytest.raises(sqlite3.OperationalError, match="already exists"):
             schema.migrate(connection)

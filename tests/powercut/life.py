@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, Outbox, beside
-from tests.swipes import swipe
+from tests.swipes import NOON_US, instant, swipe
 
 AGENT_ID = "door"
 
@@ -61,14 +61,17 @@ class _Life:
         if only_keep or chance < 0.8:
             self._keep()
             return
-        self._random.choice((self._commit, self._commit, self._purge, self._set_aside, self._replay))()
+        self._random.choice(
+            (self._commit, self._commit, self._purge, self._set_aside, self._replay, self._look)
+        )()
         if chance > 0.99:
             self._renew()
 
     def _keep(self) -> None:
         count = self._random.choice((1, 1, 1, 4))
         values = range(self._next, self._next + count)
-        self._outbox.keep(*map(swipe, values))
+        read_at = instant(trusted=self._random.random() < 0.8)
+        self._outbox.keep(*(swipe(value, read_at=read_at) for value in values))
         self._next += count
         _mark(kept=list(values))
 
@@ -102,6 +105,14 @@ class _Life:
         if first is not None and first <= committed:
             ids = beside.request(self._state_dir, [beside.Range(first, first, None, 1)])
             _mark(replays=ids)
+
+    def _look(self) -> None:
+        """The clock is set, or lost, and rows are about to go: what that teaches is written down."""
+        boot_ms = self._random.randrange(10**9)
+        self._outbox.look(
+            instant(NOON_US + boot_ms * 1_000, boot_ms=boot_ms, trusted=self._random.random() < 0.5)
+        )
+        self._rows.after(self._rows.committed, 10, max_bytes=10_000)
 
     def _renew(self) -> None:
         self._outbox.renew_identity("a channel that holds another history")

@@ -5,13 +5,14 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent import __version__
-from agent.clock import SystemClock
+from agent.clock import SystemClock, boottime_s
 from agent.lane import Limits
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS
@@ -88,7 +89,10 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         outbox,
         lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name),
         Limits(4_000_000, 10, 20_000_000, 60),
-        monotonic_s=time.monotonic,
+        clock=clock,
+        server_time=lambda: None,
+        hold_unsynced_s=120,
+        monotonic_s=boottime_s,
         random=random.random,
     )
     yield Health(
@@ -109,7 +113,8 @@ def status_of(directory: Path) -> dict[str, Any]:
 def test_the_status_of_a_running_agent_has_every_member(
     tmp_path: Path, outbox: Outbox, health: Health
 ) -> None:
-    outbox.keep(swipe(1), swipe(2))
+    now = SystemClock("always").now()
+    outbox.keep(swipe(1, read_at=now), swipe(2, read_at=now))
     commit(outbox, 1)
     health.write(tmp_path)
 
@@ -123,10 +128,11 @@ def test_the_status_of_a_running_agent_has_every_member(
     assert status["outbox"]["oldest_pending_seconds"] >= 0
     assert status["uploader"]["channel"] == f"hq-lobby-1-{outbox.outbox_id}"
     assert status["token"]["expires_at"].endswith("Z")
-    assert status["clock"] == {"trusted": True}
     assert status["key"]["fingerprint"].startswith("SHA256:")
     assert status["key"]["created_at"].endswith("Z")
     assert status["key"]["age_days"] == 0
+    assert status["clock"].keys() == {"trusted", "since", "correction_seconds", "ahead_seconds"}
+    assert status["clock"]["trusted"] is True
 
 
 def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:
@@ -136,7 +142,7 @@ def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, read
     reader.counts.swipes = 3
     reader.counts.noise[Reason.CHECKSUM] = 2
     reader.counts.noise[Reason.STRAY] = 1
-    reader.counts.last_swipe_wall_us = 0
+    reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
     health.write(tmp_path)
 
@@ -150,7 +156,8 @@ def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, read
     )
     assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
     assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
-    assert told["last_swipe_at"] == "1970-01-01T00:00:00.000000Z"
+    ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
+    assert 60 <= ago.total_seconds() < 600
     assert told["last_rx_seconds"] >= 100
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.clock import RELEASED_US
 from agent.config import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts
@@ -152,7 +153,7 @@ def test_a_second_agent_on_the_same_state_is_refused_before_anything_runs(settin
 def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None:
     supervisor = Supervisor(settings)
     outbox = supervisor._agent.outbox
-    outbox.keep(*(swipe(value, read_at=instant(wall_us=0)) for value in (1, 2)))
+    outbox.keep(*(swipe(value, read_at=instant(wall_us=RELEASED_US)) for value in (1, 2)))
     commit(outbox, 1)
 
     assert supervisor._purge() == 1

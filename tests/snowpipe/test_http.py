@@ -192,6 +192,20 @@ def test_an_authority_of_the_configuration_is_trusted(tmp_path: Path) -> None:
     assert reply.status == 200
 
 
+def test_a_certificate_that_begins_tomorrow_is_put_down_to_this_machines_clock(tmp_path: Path) -> None:
+    ca_file, certificate, key = make_certificate(tmp_path, begins_in_hours=24)
+    client = Http(ca_file=ca_file)
+
+    with (
+        ScriptedServer(always(Answer()), certificate=(certificate, key)) as server,
+        pytest.raises(UnreachableError, match="not yet valid") as caught,
+    ):
+        send(client, server.url)
+
+    client.close()
+    assert "the cause is this machine's clock, which shows 20" in caught.value.hint
+
+
 def test_a_certificate_for_another_name_is_refused_also_with_the_right_authority(tmp_path: Path) -> None:
     ca_file, certificate, key = make_certificate(tmp_path)
     client = Http(ca_file=ca_file)

@@ -14,6 +14,7 @@ from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 HOUR_S = 3600
+_BOOTED_US = time.time_ns() // 1000 - 400 * 24 * HOUR_S * 1_000_000
 
 
 def door_rows(
@@ -51,5 +52,5 @@ def _swipe(number: int, seconds_ago: float, trusted: bool) -> Swipe:  # noqa: FB
         badge_id=f"123-{number}",
         user_id="UNKNOWN",
         card=CardRead(26, raw_hex(26, number), Check.PARITY, "H10301", 123, number),
-        read_at=Instant(wall_us, BOOT_ID, 60_000 + number, trusted),
+        read_at=Instant(wall_us, BOOT_ID, wall_us - _BOOTED_US, trusted),
     )

@@ -46,8 +46,11 @@ class Door:
         way_s: float = 0.01,
         limits: Limits = LIMITS,
         machine_id: str = "",
+        wall_off_s: float = 0.0,
     ) -> None:
+        """`wall_off_s`: the wall clock is off by so much, and not synchronised."""
         self.clock = DrivenClock()
+        self.clock.wall_off_s, self.clock.trusted = wall_off_s, wall_off_s == 0.0
         self.pipe = PipeModel(self.clock, lag_s=lag_s, way_s=way_s)
         self.state_dir = state_dir
         self.machine_id = machine_id
@@ -64,6 +67,9 @@ class Door:
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
             self._limits,
+            clock=self.clock,
+            server_time=lambda: None,
+            hold_unsynced_s=120,
             monotonic_s=self.clock.monotonic_s,
             random=lambda: 0.25,
         )
@@ -92,7 +98,8 @@ class Door:
     def keep(self, count: int) -> None:
         """Cards are numbered as they come."""
         first, self.kept = self.kept + 1, self.kept + count
-        self.outbox.keep(*(swipe(value) for value in range(first, first + count)))
+        now = self.clock.now()
+        self.outbox.keep(*(swipe(value, read_at=now) for value in range(first, first + count)))
 
     def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
         """Ask for a replay; the rows that it is to send."""

@@ -58,8 +58,10 @@ def test_a_range_may_be_open_and_ends_with_what_is_committed(
 
 
 def test_a_time_finds_what_was_read_then_and_untrusted_reads_in_between(door: Door) -> None:
-    reads = [(0, True), (10, True), (10**6, False), (20, True), (30, True)]
-    door.outbox.keep(*(swipe(read_at=instant(NOON_US + s * 10**6, trusted=trusted)) for s, trusted in reads))
+    reads = [(1, 1, True), (10, 10, True), (15, 10**6, False), (20, 20, True), (30, 30, True)]
+    for boot_s, wall_s, trusted in reads:
+        read_at = instant(NOON_US + wall_s * 10**6, boot_ms=boot_s * 1_000, trusted=trusted)
+        door.outbox.keep(swipe(read_at=read_at))
     door.drain()
 
     asked = door.replay(first_us=NOON_US + 10 * 10**6, last_us=NOON_US + 20 * 10**6)

@@ -1,0 +1,284 @@
+"""What the outbox knows of the clock in each boot: learned from every look at it, written down when news."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import sqlite3
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.clock import RELEASED_US, off
+from agent.errors import OutboxCorruptError
+from agent.swipe import Instant
+from agent.timeline import STEP_US, Boot, Point, Timing, earliest_next_us, timings
+
+_log = logging.getLogger(__name__)
+
+# How long a boot lasted, and how long its clock was right, bounds the times of the next one: that is
+# written down so often; all else that is news, at once.
+_SAVED_EVERY_US = 3_600_000_000
+# Looks that follow each other faster and show the same teach nothing.
+_LOOKS_EVERY_US = 1_000_000
+_SAME_US = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClockState:
+    """What `status` shows of the clock in this boot; moments of the boot-time clock."""
+
+    trusted: bool
+    since_us: int | None  # since when it is trusted, or since when no more; None: never in this boot
+    correction_us: int | None  # by how much the times from before it was right are moved
+
+
+class Boots:
+    """The boots of one outbox file, kept in memory because one agent alone changes them.
+
+    For several threads: readers and the uploader look at the clock, the uploader sends.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._moved = False
+        self.load([])
+
+    def load(self, boots: list[Boot], last_number: int = 0) -> None:
+        """Begin with what the file says; `last_number` was given out, whether or not its boot is known."""
+        with self._guard:
+            self._last_number = max([last_number, *(boot.number for boot in boots)])
+            self._boots = {boot.number: boot for boot in boots}
+            self._number_of = {boot.boot_id: boot.number for boot in boots}
+            self._saved = dict(self._boots)
+            self._timings: Mapping[int, Timing] | None = None
+            self.has_news = False  # more is known than is written down, and not the passing of time alone
+
+    def moved_here(self) -> None:
+        """The file woke up on another machine, which may have run for long before it came."""
+        self._moved = True
+
+    # --- looks at the clock ---------------------------------------------------------------------
+
+    def saw(self, now: Instant, server: Point | None = None) -> tuple[int, Instant]:
+        """Learn from the clocks as they stand, and from what the server's clock said.
+
+        Returns the boot's number, and the same moment, trusted only if nothing speaks against it:
+        a time from before what this outbox has seen cannot be right.
+        """
+        with self._guard:
+            number = self._number_of.get(now.boot_id)
+            before = self._begin(now) if number is None else self._boots[number]
+            if server is None and _teaches_nothing(before, now):
+                return before.number, now
+            boot = _vouched_for(before, now, server)
+            after = boot.after(now)
+            if server is not None:
+                after = after.told_by_server(server)
+            self._boots[before.number] = after
+            self.has_news = self.has_news or _is_news(self._saved.get(before.number), after)
+            if after.points != before.points or after.hint_us != before.hint_us:
+                self._timings = None
+            if now.boot_us >= before.last_us:
+                _tell(before, after, now)
+            believed = boot.believes(now)
+        return before.number, now if believed == now.trusted else dataclasses.replace(now, trusted=False)
+
+    def _begin(self, now: Instant) -> Boot:
+        number = self._last_number = self._last_number + 1
+        begins_us = now.boot_us if self._moved and self._boots else 0
+        self._moved = False
+        earliest = max(earliest_next_us(self._in_order()) - begins_us, RELEASED_US - now.boot_us)
+        boot = Boot(number, now.boot_id, begins_us, now.boot_us, math.floor(earliest))
+        self._boots[number] = boot
+        self._number_of[now.boot_id] = number
+        self._timings = None
+        return boot
+
+    def _in_order(self) -> list[Boot]:
+        return [boot for _, boot in sorted(self._boots.items())]
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def judged(self, now: Instant) -> Instant:
+        """The same moment, not trusted if it shows a time from before what this outbox has seen."""
+        boot = self._boots.get(self.number_of(now.boot_id) or 0)
+        if boot is None or boot.believes(now) == now.trusted:
+            return now
+        return dataclasses.replace(now, trusted=False)
+
+    def number_of(self, boot_id: str) -> int | None:
+        """The number of a boot that is known."""
+        return self._number_of.get(boot_id)
+
+    def id_of(self, number: int) -> str:
+        """Its boot id."""
+        return self._boots[number].boot_id
+
+    def timings(self) -> Mapping[int, Timing]:
+        """The timing of every boot, as well as it is known now."""
+        with self._guard:
+            if self._timings is None:
+                self._timings = timings(self._in_order())
+            return self._timings
+
+    @property
+    def settled(self) -> int:
+        """Up to this number no boot will ever be known better: the clock was right in it or after it."""
+        with self._guard:
+            return max((number for number, boot in self._boots.items() if boot.is_sure), default=-1)
+
+    def state(self, now: Instant) -> ClockState:
+        """What is known of the clock in the boot of this moment."""
+        boot = self._boots.get(self.number_of(now.boot_id) or 0)
+        if boot is None:
+            return ClockState(now.trusted, None, None)
+        sure = [point for point in boot.points if point.error_us == 0]
+        moved = sure[0].offset_us - boot.hint_us if sure and boot.hint_us is not None else None
+        if not boot.believes(now):
+            return ClockState(trusted=False, since_us=sure[-1].boot_us if sure else None, correction_us=moved)
+        first = len(sure) - 1
+        while first > 0 and abs(sure[first - 1].offset_us - sure[-1].offset_us) <= _SAME_US:
+            first -= 1
+        return ClockState(trusted=True, since_us=sure[first].boot_us if sure else None, correction_us=moved)
+
+    # --- writing it down ------------------------------------------------------------------------
+
+    def write(self, connection: sqlite3.Connection) -> dict[int, Boot]:
+        """Into a transaction of the caller's, who calls saved() with the answer when it is committed."""
+        with self._guard:
+            written = dict(self._boots)
+            changed = [boot for number, boot in written.items() if boot != self._saved.get(number)]
+        connection.executemany(
+            "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, changed)
+        )
+        return written
+
+    def saved(self, written: dict[int, Boot]) -> None:
+        """What write() wrote is committed."""
+        with self._guard:
+            self._saved = written
+            self.has_news = any(_is_news(written.get(number), boot) for number, boot in self._boots.items())
+
+
+def _teaches_nothing(boot: Boot, now: Instant) -> bool:
+    if now.boot_us - boot.last_us > _LOOKS_EVERY_US or now.trusted != boot.trusted:
+        return False
+    before_us = boot.points[-1].offset_us if now.trusted and boot.points else boot.hint_us
+    return (
+        before_us is not None
+        and abs(before_us - now.offset_us) <= _SAME_US
+        and boot.believes(now) == now.trusted
+    )
+
+
+def _vouched_for(boot: Boot, now: Instant, server: Point | None) -> Boot:
+    """A server that shows the same time refutes what this clock seemed too early for."""
+    if not now.trusted or boot.believes(now):
+        return boot
+    told = [point for point in (server, *boot.points) if point is not None and point.error_us]
+    if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in told):
+        return boot
+    _log.warning("clock: it was ahead in an earlier boot; Snowflake shows the same time as it does now")
+    return dataclasses.replace(boot, earliest_us=now.offset_us)
+
+
+def _tell(before: Boot, after: Boot, now: Instant) -> None:
+    """Say what has become of the clock, once."""
+    if after.trusted and not before.trusted:
+        moved_us = now.offset_us - before.hint_us if before.hint_us is not None else 0
+        _log.info(
+            "clock: synchronised%s", f"; it was {off(-moved_us / 1e6)}" if abs(moved_us) > STEP_US else ""
+        )
+    elif before.trusted and not after.trusted:
+        _log.warning("clock: no longer synchronised; swipes are kept and their times corrected later")
+    elif after.trusted and before.points:
+        stepped_us = now.offset_us - before.points[-1].offset_us
+        if abs(stepped_us) > STEP_US:
+            _log.warning("clock: was set while it counted as synchronised; it was %s", off(-stepped_us / 1e6))
+
+
+def _is_news(saved: Boot | None, boot: Boot) -> bool:
+    if saved is None or (saved.trusted, saved.earliest_us) != (boot.trusted, boot.earliest_us):
+        return True
+    if boot.last_us - saved.last_us >= _SAVED_EVERY_US or saved.points[:1] != boot.points[:1]:
+        return True
+    if (saved.hint_us is None) != (boot.hint_us is None):
+        return True
+    hint_moved = abs((saved.hint_us or 0) - (boot.hint_us or 0)) > STEP_US
+    if not boot.points:
+        return hint_moved
+    last = boot.points[-1]
+    known = Timing(saved.points).at(last.boot_us)
+    return hint_moved or abs(known.offset_us - last.offset_us) > _SAME_US or known.bound_us > 2 * STEP_US
+
+
+# --- as they lie in the file ------------------------------------------------------------------
+
+COLUMNS = "number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points"
+
+
+def read(connection: sqlite3.Connection) -> list[Boot]:
+    """All of them, in order; the last one as far as its last row tells."""
+    found = connection.execute(f"SELECT {COLUMNS} FROM boots ORDER BY number")
+    known = [_boot(columns) for columns in found]
+    newest = connection.execute("SELECT boot, boot_us FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
+    if known and newest is not None and newest[0] == known[-1].number:
+        known[-1] = dataclasses.replace(known[-1], last_us=max(known[-1].last_us, newest[1]))
+    return known
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """The number of the newest boot that rows know, also where a damaged file lost all else of it."""
+    found = connection.execute(
+        "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
+    ).fetchone()
+    return found[0] if found else 0
+
+
+def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
+    """Drop the boots of which no row is still to be sent; each boot knows itself what bounds it from below.
+
+    Rows of older files do not know their boot: then all stay.
+    """
+    oldest = connection.execute(
+        "SELECT boot FROM swipes WHERE n > ? ORDER BY n LIMIT 1", (committed_n,)
+    ).fetchone()
+    connection.execute(
+        "DELETE FROM boots WHERE number < ? AND number < (SELECT max(number) FROM boots)",
+        (math.inf if oldest is None else oldest[0],),
+    )
+
+
+def _boot(columns: tuple[Any, ...]) -> Boot:
+    number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points = columns
+    return Boot(number, boot_id, begins_us, last_us, earliest_us, hint_us, bool(trusted), points_of(points))
+
+
+def _columns(boot: Boot) -> tuple[object, ...]:
+    """The columns of a boot, in the order of the table."""
+    return (
+        *(boot.number, boot.boot_id, boot.begins_us, boot.last_us, boot.earliest_us, boot.hint_us),
+        *(int(boot.trusted), text_of(boot.points)),
+    )
+
+
+def points_of(text: str) -> tuple[Point, ...]:
+    """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
+    try:
+        found = tuple(Point(*point) for point in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
+    if not all(
+        type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
+    ):
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged")
+    return found
+
+
+def text_of(points: tuple[Point, ...]) -> str:
+    """Points as JSON: [[boot_us, offset_us, error_us], ...]."""
+    return json.dumps([[p.boot_us, p.offset_us, p.error_us] for p in points], separators=(",", ":"))

@@ -1,0 +1,84 @@
+"""A machine as the world sees it: true time, and clocks that NTP, power cuts and operators do things to."""
+
+from __future__ import annotations
+
+import uuid
+
+from agent.swipe import Instant
+
+TRUE_START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
+_KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel counts the clock as unsynchronised
+_KERNEL_GROWTH = 500 / 1_000_000
+
+
+class Machine:
+    """Without a battery clock: after each boot the wall clock begins at `wakes_at_us` of itself.
+
+    `drift` is how much faster than true time its crystal runs; NTP, while it is there, takes it out.
+    """
+
+    def __init__(self, *, drift: float = 0.0, wakes_at_us: int = 0) -> None:
+        self.true_us = TRUE_START_US
+        self.wakes_at_us = wakes_at_us
+        self.drift = drift
+        self.has_ntp = False
+        self.boot()
+
+    def boot(self, *, off_s: float = 10.0) -> None:
+        """Power comes back after so long."""
+        self.true_us += int(off_s * 1e6)
+        self.boot_id = str(uuid.uuid4())
+        self._boot_us = 0.0
+        self._offset_us = self.wakes_at_us
+        self._is_set = False
+        self._confirmed_us = 0.0
+        self.has_ntp = False
+
+    @property
+    def boot_us(self) -> int:
+        return int(self._boot_us)
+
+    @property
+    def true_offset_us(self) -> int:
+        return self.true_us - self.boot_us
+
+    def advance(self, seconds: float) -> None:
+        """Time goes by, also while the machine is suspended: both of its clocks count that."""
+        us = round(seconds * 1e6)
+        self.true_us += us
+        self._boot_us += us if self.has_ntp else us * (1 + self.drift)
+        if self.has_ntp:
+            self._confirmed_us = self._boot_us
+
+    def ntp_comes(self) -> None:
+        """A time server answers: the clock is set, and kept right from now on."""
+        self.has_ntp = True
+        self._is_set = True
+        self._offset_us = self.true_offset_us
+        self._confirmed_us = self._boot_us
+
+    def ntp_goes(self) -> None:
+        """The network is gone; for some hours the kernel still takes the clock for synchronised."""
+        self.has_ntp = False
+
+    def set_by_hand(self, off_s: float) -> None:
+        """An operator sets the clock, off by so much: settimeofday(2) makes it count as unsynchronised."""
+        self.ntp_goes()
+        self._is_set = False
+        self._offset_us = self.true_offset_us + int(off_s * 1e6)
+
+    def wrongly_synchronised(self, off_s: float) -> None:
+        """A time server that is wrong itself."""
+        self.ntp_comes()
+        self._offset_us += int(off_s * 1e6)
+
+    def now(self) -> Instant:
+        unconfirmed_us = int(self._boot_us - self._confirmed_us)
+        trusted = self._is_set and unconfirmed_us * _KERNEL_GROWTH < _KERNEL_LIMIT_US
+        return Instant(
+            self._offset_us + self.boot_us,
+            self.boot_id,
+            self.boot_us,
+            trusted,
+            unconfirmed_us if trusted else 0,
+        )

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.swipe import Instant
+from agent.timeline import DRIFT, Boot, Correction, Point, Timing, earliest_next_us, timings
+
+S, H = 1_000_000, 3_600_000_000
+WALL_US = 1_772_366_400 * S
+BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
+
+
+def boot(number: int = 1, *, last: int = H, points: tuple[Point, ...] = (), hint: int | None = None) -> Boot:
+    return Boot(number, f"boot-{number}", 0, last, 0, hint_us=hint, points=points)
+
+
+def seen(
+    a_boot: Boot, boot_us: int, offset_us: int, *, trusted: bool = True, unconfirmed_us: int = 0
+) -> Boot:
+    return a_boot.after(Instant(offset_us + boot_us, BOOT_ID, boot_us, trusted, unconfirmed_us))
+
+
+# --- one boot -------------------------------------------------------------------------------
+
+
+def test_a_moment_far_from_a_point_is_as_unsure_as_drift_makes_it() -> None:
+    timing = Timing((Point(10 * H, WALL_US),))
+
+    assert timing.at(0) == timing.at(20 * H) == Correction(WALL_US, 10 * H * DRIFT, sure=True)
+
+
+def test_between_two_points_the_offset_runs_in_a_straight_line() -> None:
+    timing = Timing((Point(0, WALL_US), Point(10 * H, WALL_US + 10 * S)))
+
+    found = timing.at(5 * H)
+
+    assert found.offset_us == WALL_US + 5 * S
+    assert found.bound_us == 5 * H * (DRIFT + 10 * S / (10 * H))
+    assert timing.at(0).bound_us == 0
+
+
+def test_a_run_of_looks_at_a_clock_that_nobody_sets_is_its_two_ends() -> None:
+    known = boot(last=0)
+    for second in range(1, 1_000):
+        known = seen(known, second * S, WALL_US + second % 2)
+
+    assert [point.boot_us for point in known.points] == [1 * S, 999 * S]
+
+
+def test_a_clock_that_is_not_confirmed_any_more_is_known_up_to_its_last_confirmation() -> None:
+    known = seen(seen(boot(last=0), 10 * S, WALL_US), 100 * S, WALL_US)
+
+    later = seen(known, 5 * H, WALL_US, unconfirmed_us=4 * H)
+
+    assert [point.boot_us for point in later.points] == [10 * S, 1 * H]
+
+
+def test_a_clock_that_was_set_since_is_not_known_before_the_last_look() -> None:
+    known = seen(boot(last=0), 10 * S, 5 * S, trusted=False)
+
+    later = seen(known, 20 * S, WALL_US, unconfirmed_us=19 * S)
+
+    assert later.points == (Point(10 * S, WALL_US),)
+
+
+def test_a_look_from_before_others_changes_nothing_that_is_known() -> None:
+    known = seen(boot(last=0), 100 * S, WALL_US)
+
+    assert seen(known, 50 * S, WALL_US + H) == known
+    assert seen(known, 50 * S, 0, trusted=False) == known
+
+
+def test_points_are_bounded_and_the_first_of_them_stays() -> None:
+    known = boot(last=0)
+    for hour in range(1, 200):
+        known = seen(known, hour * H, WALL_US + hour * S)
+
+    assert len(known.points) == 64
+    assert known.points[0].boot_us == H
+    assert known.points[-1].boot_us == 199 * H
+
+
+def test_a_server_that_contradicts_an_earlier_answer_of_its_own_is_believed() -> None:
+    known = boot().told_by_server(Point(10 * S, WALL_US, 2 * S))
+
+    later = known.told_by_server(Point(20 * S, WALL_US + H, 2 * S))
+
+    assert later.points == (Point(20 * S, WALL_US + H, 2 * S),)
+
+
+def test_a_synchronised_clock_takes_the_servers_place() -> None:
+    known = boot(last=0).told_by_server(Point(10 * S, WALL_US + S, 2 * S))
+
+    assert seen(known, 20 * S, WALL_US).points == (Point(20 * S, WALL_US),)
+
+
+# --- several boots --------------------------------------------------------------------------
+
+
+def test_without_a_hint_boots_share_the_time_between_two_clocks_evenly() -> None:
+    first = boot(1, last=H, points=(Point(H, WALL_US),))
+    last = boot(4, points=(Point(0, WALL_US + 10 * H),))
+
+    found = timings([first, boot(2), boot(3), last])
+
+    # Seven hours are free: between the end of the first at 1 and the fourth at 10 lie two boots of one.
+    begins = [found[number].points[0].offset_us - WALL_US for number in (2, 3)]
+    assert begins[0] == round((1 + 7 / 3) * H)
+    assert abs(begins[1] - round((1 + 7 / 3 + 1 + 7 / 3) * H)) <= 1
+
+
+def test_where_two_clocks_contradict_each_other_the_later_is_believed() -> None:
+    first = boot(1, points=(Point(H, WALL_US + 100 * H),))
+    last = boot(3, points=(Point(0, WALL_US),))
+
+    found = timings([first, boot(2), last])[2].at(H)
+
+    assert H + found.offset_us <= WALL_US + H * DRIFT
+
+
+def test_how_far_a_clock_may_have_run_off_counts_for_the_boot_after() -> None:
+    first = boot(1, last=101 * H, points=(Point(H, WALL_US),))
+
+    assert earliest_next_us([first]) == WALL_US + 101 * H - 100 * H * DRIFT
+    assert earliest_next_us([]) == -math.inf
+
+
+@given(
+    lasts=st.lists(st.integers(0, 100 * H), min_size=1, max_size=5),
+    hints=st.lists(st.integers(-(10**15), 10**16), min_size=5, max_size=5),
+    room=st.integers(0, 1_000 * H),
+)
+def test_boots_between_two_clocks_never_overlap_beyond_drift(
+    lasts: list[int], hints: list[int], room: int
+) -> None:
+    boots = [boot(number, last=last, hint=hints[number - 1]) for number, last in enumerate(lasts, start=1)]
+    before = boot(0, last=0, points=(Point(0, WALL_US),))
+    after = boot(9, last=0, points=(Point(0, WALL_US + room + sum(lasts)),))
+
+    found = timings([before, *boots, after])
+
+    ends = WALL_US
+    for one in boots:
+        begins = found[one.number].points[0].offset_us
+        assert begins >= ends - 1
+        ends = begins + one.last_us
+    assert ends <= WALL_US + room + sum(lasts) + len(boots)
