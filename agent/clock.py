@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from agent import RELEASED
 from agent.swipe import Instant
+from agent.timedated import Timedated
 
 Trust = Literal["auto", "always"]
 
@@ -50,6 +51,7 @@ class SystemClock:
     def __init__(self, trust: Trust = "auto") -> None:
         self._trust = trust
         self._boot_id = _BOOT_ID_FILE.read_text().strip()
+        self._timedated = Timedated()
 
     def now(self) -> Instant:
         """This moment, as the machine's clocks stand.
@@ -69,8 +71,10 @@ class SystemClock:
             return 0
         kernel = kernel_time()
         if kernel is None:
-            # A sandbox that forbids adjtimex (seccomp, as ProtectClock= does) leaves timesyncd's own mark.
-            return 0 if _TIMESYNCD_FILE.exists() else None
+            # A sandbox that forbids adjtimex (seccomp, as ProtectClock= does) leaves timesyncd's own mark,
+            # and the word of systemd for any other daemon that keeps the clock.
+            is_set = _TIMESYNCD_FILE.exists() or self._timedated.says_synchronised()
+            return 0 if is_set else None
         return int(kernel.max_error_us / _GROWTH) if kernel.synchronised else None
 
 
@@ -82,7 +86,9 @@ def boottime_s() -> float:
 def is_synchronised() -> bool:
     """Whether anything says that this machine's wall clock is synchronised."""
     kernel = kernel_time()
-    return _TIMESYNCD_FILE.exists() if kernel is None else kernel.synchronised
+    if kernel is None:
+        return _TIMESYNCD_FILE.exists() or Timedated().ask()
+    return kernel.synchronised
 
 
 def off(ahead_s: float) -> str:
