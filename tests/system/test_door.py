@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.events import Event
 from tests.system.conftest import newer
 from tests.system.door import Door
 from tests.system.machine import wait_until
@@ -108,7 +109,7 @@ def test_the_journal_has_its_fields(door: Door) -> None:
 
     readers = {entry["READER"] for entry in entries if "READER" in entry}
     assert readers == {"RDR-101"}
-    assert any("MESSAGE_ID" in entry and "READER" in entry for entry in entries)
+    assert any(entry.get("MESSAGE_ID") == Event.READY for entry in entries)
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 
