@@ -9,10 +9,10 @@ CONSTRAINTS ?=
 TESTS       ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-agent test-versions chaos check bench fuzz deb clean tools
+.PHONY: help demo test test-agent test-versions chaos check bench fuzz test-system deb clean tools
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swipe become a row
 	@$(BIN)/badge-agent demo
@@ -44,6 +44,13 @@ bench: $(STAMP) ## the speed figures, each next to its floor
 
 fuzz: $(STAMP) ## every reader protocol under a coverage-guided fuzzer, for FUZZ_SECONDS (60)
 	@$(BIN)/python -m fuzz.protocols $(FUZZ_SECONDS)
+
+test-system: $(STAMP) ## the package on a real systemd, as root: RELEASES="trixie bookworm", ARCH=arm64
+	@[ "$$(id -u)" = 0 ] || { echo "It boots a Debian, which takes root: sudo make test-system"; exit 1; }
+	@for tool in debootstrap systemd-nspawn nsenter lintian; do command -v $$tool >/dev/null || { \
+	  echo "$$tool is missing. Install it: sudo apt install debootstrap systemd-container util-linux lintian"; \
+	  exit 1; }; done
+	@$(BIN)/python -m pytest -q tests/system
 
 deb: ## the Debian package, in dist/
 	@command -v dpkg-checkbuilddeps >/dev/null || { \
