@@ -25,7 +25,7 @@ class Release:
     @property
     def is_foreign(self) -> bool:
         """Whether its programs run under emulation here."""
-        return self.arch != _host_architecture()
+        return self.arch != host_architecture()
 
 
 def unpack(release: Release, into: Path) -> None:
@@ -73,7 +73,8 @@ def _mirror() -> str:
     return next((uri for uri in found if "security" not in uri), found[0])
 
 
-def _host_architecture() -> str:
+def host_architecture() -> str:
+    """This machine's, in Debian's words."""
     return _run("dpkg", "--print-architecture").strip()
 
 

@@ -17,6 +17,7 @@ from tests.system.machine import Machine, wait_until
 
 PORT = "/dev/serial/by-id/usb-Stand-in_RDM6300_0001-if00-port0"
 _STAND_IN = Path(__file__).with_name("stand_in_reader.py")
+_CLOCK_MARK = "/etc/tmpfiles.d/zz-time-server.conf"
 _DELIVERED_S = 90.0
 
 
@@ -86,6 +87,20 @@ class Door:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ends.close()
+
+    # --- what the world does to it ------------------------------------------------------------------
+
+    def set_clock(self) -> None:
+        """A time server has answered: the mark that systemd-timesyncd leaves, now and at each boot.
+
+        It does not run in a container; the clock itself is the host's, and right.
+        """
+        self.machine.put(_CLOCK_MARK, b"f /run/systemd/timesync/synchronized\n")
+        self.machine.run("systemd-tmpfiles", "--create", _CLOCK_MARK)
+
+    def unset_clock(self) -> None:
+        """No time server answers after the next boot."""
+        self.machine.path(_CLOCK_MARK).unlink()
 
     # --- what an installer types ----------------------------------------------------------------
 

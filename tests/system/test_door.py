@@ -63,11 +63,23 @@ def test_the_private_key_is_an_encrypted_credential(door: Door) -> None:
     assert door.machine.exit_code("grep", "-rq", "PRIVATE KEY-", "/etc", "/var/lib/badge-agent") == 1
 
 
-def test_swipes_arrive_as_rows(door: Door, told: Told) -> None:
-    door.reader.present(20)
+def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: Door, told: Told) -> None:
+    door.reader.present(5)
+    door.wait_until_pending(5)
+    door.set_clock()
 
     rows = door.assert_delivered()
 
+    assert {row["clock"] for row in rows} == {"corrected"}
+    told("5 swipes, corrected; the agent may not ask the kernel, and needs not")
+
+
+def test_swipes_arrive_as_rows(door: Door, told: Told) -> None:
+    door.reader.present(20)
+
+    rows = door.assert_delivered()[5:]
+
+    assert {row["clock"] for row in rows} == {"synced"}
     told(f"{len(rows)} of 20, in order, under an unbroken chain")
 
 
@@ -214,6 +226,7 @@ def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
 
 def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
     door.machine.run("systemctl", "enable", "systemd-time-wait-sync")
+    door.unset_clock()
     door.machine.reboot()
     door.reader.plug_in()
 
@@ -221,6 +234,7 @@ def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
 
     assert door.machine.exit_code("test", "-e", "/run/systemd/timesync/synchronized") == 1
     door.machine.run("systemctl", "disable", "systemd-time-wait-sync")
+    door.set_clock()
     told("with systemd-time-wait-sync enabled and no time server")
 
 
