@@ -90,6 +90,14 @@ class Door:
 
     # --- what the world does to it ------------------------------------------------------------------
 
+    def cut_network(self) -> None:
+        """Snowflake is out of reach: connections break and are refused."""
+        self.pipe.fault("refuse")
+
+    def restore_network(self) -> None:
+        """It can be reached again."""
+        self.pipe.fault("refuse", seconds=0.1)
+
     def set_clock(self) -> None:
         """A time server has answered: the mark that systemd-timesyncd leaves, now and at each boot.
 

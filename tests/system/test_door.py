@@ -171,11 +171,11 @@ def test_a_hung_process_is_restarted_by_the_watchdog(door: Door, told: Told) -> 
 
 
 def test_snowflake_away_and_back_drains_the_outbox(door: Door, told: Told) -> None:
-    door.pipe.stop()
+    door.cut_network()
     door.reader.present(20)
     door.wait_until_pending(20)
 
-    door.pipe.restart()
+    door.restore_network()
 
     door.assert_delivered()
     told("20 swipes meanwhile")
@@ -183,18 +183,18 @@ def test_snowflake_away_and_back_drains_the_outbox(door: Door, told: Told) -> No
 
 def test_a_dead_network_is_no_reason_to_restart(door: Door) -> None:
     before = door.pid()
-    door.pipe.stop()
+    door.cut_network()
     door.reader.present(1)
 
     time.sleep(_IDLE_S)
 
     assert door.pid() == before
-    door.pipe.restart()
+    door.restore_network()
     door.assert_delivered()
 
 
 def test_a_reboot_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
-    door.pipe.stop()
+    door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
 
@@ -203,14 +203,14 @@ def test_a_reboot_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
     door.wait_until_open()
     door.reader.present(10)
     door.wait_until_pending(20)
-    door.pipe.restart()
+    door.restore_network()
 
     door.assert_delivered()
     told("10 swipes before it, 10 after it")
 
 
 def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
-    door.pipe.stop()
+    door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
 
@@ -218,7 +218,7 @@ def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
     door.machine.boot()
     door.reader.plug_in()
     door.wait_until_open()
-    door.pipe.restart()
+    door.restore_network()
 
     door.assert_delivered()
     told("10 swipes before it")
@@ -254,7 +254,7 @@ def test_a_wrong_configuration_is_a_failure_and_no_loop(door: Door) -> None:
 
 
 def test_an_upgrade_in_an_outage_loses_nothing(door: Door, package: Path, told: Told, tmp_path: Path) -> None:
-    door.pipe.stop()
+    door.cut_network()
     door.reader.present(10)
     before = door.pid()
     upgraded = threading.Event()
@@ -272,7 +272,7 @@ def test_an_upgrade_in_an_outage_loses_nothing(door: Door, package: Path, told: 
     finally:
         upgraded.set()
         swiping.join()
-    door.pipe.restart()
+    door.restore_network()
 
     rows = door.assert_delivered()
     assert [rows[0]["agent_version"], rows[-1]["agent_version"]] == _versions(door)
