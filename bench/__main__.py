@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.screen import table
 
-BENCHMARKS = ("latency", "decode", "lines", "keep", "drain")
+BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain")
 
 
 def main() -> int:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from agent.errors import PortError
-from agent.events import Event
+from agent.errors import AuthError, PortError, UnreachableError
+from agent.events import Event, fields_of
 from agent.faultlog import FaultLog
 from tests.swipes import DrivenClock
 
@@ -67,3 +67,43 @@ def test_a_new_fault_after_a_recovery_is_told_at_once(caplog: pytest.LogCaptureF
     faults.failed(FAULT, Event.READER_LOST)
 
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
+
+
+def test_a_fault_of_another_kind_is_told_at_once_but_not_at_every_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = FaultLog(_log, "uploader", DrivenClock().monotonic_s, recovery=Event.SNOWFLAKE_BACK)
+
+    for _ in range(10):
+        faults.failed(UnreachableError("no route"), Event.SNOWFLAKE_AWAY)
+        faults.failed(AuthError("401", status=401), Event.CREDENTIALS_REFUSED)
+
+    assert [fields_of(record)["MESSAGE_ID"] for record in caplog.records] == [
+        Event.SNOWFLAKE_AWAY,
+        Event.CREDENTIALS_REFUSED,
+    ]
+
+
+def test_what_needs_a_person_is_an_error_and_what_heals_itself_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults = FaultLog(_log, "uploader", DrivenClock().monotonic_s, recovery=Event.SNOWFLAKE_BACK)
+
+    faults.failed(UnreachableError("no route"), Event.SNOWFLAKE_AWAY)
+    faults.failed(AuthError("401", status=401), Event.CREDENTIALS_REFUSED)
+
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
+
+
+def test_both_ends_of_a_fault_have_the_same_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="agent")
+    clock = DrivenClock()
+    faults = FaultLog(_log, "uploader", clock.monotonic_s, recovery=Event.SNOWFLAKE_BACK)
+
+    faults.failed(AuthError("401", status=401, code="390144"), Event.CREDENTIALS_REFUSED, channel="hq-0a1b")
+    faults.recovered()
+
+    assert [dict(fields_of(record)) for record in caplog.records] == [
+        {"MESSAGE_ID": Event.CREDENTIALS_REFUSED, "CHANNEL": "hq-0a1b", "ERROR_CODE": "390144"},
+        {"MESSAGE_ID": Event.SNOWFLAKE_BACK, "CHANNEL": "hq-0a1b"},
+    ]

@@ -143,7 +143,7 @@ def _swipe_live(stage: Stage, cards: list[Card]) -> None:
         way_ms = max(0.0, (request["arrived_ns"] - sent_ns) / 1e6)
         click.echo(f"{_line(number, shown)}  HTTP {request['status']} after {way_ms:.0f} ms")
         time.sleep(min(_PAUSE_S, _LONGEST_SWIPING_S / len(cards)))
-    _drain(stage, len(cards))
+    _drain(stage, 0, len(cards))
 
 
 def _swipe_through_an_outage(stage: Stage, cards: list[Card]) -> None:
@@ -163,12 +163,12 @@ def _swipe_through_an_outage(stage: Stage, cards: list[Card]) -> None:
     _ok("why", reason)
     stage.restore()
     click.echo("\nThe pipe is back")
-    _drain(stage, live + len(cards))
+    _drain(stage, live, live + len(cards))
 
 
-def _drain(stage: Stage, until_seq: int) -> None:
-    """Wait until Snowflake has committed everything, with a bar if there is something to see."""
-    done = stage.status()["outbox"]["committed_seq"]
+def _drain(stage: Stage, after_seq: int, until_seq: int) -> None:
+    """Wait until Snowflake has committed all of these, with a bar if there is something to see."""
+    done = after_seq
     with progress(until_seq - done, "Committed") as advance:
         while done < until_seq:
             now = stage.wait_for("a commit", partial(_committed_beyond, stage, done), _DRAIN_S)

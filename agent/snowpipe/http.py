@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import ssl
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ class Http:
         """`ca_file` holds further certificate authorities. Raises ConfigError if it cannot be used."""
         self._session = requests.Session()
         self._session.headers.update(_HEADERS)
+        # urllib3 does so itself from 2.0 on; 1.26 leaves open connections to the garbage collector.
+        weakref.finalize(self, self._session.close).atexit = False
         if ca_file is not None:
             self._session.mount("https://", _ExtraAuthorities(ca_file))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,9 @@ def test_a_running_agent_that_needs_nobody_is_0(door: Door, capsys: pytest.Captu
     assert f"pid {pid}, started " in out
     assert "ok       outbox: nothing waits; 1 delivered" in out
     assert "ok       uploader: idle; last delivery " in out
+    assert re.search(
+        r"^ok       disk: [0-9.]+ MB written and [1-9][0-9]* flushes since the start$", out, re.MULTILINE
+    )
     assert out.splitlines()[-1].split()[:4] == ["RDR-101", "open", "1", "0"]
     assert "010063E9AE" not in out
 

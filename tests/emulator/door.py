@@ -8,6 +8,7 @@ import itertools
 import json
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -73,6 +74,7 @@ class Door:
         self.channel = channel or f"door-{next(_numbers)}"
         self.pipe = pipe
         self.session = requests.Session()
+        weakref.finalize(self, self.session.close)  # urllib3 does so itself only from 2.0 on
         self.session.trust_env = False
         self.session.verify = verify
         self.session.headers["Accept"] = "application/json"

@@ -224,3 +224,13 @@ def test_the_first_source_that_tells_names_the_machine(tmp_path: Path) -> None:
     assert names[3] == machine_id((tmp_path / "nowhere",)) == ""
     assert len(names[0]) == 16
     assert "a1b2c3d4" not in names[0]
+
+
+def test_it_says_so_while_everybody_has_to_wait(outbox: Outbox) -> None:
+    seen: set[bool] = set()
+    outbox.file._writer.set_trace_callback(lambda _: seen.add(outbox.is_mending))
+
+    renew(outbox)
+
+    assert seen == {True}
+    assert not outbox.is_mending

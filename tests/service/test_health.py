@@ -133,6 +133,8 @@ def test_the_status_of_a_running_agent_has_every_member(
     assert status["key"]["age_days"] == 0
     assert status["clock"].keys() == {"trusted", "since", "correction_seconds", "ahead_seconds"}
     assert status["clock"]["trusted"] is True
+    assert status["disk"]["flushes"] == outbox.file.flushes > 0
+    assert status["disk"]["bytes_written"] is None or status["disk"]["bytes_written"] >= 0
 
 
 def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:

@@ -1,0 +1,70 @@
+"""Service start to READY: until systemd is told, beside what Python and the libraries take alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agent.snowpipe.key import generate_key
+from bench.figures import Figure, percentile
+from tests.agent_process import AgentProcess, PtyReader, reader_table
+from tests.service_manager import ServiceManager
+from tests.swipes import wait_until
+
+_STARTS = 9
+_READY_S = 1.0
+_LIBRARIES = (
+    "import click, jwt, requests, serial, sqlite3, systemd.journal, zstandard\n"
+    "from cryptography.hazmat.primitives import serialization\n"
+    "from cryptography.hazmat.primitives.asymmetric import rsa"
+)
+
+
+def run() -> list[Figure]:
+    """The first start makes the outbox and compiles what was not; those after it are measured."""
+    python = _median([_python("pass") for _ in range(_STARTS)])
+    libraries = _median([_python(_LIBRARIES) for _ in range(_STARTS)])
+    imports = _median([_python("import agent.cli.run, agent.service.supervisor") for _ in range(_STARTS)])
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        generate_key(directory / "rsa_key.p8")
+        with PtyReader(directory / "reader") as reader:
+            ready = _median([_ready(directory, reader, number) for number in range(_STARTS + 1)][1:])
+    return [
+        Figure("floor: python3 -c pass", f"{python:.2f} s"),
+        Figure("floor: and the libraries' imports", f"{libraries:.2f} s"),
+        Figure("and the agent's own", f"{imports:.2f} s"),
+        Figure(
+            f"READY, median of {_STARTS} starts", f"{ready:.2f} s", f"<= {_READY_S:.1f} s", ready <= _READY_S
+        ),
+    ]
+
+
+def _python(code: str) -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - begun
+
+
+def _ready(directory: Path, reader: PtyReader, number: int) -> float:
+    with ServiceManager(directory / f"manager-{number}") as manager:
+        agent = AgentProcess(
+            directory / "door",
+            url="http://127.0.0.1:9",  # discard: nobody listens there
+            private_key_file=directory / "rsa_key.p8",
+            readers=[reader_table(reader.device)],
+            under=manager,
+        )
+        begun = time.perf_counter()
+        agent.start(wait=False)
+        wait_until(lambda: any(told.startswith("READY=1") for told in manager.told), what="READY=1")
+        took = time.perf_counter() - begun
+        agent.end()
+    return took
+
+
+def _median(values: list[float]) -> float:
+    return percentile(values, 50)
