@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from agent.snowpipe.key import generate_key
 
 _NOBODY = 65_534
+
+# How fast inputs are made tells of the machine, which is shared, not of the program.
+hypothesis_settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+hypothesis_settings.load_profile("shared")
 
 # A runner started in the background ignores SIGINT, and every process the tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -91,7 +91,8 @@ class Door:
     # --- what the world does to it ------------------------------------------------------------------
 
     def cut_network(self) -> None:
-        """Snowflake is out of reach: connections break and are refused."""
+        """Snowflake confirms what it has, and is out of reach then: connections are refused."""
+        self.wait_until_pending(0)
         self.pipe.fault("refuse")
 
     def restore_network(self) -> None:
