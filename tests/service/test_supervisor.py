@@ -15,12 +15,12 @@ from agent.clock import RELEASED_US
 from agent.config import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts
-from agent.service import notify
 from agent.service.health import read_status
 from agent.service.supervisor import Supervisor
 from agent.snowpipe.key import new_key, pem
 from tests.agent_process import AgentProcess, PtyReader, reader_table
 from tests.outbox.box import commit
+from tests.service_manager import ServiceManager
 from tests.swipes import instant, swipe, wait_until
 
 
@@ -212,18 +212,20 @@ def key_of(settings: Settings) -> dict[str, Any]:
 
 
 def test_the_service_manager_is_told_of_a_reload(
-    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(notify, "_notify", told.append)
-    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
     caplog.set_level(logging.INFO, logger="agent")
 
-    def reload() -> None:
-        reload_and_wait(caplog)
-        wait_until(lambda: sum(text.startswith("READY=1") for text in told) > 1, what="READY=1 once more")
+    with ServiceManager(tmp_path / "manager") as manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager" / "notify"))
 
-    run_while(settings, reload)
+        def reload() -> None:
+            reload_and_wait(caplog)
+            wait_until(lambda: manager.heard("READY=1") > 1, what="READY=1 once more")
 
-    states = [text.partition("\n")[0] for text in told if not text.startswith(("STATUS", "WATCHDOG"))]
+        run_while(settings, reload)
+        wait_until(lambda: manager.heard("STOPPING=1") > 0, what="the last word")
+
+    states = [text.partition("\n")[0] for text in manager.told if not text.startswith(("STATUS", "FDSTORE"))]
     assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
