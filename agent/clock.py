@@ -18,13 +18,16 @@ Trust = Literal["auto", "always"]
 RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-# systemd-timesyncd makes it when it has first set the clock in this boot (systemd-timesyncd.service(8)).
+# systemd-timesyncd touches it each time it has corrected the clock (systemd-timesyncd.service(8)), and never
+# takes it away while it runs: its time of change is the word, not that it is there.
 # chrony leaves nothing but the kernel's status, and that only with `rtcsync`, which Debian configures.
 _TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
 # adjtimex(2): the return value TIME_ERROR says that the clock is not synchronised.
 _TIME_ERROR = 5
 # The kernel lets maxerror grow by 500 us a second (MAXFREQ) from what it was at the last correction.
 _GROWTH = 500 / 1_000_000
+# Past so much the kernel no longer calls the clock synchronised (NTP_PHASE_LIMIT), nor do we.
+_LARGEST_ERROR_US = 16_000_000
 # Both clocks are read at one moment: a reading torn apart by the scheduler is done again.
 _TORN_US = 50
 _READINGS = 10
@@ -73,8 +76,10 @@ class SystemClock:
         if kernel is None:
             # A sandbox that forbids adjtimex (seccomp, as ProtectClock= does) leaves timesyncd's own mark,
             # and the word of systemd for any other daemon that keeps the clock.
-            is_set = _TIMESYNCD_FILE.exists() or self._timedated.says_synchronised()
-            return 0 if is_set else None
+            corrected_us = _timesyncd_corrected_us()
+            if corrected_us is None and self._timedated.says_synchronised():
+                return 0
+            return corrected_us
         return int(kernel.max_error_us / _GROWTH) if kernel.synchronised else None
 
 
@@ -87,7 +92,7 @@ def is_synchronised() -> bool:
     """Whether anything says that this machine's wall clock is synchronised."""
     kernel = kernel_time()
     if kernel is None:
-        return _TIMESYNCD_FILE.exists() or Timedated().ask()
+        return _timesyncd_corrected_us() is not None or Timedated().ask()
     return kernel.synchronised
 
 
@@ -108,6 +113,19 @@ def kernel_time() -> KernelTime | None:
     if answer < 0:
         return None
     return KernelTime(answer != _TIME_ERROR, int(timex.maxerror))
+
+
+def _timesyncd_corrected_us() -> int | None:
+    """How long ago timesyncd corrected the wall clock; None if never, or too long ago to say anything.
+
+    After it was last corrected the clock may have been set by hand: one set back lies before that.
+    """
+    try:
+        corrected_ns = _TIMESYNCD_FILE.stat().st_mtime_ns
+    except OSError:
+        return None
+    ago_us = (time.time_ns() - corrected_ns) // 1_000
+    return ago_us if 0 <= ago_us * _GROWTH <= _LARGEST_ERROR_US else None
 
 
 def _both_clocks_us() -> tuple[int, int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,40 @@ def test_where_the_kernel_may_not_be_asked_timesyncd_is(
 
     assert SystemClock().now().trusted is left
     assert is_synchronised() is left
+
+
+@pytest.mark.parametrize(
+    "ago_s",
+    [
+        pytest.param(10 * 3_600, id="offline for longer than the kernel would trust it"),
+        pytest.param(-3_600, id="set back by hand since"),
+    ],
+)
+def test_what_timesyncd_left_of_another_time_is_no_word_about_this_one(
+    says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ago_s: int
+) -> None:
+    says(-1, 0)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no timedatectl
+    mark = tmp_path / "synchronized"
+    mark.touch()
+    os.utime(mark, (time.time() - ago_s,) * 2)
+
+    assert not SystemClock().now().trusted
+    assert not is_synchronised()
+
+
+def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
+    says: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    says(-1, 0)
+    mark = tmp_path / "synchronized"
+    mark.touch()
+    os.utime(mark, (time.time() - 2_048,) * 2)
+
+    now = SystemClock().now()
+
+    assert now.trusted
+    assert now.unconfirmed_us >= 2_048_000_000
 
 
 @pytest.mark.parametrize("trust", ["auto", "always"])

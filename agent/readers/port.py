@@ -153,11 +153,19 @@ class Port:
             return bytes(self._serial.read(_READ_BYTES))
 
 
+def leads_to(fd: int, device: str) -> bool:
+    """True if this open descriptor is of the very device that now has that name."""
+    try:
+        its, now = os.fstat(fd), Path(device).stat()
+    except OSError:
+        return False
+    return stat.S_ISCHR(now.st_mode) and (its.st_rdev, its.st_ino) == (now.st_rdev, now.st_ino)
+
+
 def _release(held: int, resolved: str) -> bool:
     """Let the device be opened again beside this descriptor; False if it is not that device's."""
     try:
-        its, now = os.fstat(held), Path(resolved).stat()
-        if not stat.S_ISCHR(now.st_mode) or (its.st_rdev, its.st_ino) != (now.st_rdev, now.st_ino):
+        if not leads_to(held, resolved):
             return False
         # Both were set by the agent that opened it, and outlived it with the descriptor.
         fcntl.ioctl(held, termios.TIOCNXCL)

@@ -63,7 +63,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
             user_of=cardholders.user_of,
             clock=clock,
             changed=changed,
-            shelf=held_ports.of(reader.id),
+            shelf=held_ports.of(reader.id, str(reader.port)),
         )
         for reader in settings.readers
     ]

@@ -8,6 +8,8 @@ import contextlib
 import os
 from collections.abc import Sequence
 
+from agent.readers.port import leads_to
+
 try:
     from systemd import daemon
 except ImportError:  # not installed, or only the folder of that name at the top of a checkout
@@ -36,18 +38,26 @@ class HeldPorts:
     def __init__(self) -> None:
         """Take over what the service manager hands to this process. Once a process."""
         handed = daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
-        self._left = {name: fd for fd, name in handed.items()}
+        self._left = set(handed)
+        self._names = set(handed.values())
 
-    def of(self, reader_id: str) -> HeldPort:
-        """The place of one reader."""
-        return HeldPort(reader_id, self._left.pop(reader_id, None))
+    def of(self, reader_id: str, device: str) -> HeldPort:
+        """The place of one reader.
+
+        It finds its device there whatever the reader was called before: what was sent meanwhile came
+        from the device.
+        """
+        left = next((fd for fd in self._left if leads_to(fd, device)), None)
+        self._left.discard(left)
+        self._names.discard(reader_id)
+        return HeldPort(reader_id, left)
 
     def clear_others(self) -> None:
-        """Close the ports of readers that the configuration no longer has."""
+        """Close the ports that the configuration no longer has, and drop the names of its readers."""
         while self._left:
-            name, fd = self._left.popitem()
-            os.close(fd)
-            HeldPort(name, None).clear()
+            os.close(self._left.pop())
+        while self._names:
+            HeldPort(self._names.pop(), None).clear()
 
 
 class HeldPort:

@@ -41,7 +41,7 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
-        notify.HeldPorts().of("RDR-101").put(port.fileno())
+        notify.HeldPorts().of("RDR-101", "/dev/null").put(port.fileno())
 
         assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=RDR-101"
         message, fds, _, _ = socket.recv_fds(manager, 4096, maxfds=1)
@@ -53,30 +53,45 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
 HANDED_OVER = """
 import os, sys
 from agent.service.notify import HeldPorts
-for number in (3, 4):  # the numbers that systemd gives them
-    os.dup2(int(sys.argv[1]), number)
+for number, device in enumerate(sys.argv[1:], 3):  # the numbers that systemd gives them
+    os.dup2(os.open(device, os.O_RDWR | os.O_NOCTTY), number + 10)
+for number in range(3, 3 + len(sys.argv[1:])):
+    os.dup2(number + 10, number)
 os.environ["LISTEN_PID"] = str(os.getpid())
 held = HeldPorts()
-port = held.of("RDR-101")
-print(port.take(), port.take(), held.of("RDR-102").take())
+port = held.of("RDR-101", sys.argv[1])
+print(port.take(), port.take(), held.of("RDR-102", "/dev/full").take())
 held.clear_others()
-print(os.path.exists("/proc/self/fd/3"), os.path.exists("/proc/self/fd/4"))
+print(*(os.path.exists(f"/proc/self/fd/{number}") for number in (3, 4)))
 """
 
 
-def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param("RDR-101:RDR-OLD", id="by the reader's id"),
+        pytest.param("RDR-OLD:RDR-101", id="by another's, as after a swap in the configuration"),
+    ],
+)
+def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others(
+    tmp_path: Path, names: str
+) -> None:
     pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
-    with (tmp_path / "port").open("w+") as port:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
         ended = subprocess.run(
-            [sys.executable, "-c", HANDED_OVER, str(port.fileno())],
-            env=os.environ | {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "RDR-101:RDR-OLD", "NOTIFY_SOCKET": ""},
-            pass_fds=[port.fileno()],
+            [sys.executable, "-c", HANDED_OVER, "/dev/null", "/dev/zero"],
+            env=os.environ
+            | {"LISTEN_FDS": "2", "LISTEN_FDNAMES": names, "NOTIFY_SOCKET": str(tmp_path / "notify")},
             capture_output=True,
             text=True,
             check=True,
         )
 
+        told = manager.recv(4096)
+
     assert ended.stdout.splitlines() == ["3 None None", "True False"]
+    assert told == b"FDSTOREREMOVE=1\nFDNAME=RDR-OLD"
 
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,16 +216,16 @@ def test_the_service_manager_is_told_of_a_reload(
 ) -> None:
     pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
     caplog.set_level(logging.INFO, logger="agent")
+
     with ServiceManager(tmp_path / "manager") as manager:
-        monkeypatch.setenv("NOTIFY_SOCKET", manager.environment(0)["NOTIFY_SOCKET"])
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager" / "notify"))
 
         def reload() -> None:
             reload_and_wait(caplog)
             wait_until(lambda: manager.heard("READY=1") > 1, what="READY=1 once more")
 
         run_while(settings, reload)
-        wait_until(lambda: manager.heard("STOPPING=1") == 1, what="the end")
+        wait_until(lambda: manager.heard("STOPPING=1") > 0, what="the last word")
 
-    firsts = [text.partition("\n")[0] for text in manager.told]
-    states = [first for first in firsts if first in {"READY=1", "RELOADING=1", "STOPPING=1"}]
+    states = [text.partition("\n")[0] for text in manager.told if not text.startswith(("STATUS", "FDSTORE"))]
     assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
