@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -327,6 +329,28 @@ private_key_file = "rsa_key.p8"
     assert result.returncode == 78
     for path in ("agent.log_level", "readers[0].baud_rate", "readers[0].direction", "snowflake.pipe"):
         assert path in result.stderr
+
+
+def test_a_door_whose_key_broke_goes_on_taking_swipes_and_sends_them_when_it_is_mended(
+    tmp_path: Path, pipe: EmulatorProcess, line: PtyReader
+) -> None:
+    with a_door(tmp_path / "door", pipe, reader_table(line.device)) as agent:
+        line.present(1)
+        agent.wait_until_committed(1)
+        agent.end()
+        key = pipe.private_key_file.read_bytes()
+        pipe.private_key_file.write_bytes(b"scratched")
+
+        agent.start()
+        line.present(2)
+        wait_until(lambda: agent.outbox().last_seq == 2, what="the second swipe kept")
+        wait_until(lambda: agent.status()["uploader"]["state"] == "holding", what="the fault told")
+        pipe.private_key_file.write_bytes(key)
+        os.kill(agent.pid, signal.SIGHUP)
+
+        agent.wait_until_committed(2)
+        assert "holds no PEM private key" in agent.log
+    assert_in_order_and_whole(sent_rows(pipe), [1, 2])
 
 
 def test_a_key_that_others_may_read_is_refused_with_the_command_that_helps(

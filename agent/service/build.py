@@ -12,6 +12,7 @@ from agent.clock import Clock, SystemClock, boottime_s
 from agent.config import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
+from agent.outbox.inspect import is_there
 from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
@@ -45,7 +46,10 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
-    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
+    # At the first start somebody is there to put a wrong key right. A door that has worked before takes
+    # swipes all the same, and says why none of them is sent.
+    has_worked = is_there(settings.agent.state_dir)
+    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 

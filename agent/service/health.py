@@ -69,7 +69,10 @@ class Health:
                 "rows_committed": uploader.rows_committed,
             },
             "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
-            "key": {"fingerprint": key.fingerprint, "created_at": _iso(key.created_at)},
+            "key": {
+                "fingerprint": key.fingerprint if key is not None else None,
+                "created_at": _iso(key.created_at) if key is not None else None,
+            },
             "clock": self._clock_state(now),
             "disk": {"flushes": self._outbox.file.flushes, "bytes_written": _bytes_written()},
             "readers": [_reader(session, monotonic_s, now) for session in self._readers],

@@ -142,12 +142,12 @@ class Supervisor:
         account = self._agent.account
         before = account.key
         try:
-            account.reload_key()
+            key = account.reload_key()
         except (KeyFileError, NotPermittedError) as error:
             _log.error("reload: %s; the agent goes on with the key it has", error, extra=fields(error=error))
         else:
-            what = "the same key" if account.key == before else "a new key"
-            _log.info("reload: signing with %s, %s...", what, account.key.fingerprint[:_FINGERPRINT_SHOWN])
+            what = "the same key" if key == before else "a new key"
+            _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
             self._kept.set()  # an uploader that was refused need not wait any longer
         notify.tell("READY=1", f"STATUS={self._one_line()}")
 

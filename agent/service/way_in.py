@@ -13,10 +13,12 @@ from agent.snowpipe.key import KeyPair
 from agent.snowpipe.wire import PipeName
 
 
-def open_account(settings: Settings, http: Http, *, key: KeyPair | None = None) -> Account:
+def open_account(
+    settings: Settings, http: Http, *, key: KeyPair | None = None, may_lack_key: bool = False
+) -> Account:
     """The way into the configured account, with its own key or with this one.
 
-    Raises KeyFileError or NotPermittedError.
+    Raises KeyFileError or NotPermittedError, unless it `may_lack_key`.
     """
     snowflake = settings.snowflake
     return Account(
@@ -25,6 +27,7 @@ def open_account(settings: Settings, http: Http, *, key: KeyPair | None = None) 
         load_key=lambda: key or load_key(settings),
         wall_s=time.time,
         monotonic_s=boottime_s,
+        may_lack_key=may_lack_key,
     )
 
 

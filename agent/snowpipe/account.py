@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -52,34 +53,42 @@ class Account:
         load_key: Callable[[], KeyPair],
         wall_s: Callable[[], float],
         monotonic_s: Callable[[], float],
+        may_lack_key: bool = False,
     ) -> None:
         """Reads the key. Raises KeyFileError or NotPermittedError when it cannot be used.
 
+        With `may_lack_key` that is the failure of each call instead, an AuthError, until it can.
         `monotonic_s` is best the boot-time clock: a token grows old in a suspend, too.
         """
         self._http = http
         self._identity = identity
         self._load_key = load_key
         self.server_clock = ServerClock(wall_s, monotonic_s)
-        self._key = load_key()
+        self._key: KeyPair | None = None
+        try:
+            self._key = load_key()
+        except (KeyFileError, NotPermittedError):
+            if not may_lack_key:
+                raise
         self._ingest_host: str | None = None
         self.jwt = CachedToken(self._mint, age_clock=monotonic_s)
         self.scoped = CachedToken(self._fetch_scoped, age_clock=monotonic_s)
         self._used: dict[CachedToken, Token] = {}
 
     @property
-    def key(self) -> KeyPair:
-        """The key that signs from now on."""
+    def key(self) -> KeyPair | None:
+        """The key that signs from now on; None while there is none that can be used."""
         return self._key
 
-    def reload_key(self) -> None:
-        """Read the key again, and renew every token with it; from any thread.
+    def reload_key(self) -> KeyPair:
+        """Read the key again, and renew every token with it; from any thread. The key as it is now.
 
         Raises KeyFileError or NotPermittedError, and goes on with the key it has.
         """
-        self._key = self._load_key()
+        self._key = key = self._load_key()
         self.jwt.discard()
         self.scoped.discard()
+        return key
 
     def call(self, request: Request, tries: Tries) -> Reply:
         """Send and return a 2xx answer; every other outcome is raised as the error it stands for.
@@ -144,6 +153,9 @@ class Account:
         return f"{control.scheme}://{host}"
 
     def _mint(self) -> Token:
+        if self._key is None:
+            with _as_refused():
+                self._key = self._load_key()
         token = mint(self._key, self._identity.account, self._identity.user, self.server_clock.now_s())
         _log.debug("minted a JWT, valid until %d", token.expires_at)
         return token
@@ -163,12 +175,18 @@ class Account:
         self._drop(self.scoped)
 
     def _renew_key(self) -> None:
-        try:
+        with _as_refused():
             self.reload_key()
-        except (KeyFileError, NotPermittedError) as error:
-            # An administrator may be at it just now; the key we have was refused in any case.
-            raise AuthError(str(error), hint=error.hint) from error
 
     def _drop(self, cache: CachedToken) -> None:
         if cache in self._used:
             cache.invalidate(self._used[cache])
+
+
+@contextlib.contextmanager
+def _as_refused() -> Iterator[None]:
+    """A key that cannot be read is like one that is refused: an administrator may be at it just now."""
+    try:
+        yield
+    except (KeyFileError, NotPermittedError) as error:
+        raise AuthError(str(error), hint=error.hint) from error

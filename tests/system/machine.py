@@ -53,7 +53,7 @@ class Machine:
             self._nspawn = subprocess.Popen(
                 [
                     *("systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot"),
-                    *("--register=no", "--keep-unit", "--machine=door", "--console=pipe"),
+                    *("--register=no", "--keep-unit", f"--machine=door-{os.getpid()}-{self.release.name}", "--console=pipe"),
                     f"--bind={debian.package_cache(self.release)}:/var/cache/apt/archives",
                 ],
                 stdin=subprocess.DEVNULL,
@@ -65,11 +65,23 @@ class Machine:
         self._wait_for_boot()
 
     def reboot(self) -> None:
-        """What `sudo reboot` does. Returns when it is up again."""
-        before = self._leader()
-        self.run("systemctl", "reboot", check=False)
-        wait_until(lambda: self._leader() not in {None, before}, "the machine goes down", _BOOT_S)
-        self._wait_for_boot()
+        """Shut down in order and start again. Returns when it is up."""
+        nspawn, self._nspawn = self._nspawn, None
+        assert nspawn is not None
+        leader = _child_of(nspawn.pid)
+        assert leader is not None
+        subprocess.run(
+            ["nsenter", f"--target={leader}", "--all", "--wd=/", "systemctl", "poweroff"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_COMMAND_S,
+            check=False,
+        )
+        try:
+            nspawn.wait(timeout=_BOOT_S)
+        finally:
+            nspawn.kill()
+        self.boot()
 
     def cut_power(self) -> None:
         """Everything in it ends at once."""
