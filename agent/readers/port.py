@@ -212,13 +212,17 @@ def not_there(device: str) -> PortError:
 
 def holder_of(device: str) -> int | None:
     """The pid of another process that has the device open, where /proc lets us see it."""
-    target = os.path.realpath(device)
+    try:
+        target = Path(device).stat()
+    except OSError:
+        return None
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal() or int(process.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
             for fd in (process / "fd").iterdir():
-                if os.path.realpath(fd) == target:
+                # Not by its name: a container has terminals of the same names.
+                if os.path.samestat(fd.stat(), target):
                     return int(process.name)
     return None
 
