@@ -53,7 +53,12 @@ class Machine:
             self._nspawn = subprocess.Popen(
                 [
                     *("systemd-nspawn", "--quiet", "--directory", str(self.root), "--boot"),
-                    *("--register=no", "--keep-unit", f"--machine=door-{os.getpid()}-{self.release.name}", "--console=pipe"),
+                    *(
+                        "--register=no",
+                        "--keep-unit",
+                        f"--machine=door-{os.getpid()}-{self.release.name}",
+                        "--console=pipe",
+                    ),
                     f"--bind={debian.package_cache(self.release)}:/var/cache/apt/archives",
                 ],
                 stdin=subprocess.DEVNULL,
