@@ -92,6 +92,11 @@ class Uploader:
     def _may_wait_s(self) -> float:
         return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)
 
+    def try_now(self) -> None:
+        """End the wait for the next try: what was wrong has been changed. From any thread."""
+        for lane in (self._live, self._replay):
+            lane.not_before = 0.0
+
     def status(self) -> UploaderStatus:
         """Where the uploader stands; a failing replay shows while the live lane is well."""
         lane = self._replay if self._live.failure is None and self._replay.failure is not None else self._live

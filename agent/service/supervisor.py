@@ -148,7 +148,8 @@ class Supervisor:
         else:
             what = "the same key" if key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
-            self._kept.set()  # an uploader that was refused need not wait any longer
+            self._agent.uploader.try_now()
+            self._kept.set()
         notify.tell("READY=1", f"STATUS={self._one_line()}")
 
     def _is_well(self) -> bool:

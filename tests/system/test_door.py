@@ -139,6 +139,7 @@ def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: Door, told: Tol
 def test_killed_it_starts_again_and_nothing_is_lost(door: Door, told: Told) -> None:
     before = door.pid()
     door.reader.present(10)
+    door.assert_delivered()
 
     door.signal("KILL")
     door.reader.present(10)
