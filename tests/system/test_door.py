@@ -226,6 +226,9 @@ def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
 
 
 def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
+    door.machine.run(
+        "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "systemd-timesyncd"
+    )
     door.machine.run("systemctl", "enable", "systemd-time-wait-sync")
     door.unset_clock()
     door.machine.cut_power()
