@@ -30,7 +30,8 @@ SELECT {select}
 -- The pipes, with their statements.
 SHOW PIPES IN SCHEMA {plan.schema};
 
--- The key that is registered: RSA_PUBLIC_KEY_FP must be what `badge-agent key fingerprint` prints.
+-- What is registered: RSA_PUBLIC_KEY_FP, after a rotation RSA_PUBLIC_KEY_2_FP, must be what
+-- `badge-agent key fingerprint` prints.
 USE ROLE SECURITYADMIN;
 DESC USER {plan.user};
 
@@ -51,7 +52,7 @@ def _after_account(plan: Plan) -> str:
         f"# for the doors from {number * DOORS_PER_PIPE + 1:,} on: pipe = {_toml(name)}"
         for number, name in enumerate(plan.pipe_names[1:], start=1)
     ]
-    return "\n".join([*lines, 'private_key_file = "rsa_key.p8"', 'url = "https://'])
+    return "\n".join([*lines, 'url = "https://'])
 
 
 def _toml(name: str) -> str:

@@ -150,7 +150,6 @@ def test_the_handoff_is_toml_to_paste() -> None:
             "database": "SNOWFLAKE_EXAMPLE",
             "schema": "RAW_INGESTION",
             "pipe": 'the "door"',
-            "private_key_file": "rsa_key.p8",
             "url": "https://myorg-my-account.snowflakecomputing.com",
         }
     }
