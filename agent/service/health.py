@@ -94,6 +94,7 @@ class Health:
 
     def write(self, runtime_dir: Path) -> None:
         """Replace the status file whole, so that a reader never sees half of one."""
+        # Not durable.replace_file(): it is worth nothing after a power cut, and changes five times a second.
         temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
         temporary.write_text(json.dumps(self.snapshot()) + "\n")
         temporary.replace(runtime_dir / STATUS_FILE)
