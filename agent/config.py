@@ -162,8 +162,7 @@ def parse(path: Path) -> dict[str, object]:
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such configuration file",
-            hint="name yours with --config FILE or BADGE_AGENT_CONFIG=FILE, or start from the example: "
-            f"sudo install -D -m 0644 config.example.toml {shlex.quote(str(path))}",
+            hint="make it: sudo badge-agent setup; or name yours: --config FILE or BADGE_AGENT_CONFIG=FILE",
         ) from error
     except OSError as error:
         raise ConfigError(

@@ -43,9 +43,8 @@ class Table:
         if value is None:
             return default
         if not isinstance(value, str) or len(value) > longest or not value.isprintable():
-            self.problem(
-                key, f'found {shown(value)}; must be text in "quotes", 1 to {longest} printable characters'
-            )
+            what = "1" if isinstance(value, str) else 'text in "quotes", 1'
+            self.problem(key, f"found {shown(value)}; must be {what} to {longest} printable characters")
             return default
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -244,7 +245,10 @@ def _ask_reader(document: Document, reader: Reader) -> None:
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
     if "protocol" not in reader:
-        click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  which one it is: badge-agent identify")
+        port = shlex.quote(reader["port"])
+        click.echo(
+            f"Protocols: {', '.join(PROTOCOLS)}\n  which one it is: badge-agent identify --port {port}"
+        )
     ask("protocol", "Its protocol", None)
     ask("id", "Its id", f"RDR-{101 + index}")
     ask("zone", "The zone it lets people into", None)
