@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from agent.cli.check_network import look_at_certificate, look_up
 from agent.cli.check_walk import Step
+from agent.cli.key_sql import compare, describe, set_key
 from agent.cli.screen import Finding
 from agent.clock import boottime_s, off
 from agent.config import Settings
@@ -22,6 +22,7 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.snowpipe.key import KeyPair
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
+from agent.sql.names import identifier, qualified, user_identifier
 
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
 
@@ -115,10 +116,10 @@ class _Way:
     # --- the SQL that shows the cause of a refusal, names filled in ------------------------------
 
     def _sql_on_key(self, key: KeyPair) -> dict[int, str]:
-        user, account = _sql_name(self._snowflake.user), self._snowflake.account
+        user, account = self._snowflake.user, self._snowflake.account
         unauthorized = (
-            f"DESC USER {user};  -- RSA_PUBLIC_KEY_FP must be {key.fingerprint}\n"
-            f"if it is another: ALTER USER {user} SET RSA_PUBLIC_KEY='{key.public_key_line}';\n"
+            f"{compare(user, key)}\n"
+            f"if it is another: {set_key(user, key)}\n"
             f"{_ASK_ACCOUNT}  -- must be {account}\n"
             "timedatectl  (a token holds for an hour: this machine's clock must be right)"
         )
@@ -130,20 +131,20 @@ class _Way:
         }
 
     def _sql_on_role(self) -> str:
-        user, role = _sql_name(self._snowflake.user), self._snowflake.role
+        user, role = self._snowflake.user, self._snowflake.role
         if role is None:
             return (
-                f"DESC USER {user};  -- DEFAULT_ROLE is the one that counts: SHOW GRANTS TO ROLE <that role>;"
+                f"{describe(user)}  -- DEFAULT_ROLE is the one that counts: SHOW GRANTS TO ROLE <that role>;"
             )
         return (
-            f"SHOW GRANTS TO ROLE {_sql_name(role)};"
+            f"SHOW GRANTS TO ROLE {identifier(role)};"
             "  -- needs USAGE on database and schema, INSERT on the table, OPERATE on the pipe\n"
-            f"SHOW GRANTS TO USER {user};  -- needs {role}"
+            f"SHOW GRANTS TO USER {user_identifier(user)};  -- needs {role}"
         )
 
     def _sql_on_pipe(self) -> str:
         snowflake = self._snowflake
-        schema = f"{_sql_name(snowflake.database)}.{_sql_name(snowflake.schema)}"
+        schema = qualified(snowflake.database, snowflake.schema)
         return f"SHOW PIPES IN SCHEMA {schema};  -- must list {snowflake.pipe}, with {self._role_words()}"
 
     def _role_words(self) -> str:
@@ -169,8 +170,3 @@ def _advise(error: SnowpipeError, hints: Mapping[int, str]) -> None:
         error.hint = _NO_ANSWER_HINT
     else:
         error.hint = hints.get(error.status, _ANY_HINT)
-
-
-def _sql_name(name: str) -> str:
-    """A name as SQL takes it: plain where it may be, else in quotes."""
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", name) else '"' + name.replace('"', '""') + '"'

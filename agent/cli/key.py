@@ -14,11 +14,18 @@ from agent.config import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
 from agent.service.private_key import find_key
 from agent.snowpipe.key import KeyPair, generate_key, load_private_key
+from agent.sql.names import wrong_with_name
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
 
 _file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for a program.")
+
+
+def _name_option(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    if name is not None and (wrong := wrong_with_name(name)):
+        raise click.BadParameter(f"the name {wrong}")
+    return name
 
 
 @click.group(epilog=_GENERATE_EXAMPLE)
@@ -36,7 +43,12 @@ command.add_command(rotate)
     metavar="FILE",
     help="Where to write the key (else the configuration's private_key_file, else ./rsa_key.p8).",
 )
-@click.option("--user", metavar="NAME", help="The Snowflake user (else the one in the configuration).")
+@click.option(
+    "--user",
+    metavar="NAME",
+    callback=_name_option,
+    help="The Snowflake user (else the one in the configuration).",
+)
 @_json_option
 @config_option
 def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool) -> None:
@@ -74,7 +86,7 @@ def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool)
 def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
     """Print the fingerprint of a private key.
 
-    Compare it with the row RSA_PUBLIC_KEY_FP of: DESC USER <user>;
+    Compare it with the rows RSA_PUBLIC_KEY_FP and RSA_PUBLIC_KEY_2_FP of: DESC USER <user>;
 
     FILE is the private key (else the one that the agent uses).
     """

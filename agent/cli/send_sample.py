@@ -221,9 +221,9 @@ def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
     """What an administrator does next, where the agent's own advice is for a door."""
     if isinstance(error, AuthError) and error.status == 401:  # noqa: PLR2004 - HTTP's own number
         return (
-            f"in Snowflake: DESC USER {plan.user}; its RSA_PUBLIC_KEY_FP must be what badge-agent key "
-            "fingerprint prints, and this machine's clock must be right; badge-agent sql --only access "
-            "sets the key"
+            f"in Snowflake: DESC USER {plan.user}; its RSA_PUBLIC_KEY_FP or RSA_PUBLIC_KEY_2_FP must be what "
+            "badge-agent key fingerprint prints, and this machine's clock must be right; "
+            "badge-agent sql --only access sets the key"
         )
     if isinstance(error, AuthError):
         return f"in Snowflake: SHOW GRANTS TO ROLE {plan.role}; badge-agent sql --only access grants the rest"

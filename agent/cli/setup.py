@@ -16,11 +16,11 @@ from agent import config as configuration
 from agent.cli import check, config_option
 from agent.cli.check_snowflake import snowflake_steps
 from agent.cli.check_walk import Found
-from agent.cli.key_sql import describe, set_key
+from agent.cli.key_sql import compare, set_key
 from agent.cli.screen import Finding, show
 from agent.cli.setup_answers import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
 from agent.config import settings_of
-from agent.errors import AuthError, KeyFileError, NotPermittedError, SnowpipeError
+from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
 from agent.service import credential, unit
 from agent.service.config_file import Document, read_document, write_document
 from agent.service.private_key import hand_over, is_handed_over
@@ -108,7 +108,7 @@ def command(
     _put_more(document, url=url, ca_file=ca_file, trust_clock=trust_clock)
     for name in ("private_key_file", "private_key_passphrase_file"):
         document["snowflake"].pop(name, None)
-    settings_of(document, config)  # every problem at once, before anything is changed
+    _require_right(document, config)
     if not yes and not click.confirm(f"Write {config} and the key?", default=True):
         raise click.Abort
 
@@ -134,6 +134,15 @@ def _require_root(config: Path) -> None:
             raise NotPermittedError(
                 f"setup writes below {nearest}, which this user may not", hint="sudo badge-agent setup"
             )
+
+
+def _require_right(document: Document, config: Path) -> None:
+    """Every problem at once, before anything is changed. Raises ConfigError."""
+    try:
+        settings_of(document, config)
+    except ConfigError as error:
+        error.hint = "nothing was changed: correct these answers, and run setup again"
+        raise
 
 
 def _put_more(document: Document, *, url: str | None, ca_file: Path | None, trust_clock: bool) -> None:
@@ -210,7 +219,7 @@ def _tell_sql(user: str, key: KeyPair) -> None:
     click.echo(
         "\nFor your administrator, in Snowflake:\n"
         f"  {set_key(user, key)}\n"
-        f"  {describe(user)}  -- RSA_PUBLIC_KEY_FP must be {key.fingerprint}\n"
+        f"  {compare(user, key)}\n"
         "Where another door uses this user already, the first line would lock that door out: give this one\n"
         "a user of its own, or that door's key (--private-key-file).\n"
         "Where user, role, table or pipe are not there yet: badge-agent sql\n"

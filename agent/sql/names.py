@@ -37,9 +37,14 @@ def identifier(name: str) -> str:
     """A name in SQL. Raises ValueError for one that wrong_with_name() objects to."""
     if wrong := wrong_with_name(name):
         raise ValueError(f"the name {wrong}")
-    if _PLAIN.fullmatch(name) and name.upper() not in _RESERVED:
+    if _is_plain(name):
         return name
     return '"' + stored(name).replace('"', '""') + '"'
+
+
+def user_identifier(name: str) -> str:
+    """A user's name in SQL; where it needs quotes in upper case, as the token names it. Raises ValueError."""
+    return identifier(name if _is_plain(name) else name.upper())
 
 
 def stored(name: str) -> str:
@@ -55,3 +60,7 @@ def qualified(*names: str) -> str:
 def literal(text: str) -> str:
     """A text in SQL; in Snowflake a backslash in quotes begins an escape."""
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _is_plain(name: str) -> bool:
+    return _PLAIN.fullmatch(name) is not None and name.upper() not in _RESERVED

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from agent.errors import ConfigError
-from agent.sql.names import identifier, qualified, stored, wrong_with_name
+from agent.sql.names import identifier, qualified, stored, user_identifier, wrong_with_name
 
 TABLE = "RAW_BADGE_EVENTS"
 VIEWS_SCHEMA = "ANALYTICS_LAYER"
@@ -94,8 +94,8 @@ class Plan:
 
     @property
     def user(self) -> str:
-        """The service user; in upper case, as the token names it."""
-        return identifier(stored(self.user_name).upper())
+        """The service user."""
+        return user_identifier(self.user_name)
 
     @property
     def role(self) -> str:

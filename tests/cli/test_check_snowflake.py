@@ -10,10 +10,11 @@ import pytest
 
 from agent.cli import check_snowflake
 from agent.cli.check_network import look_at_certificate, look_up
-from agent.snowpipe.key import generate_key, load_private_key
+from agent.durable import replace_file
+from agent.snowpipe.key import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
 from tests.cli.door import CLOSED, ROLE, Check, Door
-from tests.emulator_process import DATABASE, PIPE, SCHEMA, USER, EmulatorProcess, make_certificate
+from tests.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
 
 
 def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
@@ -33,6 +34,17 @@ def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
     assert checked.named("server clock")["state"] == "ok"
     assert "channel" in checked.named("not tried")["text"]
     assert "PRIVATE" not in json.dumps(checked.findings)
+
+
+def test_a_key_of_the_second_slot_is_looked_for_there(door: Door, check: Check, tmp_path: Path) -> None:
+    key = new_key("RSA_PUBLIC_KEY_2")
+    replace_file(tmp_path / "second.p8", pem(key), mode=0o600)
+    door.configure(private_key_file="second.p8")
+
+    said = check().named("JWT")["next"]
+
+    assert f"RSA_PUBLIC_KEY_2_FP must be {key.fingerprint}" in said
+    assert "SET RSA_PUBLIC_KEY_2='" in said
 
 
 @pytest.mark.parametrize(
@@ -163,8 +175,3 @@ def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> N
     (finding,) = check_snowflake._skew(clock)
 
     assert said in finding.text
-
-
-def test_names_that_sql_would_fold_are_quoted() -> None:
-    assert check_snowflake._sql_name(PIPE) == PIPE
-    assert check_snowflake._sql_name('door "A"') == '"door ""A"""'

@@ -72,6 +72,13 @@ def test_a_key_without_a_configuration_leaves_the_user_to_fill_in(
     assert "ALTER USER <user> SET RSA_PUBLIC_KEY=" in capsys.readouterr().out
 
 
+def test_a_user_that_snowflake_cannot_have_gets_no_key(folder: Path) -> None:
+    code = main(["key", "generate", "--out", str(folder / "rsa_key.p8"), "--user", "a\nb"])
+
+    assert code == 2
+    assert not (folder / "rsa_key.p8").exists()
+
+
 def test_a_named_configuration_must_be_there_and_right(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

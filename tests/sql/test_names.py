@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sql.names import identifier, literal, qualified, stored, wrong_with_name
+from agent.sql.names import identifier, literal, qualified, stored, user_identifier, wrong_with_name
 
 PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" \"'`;-\\$"), min_size=1)
 NAMES = PRINTABLE.filter(lambda name: wrong_with_name(name) is None)
@@ -63,3 +63,10 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 
 def test_dots_join_names_and_are_none_inside_them() -> None:
     assert qualified("DB", "my.schema", "T") == 'DB."my.schema".T'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("door_1", "door_1"), ("svc@door", '"SVC@DOOR"'), ("order", '"ORDER"')]
+)
+def test_a_user_is_named_as_the_token_names_it(name: str, text: str) -> None:
+    assert user_identifier(name) == text
