@@ -97,6 +97,7 @@ class Health:
         # Not durable.replace_file(): it is worth nothing after a power cut, and changes five times a second.
         temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
         temporary.write_text(json.dumps(self.snapshot()) + "\n")
+        temporary.chmod(0o644)  # for everybody's monitoring; the service's umask would keep it to itself
         temporary.replace(runtime_dir / STATUS_FILE)
 
 

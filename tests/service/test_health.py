@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -201,6 +202,16 @@ def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
 
     assert json.loads((tmp_path / STATUS_FILE).read_text())["agent_id"] == "hq-lobby-1"
     assert [path.name for path in tmp_path.iterdir() if STATUS_FILE in path.name] == [STATUS_FILE]
+
+
+def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, health: Health) -> None:
+    before = os.umask(0o077)
+    try:
+        health.write(tmp_path)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o644
 
 
 def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, health: Health) -> None:
