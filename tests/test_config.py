@@ -356,7 +356,7 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such configuration file") as caught:
         load(tmp_path / "none.toml")
 
-    assert f"sudo install -D -m 0644 config.example.toml {tmp_path}/none.toml" in caught.value.hint
+    assert "sudo badge-agent setup" in caught.value.hint
 
 
 def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
