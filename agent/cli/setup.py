@@ -222,7 +222,7 @@ def _tell_sql(user: str, key: KeyPair) -> None:
         f"  {compare(user, key)}\n"
         "Where another door uses this user already, the first line would lock that door out: give this one\n"
         "a user of its own, or that door's key (--private-key-file).\n"
-        "Where user, role, table or pipe are not there yet: badge-agent sql\n"
+        "Where user, role, table or pipe are not there yet: sudo badge-agent sql\n"
     )
 
 
@@ -231,7 +231,9 @@ def _check(config: Path) -> int:
     network = {step.name for step in snowflake_steps(configuration.load(config))}
     founds = list(check.shown(map(_told_above, check.look(config))))
     if any(found.exit_code and found.finding.name in network for found in founds):
-        click.echo("Swipes are kept until Snowflake takes them; what it still lacks shows: badge-agent check")
+        click.echo(
+            "Swipes are kept until Snowflake takes them; what is still missing: sudo badge-agent check"
+        )
     local = {found.exit_code for found in founds if found.finding.name not in network}
     return 1 if local - {0, SnowpipeError.exit_code} else 0
 
@@ -239,7 +241,9 @@ def _check(config: Path) -> int:
 def _told_above(found: Found) -> Found:
     """A key that is not registered yet needs no second page of SQL."""
     if found.finding.name == "JWT" and found.exit_code == AuthError.exit_code:
-        return replace(found, finding=replace(found.finding, next="the SQL above; then: badge-agent check"))
+        return replace(
+            found, finding=replace(found.finding, next="the SQL above; then: sudo badge-agent check")
+        )
     return found
 
 
@@ -255,4 +259,4 @@ def _start(config: Path, *, changed: bool) -> None:
         unit.enable_and_start()
         if was_active and changed:
             unit.restart()
-        show(Finding("service", "ok", "runs, and starts with the machine", "badge-agent status"))
+        show(Finding("service", "ok", "runs, and starts with the machine", "sudo badge-agent status"))

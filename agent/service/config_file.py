@@ -18,7 +18,7 @@ _EXAMPLE_PORT = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0"
 
 _HEAD = """\
 # Written by `badge-agent setup`, to be edited by hand: config.example.toml explains every key.
-# After a change: badge-agent check && sudo systemctl restart badge-agent
+# After a change: sudo badge-agent check && sudo systemctl restart badge-agent
 """
 
 # As in the example.

@@ -104,7 +104,7 @@ def test_a_key_that_snowflake_does_not_know_yet_is_what_the_sql_above_is_for(
     done = machine.run("setup", *ANSWERS, "--url", emulator.url)
 
     assert done.returncode == 0
-    assert "next: the SQL above; then: badge-agent check" in done.stdout
+    assert "next: the SQL above; then: sudo badge-agent check" in done.stdout
     assert done.stdout.count("ALTER USER") == 1
 
 
