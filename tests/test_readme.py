@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TOLD = sorted(set(re.findall(r"(?:`|    |bin/|sudo )badge-agent ([a-z][a-z-]+)", README)))
 RUNNABLE = re.findall(r"`badge-agent (decode [^`]+|protocols)`", README)
-TARGETS = sorted(set(re.findall(r"(?:`|    )make ([a-z]+)", README)))
+TARGETS = sorted(set(re.findall(r"(?:`|    )make ([a-z-]+)", README)))
 
 
 @pytest.mark.parametrize("command", TOLD)
