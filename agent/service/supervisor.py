@@ -144,7 +144,12 @@ class Supervisor:
         try:
             key = account.reload_key()
         except (KeyFileError, NotPermittedError) as error:
-            _log.error("reload: %s; the agent goes on with the key it has", error, extra=fields(error=error))
+            _log.error(
+                "reload: %s; the agent goes on with the key it has; %s",
+                error,
+                error.hint,
+                extra=fields(error=error),
+            )
         else:
             what = "the same key" if key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
