@@ -206,7 +206,9 @@ def _show_next_steps(kept: Stage | None) -> None:
             f"  badge-agent status --config {kept.directory / 'config.toml'}"
         )
     click.echo(
-        "\nNext, for a door of your own\n"
+        "\nNext, for a door of your own, with the package (README.md)\n"
+        "  sudo badge-agent setup\n"
+        "\nOr by hand\n"
         "  1. copy config.example.toml to config.toml, and enter your readers and account\n"
         f"  2. badge-agent key generate --out rsa_key.p8 --user {USER}\n"
         "  3. badge-agent sql --config config.toml: what to run in Snowflake, with\n"
