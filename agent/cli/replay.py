@@ -141,7 +141,10 @@ def _wait(settings: Settings, show: Callable[[], bool]) -> None:
     told = ""
     while show():
         if not lock.is_held(settings.agent.state_dir):
-            raise AgentError("the agent stopped; the replay goes on when it runs again")
+            raise AgentError(
+                "the agent stopped; the replay goes on when it runs again",
+                hint="sudo systemctl start badge-agent",
+            )
         uploader = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)[
             "uploader"
         ]

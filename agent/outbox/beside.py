@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.errors import AgentError, OutboxError
 from agent.outbox.file import OUTBOX_FILE, open_beside, translated
 from agent.outbox.held import Kind
+from agent.outbox.inspect import is_there
 from agent.outbox.retimed import STORED, Stored, UsedTimings
 from agent.outbox.schema import VERSION
 from agent.outbox.wreck import members_of
@@ -54,8 +55,9 @@ class NothingToReplayError(AgentError):
 
 @contextlib.contextmanager
 def _beside(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """Raises OutboxError if there is no outbox, NotPermittedError if this user may not read it."""
     path = state_dir / OUTBOX_FILE
-    if not path.exists():
+    if not is_there(state_dir):
         raise OutboxError(
             f"there is no outbox in {state_dir}",
             hint="it is made when the agent first runs; is [agent] state_dir right?",
@@ -71,7 +73,7 @@ def _beside(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def read_counts(state_dir: Path) -> OutboxCounts:
-    """What `status` shows. Raises OutboxError if there is no outbox."""
+    """What `status` shows. Raises OutboxError if there is no outbox, NotPermittedError."""
     with _beside(state_dir, "ro") as connection:
         connection.execute("BEGIN")  # one moment for all the looks below
         outbox_id, base, committed_n, unreadable = connection.execute(

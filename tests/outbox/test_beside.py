@@ -4,13 +4,13 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from agent.errors import OutboxError
+from agent.errors import NotPermittedError, OutboxError
 from agent.outbox import Outbox, beside, read_counts
 from agent.outbox.beside import Wanted
 from agent.swipe import raw_hex
@@ -49,6 +49,17 @@ def test_another_process_counts_what_the_agent_keeps(tmp_path: Path, outbox: Out
     told = elsewhere("c = beside.read_counts(d); print(c.pending, c.kept, c.rejected, c.set_aside)", tmp_path)
 
     assert told.split() == ["3", "6", "3", "1"]
+
+
+@pytest.mark.parametrize("look", [beside.holds, read_counts])
+def test_who_may_not_look_is_told_to_use_sudo(
+    tmp_path: Path, unprivileged: None, look: Callable[[Path], object]
+) -> None:
+    del unprivileged  # nobody, from here on
+
+    with pytest.raises(NotPermittedError, match="may not read") as caught:
+        look(tmp_path)
+    assert "sudo" in caught.value.hint
 
 
 def test_rows_set_aside_are_neither_pending_nor_kept(tmp_path: Path, outbox: Outbox) -> None:
