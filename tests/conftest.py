@@ -12,6 +12,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from agent.snowpipe.key import generate_key
+from tests.agent_process import PtyReader
+from tests.emulator_process import EmulatorProcess
 
 _NOBODY = 65_534
 
@@ -29,6 +31,20 @@ def rsa_key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("keys") / "rsa_key.p8"
     generate_key(path)
     return path
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
+    """A pipe of this test's own."""
+    with EmulatorProcess(tmp_path / "pipe") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    """A reader on a serial line of this test's own."""
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
 
 
 @pytest.fixture

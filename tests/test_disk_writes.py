@@ -49,18 +49,6 @@ def memory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
-    with EmulatorProcess(tmp_path / "pipe") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
-@pytest.fixture
 def agent(
     tmp_path: Path, state_dir: Path, memory: Path, pipe: EmulatorProcess, line: PtyReader
 ) -> Iterator[AgentProcess]:

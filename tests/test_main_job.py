@@ -37,18 +37,6 @@ STOP_SECONDS = 5.0
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
-    with EmulatorProcess(tmp_path / "pipe") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
-@pytest.fixture
 def agent(tmp_path: Path, pipe: EmulatorProcess, line: PtyReader) -> Iterator[AgentProcess]:
     with a_door(tmp_path / "door", pipe, reader_table(line.device)) as agent:
         yield agent

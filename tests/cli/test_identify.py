@@ -20,12 +20,6 @@ from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 TAG = 0x0100_63E9_AE
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
 @contextmanager
 def presenting(line: PtyReader, frame: bytes) -> Iterator[None]:
     """A person who holds the card to the reader again and again."""

@@ -30,12 +30,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
-@pytest.fixture
 def port(line: PtyReader) -> Iterator[Port]:
     port = Port(str(line.device), LineSettings())
     yield port

@@ -35,12 +35,6 @@ def signals_as_before() -> Iterator[None]:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
-@pytest.fixture
 def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
     """A door whose pipe cannot be reached: nothing listens on the discard port."""
     agent = AgentProcess(

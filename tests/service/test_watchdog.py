@@ -33,18 +33,6 @@ def manager(tmp_path: Path) -> Iterator[ServiceManager]:
 
 
 @pytest.fixture
-def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
-    with EmulatorProcess(tmp_path / "pipe") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Iterator[PtyReader]:
-    with PtyReader(tmp_path / "reader") as line:
-        yield line
-
-
-@pytest.fixture
 def agent(
     tmp_path: Path, pipe: EmulatorProcess, line: PtyReader, manager: ServiceManager
 ) -> Iterator[AgentProcess]:
