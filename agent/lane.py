@@ -18,8 +18,8 @@ from agent.errors import (
     SnowpipeError,
     TooLargeError,
 )
-from agent.events import Event, fields
-from agent.faultlog import FaultLog
+from agent.log.message_ids import Event, fields
+from agent.log.failure_log import FaultLog
 from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel

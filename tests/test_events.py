@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from agent.errors import AgentError, AuthError, OutboxFullError, RetryError, UnreachableError
-from agent.events import Event, error_code, fields, fields_of
+from agent.log.message_ids import Event, error_code, fields, fields_of
 
 
 @pytest.mark.parametrize(

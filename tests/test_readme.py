@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import COMMANDS, _group
-from agent.events import Event
+from agent.log.message_ids import Event
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

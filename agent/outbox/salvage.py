@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.durable import sync
 from agent.errors import OutboxCorruptError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 from agent.outbox import identity, schema
 from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
 from agent.outbox.wreck import State, Wreck

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 from agent.outbox import boots, identity, purge, retimed, salvage, schema
 from agent.outbox.boots import Boots
 from agent.outbox.file import OutboxFile

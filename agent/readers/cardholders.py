@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 from agent.readers.wiegand import Keypad
 from agent.swipe import CardRead, Noise, Outcome, Reason, Status
 

@@ -15,8 +15,8 @@ from typing import Literal
 from agent.backoff import Backoff
 from agent.clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
-from agent.events import Event, fields
-from agent.faultlog import FaultLog
+from agent.log.message_ids import Event, fields
+from agent.log.failure_log import FaultLog
 from agent.readers.asking import Asking
 from agent.readers.badge import badge_id
 from agent.readers.diagnosis import Diagnosis

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from agent.errors import OutboxFullError
-from agent.events import Event
-from agent.faultlog import FaultLog
+from agent.log.message_ids import Event
+from agent.log.failure_log import FaultLog
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from agent.service import journal
+from agent.log import journal
 
 
 def set_up(level: str) -> None:

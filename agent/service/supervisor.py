@@ -12,7 +12,7 @@ from typing import Any
 from agent import __version__
 from agent.config import Settings
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 from agent.service import notify
 from agent.service.bell import Bell
 from agent.service.build import Agent, build

@@ -11,7 +11,7 @@ from random import random
 
 from agent.backoff import Backoff
 from agent.errors import OutboxError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.events import Event
+from agent.log.message_ids import Event
 from tests.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.service_manager import ServiceManager
 from tests.swipes import wait_until
@@ -17,7 +17,7 @@ NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port
 SET_UP = """
 import logging
 from agent.errors import PortBusyError
-from agent.events import Event, fields
+from agent.log.message_ids import Event, fields
 from agent.service import logs
 logs.set_up("debug")
 log = logging.getLogger("agent.test")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.events import Event
+from agent.log.message_ids import Event
 from tests.agent_process import AgentProcess, PtyReader, reader_table
 from tests.emulator_process import EmulatorProcess
 from tests.service_manager import ServiceManager

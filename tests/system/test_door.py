@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.events import Event
+from agent.log.message_ids import Event
 from tests.system.conftest import newer
 from tests.system.door import Door
 from tests.system.machine import wait_until

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from agent.events import fields_of
+from agent.log.message_ids import fields_of
 
 try:
     from systemd import journal

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from agent.errors import AgentError
-from agent.events import NEEDS_A_PERSON, Event, fields
+from agent.log.message_ids import NEEDS_A_PERSON, Event, fields
 
 _REPEAT_S = 60.0
 

@@ -1,0 +1,1 @@
+"""What is logged, how often, and where to: MESSAGE_IDs, rate-limited failures, the journal."""
