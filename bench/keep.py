@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clock import SystemClock
+from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
 from agent.swipe import CardRead, Check, Swipe, raw_hex
 from bench.figures import Figure, percentile

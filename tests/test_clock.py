@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import clock
-from agent.clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
+from agent.clock import system_clock
+from agent.clock.system_clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
 
 
 def test_a_moment_lies_between_what_the_clocks_said_before_and_after() -> None:
@@ -45,15 +45,15 @@ class Kernel:
         self._max_error_us = max_error_us
 
     def adjtimex(self, timex: object) -> int:
-        ctypes.cast(timex, ctypes.POINTER(clock._Timex)).contents.maxerror = self._max_error_us  # type: ignore[arg-type]
+        ctypes.cast(timex, ctypes.POINTER(system_clock._Timex)).contents.maxerror = self._max_error_us  # type: ignore[arg-type]
         return self._answer
 
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, int], None]:
     """What the kernel says; timesyncd has said nothing."""
-    monkeypatch.setattr(clock, "_TIMESYNCD_FILE", tmp_path / "synchronized")
-    return lambda answer, max_error_us: monkeypatch.setattr(clock, "_LIBC", Kernel(answer, max_error_us))
+    monkeypatch.setattr(system_clock, "_TIMESYNCD_FILE", tmp_path / "synchronized")
+    return lambda answer, max_error_us: monkeypatch.setattr(system_clock, "_LIBC", Kernel(answer, max_error_us))
 
 
 def test_a_synchronised_kernel_tells_how_long_ago_it_was_corrected(says: Callable[[int, int], None]) -> None:
@@ -126,7 +126,7 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
 
 @pytest.mark.parametrize("trust", ["auto", "always"])
 def test_a_time_from_before_the_release_is_never_trusted(
-    says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: clock.Trust
+    says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: system_clock.Trust
 ) -> None:
     says(0, 0)
     monkeypatch.setattr(time, "time_ns", lambda: (RELEASED_US - 1) * 1_000)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.timedated import Timedated
+from agent.clock.timedated import Timedated
 from tests.programs import install
 from tests.swipes import DrivenClock, wait_until
 

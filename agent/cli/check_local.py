@@ -15,7 +15,7 @@ from typing import Any
 from agent.cli.check_walk import Step
 from agent.cli.screen import Finding
 from agent.cli.status import CLOCK_HINT, clock
-from agent.clock import SystemClock, is_synchronised
+from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.config import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts

@@ -12,7 +12,7 @@ from agent.cli.check_network import look_at_certificate, look_up
 from agent.cli.check_walk import Step
 from agent.cli.key_sql import compare, describe, set_key
 from agent.cli.screen import Finding
-from agent.clock import boottime_s, off
+from agent.clock.system_clock import boottime_s, off
 from agent.config import Settings
 from agent.errors import SnowpipeError
 from agent.service.private_key import load_key

@@ -12,7 +12,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.screen import Finding, show, table
-from agent.clock import off
+from agent.clock.system_clock import off
 from agent.config import load
 from agent.outbox.inspect import is_there
 from agent.service.health import STATUS_FILE, read_status

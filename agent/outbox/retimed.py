@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from agent import rows
-from agent.outbox.boots import Boots, points_of, text_of
-from agent.timeline import STEP_US, Timing
+from agent.clock.boot_history import Boots, points_of, text_of
+from agent.clock.offset_model import STEP_US, Timing
 
 # A timing that was used stays in use as long as a newer one gives the same, because each change is a write.
 _SAME_US = 1_000

@@ -15,14 +15,15 @@ from typing import TypeVar
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
-from agent.outbox import boots, identity, purge, retimed, salvage, schema
-from agent.outbox.boots import Boots
+from agent.outbox import identity, purge, retimed, salvage, schema
+from agent.clock import boot_history
+from agent.clock.boot_history import Boots
 from agent.outbox.file import OutboxFile
 from agent.outbox.lock import StateLock
 from agent.outbox.reserve import Reserve
 from agent.outbox.retimed import Used, UsedTimings
 from agent.swipe import Instant, Swipe
-from agent.timeline import Point
+from agent.clock.offset_model import Point
 
 _log = logging.getLogger(__name__)
 
@@ -149,8 +150,8 @@ class Outbox:
                 committed_chain or rows.first_link(outbox_id),
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
-            known, used = boots.read(connection), UsedTimings.read(connection)
-            last_boot = boots.last_number(connection)
+            known, used = boot_history.read(connection), UsedTimings.read(connection)
+            last_boot = boot_history.last_number(connection)
         self.boots.load(known, last_boot)
         self.used_timings = used
         self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
@@ -170,7 +171,7 @@ class Outbox:
 
     def _forget_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
-            boots.forget_old(connection, self.identity.committed_n)
+            boot_history.forget_old(connection, self.identity.committed_n)
             retimed.forget_old(connection)
 
     # --- taking swipes ------------------------------------------------------------------------

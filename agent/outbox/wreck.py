@@ -14,7 +14,8 @@ from types import UnionType
 from typing import Any
 
 from agent.errors import OutboxError
-from agent.outbox import boots, schema
+from agent.outbox import schema
+from agent.clock import boot_history
 from agent.outbox.file import OUTBOX_FILE, open_beside
 
 _CHUNK = 256
@@ -204,7 +205,7 @@ def _with_points(records: list[Any]) -> list[Any]:
     whole = []
     for record in records:
         with contextlib.suppress(OutboxError):
-            if boots.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
+            if boot_history.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
                 whole.append(record)
     return whole
 

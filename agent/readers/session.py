@@ -13,7 +13,7 @@ from random import random
 from typing import Literal
 
 from agent.backoff import Backoff
-from agent.clock import Clock
+from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.log.message_ids import Event, fields
 from agent.log.failure_log import FaultLog

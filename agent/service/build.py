@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.clock import Clock, SystemClock, boottime_s
+from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.config import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id

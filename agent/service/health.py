@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import __version__, rows
-from agent.clock import Clock, SystemClock, boottime_s
+from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.inspect import is_there

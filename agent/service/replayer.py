@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agent.clock import SystemClock
+from agent.clock.system_clock import SystemClock
 from agent.config import Settings
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader

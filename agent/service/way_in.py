@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from agent.clock import boottime_s
+from agent.clock.system_clock import boottime_s
 from agent.config import Settings
 from agent.service.private_key import load_key
 from agent.snowpipe.account import Account, Identity

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agent.clock import off
+from agent.clock.system_clock import off
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import pytest
 
 from agent.cli import main
 from agent.cli.status import _duration, clock
-from agent.clock import SystemClock
+from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
 from agent.snowpipe.key import new_key, pem
 from tests.cli.door import AGENT_ID, FRAME, Door

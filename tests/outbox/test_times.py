@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clock import RELEASED_US
+from agent.clock.system_clock import RELEASED_US
 from agent.errors import OutboxCorruptError
 from agent.outbox import LiveRows, ReplayRows, beside, salvage
 from tests.driven_machine import TRUE_START_US, Machine
@@ -614,7 +614,7 @@ def test_boots_and_timings_that_nothing_needs_are_forgotten(make: MakeScene) -> 
 def test_the_log_says_what_became_of_the_clock_and_says_it_once(
     make: MakeScene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="agent.outbox.boots")
+    caplog.set_level(logging.INFO, logger="agent.clock.boot_history")
     scene = make()
     scene.swipe(3)
     scene.machine.ntp_comes()

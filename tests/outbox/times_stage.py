@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, beside
-from agent.timeline import Point
+from agent.clock.offset_model import Point
 from tests.driven_machine import Machine
 from tests.outbox.box import PLENTY, opened
 from tests.swipes import swipe

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.clock import SystemClock
+from agent.clock.system_clock import SystemClock
 from agent.readers.asking import Asking
 from agent.readers.protocol import LineSettings, Polling
 from agent.readers.protocols import make_protocol

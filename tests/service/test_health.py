@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import __version__
-from agent.clock import SystemClock, boottime_s
+from agent.clock.system_clock import SystemClock, boottime_s
 from agent.lane import Limits
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.clock import RELEASED_US
+from agent.clock.system_clock import RELEASED_US
 from agent.config import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts

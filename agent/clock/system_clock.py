@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from agent import RELEASED
 from agent.swipe import Instant
-from agent.timedated import Timedated
+from agent.clock.timedated import Timedated
 
 Trust = Literal["auto", "always"]
 
