@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from agent.snowpipe.key import generate_key
+from agent.keys.keypair import generate_key
 from bench.figures import Figure, percentile
 from tests.agent_process import AgentProcess, PtyReader, reader_table
 from tests.service_manager import ServiceManager

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from agent.config import load
+from agent.config.loader import load
 from agent.service import logs, supervisor
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from agent.snowpipe.key import generate_key
+from agent.keys.keypair import generate_key
 from tests.agent_process import PtyReader
 from tests.emulator_process import EmulatorProcess
 

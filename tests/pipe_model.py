@@ -14,7 +14,7 @@ from agent.errors import ReplyLostError, UnreachableError
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from agent.snowpipe.wire import PipeName, Reply, Request
 from tests.swipes import DrivenClock
 

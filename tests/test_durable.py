@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.durable import replace_file, sync
+from agent.atomic_file import replace_file, sync
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:

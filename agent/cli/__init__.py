@@ -129,7 +129,7 @@ def _report_bug(error: Exception) -> int:
 
 def _config_path(context: click.Context, _parameter: click.Parameter, after: Path | None) -> Path:
     # Imported late: the settings bring in every reader protocol, which most of `--help` can do without.
-    from agent.config import find_config  # noqa: PLC0415 - as said above
+    from agent.config.loader import find_config  # noqa: PLC0415 - as said above
 
     before: Path | None = context.find_root().params.get("config")
     return find_config(after or before, os.environ)

@@ -21,7 +21,7 @@ from agent.cli.screen import Finding, show
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
-    from agent.config import Settings
+    from agent.config.loader import Settings
 
 _LONGEST_S = 60.0
 _NEXT_INDENT = " " * len("warning  next: ")
@@ -91,7 +91,7 @@ def _walk(config: Path, *, offline: bool) -> Iterator[Found]:
 
     def load() -> Iterator[Finding]:
         # Imported after the libraries were looked at: without one of them this would not import.
-        from agent.config import load as load_config  # noqa: PLC0415 - as said above
+        from agent.config.loader import load as load_config  # noqa: PLC0415 - as said above
 
         settings = load_config(config)
         loaded.append(settings)

@@ -13,14 +13,14 @@ from agent.cli.check_walk import Step
 from agent.cli.key_sql import compare, describe, set_key
 from agent.cli.screen import Finding
 from agent.clock.system_clock import boottime_s, off
-from agent.config import Settings
+from agent.config.loader import Settings
 from agent.errors import SnowpipeError
-from agent.service.private_key import load_key
+from agent.keys.lookup import load_key
 from agent.service.way_in import pipe_name
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 from agent.sql.names import identifier, qualified, user_identifier
 

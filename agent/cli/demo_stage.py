@@ -18,7 +18,7 @@ import agent
 from agent.cli.demo_reader import READERS, Cable, Card, card
 from agent.errors import AgentError
 from agent.service.health import read_status
-from agent.snowpipe.key import KeyPair, generate_key
+from agent.keys.keypair import KeyPair, generate_key
 
 ACCOUNT, USER, ROLE = "MYORG-MYACCOUNT", "SFE_INGEST_USER", "SFE_INGEST_ROLE"
 DATABASE, SCHEMA, PIPE = "SNOWFLAKE_EXAMPLE", "RAW_INGESTION", "SFE_BADGE_EVENTS_PIPE"

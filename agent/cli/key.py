@@ -10,10 +10,10 @@ import click
 from agent.cli import config_option
 from agent.cli.key_rotate import rotate
 from agent.cli.key_sql import describe, set_key
-from agent.config import DEFAULT_CONFIG, Settings, load
+from agent.config.loader import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
-from agent.service.private_key import find_key
-from agent.snowpipe.key import KeyPair, generate_key, load_private_key
+from agent.keys.lookup import find_key
+from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from agent.sql.names import wrong_with_name
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.snowpipe.key import KeyPair, Slot
+from agent.keys.keypair import KeyPair, Slot
 from agent.sql.names import user_identifier
 
 

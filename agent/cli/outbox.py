@@ -11,7 +11,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.screen import table
-from agent.config import load
+from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox import beside
 

@@ -16,7 +16,7 @@ import click
 from agent import rows
 from agent.cli import config_option
 from agent.cli.screen import progress
-from agent.config import Settings, load
+from agent.config.loader import Settings, load
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox import beside, lock
 from agent.service import replayer

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option, words_of
-from agent.config import load
+from agent.config.loader import load
 from agent.errors import AgentError
 from agent.log.message_ids import Event, fields
 from agent.service import logs, supervisor

@@ -18,7 +18,7 @@ from agent.backoff import Backoff
 from agent.cli import config_option
 from agent.cli.screen import Finding, show
 from agent.cli.sql import plan_for
-from agent.config import Settings, load
+from agent.config.loader import Settings, load
 from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError
 from agent.service.way_in import open_account, pipe_name
 from agent.snowpipe import wire

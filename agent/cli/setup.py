@@ -12,19 +12,20 @@ from typing import Any
 
 import click
 
-from agent import config as configuration
+from agent.config import loader as configuration
 from agent.cli import check, config_option
 from agent.cli.check_snowflake import snowflake_steps
 from agent.cli.check_walk import Found
 from agent.cli.key_sql import compare, set_key
 from agent.cli.screen import Finding, show
 from agent.cli.setup_answers import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
-from agent.config import settings_of
+from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
-from agent.service import credential, unit
-from agent.service.config_file import Document, read_document, write_document
-from agent.service.private_key import hand_over, is_handed_over
-from agent.snowpipe.key import KeyPair, load_private_key, new_key, parse_private_key, pem
+from agent.service import unit
+from agent.keys import systemd_creds
+from agent.config.editor import Document, read_document, write_document
+from agent.keys.lookup import hand_over, is_handed_over
+from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -128,7 +129,7 @@ def command(
 
 def _require_root(config: Path) -> None:
     """What is to be written must be writable; as a rule that takes root. Raises NotPermittedError."""
-    for place in (config.parent, credential.ETC):
+    for place in (config.parent, systemd_creds.ETC):
         nearest = next(path for path in (place, *place.parents) if path.exists())
         if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
             raise NotPermittedError(
@@ -175,13 +176,13 @@ def _configured_key(before: Document, config: Path) -> _KeyFile | None:
 
 def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair, bool]:
     """The key that the service has from now on, and whether it is another one than before."""
-    stored = credential.find()
+    stored = systemd_creds.find()
     present = None if stored is None else _read_back(stored)
     if stored is not None and present is not None and wanted in (None, present):
         _show_key(present, stored, "as before")
         return present, False
     key = wanted or new_key()
-    stored = credential.store(pem(key))
+    stored = systemd_creds.store(pem(key))
     if _read_back(stored) != key:
         raise KeyFileError(f"{stored.path}: does not give back the key that was stored", hint="df -h /etc")
     if source is None:
@@ -192,12 +193,12 @@ def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair
     return key, True
 
 
-def _read_back(stored: credential.Stored) -> KeyPair:
+def _read_back(stored: systemd_creds.Stored) -> KeyPair:
     """The key as the next start will find it."""
-    return parse_private_key(credential.read(stored), stored.path)
+    return parse_private_key(systemd_creds.read(stored), stored.path)
 
 
-def _show_key(key: KeyPair, stored: credential.Stored, what: str, following: str = "") -> None:
+def _show_key(key: KeyPair, stored: systemd_creds.Stored, what: str, following: str = "") -> None:
     how = "encrypted for this machine" if stored.encrypted else "readable by root alone"
     show(Finding("key", "ok", f"{what}, {key.fingerprint}, {how}: {stored.path}", following))
 

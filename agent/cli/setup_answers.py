@@ -13,12 +13,12 @@ from typing import Any, get_args
 
 import click
 
-from agent.config import Direction, settings_of
+from agent.config.loader import Direction, settings_of
 from agent.errors import ConfigError
 from agent.readers.devices import serial_devices
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiegand import Keypad
-from agent.service.config_file import Document
+from agent.config.editor import Document
 
 _NONE = "-"  # typed for "none of them"
 

@@ -13,10 +13,10 @@ import click
 from agent.cli import config_option
 from agent.cli.screen import Finding, show, table
 from agent.clock.system_clock import off
-from agent.config import load
+from agent.config.loader import load
 from agent.outbox.inspect import is_there
 from agent.service.health import STATUS_FILE, read_status
-from agent.service.private_key import OLD_AFTER, ROTATE
+from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.snowpipe.server_clock import TOLERATED_S
 
 CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"

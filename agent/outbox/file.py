@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.durable import sync
+from agent.atomic_file import sync
 from agent.errors import (
     AgentError,
     NotPermittedError,

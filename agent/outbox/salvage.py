@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.durable import sync
+from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
 from agent.log.message_ids import Event, fields
 from agent.outbox import identity, schema

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.config import ReaderSettings, Settings
+from agent.config.loader import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
 from agent.outbox.inspect import is_there

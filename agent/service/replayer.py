@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from agent.clock.system_clock import SystemClock
-from agent.config import Settings
+from agent.config.loader import Settings
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
 from agent.service.way_in import open_account

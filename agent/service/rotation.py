@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.config import DEFAULT_CONFIG, Settings
-from agent.durable import replace_file, sync
+from agent.config.loader import DEFAULT_CONFIG, Settings
+from agent.atomic_file import replace_file, sync
 from agent.errors import AgentError, AuthError, KeyFileError, NotPermittedError
-from agent.service import credential, unit
+from agent.service import unit
+from agent.keys import systemd_creds
 from agent.service.health import read_status
-from agent.service.private_key import hand_over
+from agent.keys.lookup import hand_over
 from agent.service.way_in import open_account
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import (
+from agent.keys.keypair import (
     KeyPair,
     Slot,
     load_private_key,
@@ -157,20 +158,20 @@ def _told(settings: Settings) -> dict[str, Any]:
 
 class _Credential:
     def present(self) -> KeyPair:
-        stored = credential.find()
+        stored = systemd_creds.find()
         if stored is None:
             raise KeyFileError("no key is stored for the service", hint="sudo badge-agent setup makes one")
-        return parse_private_key(credential.read(stored), stored.path)
+        return parse_private_key(systemd_creds.read(stored), stored.path)
 
     def waiting(self) -> KeyPair | None:
-        stored = credential.find(waiting=True)
-        return None if stored is None else parse_private_key(credential.read(stored), stored.path)
+        stored = systemd_creds.find(waiting=True)
+        return None if stored is None else parse_private_key(systemd_creds.read(stored), stored.path)
 
     def keep_waiting(self, key: KeyPair) -> None:
-        credential.store(pem(key), waiting=True)
+        systemd_creds.store(pem(key), waiting=True)
 
     def switch(self) -> None:
-        credential.promote()
+        systemd_creds.promote()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from agent import __version__
-from agent.config import Settings
+from agent.config.loader import Settings
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
 from agent.service import notify

@@ -15,7 +15,7 @@ from agent.loopback import is_loopback
 from agent.snowpipe import wire
 from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from agent.snowpipe.server_clock import ServerClock
 from agent.snowpipe.wire import Reply, Request
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import jwt
 
 from agent.errors import AgentError
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 
 # Snowflake honours a key-pair token for one hour after `iat`, whatever `exp` says; the minute
 # below that is for the way and for clocks that differ.

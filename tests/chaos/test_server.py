@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent import rows
-from agent.config import load
+from agent.config.loader import load
 from agent.service.way_in import open_account, pipe_name
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel

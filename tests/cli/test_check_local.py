@@ -15,7 +15,7 @@ from agent.cli import check_local
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
-from agent.snowpipe.key import generate_key, new_key, pem
+from agent.keys.keypair import generate_key, new_key, pem
 from tests.cli.door import AGENT_ID, Check, Door
 from tests.emulator_process import EmulatorProcess
 from tests.swipes import swipe, wait_until

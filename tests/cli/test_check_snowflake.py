@@ -10,8 +10,8 @@ import pytest
 
 from agent.cli import check_snowflake
 from agent.cli.check_network import look_at_certificate, look_up
-from agent.durable import replace_file
-from agent.snowpipe.key import generate_key, load_private_key, new_key, pem
+from agent.atomic_file import replace_file
+from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
 from tests.cli.door import CLOSED, ROLE, Check, Door
 from tests.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate

@@ -58,7 +58,7 @@ def test_the_help_lists_every_command_and_imports_none() -> None:
         "requests",
         "cryptography",
         "serial",
-        "agent.config",
+        "agent.config.loader",
         *(f"agent.cli.{name}" for name in COMMANDS),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.snowpipe.key import load_private_key
+from agent.keys.keypair import load_private_key
 
 READER = '[[readers]]\nid = "R"\nzone_id = "Z"\nport = "/dev/ttyUSB0"\nprotocol = "rdm6300"\n'
 

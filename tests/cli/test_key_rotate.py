@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.service import credential
-from agent.snowpipe.key import KeyPair, load_private_key, new_key, parse_private_key, pem
+from agent.keys import systemd_creds
+from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
 from tests.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.cli.test_setup import NAMES, READER
 from tests.emulator_process import EmulatorProcess, make_key, private_pem
@@ -184,12 +184,12 @@ def test_a_slot_can_be_named(service: Service) -> None:
 def test_a_rotation_cut_short_after_the_switch_is_finished_with_the_key_in_place(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credential, "ETC", service.machine.etc)
+    monkeypatch.setattr(systemd_creds, "ETC", service.machine.etc)
     monkeypatch.setenv("PATH", service.machine.environment["PATH"])
     new = new_key("RSA_PUBLIC_KEY_2")
 
     with service.running():
-        credential.store(pem(new))
+        systemd_creds.store(pem(new))
         slots = service.rotate()
 
         assert slots == ("RSA_PUBLIC_KEY_2", "RSA_PUBLIC_KEY")
@@ -231,7 +231,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
     service.pipe.alter_user(new.slot, new.public_key_line)
 
     with service.running():
-        credential.store(pem(new), waiting=True)
+        systemd_creds.store(pem(new), waiting=True)
         code = main(["key", "rotate", "--yes", "--config", str(service.machine.config)])
 
     told = capsys.readouterr()
@@ -243,11 +243,11 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
 
 def patch_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same places for a command in this process."""
-    monkeypatch.setattr("agent.service.credential.ETC", machine.etc)
+    monkeypatch.setattr("agent.keys.systemd_creds.ETC", machine.etc)
     monkeypatch.setattr("agent.service.unit.BOOTED", machine.root / "booted")
     monkeypatch.setattr("agent.service.rotation.DEFAULT_CONFIG", machine.config)
-    monkeypatch.setattr("agent.config.AgentSettings.state_dir", machine.root / "state")
-    monkeypatch.setattr("agent.config.AgentSettings.runtime_dir", machine.runtime_dir)
+    monkeypatch.setattr("agent.config.loader.AgentSettings.state_dir", machine.root / "state")
+    monkeypatch.setattr("agent.config.loader.AgentSettings.runtime_dir", machine.runtime_dir)
     monkeypatch.setenv("PATH", machine.environment["PATH"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main, send_sample
-from agent.snowpipe import key as key_file
+from agent.keys import keypair as key_file
 from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
 # What a machine that is no Linux or macOS lacks, and what a machine without a reader need not have.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.config import load
-from agent.service.config_file import is_example, render
-from agent.snowpipe.key import KeyPair, generate_key, load_private_key, new_key, pem
+from agent.config.loader import load
+from agent.config.editor import is_example, render
+from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, pem
 from tests.agent_process import PtyReader
 from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 from tests.machine import Machine

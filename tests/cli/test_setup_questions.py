@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load
+from agent.config.loader import load
 from tests.agent_process import PtyReader
 from tests.cli.test_setup import ANSWERS, CLOSED, NAMES, READER
 from tests.machine import Machine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.snowpipe.key import load_private_key
+from agent.keys.keypair import load_private_key
 
 CONFIG = """
 [agent]

@@ -19,7 +19,7 @@ from agent.cli import main
 from agent.cli.status import _duration, clock
 from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
-from agent.snowpipe.key import new_key, pem
+from agent.keys.keypair import new_key, pem
 from tests.cli.door import AGENT_ID, FRAME, Door
 from tests.emulator_process import EmulatorProcess
 from tests.outbox.box import commit

@@ -22,7 +22,7 @@ from agent.service.health import STATUS_FILE, Health, read_status
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import load_private_key
+from agent.keys.keypair import load_private_key
 from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
 from agent.uploader import Uploader

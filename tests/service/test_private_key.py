@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Settings, load
+from agent.config.loader import Settings, load
 from agent.errors import KeyFileError, NotPermittedError
-from agent.service import credential
-from agent.service.private_key import HANDED_OVER, age_of, find_key
-from agent.snowpipe.key import KeyPair, new_key, pem
+from agent.keys import systemd_creds
+from agent.keys.lookup import HANDED_OVER, age_of, find_key
+from agent.keys.keypair import KeyPair, new_key, pem
 from agent.swipe import Instant
 
 CONFIG = """
@@ -37,7 +37,7 @@ def keys() -> list[KeyPair]:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(credential, "ETC", tmp_path / "etc")
+    monkeypatch.setattr(systemd_creds, "ETC", tmp_path / "etc")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     (tmp_path / "run").mkdir()
     (tmp_path / "config.toml").write_text(CONFIG)
@@ -55,7 +55,7 @@ def test_the_nearest_key_wins_the_file_then_the_one_handed_over_then_the_credent
     settings: Settings, keys: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = []
-    places.append(credential.store(pem(keys[0])).path)
+    places.append(systemd_creds.store(pem(keys[0])).path)
     assert find_key(settings) == (places[-1], keys[0])
 
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "passed-on"))
@@ -100,7 +100,7 @@ def test_a_service_without_its_credential_is_not_told_to_look_as_root(
 def test_a_stored_key_is_for_root(
     settings: Settings, keys: list[KeyPair], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    credential.store(pem(keys[0]))
+    systemd_creds.store(pem(keys[0]))
     for directory in (tmp_path / "etc").iterdir():
         directory.chmod(0o000)
     request.getfixturevalue("unprivileged")

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from agent.clock.system_clock import RELEASED_US
-from agent.config import Settings, load
+from agent.config.loader import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts
 from agent.service.health import read_status
 from agent.service.supervisor import Supervisor
-from agent.snowpipe.key import new_key, pem
+from agent.keys.keypair import new_key, pem
 from tests.agent_process import AgentProcess, PtyReader, reader_table
 from tests.outbox.box import commit
 from tests.service_manager import ServiceManager

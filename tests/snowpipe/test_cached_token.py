@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError, UnreachableError
 from agent.snowpipe.jwt import CachedToken, Token, mint
-from agent.snowpipe.key import load_private_key
+from agent.keys.keypair import load_private_key
 
 NOW = 1_760_000_000.7
 

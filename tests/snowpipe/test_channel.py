@@ -12,7 +12,7 @@ from agent.snowpipe import wire
 from agent.snowpipe.account import Account, Identity
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import load_private_key
+from agent.keys.keypair import load_private_key
 from tests.snowpipe.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
 from tests.swipes import DrivenClock
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.snowpipe.jwt import mint, read_expiry
-from agent.snowpipe.key import KeyPair, load_private_key
+from agent.keys.keypair import KeyPair, load_private_key
 
 NOW = 1_760_000_000.7
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.errors import KeyFileError, NotPermittedError
-from agent.snowpipe.key import KeyPair, generate_key, load_private_key, new_key, parse_private_key, pem
+from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, parse_private_key, pem
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from agent.snowpipe import wire
 from agent.snowpipe.account import Account, Identity, Tries
 from agent.snowpipe.http import Http
-from agent.snowpipe.key import KeyPair, load_private_key
+from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe.server_clock import ServerClock, date_of
 from tests.snowpipe.scripted_server import Answer, ScriptedServer, Seen
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.snowpipe.key import KeyPair, load_private_key
+from agent.keys.keypair import KeyPair, load_private_key
 from tests.uploader.door import Door
 
 

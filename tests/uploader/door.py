@@ -11,7 +11,7 @@ import pytest
 from agent.lane import Limits
 from agent.outbox import Outbox, beside, read_counts
 from agent.outbox.held import Kind
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from agent.uploader import Uploader
 from tests.pipe_model import PipeModel, open_channel
 from tests.swipes import DrivenClock, swipe

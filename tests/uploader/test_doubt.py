@@ -7,7 +7,7 @@ import pytest
 
 from agent.errors import OutboxCorruptError
 from agent.outbox import LiveRows
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.pipe_model import Fall, Lose, Refuse, Unreachable
 from tests.uploader.door import Door
 

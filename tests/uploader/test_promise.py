@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agent.outbox import beside
 from agent.outbox.beside import NothingToReplayError
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.outbox.box import looked_up
 from tests.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
 from tests.uploader.door import Door, Wish

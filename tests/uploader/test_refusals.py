@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.outbox import beside, read_counts
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.outbox.box import looked_up
 from tests.pipe_model import Refuse
 from tests.uploader.door import Door

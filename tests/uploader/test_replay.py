@@ -7,7 +7,7 @@ import pytest
 
 from agent.outbox import beside, read_counts
 from agent.outbox.beside import NothingToReplayError, Wanted
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.outbox.box import looked_up
 from tests.pipe_model import Lose, Refuse
 from tests.swipes import NOON_US, instant, swipe

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.lane import Limits
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.swipes import swipe
 from tests.uploader.door import Door

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.snowpipe.key import KeyPair
+from agent.keys.keypair import KeyPair
 from tests.pipe_model import Refuse
 from tests.uploader.door import Door
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.config import Settings
-from agent.durable import replace_file
+from agent.config.loader import Settings
+from agent.atomic_file import replace_file
 from agent.errors import KeyFileError
-from agent.service import credential
-from agent.snowpipe.key import KeyPair, load_private_key, parse_private_key, pem
+from agent.keys import systemd_creds
+from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
 from agent.swipe import Instant
 
 # What rotation hands to the running agent: systemd renews a credential at the next start only. The runtime
@@ -35,18 +35,18 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
         path = snowflake.private_key_file
         return path, load_private_key(path, snowflake.private_key_passphrase_file)
     handed_over = settings.agent.runtime_dir / HANDED_OVER
-    passed_on = credential.passed_on()
+    passed_on = systemd_creds.passed_on()
     if is_handed_over(settings.agent.runtime_dir):
         return handed_over, load_private_key(handed_over)
     if passed_on is not None and _is_there(passed_on):
         return passed_on, load_private_key(passed_on)
-    stored = credential.find() if passed_on is None else None
+    stored = systemd_creds.find() if passed_on is None else None
     if stored is None:
         raise KeyFileError(
             "no private key: [snowflake] private_key_file is not set, and no key is stored for the service",
             hint="sudo badge-agent setup makes one; for an agent run by hand: badge-agent key generate",
         )
-    return stored.path, parse_private_key(credential.read(stored), stored.path)
+    return stored.path, parse_private_key(systemd_creds.read(stored), stored.path)
 
 
 def hand_over(runtime_dir: Path, key: KeyPair) -> None:

@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from agent.durable import sync
+from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
 
 _KEY_BITS = 2048  # the least that Snowflake registers, and the fastest to sign with on a Pi Zero

@@ -15,7 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.durable import replace_file, sync
+from agent.atomic_file import replace_file, sync
 from agent.errors import KeyFileError, NotPermittedError
 
 _log = logging.getLogger(__name__)

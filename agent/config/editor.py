@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.config import Settings, parse, settings_of
-from agent.durable import replace_file
+from agent.config.loader import Settings, parse, settings_of
+from agent.atomic_file import replace_file
 from agent.errors import ConfigError, NotPermittedError
 
 # The package puts the example in place, for there to be a file to edit. Nobody has this account and reader.

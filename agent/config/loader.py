@@ -23,7 +23,7 @@ from agent.errors import ConfigError
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, Keypad
-from agent.toml_table import Table, shown
+from agent.config.toml_table import Table, shown
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
@@ -67,7 +67,7 @@ class ReaderSettings:
 class SnowflakeSettings:
     """The table [snowflake]; `url` has neither path nor trailing slash.
 
-    Without a `private_key_file` the key is the service's credential (agent.service.private_key).
+    Without a `private_key_file` the key is the service's credential (agent.keys.lookup).
     """
 
     account: str

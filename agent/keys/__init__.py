@@ -1,0 +1,1 @@
+"""The private key: made, loaded, stored as a systemd credential, looked up."""
