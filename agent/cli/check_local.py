@@ -19,7 +19,7 @@ from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.config.loader import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts
-from agent.outbox.inspect import inspect, is_there
+from agent.outbox.recovery.integrity import inspect, is_there
 from agent.readers import cardholders
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS

@@ -18,7 +18,8 @@ from agent.cli import config_option
 from agent.cli.screen import progress
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, OutboxInUseError
-from agent.outbox import beside, lock
+from agent.outbox.external import connection
+from agent.outbox import state_lock
 from agent.service import replayer
 from agent.service.health import read_status
 
@@ -73,24 +74,24 @@ def command(
     """
     settings = load(config)
     state_dir = settings.agent.state_dir
-    ranges = beside.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
+    ranges = connection.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
     if dry_run:
-        for row in beside.rows_in(state_dir, ranges):
+        for row in connection.rows_in(state_dir, ranges):
             sys.stdout.write(rows.as_replay(row).decode() + "\n")
         return 0
-    ids = beside.request(state_dir, ranges)
+    ids = connection.request(state_dir, ranges)
     return _see_through(settings, ids, sum(wanted.rows for wanted in ranges))
 
 
 def _wanted(
     first: int | datetime | None, last: int | datetime | None, *, rejected: bool, set_aside: bool
-) -> beside.Wanted:
+) -> connection.Wanted:
     asked = [rejected, set_aside, first is not None or last is not None]
     if sum(asked) != 1:
         raise click.UsageError("say what to send again: --from and/or --to, or --rejected, or --set-aside")
     if rejected or set_aside:
-        return beside.Wanted(kind="rejected" if rejected else "set_aside")
-    return beside.Wanted(
+        return connection.Wanted(kind="rejected" if rejected else "set_aside")
+    return connection.Wanted(
         first_seq=first if isinstance(first, int) else None,
         last_seq=last if isinstance(last, int) else None,
         first_us=_microseconds(first),
@@ -110,7 +111,7 @@ def _see_through(settings: Settings, ids: list[int], total: int) -> int:
 
         def show() -> bool:
             nonlocal left
-            now_left = beside.rows_to_replay(state_dir, ids)
+            now_left = connection.rows_to_replay(state_dir, ids)
             advance(left - now_left)
             left = now_left
             return left > 0
@@ -124,7 +125,7 @@ def _see_through(settings: Settings, ids: list[int], total: int) -> int:
 
 
 def _poke_agent(state_dir: Path) -> None:
-    pid = lock.holder(state_dir)
+    pid = state_lock.holder(state_dir)
     if pid is None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -140,7 +141,7 @@ def _poke_agent(state_dir: Path) -> None:
 def _wait(settings: Settings, show: Callable[[], bool]) -> None:
     told = ""
     while show():
-        if not lock.is_held(settings.agent.state_dir):
+        if not state_lock.is_held(settings.agent.state_dir):
             raise AgentError(
                 "the agent stopped; the replay goes on when it runs again",
                 hint="sudo systemctl start badge-agent",

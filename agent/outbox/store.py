@@ -15,13 +15,16 @@ from typing import TypeVar
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
-from agent.outbox import identity, purge, retimed, salvage, schema
+from agent.outbox import schema
+from agent.outbox import generation, retention
+from agent.outbox.timing import timestamps
+from agent.outbox.recovery import rebuild
 from agent.clock import boot_history
 from agent.clock.boot_history import Boots
-from agent.outbox.file import OutboxFile
-from agent.outbox.lock import StateLock
+from agent.outbox.database import OutboxFile
+from agent.outbox.state_lock import StateLock
 from agent.outbox.reserve import Reserve
-from agent.outbox.retimed import Used, UsedTimings
+from agent.outbox.timing.timestamps import Used, UsedTimings
 from agent.swipe import Instant, Swipe
 from agent.clock.offset_model import Point
 
@@ -108,7 +111,7 @@ class Outbox:
             self._read_state(file)
         except OutboxCorruptError as error:
             file.close()
-            salvage.replace(state_dir, error)
+            rebuild.replace(state_dir, error)
             file.open()
             self._read_state(file)
         except BaseException:
@@ -117,17 +120,17 @@ class Outbox:
         return file
 
     def _open(self, state_dir: Path) -> OutboxFile:
-        salvage.finish_interrupted(state_dir)
+        rebuild.finish_interrupted(state_dir)
         try:
             file = OutboxFile(state_dir)
         except OutboxCorruptError as error:
-            salvage.replace(state_dir, error)
+            rebuild.replace(state_dir, error)
             return OutboxFile(state_dir)
         if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
-            fault = salvage.fault_in(state_dir)
+            fault = rebuild.fault_in(state_dir)
             if fault is not None:
                 file.close()
-                salvage.replace(state_dir, fault)
+                rebuild.replace(state_dir, fault)
                 file.open()
             self._looked_through = True
         return file
@@ -172,7 +175,7 @@ class Outbox:
     def _forget_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
             boot_history.forget_old(connection, self.identity.committed_n)
-            retimed.forget_old(connection)
+            timestamps.forget_old(connection)
 
     # --- taking swipes ------------------------------------------------------------------------
 
@@ -264,7 +267,7 @@ class Outbox:
 
         def note() -> None:
             with self.file.writing() as connection:
-                retimed.write(connection, new)
+                timestamps.write(connection, new)
 
         self.settle(note)
         self.used_timings = self.used_timings.with_new(new)
@@ -280,7 +283,7 @@ class Outbox:
             return
         self._looked_through = True
         outbox_id = self.outbox_id
-        fault = salvage.fault_in(self._state_dir)
+        fault = rebuild.fault_in(self._state_dir)
         if fault is not None:
             self._start_anew(fault, outbox_id)
 
@@ -310,7 +313,7 @@ class Outbox:
                 return
             self.file.close()
             try:
-                salvage.replace(self._state_dir, fault, last_n=self.identity.last_n)
+                rebuild.replace(self._state_dir, fault, last_n=self.identity.last_n)
             finally:
                 self.file.open()  # a full disk: the damaged file goes on until there is room for another
             self._read_state(self.file)
@@ -326,7 +329,7 @@ class Outbox:
         with self.file.write_lock, self._mending():
             old = self.identity
             with self.file.writing() as connection:
-                identity.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
+                generation.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
             self._read_state(self.file)
         _log.error(
             "outbox: %s is now %s, because %s; %d pending swipes move to it",
@@ -359,7 +362,7 @@ class Outbox:
 
     def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
         with self.file.writing(durable=False) as connection:
-            return purge.free(connection, self.identity.committed_n, kept_since_us, max_bytes)
+            return retention.free(connection, self.identity.committed_n, kept_since_us, max_bytes)
 
     @property
     def lacks_room(self) -> bool:

@@ -12,7 +12,7 @@ from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.config.loader import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
-from agent.outbox.inspect import is_there
+from agent.outbox.recovery.integrity import is_there
 from agent.readers.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession

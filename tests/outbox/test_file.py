@@ -19,14 +19,14 @@ from agent.errors import (
     OutboxFullError,
     OutboxVersionError,
 )
-from agent.outbox import file as outbox_file
+from agent.outbox import database as outbox_file
 from agent.outbox import schema
-from agent.outbox.file import PAGE_BYTES, OutboxFile, open_beside, translated
+from agent.outbox.database import PAGE_BYTES, OutboxFile, open_beside, translated
 
 NEWER_AND_KILLED = """
 import os, sys
 from pathlib import Path
-from agent.outbox.file import OutboxFile
+from agent.outbox.database import OutboxFile
 with OutboxFile(Path(sys.argv[1])).writing() as connection:
     connection.execute("PRAGMA user_version=99")
 os._exit(0)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import LiveRows, Outbox, beside, machine_id, read_counts
+from agent.outbox import LiveRows, Outbox, machine_id, read_counts
+from agent.outbox.external import connection
 from tests.outbox.box import commit, keep, looked_up, opened, purge, rows_after, seqs, set_aside, stored
 from tests.swipes import swipe
 
@@ -78,7 +79,7 @@ def test_rows_set_aside_stay_held_where_they_are(tmp_path: Path, outbox: Outbox)
     renew(outbox)
 
     assert seqs(rows_after(outbox)) == [1, 2, 3]
-    assert [hold.first_seq for hold in beside.holds(tmp_path)] == [5, 8]
+    assert [hold.first_seq for hold in connection.holds(tmp_path)] == [5, 8]
     assert (read_counts(tmp_path).pending, outbox.pending) == (3, 3)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import NotPermittedError, OutboxError, OutboxVersionError
 from agent.outbox import Outbox
-from agent.outbox.inspect import inspect, is_there
+from agent.outbox.recovery.integrity import inspect, is_there
 from tests.swipes import swipe
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
-from agent.outbox.lock import LOCK_FILE, StateLock, is_held
+from agent.outbox.state_lock import LOCK_FILE, StateLock, is_held
 
 HOLD = """
 import sys
 from pathlib import Path
-from agent.outbox.lock import StateLock
+from agent.outbox.state_lock import StateLock
 lock = StateLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

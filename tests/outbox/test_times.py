@@ -9,7 +9,9 @@ import pytest
 
 from agent.clock.system_clock import RELEASED_US
 from agent.errors import OutboxCorruptError
-from agent.outbox import LiveRows, ReplayRows, beside, salvage
+from agent.outbox import LiveRows, ReplayRows
+from agent.outbox.external import connection
+from agent.outbox.recovery import rebuild
 from tests.driven_machine import TRUE_START_US, Machine
 from tests.outbox.box import looked_up, opened, rows_after
 from tests.outbox.times_stage import MS, Scene, clocks, in_order, microseconds
@@ -539,7 +541,7 @@ def test_a_replay_carries_the_times_that_the_rows_had(make: MakeScene) -> None:
     scene.swipe(3)
     sent = [*scene.sent, *scene.send()]
     scene.restart(is_clean=False)
-    beside.request(scene.state_dir, beside.find(scene.state_dir, beside.Wanted(first_seq=1)))
+    connection.request(scene.state_dir, connection.find(scene.state_dir, connection.Wanted(first_seq=1)))
 
     batch = ReplayRows(scene.outbox).after((0, 0), 100, max_bytes=10**9)
 
@@ -570,14 +572,14 @@ def test_times_survive_a_damaged_file(make: MakeScene) -> None:
     scene.power_cut()
     scene.swipe()
     scene.outbox.close()
-    salvage.replace(scene.state_dir, OutboxCorruptError("a page is gone"))
+    rebuild.replace(scene.state_dir, OutboxCorruptError("a page is gone"))
     scene.outbox = opened(scene.state_dir)
 
     rows = scene.send()
 
     assert scene.worst_us(rows[:2]) < MS
     assert clocks(rows[:2]) == {"corrected"}
-    (again,) = map(json.loads, beside.rows_in(scene.state_dir, [beside.Range(1, 1, None, 1)]))
+    (again,) = map(json.loads, connection.rows_in(scene.state_dir, [connection.Range(1, 1, None, 1)]))
     assert again["event_timestamp"] == guessed[0]["event_timestamp"]
 
 
@@ -655,8 +657,8 @@ def test_a_replay_by_time_finds_rows_by_the_time_they_went_with(make: MakeScene)
     scene.look()
     rows = scene.send()
 
-    wanted = beside.Wanted(first_us=scene.truth[2], last_us=scene.truth[4])
-    (found,) = beside.find(scene.state_dir, wanted)
+    wanted = connection.Wanted(first_us=scene.truth[2], last_us=scene.truth[4])
+    (found,) = connection.find(scene.state_dir, wanted)
 
     assert (found.first_n, found.last_n, found.rows) == (2, 4, 3)
     assert clocks(rows) == {"corrected"}

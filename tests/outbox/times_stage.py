@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agent.outbox import ErrorCount, LiveRows, beside
+from agent.outbox import ErrorCount, LiveRows
+from agent.outbox.external import connection
 from agent.clock.offset_model import Point
 from tests.driven_machine import Machine
 from tests.outbox.box import PLENTY, opened
@@ -85,8 +86,8 @@ class Scene:
 
     def replayed(self) -> list[dict[str, Any]]:
         """What a replay of everything that is kept sends, by the rows of a dry run."""
-        ranges = beside.find(self.state_dir, beside.Wanted(first_seq=1))
-        return [json.loads(row) for row in beside.rows_in(self.state_dir, ranges)]
+        ranges = connection.find(self.state_dir, connection.Wanted(first_seq=1))
+        return [json.loads(row) for row in connection.rows_in(self.state_dir, ranges)]
 
     def error_us(self, row: dict[str, Any]) -> int:
         return microseconds(row["event_timestamp"]) - self.truth[int(row["card_raw"], 16)]

@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.outbox import ErrorCount, LiveRows, Outbox, beside
+from agent.outbox import ErrorCount, LiveRows, Outbox
+from agent.outbox.external import connection
 from tests.swipes import NOON_US, instant, swipe
 
 AGENT_ID = "door"
@@ -103,7 +104,7 @@ class _Life:
         with self._outbox.file.reading() as connection:
             (first,) = connection.execute("SELECT min(n) FROM swipes").fetchone()
         if first is not None and first <= committed:
-            ids = beside.request(self._state_dir, [beside.Range(first, first, None, 1)])
+            ids = connection.request(self._state_dir, [connection.Range(first, first, None, 1)])
             _mark(replays=ids)
 
     def _look(self) -> None:

@@ -9,8 +9,9 @@ from typing import TypedDict, Unpack
 import pytest
 
 from agent.lane import Limits
-from agent.outbox import Outbox, beside, read_counts
-from agent.outbox.held import Kind
+from agent.outbox import Outbox, read_counts
+from agent.outbox.external import connection
+from agent.outbox.holds import Kind
 from agent.keys.keypair import KeyPair
 from agent.uploader import Uploader
 from tests.pipe_model import PipeModel, open_channel
@@ -103,9 +104,9 @@ class Door:
 
     def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
         """Ask for a replay; the rows that it is to send."""
-        ranges = beside.find(self.state_dir, beside.Wanted(**wanted))
-        beside.request(self.state_dir, ranges)
-        return list(beside.rows_in(self.state_dir, ranges))
+        ranges = connection.find(self.state_dir, connection.Wanted(**wanted))
+        connection.request(self.state_dir, ranges)
+        return list(connection.rows_in(self.state_dir, ranges))
 
     def run(self, seconds: float = 86_400.0) -> None:
         """Step until only a new swipe could give something to do, or for so long."""

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from agent.outbox import beside
-from agent.outbox.beside import NothingToReplayError
+from agent.outbox.external import connection
+from agent.outbox.external.connection import NothingToReplayError
 from agent.keys.keypair import KeyPair
 from tests.outbox.box import looked_up
 from tests.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
@@ -131,9 +131,9 @@ class Promise(RuleBasedStateMachine):
 
     def _replay(self, wanted: Wish) -> None:
         with contextlib.suppress(NothingToReplayError):
-            ranges = beside.find(self.door.state_dir, beside.Wanted(**wanted))
-            beside.request(self.door.state_dir, ranges)
-            self.asked.update(card(json.loads(row)) for row in beside.rows_in(self.door.state_dir, ranges))
+            ranges = connection.find(self.door.state_dir, connection.Wanted(**wanted))
+            connection.request(self.door.state_dir, ranges)
+            self.asked.update(card(json.loads(row)) for row in connection.rows_in(self.door.state_dir, ranges))
             # A row that is set aside now may be in the table when the replay of a range comes to it.
             for some in ranges:
                 covered = self._stored(some.first_n, some.last_n)
@@ -235,7 +235,7 @@ def test_a_hold_that_is_released_is_not_replayed(key: KeyPair, tmp_path: Path) -
     door.keep(3)
     door.drain()
 
-    beside.release(door.state_dir, None)
+    connection.release(door.state_dir, None)
 
     with pytest.raises(NothingToReplayError):
         door.replay(kind="set_aside")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import beside, read_counts
+from agent.outbox import read_counts
+from agent.outbox.external import connection
 from agent.keys.keypair import KeyPair
 from tests.outbox.box import looked_up
 from tests.pipe_model import Refuse
@@ -32,7 +33,7 @@ def without(count: int, gone: Iterable[int]) -> list[int]:
 
 def held(door: Door, kind: str) -> list[tuple[int, int]]:
     """The ranges that wait for an operator, by seq."""
-    return [(hold.first_seq, hold.last_seq) for hold in beside.holds(door.state_dir) if hold.kind == kind]
+    return [(hold.first_seq, hold.last_seq) for hold in connection.holds(door.state_dir) if hold.kind == kind]
 
 
 # --- rows that the server skips ---------------------------------------------------------------
@@ -54,7 +55,7 @@ def test_an_error_that_the_server_counts_holds_the_rows_it_may_be_among(
     assert landed(door) == without(12, [6])
     assert held(door, "rejected") == [(5, 8)]
     assert read_counts(door.state_dir).rejected == 4
-    assert "1 not loaded: not a number" in beside.holds(door.state_dir)[0].reason
+    assert "1 not loaded: not a number" in connection.holds(door.state_dir)[0].reason
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "badge-agent outbox list" in errors[0]
@@ -170,7 +171,7 @@ def test_what_an_operator_released_stays_out_of_the_live_rows(door: Door) -> Non
     door.pipe.refuses = cards(5)
     door.keep(5)
     door.drain()
-    beside.release(door.state_dir, None)
+    connection.release(door.state_dir, None)
 
     door.crash()
     door.keep(2)
@@ -272,7 +273,7 @@ def test_a_row_that_is_too_large_on_its_own_is_set_aside(door: Door) -> None:
     door.drain()
 
     assert landed(door) == [1, 2, 3, 5, 6, 7]
-    assert "too large" in beside.holds(door.state_dir)[0].reason
+    assert "too large" in connection.holds(door.state_dir)[0].reason
 
 
 # --- what an operator sees --------------------------------------------------------------------
@@ -282,15 +283,15 @@ def test_held_rows_can_be_read_and_released(door: Door) -> None:
     door.pipe.refuses = cards(2)
     door.keep(3)
     door.drain()
-    (hold,) = beside.holds(door.state_dir)
+    (hold,) = connection.holds(door.state_dir)
 
-    rows = [json.loads(row) for row in beside.held_rows(door.state_dir, hold.id)]
-    released = beside.release(door.state_dir, [hold.id])
+    rows = [json.loads(row) for row in connection.held_rows(door.state_dir, hold.id)]
+    released = connection.release(door.state_dir, [hold.id])
 
     assert [row["seq"] for row in rows] == [2]
     assert released == 1
-    assert beside.holds(door.state_dir) == []
-    assert beside.release(door.state_dir, [hold.id]) == 0
+    assert connection.holds(door.state_dir) == []
+    assert connection.release(door.state_dir, [hold.id]) == 0
 
 
 def test_no_card_is_in_the_reason_of_a_hold_or_in_the_log(

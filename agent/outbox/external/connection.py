@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import AgentError, OutboxError
-from agent.outbox.file import OUTBOX_FILE, open_beside, translated
-from agent.outbox.held import Kind
-from agent.outbox.inspect import is_there
-from agent.outbox.retimed import STORED, Stored, UsedTimings
+from agent.outbox.database import OUTBOX_FILE, open_beside, translated
+from agent.outbox.holds import Kind
+from agent.outbox.recovery.integrity import is_there
+from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
 from agent.outbox.schema import VERSION
-from agent.outbox.wreck import members_of
+from agent.outbox.recovery.damaged_file import members_of
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 

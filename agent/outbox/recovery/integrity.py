@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.errors import NotPermittedError, OutboxCorruptError
 from agent.outbox import schema
-from agent.outbox.file import OUTBOX_FILE, open_beside, translated
+from agent.outbox.database import OUTBOX_FILE, open_beside, translated
 
 # SQLite's virtual machine asks whether to go on after so many of its instructions: often enough to
 # stop in time on a slow card, too seldom to slow the reading.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
-from agent.outbox.file import OutboxFile
-from agent.outbox.source import ErrorCount
+from agent.outbox.database import OutboxFile
+from agent.outbox.row_source import ErrorCount
 
 Kind = Literal["rejected", "set_aside"]
 

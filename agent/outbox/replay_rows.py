@@ -6,9 +6,9 @@ import re
 import sqlite3
 
 from agent import rows
-from agent.outbox import held
-from agent.outbox.retimed import STORED, Stored, UsedTimings
-from agent.outbox.source import Batch, ErrorCount, Position, Rejected
+from agent.outbox import holds
+from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
@@ -120,7 +120,7 @@ class ReplayRows:
 
     def error_count(self) -> ErrorCount | None:
         """As last written down."""
-        return self._outbox.surviving(lambda: held.error_count(self._outbox.file, self.channel))
+        return self._outbox.surviving(lambda: holds.error_count(self._outbox.file, self.channel))
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Replays that are done leave the queue, and what they were for is dealt with."""
@@ -133,7 +133,7 @@ class ReplayRows:
             if position > self.committed:
                 (chain,) = connection.execute("SELECT chain FROM swipes WHERE n = ?", position[1:]).fetchone()
                 connection.execute("UPDATE replayed SET replay_id = ?, n = ?, chain = ?", (*position, chain))
-            held.note_errors(connection, self.channel, errors)
+            holds.note_errors(connection, self.channel, errors)
             if rejected is not None:
                 _reject(connection, rejected)
             _finish(connection, position)
@@ -144,7 +144,7 @@ class ReplayRows:
 
         def mark() -> None:
             with self._outbox.file.writing() as connection:
-                held.set_aside(connection, position[1], reason)
+                holds.set_aside(connection, position[1], reason)
 
         self._outbox.surviving(mark)
         self._outbox.aside = self._outbox.aside | {position[1]}
@@ -229,4 +229,4 @@ def _reject(connection: sqlite3.Connection, rejected: Rejected) -> None:
         (*rejected.after, *rejected.last),
     ).fetchall()
     for first_n, last_n in parts:
-        held.reject(connection, first_n, last_n, rejected.reason)
+        holds.reject(connection, first_n, last_n, rejected.reason)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 from agent.errors import OutboxReplacedError
-from agent.outbox import held
-from agent.outbox.retimed import STORED, Columns, Sending
-from agent.outbox.source import Batch, ErrorCount, Position, Rejected
+from agent.outbox import holds
+from agent.outbox.timing.timestamps import STORED, Columns, Sending
+from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
@@ -112,7 +112,7 @@ class LiveRows:
 
     def error_count(self) -> ErrorCount | None:
         """As last written down."""
-        return self._outbox.surviving(lambda: held.error_count(self._outbox.file, self.channel))
+        return self._outbox.surviving(lambda: holds.error_count(self._outbox.file, self.channel))
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Not flushed: after a power cut the remote token tells it again."""
@@ -128,9 +128,9 @@ class LiveRows:
                     raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
                 (chain,) = found
                 connection.execute("UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain))
-            held.note_errors(connection, self.channel, errors)
+            holds.note_errors(connection, self.channel, errors)
             if rejected is not None:
-                held.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
+                holds.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
         me.committed_n, me.committed_chain = n, chain
 
     def set_aside(self, position: Position, reason: str) -> None:
@@ -139,7 +139,7 @@ class LiveRows:
 
         def mark() -> None:
             with self._outbox.file.writing() as connection:
-                held.set_aside(connection, n, reason)
+                holds.set_aside(connection, n, reason)
 
         self._outbox.surviving(mark)
         self._outbox.aside = self._outbox.aside | {n}
@@ -150,7 +150,7 @@ class LiveRows:
 
         def unmark() -> None:
             with self._outbox.file.writing() as connection:
-                held.take_back(connection, numbers)
+                holds.take_back(connection, numbers)
 
         self._outbox.surviving(unmark)
         self._outbox.aside = self._outbox.aside - set(numbers)

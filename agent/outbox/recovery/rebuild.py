@@ -13,9 +13,10 @@ from pathlib import Path
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
 from agent.log.message_ids import Event, fields
-from agent.outbox import identity, schema
-from agent.outbox.file import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
-from agent.outbox.wreck import State, Wreck
+from agent.outbox import schema
+from agent.outbox import generation
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
+from agent.outbox.recovery.damaged_file import State, Wreck
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[in
     (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
     last_n = max(last_n, wreck.last_n, newest or 0, state.committed_n)
     lost = _missing(connection, state.committed_n, last_n)
-    identity.renew(connection, committed_n=state.committed_n, last_n=last_n, aside=aside)
+    generation.renew(connection, committed_n=state.committed_n, last_n=last_n, aside=aside)
     connection.execute(
         "UPDATE state SET unreadable = ?, machine_id = ?", (state.unreadable + lost, state.machine_id)
     )

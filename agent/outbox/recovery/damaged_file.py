@@ -16,7 +16,7 @@ from typing import Any
 from agent.errors import OutboxError
 from agent.outbox import schema
 from agent.clock import boot_history
-from agent.outbox.file import OUTBOX_FILE, open_beside
+from agent.outbox.database import OUTBOX_FILE, open_beside
 
 _CHUNK = 256
 _TIMING_COLUMNS = 4  # a timing without a point says nothing, a boot without one does

@@ -6,7 +6,7 @@ import sqlite3
 
 from agent import rows
 from agent.outbox import schema
-from agent.outbox.wreck import members_of
+from agent.outbox.recovery.damaged_file import members_of
 
 _MOVE_ROWS = 1_000
 

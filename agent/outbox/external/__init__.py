@@ -1,0 +1,1 @@
+"""What other processes may do with the outbox while the agent runs."""
