@@ -10,7 +10,7 @@ from operator import xor
 
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.wiegand import DEFAULT_FORMATS, Decoder, encode
+from agent.readers.cards.decoder import DEFAULT_FORMATS, Decoder, encode
 from agent.swipe import CardRead, Word
 from bench.figures import Figure
 

@@ -15,9 +15,9 @@ except ImportError:
 with atheris.instrument_imports():
     from agent.readers.protocol import WireProtocol
     from agent.readers.protocols import PROTOCOLS, make_protocol
-    from agent.readers.protocols.lines import LONGEST_LINE_BYTES
-    from agent.readers.protocols.noise import LONGEST_RUN_BYTES
-    from agent.readers.wiegand import FORMATS, Decoder
+    from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
+    from agent.readers.framing.noise import LONGEST_RUN_BYTES
+    from agent.readers.cards.decoder import FORMATS, Decoder
     from agent.swipe import Frame, Word
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"

@@ -20,7 +20,7 @@ from agent.config.loader import AgentSettings, ReaderSettings, Settings, Snowfla
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.outbox import is_held, read_counts
 from agent.outbox.recovery.integrity import inspect, is_there
-from agent.readers import cardholders
+from agent.readers.cards import cardholders
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify

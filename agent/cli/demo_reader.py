@@ -8,7 +8,7 @@ import time
 import tty
 from dataclasses import dataclass
 
-from agent.readers.wiegand import encode
+from agent.readers.cards.decoder import encode
 
 _BAUD = 9600
 _SECONDS_PER_BYTE = 10 / _BAUD  # a start bit, eight data bits, a stop bit

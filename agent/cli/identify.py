@@ -11,7 +11,7 @@ import click
 
 from agent.cli.screen import Finding, show, table
 from agent.errors import PortBusyError
-from agent.readers.identify import (
+from agent.readers.detect.match import (
     Advice,
     Card,
     Fit,
@@ -22,10 +22,10 @@ from agent.readers.identify import (
     likeliest,
     reader_block,
 )
-from agent.readers.listening import BUDGET_S, SPEEDS, survey
+from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port, lasting_name_of
 from agent.readers.protocol import LineSettings
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
 
 _NO_LASTING_NAME = Finding(
     "port",

@@ -10,7 +10,7 @@ import click
 
 from agent.readers.protocol import LineSettings, Option
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
 
 
 @click.command("protocols")

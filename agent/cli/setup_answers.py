@@ -15,9 +15,9 @@ import click
 
 from agent.config.loader import Direction, settings_of
 from agent.errors import ConfigError
-from agent.readers.devices import serial_devices
+from agent.readers.port_names import serial_devices
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.wiegand import Keypad
+from agent.readers.cards.decoder import Keypad
 from agent.config.editor import Document
 
 _NONE = "-"  # typed for "none of them"

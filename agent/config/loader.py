@@ -22,7 +22,7 @@ from agent.config_check import (
 from agent.errors import ConfigError
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, Keypad
+from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, Keypad
 from agent.config.toml_table import Table, shown
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")

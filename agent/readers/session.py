@@ -18,14 +18,14 @@ from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.log.message_ids import Event, fields
 from agent.log.failure_log import FaultLog
 from agent.readers.asking import Asking
-from agent.readers.badge import badge_id
-from agent.readers.diagnosis import Diagnosis
-from agent.readers.holdoff import HoldOff
+from agent.readers.cards.badge_id import badge_id
+from agent.readers.wiring import Diagnosis
+from agent.readers.hold_off import HoldOff
 from agent.readers.port import Port, Shelf
 from agent.readers.protocol import LineSettings, WireProtocol
-from agent.readers.traffic import Traffic
-from agent.readers.unkept import Unkept
-from agent.readers.wiegand import Decoder, Keypad, ParityPolicy
+from agent.readers.line_monitor import Traffic
+from agent.readers.overflow_buffer import Unkept
+from agent.readers.cards.decoder import Decoder, Keypad, ParityPolicy
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
 
 _log = logging.getLogger(__name__)

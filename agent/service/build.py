@@ -13,7 +13,7 @@ from agent.config.loader import ReaderSettings, Settings
 from agent.lane import Limits
 from agent.outbox import Outbox, machine_id
 from agent.outbox.recovery.integrity import is_there
-from agent.readers.cardholders import Cardholders
+from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.health import Health

@@ -20,9 +20,9 @@ from agent.cli.demo import Landed, weigh
 from agent.cli.demo_reader import card
 from agent.cli.demo_stage import Stage
 from agent.errors import AgentError
-from agent.readers.badge import badge_id
+from agent.readers.cards.badge_id import badge_id
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.wiegand import DEFAULT_FORMATS, decode
+from agent.readers.cards.decoder import DEFAULT_FORMATS, decode
 from agent.swipe import CardRead, Word
 
 

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from agent.cli.protocols import command
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS
+from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
 
 
 def test_every_protocol_and_format_is_listed_for_a_person() -> None:

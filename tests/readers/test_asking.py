@@ -13,7 +13,7 @@ from agent.readers.asking import Asking
 from agent.readers.protocol import LineSettings, Polling
 from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
-from agent.readers.wiegand import Keypad, encode
+from agent.readers.cards.decoder import Keypad, encode
 from agent.swipe import Swipe
 from tests.shelf import OpenShelf
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.badge import LONGEST_BADGE_ID, badge_id
+from agent.readers.cards.badge_id import LONGEST_BADGE_ID, badge_id
 from agent.swipe import CardRead, Check, raw_hex
 
 DECODED = CardRead(26, "2F657AE", Check.PARITY, "H10301", 123, 45_015)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.readers.cardholders import UNKNOWN, Cardholders, CardholdersError, read
+from agent.readers.cards.cardholders import UNKNOWN, Cardholders, CardholdersError, read
 
 HEADER = "badge_id,user_id\n"
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.readers import devices
-from agent.readers.devices import serial_devices
+from agent.readers import port_names
+from agent.readers.port_names import serial_devices
 
 
 @pytest.fixture(autouse=True)
 def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(devices, "DEV", tmp_path / "dev")
-    monkeypatch.setattr(devices, "SYS_TTY", tmp_path / "sys")
+    monkeypatch.setattr(port_names, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(port_names, "SYS_TTY", tmp_path / "sys")
     (tmp_path / "dev").mkdir()
     return tmp_path / "dev"
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.wiegand import DEFAULT_FORMATS, Decoder, Keypad
+from agent.readers.cards.decoder import DEFAULT_FORMATS, Decoder, Keypad
 from agent.swipe import CardRead, Noise, Outcome, Status, Word
 
 ROWS = list(csv.DictReader((Path(__file__).parents[1] / "data" / "frames.csv").read_text().splitlines()))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.holdoff import HELD_CARDS_MAX, HoldOff
+from agent.readers.hold_off import HELD_CARDS_MAX, HoldOff
 from agent.swipe import CardRead, Check, raw_hex
 
 

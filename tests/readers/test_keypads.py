@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.readers.protocols import make_protocol
-from agent.readers.wiegand import DEFAULT_FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
+from agent.readers.cards.decoder import DEFAULT_FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
 from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
 
 

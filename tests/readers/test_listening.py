@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.readers.identify import Recording, hear, likeliest
-from agent.readers.listening import SPEEDS, survey
+from agent.readers.detect.match import Recording, hear, likeliest
+from agent.readers.detect.scan import SPEEDS, survey
 from tests.agent_process import rdm6300_frame
 from tests.swipes import DrivenClock
 

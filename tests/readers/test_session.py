@@ -13,7 +13,7 @@ from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
-from agent.readers.traffic import NOISY_PER_MINUTE
+from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.swipe import Check, Reason, Swipe, raw_hex
 from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 from tests.shelf import OpenShelf

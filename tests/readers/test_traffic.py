@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.traffic import NOISY_PER_MINUTE, QUIET_PER_MINUTE, Traffic
+from agent.readers.line_monitor import NOISY_PER_MINUTE, QUIET_PER_MINUTE, Traffic
 
 
 def traffic(expect_within_s: float | None = None) -> Traffic:

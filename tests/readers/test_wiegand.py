@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.formats import CARD_BITS
-from agent.readers.layout import Format
-from agent.readers.wiegand import DEFAULT_FORMATS, FORMATS, KEY_BITS, decode, encode
+from agent.readers.cards.formats import CARD_BITS
+from agent.readers.cards.card_format import Format
+from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, KEY_BITS, decode, encode
 from agent.swipe import CardRead, Check, Form, Noise, Reason, Word
 
 VECTORS = list(

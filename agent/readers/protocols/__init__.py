@@ -18,7 +18,7 @@ from agent.readers.protocols.gwiot7941 import Gwiot7941
 from agent.readers.protocols.gwiot7941w import Gwiot7941W
 from agent.readers.protocols.id12la import Id12La
 from agent.readers.protocols.idteck import Idteck
-from agent.readers.protocols.line import Line
+from agent.readers.protocols.custom_line import Line
 from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.parallax import Parallax
 from agent.readers.protocols.rdm6300 import Rdm6300

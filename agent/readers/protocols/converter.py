@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Word
 
 # Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.protocols.em4100 import HEX_DIGIT
-from agent.readers.protocols.lines import LineProtocol, Reading, behind
+from agent.readers.framing.em4100_id import HEX_DIGIT
+from agent.readers.framing.line_framer import LineProtocol, Reading, behind
 from agent.swipe import Check, Form, Reason, Word
 
 # Up to the 12 bytes of an EPC; whatever came before the last colon belongs to no line.

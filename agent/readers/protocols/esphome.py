@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from agent.readers.protocol import LineSettings
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import Check, Form, Frame, Key, Noise, Reason, Word
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")

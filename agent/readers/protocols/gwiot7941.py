@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from agent.readers.protocols.framing import ANY, FramedProtocol, Shape
+from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
 from agent.swipe import Check, Form, Reason, Word
 
 _STX = b"\x02"

@@ -6,8 +6,8 @@ from functools import reduce
 from operator import xor
 
 from agent.readers.protocol import LineSettings
-from agent.readers.protocols.em4100 import HEX_DIGIT
-from agent.readers.protocols.framing import ANY, FramedProtocol
+from agent.readers.framing.em4100_id import HEX_DIGIT
+from agent.readers.framing.fixed_framer import ANY, FramedProtocol
 from agent.swipe import Check, Form, Key, Reason, Word
 
 _STX = b"\x02"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from agent.readers.protocol import LineSettings
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import Check, Form, Key, Reason, Word
 
 _LINE = re.compile(

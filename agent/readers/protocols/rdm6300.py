@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.readers.protocols.em4100 import HEX_DIGIT, ID_DIGITS, tag
-from agent.readers.protocols.framing import ANY, FramedProtocol
+from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
+from agent.readers.framing.fixed_framer import ANY, FramedProtocol
 from agent.swipe import Reason, Word
 
 _STX = b"\x02"

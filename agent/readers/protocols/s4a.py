@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.protocols.framing import ANY
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.framing.fixed_framer import ANY
+from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import Check, Form, Key, Noise, Reason, Word
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)

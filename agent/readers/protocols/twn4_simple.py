@@ -6,8 +6,8 @@ import re
 from typing import ClassVar
 
 from agent.readers.protocol import Polling
-from agent.readers.protocols.em4100 import HEX_DIGIT
-from agent.readers.protocols.lines import LineProtocol, Reading
+from agent.readers.framing.em4100_id import HEX_DIGIT
+from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import Check, Form, Reason, Status, Word
 
 _MAX_ID_BYTES = 16

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Literal
 
-from agent.readers.formats import CARD_BITS, DEFAULT_FORMATS, FORMATS
-from agent.readers.layout import Format
+from agent.readers.cards.formats import CARD_BITS, DEFAULT_FORMATS, FORMATS
+from agent.readers.cards.card_format import Format
 from agent.swipe import CardRead, Check, Form, Key, Noise, Outcome, Reason, Word, raw_hex
 
 __all__ = [

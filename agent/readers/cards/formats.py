@@ -7,7 +7,7 @@ from itertools import compress, cycle
 from types import MappingProxyType
 from typing import Literal
 
-from agent.readers.layout import Format, Parity, Positions
+from agent.readers.cards.card_format import Format, Parity, Positions
 
 
 def _format(

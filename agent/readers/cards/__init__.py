@@ -1,0 +1,1 @@
+"""From credential bits to a card: formats, decoding, badge ids, cardholders."""

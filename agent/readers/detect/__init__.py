@@ -1,0 +1,1 @@
+"""Finding out what is on a serial port: scan, match, advice."""

@@ -1,0 +1,1 @@
+"""From bytes to frames: line and fixed-length framers, noise, EM4100 ids."""
