@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import zstandard
 
 from agent.errors import ReplyLostError, UnreachableError
-from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair

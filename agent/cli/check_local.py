@@ -24,7 +24,7 @@ from agent.readers.cards import cardholders
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify
-from agent.service.health import read_status
+from agent.service.status import read_status
 from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
 
 # Their numbers are dealt out anew at every plugging and every start.

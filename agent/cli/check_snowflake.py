@@ -16,8 +16,8 @@ from agent.clock.system_clock import boottime_s, off
 from agent.config.loader import Settings
 from agent.errors import SnowpipeError
 from agent.keys.lookup import load_key
-from agent.service.way_in import pipe_name
-from agent.snowpipe.account import Account, Identity
+from agent.service.snowflake import pipe_name
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import agent
 from agent.cli.demo_reader import READERS, Cable, Card, card
 from agent.errors import AgentError
-from agent.service.health import read_status
+from agent.service.status import read_status
 from agent.keys.keypair import KeyPair, generate_key
 
 ACCOUNT, USER, ROLE = "MYORG-MYACCOUNT", "SFE_INGEST_USER", "SFE_INGEST_ROLE"

@@ -14,7 +14,7 @@ from agent.cli.key_sql import describe, set_key, unset_key
 from agent.cli.screen import Finding, show
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, SnowpipeError
-from agent.service.rotation import is_accepted, other, place_of, prepare, take_up, unfinished
+from agent.service.key_rotation import is_accepted, other, place_of, prepare, take_up, unfinished
 from agent.keys.keypair import KeyPair, Slot, load_private_key
 
 # An administrator is at it: soon at first, then often enough to be no trouble to anyone.

@@ -20,8 +20,8 @@ from agent.config.loader import Settings, load
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox.external import connection
 from agent.outbox import state_lock
-from agent.service import replayer
-from agent.service.health import read_status
+from agent.service import drain
+from agent.service.status import read_status
 
 _LOOK_S = 0.2
 
@@ -117,7 +117,7 @@ def _see_through(settings: Settings, ids: list[int], total: int) -> int:
             return left > 0
 
         try:
-            replayer.drain(settings, while_true=show)
+            drain.drain(settings, while_true=show)
         except OutboxInUseError:
             _poke_agent(state_dir)
             _wait(settings, show)

@@ -20,7 +20,7 @@ from agent.cli.screen import Finding, show
 from agent.cli.sql import plan_for
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError
-from agent.service.way_in import open_account, pipe_name
+from agent.service.snowflake import open_account, pipe_name
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http

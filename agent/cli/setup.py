@@ -21,7 +21,7 @@ from agent.cli.screen import Finding, show
 from agent.cli.setup_answers import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
 from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
-from agent.service import unit
+from agent.service import systemctl
 from agent.keys import systemd_creds
 from agent.config.editor import Document, read_document, write_document
 from agent.keys.lookup import hand_over, is_handed_over
@@ -250,14 +250,14 @@ def _told_above(found: Found) -> Found:
 
 def _start(config: Path, *, changed: bool) -> None:
     by_hand = f"badge-agent run --config {config}"
-    if not unit.is_there():
+    if not systemctl.is_there():
         show(Finding("service", "warning", f"there is no systemd with {unit.UNIT} here", by_hand))
     elif config != configuration.DEFAULT_CONFIG:
         text = f"not started: it reads {configuration.DEFAULT_CONFIG}"
         show(Finding("service", "warning", text, by_hand))
     else:
-        was_active = unit.is_active()
-        unit.enable_and_start()
+        was_active = systemctl.is_active()
+        systemctl.enable_and_start()
         if was_active and changed:
-            unit.restart()
+            systemctl.restart()
         show(Finding("service", "ok", "runs, and starts with the machine", "sudo badge-agent status"))

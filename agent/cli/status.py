@@ -15,7 +15,7 @@ from agent.cli.screen import Finding, show, table
 from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.outbox.recovery.integrity import is_there
-from agent.service.health import STATUS_FILE, read_status
+from agent.service.status import STATUS_FILE, read_status
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.snowpipe.server_clock import TOLERATED_S
 

@@ -14,7 +14,7 @@ from agent.config.loader import Settings
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
 from agent.service import notify
-from agent.service.bell import Bell
+from agent.service.wakeup import Bell
 from agent.service.build import Agent, build
 from agent.service.starting import Starting
 from agent.service.worker import Busy, Worker

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.errors import ChannelLostError
 from agent.snowpipe import wire
-from agent.snowpipe.account import Account, Tries
+from agent.snowpipe.client import Account, Tries
 from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
 
 

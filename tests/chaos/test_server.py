@@ -13,7 +13,7 @@ import pytest
 
 from agent import rows
 from agent.config.loader import load
-from agent.service.way_in import open_account, pipe_name
+from agent.service.snowflake import open_account, pipe_name
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http

@@ -226,7 +226,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
 ) -> None:
     install(service.machine.programs, "systemctl", "exit 0")
     patch_machine(service.machine, monkeypatch)
-    monkeypatch.setattr("agent.service.rotation._TAKEN_UP_S", 0.5)
+    monkeypatch.setattr("agent.service.key_rotation._TAKEN_UP_S", 0.5)
     new = new_key("RSA_PUBLIC_KEY_2")
     service.pipe.alter_user(new.slot, new.public_key_line)
 
@@ -244,8 +244,8 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
 def patch_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same places for a command in this process."""
     monkeypatch.setattr("agent.keys.systemd_creds.ETC", machine.etc)
-    monkeypatch.setattr("agent.service.unit.BOOTED", machine.root / "booted")
-    monkeypatch.setattr("agent.service.rotation.DEFAULT_CONFIG", machine.config)
+    monkeypatch.setattr("agent.service.systemctl.BOOTED", machine.root / "booted")
+    monkeypatch.setattr("agent.service.key_rotation.DEFAULT_CONFIG", machine.config)
     monkeypatch.setattr("agent.config.loader.AgentSettings.state_dir", machine.root / "state")
     monkeypatch.setattr("agent.config.loader.AgentSettings.runtime_dir", machine.runtime_dir)
     monkeypatch.setenv("PATH", machine.environment["PATH"])

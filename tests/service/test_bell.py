@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.service.bell import Bell
+from agent.service.wakeup import Bell
 
 
 @pytest.fixture

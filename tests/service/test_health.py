@@ -14,18 +14,18 @@ import pytest
 
 from agent import __version__
 from agent.clock.system_clock import SystemClock, boottime_s
-from agent.lane import Limits
+from agent.uploader.channel_sender import Limits
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
-from agent.service.health import STATUS_FILE, Health, read_status
-from agent.snowpipe.account import Account, Identity
+from agent.service.status import STATUS_FILE, Health, read_status
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.http import Http
 from agent.keys.keypair import load_private_key
 from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
-from agent.uploader import Uploader
+from agent.uploader.uploader import Uploader
 from tests.outbox.box import commit
 from tests.shelf import OpenShelf
 from tests.swipes import swipe

@@ -38,8 +38,8 @@ def test_a_terminal_shows_time_level_and_message(
 def test_the_level_is_the_configured_one(capsys: pytest.CaptureFixture[str], level: str, lines: int) -> None:
     logs.set_up(level)
 
-    logging.getLogger("agent.uploader").debug("fine")
-    logging.getLogger("agent.uploader").info("coarse")
+    logging.getLogger("agent.uploader.uploader").debug("fine")
+    logging.getLogger("agent.uploader.uploader").info("coarse")
 
     assert len(capsys.readouterr().err.splitlines()) == lines
 

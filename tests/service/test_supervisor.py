@@ -15,7 +15,7 @@ from agent.clock.system_clock import RELEASED_US
 from agent.config.loader import Settings, load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.outbox import read_counts
-from agent.service.health import read_status
+from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
 from agent.keys.keypair import new_key, pem
 from tests.agent_process import AgentProcess, PtyReader, reader_table

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import AuthError, KeyFileError, RetryError, UnreachableError
 from agent.snowpipe import wire
-from agent.snowpipe.account import Account, Identity, Tries
+from agent.snowpipe.client import Account, Identity, Tries
 from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from tests.snowpipe.scripted_server import Answer, Scripted, ScriptedServer, Seen

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import AgentError, ChannelLostError, ReplyLostError, RetryError
 from agent.snowpipe import wire
-from agent.snowpipe.account import Account, Identity
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
 from agent.keys.keypair import load_private_key

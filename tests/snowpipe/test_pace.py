@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.snowpipe.pace import Pace
+from agent.uploader.rate_limiter import Pace
 
 
 def departures(pace: Pace, requests: list[tuple[float, int]]) -> list[tuple[float, int]]:

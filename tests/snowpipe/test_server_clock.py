@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from agent.snowpipe import wire
-from agent.snowpipe.account import Account, Identity, Tries
+from agent.snowpipe.client import Account, Identity, Tries
 from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe.server_clock import ServerClock, date_of

@@ -8,12 +8,12 @@ from typing import TypedDict, Unpack
 
 import pytest
 
-from agent.lane import Limits
+from agent.uploader.channel_sender import Limits
 from agent.outbox import Outbox, read_counts
 from agent.outbox.external import connection
 from agent.outbox.holds import Kind
 from agent.keys.keypair import KeyPair
-from agent.uploader import Uploader
+from agent.uploader.uploader import Uploader
 from tests.pipe_model import PipeModel, open_channel
 from tests.swipes import DrivenClock, swipe
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.lane import Limits
+from agent.uploader.channel_sender import Limits
 from agent.keys.keypair import KeyPair
 from tests.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.swipes import swipe

@@ -16,9 +16,9 @@ from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.recovery.integrity import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
-from agent.snowpipe.account import Account
+from agent.snowpipe.client import Account
 from agent.swipe import Instant
-from agent.uploader import Uploader
+from agent.uploader.uploader import Uploader
 
 STATUS_FILE = "status.json"
 

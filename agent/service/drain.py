@@ -9,7 +9,7 @@ from agent.clock.system_clock import SystemClock
 from agent.config.loader import Settings
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
-from agent.service.way_in import open_account
+from agent.service.snowflake import open_account
 from agent.snowpipe.http import Http
 
 _LONGEST_WAIT_S = 0.2

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from agent.clock.system_clock import Clock
 from agent.errors import AuthError, RowsRefusedError
-from agent.lane import Lane, Limits, State
+from agent.uploader.channel_sender import Lane, Limits, State
 from agent.outbox import LiveRows, Outbox, ReplayRows
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.pace import Pace
+from agent.uploader.rate_limiter import Pace
 from agent.snowpipe.server_clock import ServerTime
 from agent.clock.offset_model import Point
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from agent.config.loader import DEFAULT_CONFIG, Settings
 from agent.atomic_file import replace_file, sync
 from agent.errors import AgentError, AuthError, KeyFileError, NotPermittedError
-from agent.service import unit
+from agent.service import systemctl
 from agent.keys import systemd_creds
-from agent.service.health import read_status
+from agent.service.status import read_status
 from agent.keys.lookup import hand_over
-from agent.service.way_in import open_account
+from agent.service.snowflake import open_account
 from agent.snowpipe.http import Http
 from agent.keys.keypair import (
     KeyPair,
@@ -122,8 +122,8 @@ def take_up(settings: Settings, key: KeyPair) -> int | None:
                 f"the new key is in place, but cannot be handed to the running agent: {error}",
                 hint="sudo systemctl restart badge-agent takes it up",
             ) from error
-    if settings.path == DEFAULT_CONFIG and unit.is_there() and unit.is_active():
-        unit.reload()
+    if settings.path == DEFAULT_CONFIG and systemctl.is_there() and systemctl.is_active():
+        systemctl.reload()
     else:
         _hang_up(pid)
     deadline = time.monotonic() + _TAKEN_UP_S

@@ -23,7 +23,7 @@ from agent.log.failure_log import FaultLog
 from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
-from agent.snowpipe.pace import Pace
+from agent.uploader.rate_limiter import Pace
 from agent.snowpipe.wire import ChannelStatus
 
 _log = logging.getLogger(__name__)

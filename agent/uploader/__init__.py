@@ -1,0 +1,1 @@
+"""Delivery from the outbox to Snowflake: sender, request size, refusals, rate limit."""
