@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from agent.cli.screen import table
+from agent.cli.console import table
 
 BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain")
 

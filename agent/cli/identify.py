@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from agent.cli.screen import Finding, show, table
+from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
 from agent.readers.detect.match import (
     Advice,

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.screen import table
+from agent.cli.console import table
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import connection

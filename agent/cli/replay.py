@@ -15,7 +15,7 @@ import click
 
 from agent import rows
 from agent.cli import config_option
-from agent.cli.screen import progress
+from agent.cli.console import progress
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox.external import connection

@@ -16,7 +16,7 @@ import click
 from agent import rows
 from agent.backoff import Backoff
 from agent.cli import config_option
-from agent.cli.screen import Finding, show
+from agent.cli.console import Finding, show
 from agent.cli.sql import plan_for
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError

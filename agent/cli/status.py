@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agent.cli import config_option
-from agent.cli.screen import Finding, show, table
+from agent.cli.console import Finding, show, table
 from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.outbox.recovery.integrity import is_there

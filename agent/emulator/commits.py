@@ -12,10 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from agent.emulator import pipe
-from agent.emulator.answers import RefusalError
+from agent.emulator import row_loader
+from agent.emulator.responses import RefusalError
 from agent.emulator.channels import Batch, Channel
-from agent.emulator.warehouse import ChannelRecord, Warehouse
+from agent.emulator.database import ChannelRecord, Warehouse
 
 # One transaction: large enough that its fixed cost does not show, small enough that its rows stay in
 # the processor's cache and an open behind it does not wait long.
@@ -41,7 +41,7 @@ class Commits:
         self._changed = asyncio.Event()
         self._settled = asyncio.Condition()
         self.stalled = False
-        self.rejects: pipe.Rejects | None = None
+        self.rejects: row_loader.Rejects | None = None
 
     async def room_for(self, body: bytes) -> None:
         """Wait until so much can be buffered. Raises RefusalError (503) while commits are stalled."""
@@ -58,7 +58,7 @@ class Commits:
     def buffer(self, channel: Channel, body: bytes, offset_token: str | None) -> None:
         """Take a body to be committed."""
         due = time.monotonic() + self._lag_seconds
-        batch = Batch(channel, body, pipe.count(body), offset_token, due)
+        batch = Batch(channel, body, row_loader.count(body), offset_token, due)
         channel.buffered.append(batch)
         self._waiting.append(batch)
         self._buffered_bytes += len(body)
@@ -138,19 +138,19 @@ class Commits:
         # CURRENT_TIMESTAMP is one value for a whole commit, as it is in the service's pipe.
         now = datetime.now(UTC)
         ingestion_time = now.replace(tzinfo=None).isoformat(" ", "microseconds")
-        rows: list[pipe.Row] = []
+        rows: list[row_loader.Row] = []
         records: dict[Channel, ChannelRecord] = {}
         for batch in batches:
             record = records.get(batch.channel, batch.channel.record)
             origin = (ingestion_time, record.pipe_name, record.channel_name, batch.offset_token)
-            loaded = pipe.load(batch.body, origin, self.rejects)
+            loaded = row_loader.load(batch.body, origin, self.rejects)
             rows += loaded.rows
             records[batch.channel] = _after(record, batch, loaded, now)
         self._warehouse.commit(rows, records.values())
         return records
 
 
-def _after(record: ChannelRecord, batch: Batch, loaded: pipe.Loaded, now: datetime) -> ChannelRecord:
+def _after(record: ChannelRecord, batch: Batch, loaded: row_loader.Loaded, now: datetime) -> ChannelRecord:
     record = replace(
         record,
         offset_token=record.offset_token if batch.offset_token is None else batch.offset_token,

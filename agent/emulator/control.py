@@ -7,7 +7,7 @@ GET /_emulator/state answers
                   rows_inserted, rows_error_count, rows_uncommitted, appends, last_append_ns,
                   max_requests_per_second, max_bytes_per_second
   requests        per endpoint: count, max_per_second
-  seen            the last requests, oldest first (agent.emulator.journal)
+  seen            the last requests, oldest first (agent.emulator.request_log)
   last_append_ns  when the headers of the last accepted append arrived, CLOCK_MONOTONIC
   faults          the rules in force
   accepting, commits_stalled, key_revoked
@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent.emulator.answers import Answer, RefusalError, json_answer, malformed
+from agent.emulator.responses import Answer, RefusalError, json_answer, malformed
 from agent.emulator.channels import Channel, Invalid
 from agent.emulator.commits import Commits
 from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
-from agent.emulator.service import Request, Service
+from agent.emulator.endpoints import Request, Service
 
 PREFIX = "/_emulator/"
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from agent.emulator.answers import RefusalError, malformed
+from agent.emulator.responses import RefusalError, malformed
 from agent.errors import ConfigError
 
 # A user has room for two public keys, so that one can be replaced while the other one signs.

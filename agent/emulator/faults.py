@@ -43,9 +43,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent.emulator import pipe
-from agent.emulator.answers import RefusalError, malformed
-from agent.emulator.bodies import too_large
+from agent.emulator import row_loader
+from agent.emulator.responses import RefusalError, malformed
+from agent.emulator.request_bodies import too_large
 from agent.emulator.credentials import SLOTS
 from agent.emulator.routes import Endpoint
 
@@ -209,14 +209,14 @@ class Faults:
             keys = rule.keys
             if wire_bytes > keys.get("max_bytes", wire_bytes):
                 raise too_large(f"more than {keys['max_bytes']} bytes")
-            if "max_rows" in keys and pipe.count(body) > keys["max_rows"]:
+            if "max_rows" in keys and row_loader.count(body) > keys["max_rows"]:
                 raise too_large(f"more than {keys['max_rows']} rows")
-            if "field" in keys and any(_has(record, keys) for record in pipe.records(body)):
+            if "field" in keys and any(_has(record, keys) for record in row_loader.records(body)):
                 raise RefusalError(
                     400, keys.get("code", "ERR_INVALID_ROW"), "A row of the request is refused."
                 )
 
-    def rejects(self) -> pipe.Rejects | None:
+    def rejects(self) -> row_loader.Rejects | None:
         """What reject_rows says to a row at its commit; None while there is no such rule."""
         rules = [rule for rule in self._rules if rule.do == "reject_rows" and not rule.spent]
         if not rules:

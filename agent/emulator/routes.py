@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import unquote
 
-from agent.emulator.answers import RefusalError
+from agent.emulator.responses import RefusalError
 
 
 class Endpoint(StrEnum):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agent.emulator.pipe import TABLE
+from agent.emulator.row_loader import TABLE
 from agent.errors import AgentError
 from agent.sql.views import CHAIN, EVENTS, GAPS, LATENCY, METRICS, STATUS, Sources, View
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agent.cli import main
 from agent.cli.check import LIBRARIES
-from agent.cli.check_walk import Found, Step, in_order, within
-from agent.cli.screen import Finding
+from agent.cli.check.runner import Found, Step, in_order, within
+from agent.cli.console import Finding
 from agent.errors import AgentError, ConfigError, OutboxError
 from tests.cli.door import CLOSED, Check, Door
 

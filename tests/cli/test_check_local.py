@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.cli import check_local
+from agent.cli.check import local
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
@@ -86,8 +86,8 @@ def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
 def test_a_name_that_changes_at_every_plugging_is_a_warning(
     door: Door, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(check_local, "_UNSTABLE_NAME", re.compile(re.escape(door.port)))
-    monkeypatch.setattr(check_local, "_STABLE_NAMES", tmp_path / "by-id")
+    monkeypatch.setattr(local, "_UNSTABLE_NAME", re.compile(re.escape(door.port)))
+    monkeypatch.setattr(local, "_STABLE_NAMES", tmp_path / "by-id")
     (tmp_path / "by-id").mkdir()
     (tmp_path / "by-id" / "usb-Reader").symlink_to(door.port)
 
@@ -103,7 +103,7 @@ def test_a_name_that_changes_at_every_plugging_is_a_warning(
     [("/dev/ttyUSB0", True), ("/dev/ttyACM12", True), ("/dev/ttyAMA0", False), ("/dev/serial0", False)],
 )
 def test_only_numbers_dealt_out_at_plugging_are_unstable(port: str, *, unstable: bool) -> None:
-    assert bool(check_local._UNSTABLE_NAME.fullmatch(port)) is unstable
+    assert bool(local._UNSTABLE_NAME.fullmatch(port)) is unstable
 
 
 def test_a_broken_cardholders_file_names_its_line(door: Door, check: Check, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_clock_that_nobody_set_is_a_warning(
     door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.config.write_text(door.config.read_text().replace('"always"', '"auto"'))
-    monkeypatch.setattr(check_local, "is_synchronised", lambda: False)
+    monkeypatch.setattr(local, "is_synchronised", lambda: False)
 
     checked = check("--offline")
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.cli import check_snowflake
-from agent.cli.check_network import look_at_certificate, look_up
+from agent.cli.check import snowflake
+from agent.cli.check.network import look_at_certificate, look_up
 from agent.atomic_file import replace_file
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
@@ -172,6 +172,6 @@ def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> N
     clock = ServerClock(wall_s=lambda: theirs.timestamp() + ahead_s + 0.5, boot_s=lambda: 100.0)
     clock.heard({"date": format_datetime(theirs, usegmt=True)}, 100.0)
 
-    (finding,) = check_snowflake._skew(clock)
+    (finding,) = snowflake._skew(clock)
 
     assert said in finding.text

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from agent.cli import main
 from agent.cli.demo import Landed, weigh
-from agent.cli.demo_reader import card
-from agent.cli.demo_stage import Stage
+from agent.cli.demo.readers import card
+from agent.cli.demo.processes import Stage
 from agent.errors import AgentError
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.protocols import PROTOCOLS

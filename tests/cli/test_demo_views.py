@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.demo_views import show_views
+from agent.cli.demo.views import show_views
 from agent.errors import AgentError
 from tests.sql.doors import door_rows
 from tests.sql.engines import EmulatorFile

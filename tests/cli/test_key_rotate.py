@@ -308,7 +308,7 @@ def test_unattended_it_gives_up_in_time_and_keeps_the_key_for_the_next_try(
     code: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr("agent.cli.key_rotate._UNATTENDED_S", 0)
+    monkeypatch.setattr("agent.cli.key.rotate._UNATTENDED_S", 0)
     for do in fault.values():
         pipe.fault(do)
 
@@ -340,7 +340,7 @@ def test_a_key_with_a_passphrase_is_followed_by_one_with_the_same(
     agent.config.write_text(
         text.replace("[clock]", f'private_key_passphrase_file = "{passphrase_file}"\n[clock]')
     )
-    monkeypatch.setattr("agent.cli.key_rotate._UNATTENDED_S", 0)
+    monkeypatch.setattr("agent.cli.key.rotate._UNATTENDED_S", 0)
     words = ["key", "rotate", "--yes", "--config", str(agent.config)]
     assert main(words) == 1  # nobody has registered it yet
     ((slot, line),) = _SET.findall(capsys.readouterr().out)

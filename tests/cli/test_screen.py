@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.cli.screen import Finding, console, progress, show, table
+from agent.cli.console import Finding, console, progress, show, table
 
 ESCAPE = "\x1b"
 FAILED = Finding("key file", "failed", "readers[0]: no such file", next="badge-agent key generate")

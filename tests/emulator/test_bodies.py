@@ -12,8 +12,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.emulator.answers import RefusalError
-from agent.emulator.bodies import MAX_UNCOMPRESSED_BYTES, MAX_WIRE_BYTES, decompressed
+from agent.emulator.responses import RefusalError
+from agent.emulator.request_bodies import MAX_UNCOMPRESSED_BYTES, MAX_WIRE_BYTES, decompressed
 from tests.emulator.door import Door, error_code, key_pair_jwt, ndjson, row
 from tests.emulator_process import EmulatorProcess
 

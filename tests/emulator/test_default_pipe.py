@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.emulator.pipe import DEFAULT_PIPE, load
+from agent.emulator.row_loader import DEFAULT_PIPE, load
 from tests.emulator.door import Door, error_code, ndjson, row, wait_for
 from tests.emulator_process import DATABASE, SCHEMA, EmulatorProcess
 

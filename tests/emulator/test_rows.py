@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from agent.emulator import pipe
+from agent.emulator import row_loader
 from tests.emulator.door import Door, ndjson, row
 from tests.emulator_process import EmulatorProcess
 
@@ -27,15 +27,15 @@ JSON = st.recursive(
 )
 
 
-def load(*rows: object) -> pipe.Loaded:
-    return pipe.load(ndjson(rows), ORIGIN)
+def load(*rows: object) -> row_loader.Loaded:
+    return row_loader.load(ndjson(rows), ORIGIN)
 
 
 def stored(**changes: object) -> dict[str, Any]:
     """The table row that one good row with changes becomes."""
     loaded = load(row(**changes))
     assert loaded.last_error is None
-    return dict(zip(pipe.COLUMNS, loaded.rows[0], strict=True))
+    return dict(zip(row_loader.COLUMNS, loaded.rows[0], strict=True))
 
 
 def skipped(**changes: object) -> str:
@@ -90,9 +90,9 @@ def test_every_field_of_a_swipe_finds_its_column(door: Door, emulator: EmulatorP
 def test_raw_json_is_kept_as_it_came() -> None:
     line = json.dumps(row(direction="entry"), indent=None, separators=(" , ", ":")).encode()
 
-    loaded = pipe.load(line, ORIGIN)
+    loaded = row_loader.load(line, ORIGIN)
 
-    assert loaded.rows[0][pipe.COLUMNS.index("raw_json")] == line.decode()
+    assert loaded.rows[0][row_loader.COLUMNS.index("raw_json")] == line.decode()
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_other_json_types_are_cast_as_the_pipe_casts_them() -> None:
 def test_lines_that_are_no_json_objects_are_skipped_and_counted() -> None:
     body = b'\n{"broken\n[1]\n\n5\r\n \t\nnull\n\xff\xfe\n' + ndjson([row()])
 
-    loaded = pipe.load(body, ORIGIN)
+    loaded = row_loader.load(body, ORIGIN)
 
-    assert (len(loaded.rows), loaded.errors, pipe.count(body)) == (1, 5, 6)
+    assert (len(loaded.rows), loaded.errors, row_loader.count(body)) == (1, 5, 6)
 
 
 def test_skipped_rows_let_the_offset_token_move_on(door: Door) -> None:
@@ -204,7 +204,7 @@ def test_skipped_rows_let_the_offset_token_move_on(door: Door) -> None:
     assert (status["rows_inserted"], status["rows_error_count"]) == (1, 2)
 
 
-@given(changes=st.dictionaries(st.sampled_from(pipe.COLUMNS), JSON, max_size=6))
+@given(changes=st.dictionaries(st.sampled_from(row_loader.COLUMNS), JSON, max_size=6))
 def test_every_row_is_either_stored_or_counted_and_fits_the_table(changes: dict[str, object]) -> None:
     loaded = load(row() | changes)
 
@@ -218,9 +218,9 @@ def test_every_row_is_either_stored_or_counted_and_fits_the_table(changes: dict[
 def test_any_bytes_are_rows_errors_or_blank(lines: list[bytes]) -> None:
     body = b"\n".join(lines)
 
-    loaded = pipe.load(body, ORIGIN)
+    loaded = row_loader.load(body, ORIGIN)
 
-    assert len(loaded.rows) + loaded.errors == pipe.count(body)
+    assert len(loaded.rows) + loaded.errors == row_loader.count(body)
 
 
 @given(secret=st.text(st.characters(min_codepoint=0x100, max_codepoint=0x2FF), min_size=51, max_size=60))

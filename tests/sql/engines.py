@@ -11,9 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.emulator import pipe
+from agent.emulator import row_loader
 from agent.emulator.views import read_views
-from agent.emulator.warehouse import DATABASE_FILE, Warehouse
+from agent.emulator.database import DATABASE_FILE, Warehouse
 from agent.sql.columns import names
 from agent.sql.plan import TABLE, Plan
 from agent.sql.setup import STREAM, pipe_select, setup
@@ -124,7 +124,7 @@ class EmulatorFile:
 
     def load(self, lines: Sequence[bytes]) -> None:
         now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-        loaded = pipe.load(b"\n".join(lines), (now, PLAN.pipe_name, "channel", "1"))
+        loaded = row_loader.load(b"\n".join(lines), (now, PLAN.pipe_name, "channel", "1"))
         assert loaded.errors == 0, loaded.last_error
         self._warehouse.commit(loaded.rows, [])
 

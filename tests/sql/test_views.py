@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.emulator.pipe import COLUMNS as EMULATOR_COLUMNS
+from agent.emulator.row_loader import COLUMNS as EMULATOR_COLUMNS
 from agent.rows import as_replay, sample
 from agent.sql.columns import COLUMNS
 from agent.sql.views import VIEWS

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from agent.emulator import bodies
-from agent.emulator.answers import (
+from agent.emulator import request_bodies
+from agent.emulator.responses import (
     Answer,
     RefusalError,
     json_answer,
@@ -22,10 +22,10 @@ from agent.emulator.channels import ELASTIC, Channel, Channels
 from agent.emulator.commits import Commits
 from agent.emulator.credentials import Credentials
 from agent.emulator.faults import Faults, Rule
-from agent.emulator.journal import Journal, Seen
-from agent.emulator.pipe import DEFAULT_PIPE, TABLE
+from agent.emulator.request_log import Journal, Seen
+from agent.emulator.row_loader import DEFAULT_PIPE, TABLE
 from agent.emulator.routes import Call, Endpoint, route
-from agent.emulator.warehouse import Warehouse
+from agent.emulator.database import Warehouse
 
 _ACCEPTED_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _OFFSET_PARAMETERS = ("offsetToken", "startOffsetToken", "endOffsetToken", "continuationToken")
@@ -154,14 +154,14 @@ class Service:
         return text_answer(self._names.ingest_host)
 
     async def _token(self, received: _Received) -> Answer:
-        return text_answer(self.credentials.issue_scoped(bodies.form(received.wire)))
+        return text_answer(self.credentials.issue_scoped(request_bodies.form(received.wire)))
 
     async def _pipe_info(self, received: _Received) -> Answer:
-        bodies.json_object(received.wire)
+        request_bodies.json_object(received.wire)
         return json_answer(_pipe_info())
 
     async def _open(self, received: _Received) -> Answer:
-        body = bodies.json_object(received.wire)
+        body = request_bodies.json_object(received.wire)
         offset_token = body.get("offset_token")
         if offset_token is not None and not isinstance(offset_token, str):
             raise malformed("offset_token must be a string.")
@@ -224,7 +224,7 @@ class Service:
         return json_answer({"message": "OK", "next_continuation_token": ""})
 
     async def _status(self, received: _Received) -> Answer:
-        wanted = bodies.json_object(received.wire).get("channel_names")
+        wanted = request_bodies.json_object(received.wire).get("channel_names")
         if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
             raise malformed("channel_names must be a list of strings.")
         pipe = received.call.names["pipe"]
@@ -238,7 +238,7 @@ class Service:
         return json_answer({"channel_statuses": statuses})
 
     async def _drop(self, received: _Received) -> Answer:
-        fail_on_uncommitted = _flag(bodies.json_object(received.wire))
+        fail_on_uncommitted = _flag(request_bodies.json_object(received.wire))
         channel = self.channels.find(received.call.names["pipe"], received.call.names["channel"])
         self._check_request_rate(channel)
         self._check_uncommitted(channel, fail_on_uncommitted)
@@ -254,7 +254,7 @@ class Service:
             await self._commits.in_database(lambda: self._warehouse.delete(channel.record))
 
     async def _rows(self, received: _Received) -> bytes:
-        rows = bodies.decompressed(received.wire, received.header("content-encoding"))
+        rows = request_bodies.decompressed(received.wire, received.header("content-encoding"))
         self.faults.check_rows(len(received.wire), rows)
         await self._commits.room_for(rows)
         return rows

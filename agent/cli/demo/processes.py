@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import agent
-from agent.cli.demo_reader import READERS, Cable, Card, card
+from agent.cli.demo.readers import READERS, Cable, Card, card
 from agent.errors import AgentError
 from agent.service.status import read_status
 from agent.keys.keypair import KeyPair, generate_key

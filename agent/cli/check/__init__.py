@@ -16,8 +16,8 @@ import click
 
 from agent import __version__
 from agent.cli import config_option
-from agent.cli.check_walk import Found, Step, in_order, within
-from agent.cli.screen import Finding, show
+from agent.cli.check.runner import Found, Step, in_order, within
+from agent.cli.console import Finding, show
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def _walk(config: Path, *, offline: bool) -> Iterator[Found]:
     ]
     yield from in_order(first)
     for settings in loaded:
-        from agent.cli.check_local import local_steps  # noqa: PLC0415 - as in load()
-        from agent.cli.check_snowflake import snowflake_steps  # noqa: PLC0415 - as in load()
+        from agent.cli.check.local import local_steps  # noqa: PLC0415 - as in load()
+        from agent.cli.check.snowflake import snowflake_steps  # noqa: PLC0415 - as in load()
 
         yield from in_order(local_steps(settings) + ([] if offline else snowflake_steps(settings)))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.key_rotate import rotate
-from agent.cli.key_sql import describe, set_key
+from agent.cli.key.rotate import rotate
+from agent.cli.key.alter_user import describe, set_key
 from agent.config.loader import DEFAULT_CONFIG, Settings, load
 from agent.errors import ConfigError
 from agent.keys.lookup import find_key

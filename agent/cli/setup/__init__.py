@@ -13,12 +13,13 @@ from typing import Any
 import click
 
 from agent.config import loader as configuration
-from agent.cli import check, config_option
-from agent.cli.check_snowflake import snowflake_steps
-from agent.cli.check_walk import Found
-from agent.cli.key_sql import compare, set_key
-from agent.cli.screen import Finding, show
-from agent.cli.setup_answers import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
+from agent.cli import config_option
+from agent.cli import check
+from agent.cli.check.snowflake import snowflake_steps
+from agent.cli.check.runner import Found
+from agent.cli.key.alter_user import compare, set_key
+from agent.cli.console import Finding, show
+from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
 from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
 from agent.service import systemctl

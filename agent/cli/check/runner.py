@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from agent.cli.screen import Finding
+from agent.cli.console import Finding
 from agent.errors import AgentError, ConfigError, SnowpipeError
 
 

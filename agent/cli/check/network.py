@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from agent.cli.screen import Finding
+from agent.cli.console import Finding
 from agent.errors import UnreachableError
 from agent.loopback import is_loopback
 from agent.snowpipe.http import Http

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 
-from agent.cli.check_network import look_at_certificate, look_up
-from agent.cli.check_walk import Step
-from agent.cli.key_sql import compare, describe, set_key
-from agent.cli.screen import Finding
+from agent.cli.check.network import look_at_certificate, look_up
+from agent.cli.check.runner import Step
+from agent.cli.key.alter_user import compare, describe, set_key
+from agent.cli.console import Finding
 from agent.clock.system_clock import boottime_s, off
 from agent.config.loader import Settings
 from agent.errors import SnowpipeError

@@ -18,9 +18,9 @@ from typing import Any
 import click
 
 from agent import __version__
-from agent.cli.demo_reader import READERS, Card, card
-from agent.cli.demo_stage import DATABASE, ROLE, SCHEMA, USER, Stage
-from agent.cli.screen import Finding, progress, show, table
+from agent.cli.demo.readers import READERS, Card, card
+from agent.cli.demo.processes import DATABASE, ROLE, SCHEMA, USER, Stage
+from agent.cli.console import Finding, progress, show, table
 from agent.errors import AgentError, ConfigError
 
 _EMULATOR_LIBRARIES = ("aiohttp", "orjson")
@@ -182,7 +182,7 @@ def _show_what_landed(stage: Stage, cards: list[Card], started: float) -> None:
     columns = ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")
     table(columns, [_cells(row, columns) for row in rows[-_ROWS_SHOWN:]])
     # Here, because it needs the extra `emulator`, whose absence the demo tells in a sentence of its own.
-    from agent.cli.demo_views import show_views  # noqa: PLC0415 - as said above
+    from agent.cli.demo.views import show_views  # noqa: PLC0415 - as said above
 
     show_views(stage.database)
     click.echo("\nV_CHANNEL_ERRORS is not here: it reads the error table that only Snowflake has")

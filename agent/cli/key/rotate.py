@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.key_sql import describe, set_key, unset_key
-from agent.cli.screen import Finding, show
+from agent.cli.key.alter_user import describe, set_key, unset_key
+from agent.cli.console import Finding, show
 from agent.config.loader import Settings, load
 from agent.errors import AgentError, SnowpipeError
 from agent.service.key_rotation import is_accepted, other, place_of, prepare, take_up, unfinished

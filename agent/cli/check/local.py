@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.cli.check_walk import Step
-from agent.cli.screen import Finding
+from agent.cli.check.runner import Step
+from agent.cli.console import Finding
 from agent.cli.status import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.config.loader import AgentSettings, ReaderSettings, Settings, SnowflakeSettings

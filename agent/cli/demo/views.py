@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import click
 
-from agent.cli.screen import table
+from agent.cli.console import table
 from agent.emulator.views import Result, read_views
 
 _MOST_ROWS = 10

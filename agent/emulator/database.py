@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from agent.emulator.pipe import COLUMNS, Row
+from agent.emulator.row_loader import COLUMNS, Row
 from agent.errors import AgentError
 
 DATABASE_FILE = "snowflake.db"

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import orjson
 import zstandard
 
-from agent.emulator.answers import RefusalError, malformed
+from agent.emulator.responses import RefusalError, malformed
 
 # "4 MB per request on the wire": the hard limit, counted after compression.
 MAX_WIRE_BYTES = 4 * 1024 * 1024
