@@ -14,9 +14,9 @@ from pathlib import Path
 from agent.outbox import Outbox, read_counts
 from bench.figures import Figure
 from bench.keep import swipe
-from tests.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
-from tests.emulator_process import EmulatorProcess
-from tests.swipes import wait_until
+from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.swipes import wait_until
 
 _SMALL, _LARGE = 100_000, 1_000_000
 _ROWS_PER_SECOND, _CPU_S_PER_100_000 = 60_000, 0.8

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from bench.figures import Figure, percentile
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.emulator_process import EmulatorProcess
-from tests.swipes import wait_until
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.swipes import wait_until
 
 _SWIPES = 300
 _P50_MS, _P99_MS = 15.0, 60.0

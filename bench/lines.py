@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.figures import Figure, percentile
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.emulator_process import EmulatorProcess
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
 
 _SWIPES = 50
 _NOISY_LINES = 8

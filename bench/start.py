@@ -10,9 +10,9 @@ from pathlib import Path
 
 from agent.keys.keypair import generate_key
 from bench.figures import Figure, percentile
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 _STARTS = 9
 _READY_S = 1.0

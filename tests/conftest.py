@@ -12,8 +12,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from agent.keys.keypair import generate_key
-from tests.agent_process import PtyReader
-from tests.emulator_process import EmulatorProcess
+from tests.support.agent_process import PtyReader
+from tests.support.emulator_process import EmulatorProcess
 
 _NOBODY = 65_534
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.emulator_process import EmulatorProcess
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 IDLE_S = 6.0  # longer than the longest pause between two looks for a commit
 MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it

@@ -17,7 +17,7 @@ import pytest
 
 from agent import __version__
 from agent.swipe import raw_hex
-from tests.agent_process import (
+from tests.support.agent_process import (
     AGENT_ID,
     AgentProcess,
     PtyReader,
@@ -29,9 +29,9 @@ from tests.agent_process import (
     reader_table,
     sent_rows,
 )
-from tests.emulator_process import EmulatorProcess
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 STOP_SECONDS = 5.0
 

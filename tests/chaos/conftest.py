@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos import at_once
-from tests.emulator_process import make_key
+from tests.support import in_parallel
+from tests.support.emulator_process import make_key
 
-pytest.register_assert_rewrite("tests.chaos.stage")
+pytest.register_assert_rewrite("tests.support.chaos_rig")
 
 
 @pytest.fixture(scope="session")
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[at_once.Running]:
+) -> Iterator[in_parallel.Running]:
     """The scenarios of all modules, under way together."""
     make_key()  # before several emulators ask for it at once
-    with at_once.running(request.session.items, tmp_path_factory.mktemp("chaos")) as running:
+    with in_parallel.running(request.session.items, tmp_path_factory.mktemp("chaos")) as running:
         yield running

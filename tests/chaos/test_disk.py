@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.at_once import Running, Scenario, add, at_once, names
-from tests.chaos.stage import QUICK, Stage
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.in_parallel import Running, Scenario, add, at_once, names
+from tests.support.chaos_rig import QUICK, Stage
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 # linux/fs/ext4/ext4.h: the file system fails from now on, as it does when its card dies.
 _EXT4_IOC_SHUTDOWN = 0x8004_587D

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.agent_process import raws
-from tests.chaos.at_once import Running, add, at_once, names
-from tests.chaos.rounds import ROUNDS, chances
-from tests.chaos.stage import QUICK, Stage, assert_histories_are_whole
-from tests.swipes import wait_until
+from tests.support.agent_process import raws
+from tests.support.in_parallel import Running, add, at_once, names
+from tests.support.rounds import ROUNDS, chances
+from tests.support.chaos_rig import QUICK, Stage, assert_histories_are_whole
+from tests.support.swipes import wait_until
 
 _DOORS = 4
 _KILLS_A_DOOR = 26  # of the agent; more than a hundred at all doors together

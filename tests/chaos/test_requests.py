@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.at_once import Running, add, at_once, names
-from tests.chaos.stage import Stage, appends
-from tests.swipes import wait_until
+from tests.support.in_parallel import Running, add, at_once, names
+from tests.support.chaos_rig import Stage, appends
+from tests.support.swipes import wait_until
 
 _STATUSES: list[dict[str, Any]] = [
     {"status": 408},

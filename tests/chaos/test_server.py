@@ -17,9 +17,9 @@ from agent.service.snowflake import open_account, pipe_name
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
-from tests.agent_process import AGENT_ID, raws
-from tests.chaos.at_once import Running, add, at_once, names
-from tests.chaos.stage import (
+from tests.support.agent_process import AGENT_ID, raws
+from tests.support.in_parallel import Running, add, at_once, names
+from tests.support.chaos_rig import (
     Stage,
     assert_exactly_once,
     assert_histories_are_whole,
@@ -27,8 +27,8 @@ from tests.chaos.stage import (
     once_per_event,
     wait_for,
 )
-from tests.emulator_process import make_key, private_pem, public_pem
-from tests.swipes import swipe, wait_until
+from tests.support.emulator_process import make_key, private_pem, public_pem
+from tests.support.swipes import swipe, wait_until
 
 _FOREIGN = "f" * 12
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from tests.cli.door import Check, Checked, Door
-from tests.emulator_process import EmulatorProcess
+from tests.support.cli_rig import Check, Checked, Door
+from tests.support.emulator_process import EmulatorProcess
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 from agent.cli import main
 from agent.readers.port import Port, lasting_name_of
 from agent.readers.protocol import LineSettings
-from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
+from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 
 TAG = 0x0100_63E9_AE
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent.cli import main, send_sample
 from agent.keys import keypair as key_file
-from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
 # What a machine that is no Linux or macOS lacks, and what a machine without a reader need not have.
 NOT_EVERYWHERE = (

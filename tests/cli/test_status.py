@@ -20,10 +20,10 @@ from agent.cli.status import _duration, clock
 from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
 from agent.keys.keypair import new_key, pem
-from tests.cli.door import AGENT_ID, FRAME, Door
-from tests.emulator_process import EmulatorProcess
-from tests.outbox.box import commit
-from tests.swipes import swipe, wait_until
+from tests.support.cli_rig import AGENT_ID, FRAME, Door
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.outbox_rig import commit
+from tests.support.swipes import swipe, wait_until
 
 
 @contextmanager

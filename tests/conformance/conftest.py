@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.stage import Stage, Vendor
-from tests.emulator_process import EmulatorProcess, make_certificate
+from tests.support.conformance_rig import Stage, Vendor
+from tests.support.emulator_process import EmulatorProcess, make_certificate
 
 HAS_WHEEL = platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"}
 CLIENT = Path(__file__).parent / "vendor_client.py"

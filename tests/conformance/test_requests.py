@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from tests.conformance.stage import Shape, Stage, Vendor, shapes
-from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER
+from tests.support.conformance_rig import Shape, Stage, Vendor, shapes
+from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER
 
 RECORDED: dict[str, Shape] = json.loads(
     (Path(__file__).parents[1] / "data" / "vendor-requests.json").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.stage import Stage, Vendor
+from tests.support.conformance_rig import Stage, Vendor
 
 ROWS = 10_000
 

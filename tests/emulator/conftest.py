@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.emulator.door import Door
-from tests.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door
+from tests.support.emulator_process import EmulatorProcess
 
 
 @pytest.fixture(scope="session")

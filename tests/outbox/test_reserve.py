@@ -8,8 +8,8 @@ import pytest
 
 from agent.errors import OutboxFullError
 from agent.outbox.reserve import RESERVE_FILE, Reserve
-from tests.outbox.box import commit, keep, opened, rows_after, seqs
-from tests.swipes import swipe
+from tests.support.outbox_rig import commit, keep, opened, rows_after, seqs
+from tests.support.swipes import swipe
 
 SIZE = 1_000_000
 

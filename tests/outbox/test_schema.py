@@ -11,8 +11,8 @@ import pytest
 from agent.errors import OutboxVersionError
 from agent.outbox import LiveRows, Outbox, read_counts, schema
 from agent.outbox.external import connection
-from tests.outbox.box import commit, looked_up, opened, purge, rows_after, seqs, stored, token
-from tests.swipes import swipe
+from tests.support.outbox_rig import commit, looked_up, opened, purge, rows_after, seqs, stored, token
+from tests.support.swipes import swipe
 
 STORED = Path(__file__).parents[1] / "data"
 # What the stored file of version 1 holds: two rows purged, five committed, five pending.

@@ -26,14 +26,14 @@ from agent.errors import (
 )
 from agent.outbox import ErrorCount, LiveRows, Outbox, read_counts
 from agent.swipe import raw_hex
-from tests.outbox.box import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
-from tests.swipes import in_threads, swipe, wait_until
+from tests.support.outbox_rig import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
+from tests.support.swipes import in_threads, swipe, wait_until
 
 KEEP_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from agent.outbox import Outbox
-from tests.swipes import swipe
+from tests.support.swipes import swipe
 outbox = Outbox(Path(sys.argv[1]), agent_id="hq-lobby-1")
 for value in range(1, 21):
     outbox.keep(swipe(value))

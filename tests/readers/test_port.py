@@ -16,8 +16,8 @@ from agent.errors import NotPermittedError, PortBusyError, PortError
 from agent.readers.port import Port, holder_of
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
-from tests.agent_process import PtyReader
-from tests.swipes import wait_until
+from tests.support.agent_process import PtyReader
+from tests.support.swipes import wait_until
 
 HOLD = """
 import sys

@@ -15,9 +15,9 @@ from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.swipe import Check, Reason, Swipe, raw_hex
-from tests.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
-from tests.shelf import OpenShelf
-from tests.swipes import DrivenClock, wait_until
+from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
+from tests.support.fd_store import OpenShelf
+from tests.support.swipes import DrivenClock, wait_until
 
 TAG = 0x0100_63E9_AE
 

@@ -8,8 +8,8 @@ import pytest
 
 from agent.service import starting
 from agent.service.starting import Starting
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 MORE = "EXTEND_TIMEOUT_USEC=90000000"
 

@@ -18,10 +18,10 @@ from agent.outbox import read_counts
 from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
 from agent.keys.keypair import new_key, pem
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.outbox.box import commit
-from tests.service_manager import ServiceManager
-from tests.swipes import instant, swipe, wait_until
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.outbox_rig import commit
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import instant, swipe, wait_until
 
 
 @pytest.fixture(autouse=True)

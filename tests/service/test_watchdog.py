@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.log.message_ids import Event
-from tests.agent_process import AgentProcess, PtyReader, reader_table
-from tests.emulator_process import EmulatorProcess
-from tests.service_manager import ServiceManager
-from tests.swipes import wait_until
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
 
 WATCHDOG_S = 0.6  # fed three times in this
 HUNG_S = 1.0

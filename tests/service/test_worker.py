@@ -8,7 +8,7 @@ import pytest
 from agent.errors import OutboxError
 from agent.service import worker as worker_module
 from agent.service.worker import Busy, Worker
-from tests.swipes import wait_until
+from tests.support.swipes import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
 from agent.keys.keypair import load_private_key
-from tests.snowpipe.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
-from tests.swipes import DrivenClock
+from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
+from tests.support.swipes import DrivenClock
 
 PIPE = wire.PipeName("DB", "SCHEMA", "PIPE")
 

@@ -12,8 +12,8 @@ from agent.errors import ConfigError, ReplyLostError, UnreachableError
 from agent.snowpipe import http
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import Reply, Request
-from tests.emulator_process import make_certificate
-from tests.snowpipe.scripted_server import (
+from tests.support.emulator_process import make_certificate
+from tests.support.scripted_server import (
     ASK,
     Answer,
     Endless,

@@ -14,7 +14,7 @@ from agent.snowpipe.client import Account, Identity, Tries
 from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe.server_clock import ServerClock, date_of
-from tests.snowpipe.scripted_server import Answer, ScriptedServer, Seen
+from tests.support.scripted_server import Answer, ScriptedServer, Seen
 
 NOON_S = 1_772_366_400.0  # 2026-03-01T12:00:00Z
 STATUS = wire.channel_status(wire.PipeName("DB", "SCHEMA", "PIPE"), "door")

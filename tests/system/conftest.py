@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import debian
-from tests.system.door import Door
+from tests.support import debian_root
+from tests.support.installed_agent import Door
 
 _ROOT = Path(__file__).parents[2]
 _RELEASES = os.environ.get("RELEASES", "trixie bookworm").split()
-_NATIVE = debian.host_architecture()
+_NATIVE = debian_root.host_architecture()
 _ARCH = os.environ.get("ARCH", _NATIVE)
 # No systemd boots under emulation.
 collect_ignore = ["test_foreign.py"] if _ARCH == _NATIVE else ["test_door.py"]
@@ -30,7 +30,7 @@ _LINES: list[str] = []
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "door" in metafunc.fixturenames:
-        releases = [debian.Release(name, _ARCH) for name in _RELEASES]
+        releases = [debian_root.Release(name, _ARCH) for name in _RELEASES]
         metafunc.parametrize(
             "door", releases, indirect=True, scope="module", ids=[release.name for release in releases]
         )
@@ -70,7 +70,7 @@ def _run(*words: str) -> str:
 @pytest.fixture(scope="module")
 def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A door of one release, for all the tests of a module."""
-    release: debian.Release = request.param
+    release: debian_root.Release = request.param
     with Door(release, tmp_path_factory.mktemp("system")) as door:
         yield door
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from agent.log.message_ids import Event
 from tests.system.conftest import newer
-from tests.system.door import Door
-from tests.system.machine import wait_until
+from tests.support.installed_agent import Door
+from tests.support.booted_debian import wait_until
 
 Told = Callable[[str], None]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_process import assert_in_order_and_whole, rdm6300_frame, sent_rows
-from tests.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
-from tests.system import debian
-from tests.system.machine import wait_until
+from tests.support.agent_process import assert_in_order_and_whole, rdm6300_frame, sent_rows
+from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support import debian_root
+from tests.support.booted_debian import wait_until
 
 PORT = "/dev/serial/by-id/usb-Stand-in_RDM6300_0001-if00-port0"
 _STAND_IN = Path(__file__).with_name("stand_in_reader.py")
@@ -27,10 +27,10 @@ _SWIPE_S = 180.0
 class Root:
     """A Debian for another processor; each command in it is a container of its own."""
 
-    def __init__(self, directory: Path, release: debian.Release) -> None:
+    def __init__(self, directory: Path, release: debian_root.Release) -> None:
         self.directory = directory
-        debian.unpack(release, directory)
-        self._cache = debian.package_cache(release)
+        debian_root.unpack(release, directory)
+        self._cache = debian_root.package_cache(release)
 
     def words(self, *words: str) -> list[str]:
         """The command line by which this machine runs a command in that root."""
@@ -51,7 +51,7 @@ class Root:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    release = debian.Release(os.environ.get("RELEASES", "trixie").split()[0], os.environ["ARCH"])
+    release = debian_root.Release(os.environ.get("RELEASES", "trixie").split()[0], os.environ["ARCH"])
     return Root(tmp_path_factory.mktemp("foreign") / release.name, release)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.keys.keypair import KeyPair, load_private_key
-from tests.uploader.door import Door
+from tests.support.uploader_rig import Door
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import pytest
 from agent.errors import OutboxCorruptError
 from agent.outbox import LiveRows
 from agent.keys.keypair import KeyPair
-from tests.pipe_model import Fall, Lose, Refuse, Unreachable
-from tests.uploader.door import Door
+from tests.support.pipe_model import Fall, Lose, Refuse, Unreachable
+from tests.support.uploader_rig import Door
 
 
 def values(door: Door) -> list[int]:

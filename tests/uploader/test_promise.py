@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.outbox.external import connection
 from agent.outbox.external.connection import NothingToReplayError
 from agent.keys.keypair import KeyPair
-from tests.outbox.box import looked_up
-from tests.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
-from tests.uploader.door import Door, Wish
+from tests.support.outbox_rig import looked_up
+from tests.support.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
+from tests.support.uploader_rig import Door, Wish
 
 FAULTS = st.sampled_from(
     [

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from agent.outbox import read_counts
 from agent.outbox.external import connection
 from agent.keys.keypair import KeyPair
-from tests.outbox.box import looked_up
-from tests.pipe_model import Refuse
-from tests.uploader.door import Door
+from tests.support.outbox_rig import looked_up
+from tests.support.pipe_model import Refuse
+from tests.support.uploader_rig import Door
 
 
 def cards(*numbers: int) -> Callable[[dict[str, Any]], bool]:

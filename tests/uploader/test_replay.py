@@ -9,10 +9,10 @@ from agent.outbox import read_counts
 from agent.outbox.external import connection
 from agent.outbox.external.connection import NothingToReplayError, Wanted
 from agent.keys.keypair import KeyPair
-from tests.outbox.box import looked_up
-from tests.pipe_model import Lose, Refuse
-from tests.swipes import NOON_US, instant, swipe
-from tests.uploader.door import Door
+from tests.support.outbox_rig import looked_up
+from tests.support.pipe_model import Lose, Refuse
+from tests.support.swipes import NOON_US, instant, swipe
+from tests.support.uploader_rig import Door
 
 
 def landed_again(door: Door) -> list[int]:

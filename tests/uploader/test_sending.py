@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from agent.uploader.channel_sender import Limits
 from agent.keys.keypair import KeyPair
-from tests.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
-from tests.swipes import swipe
-from tests.uploader.door import Door
+from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
+from tests.support.swipes import swipe
+from tests.support.uploader_rig import Door
 
 
 def seqs(count: int) -> list[int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.keys.keypair import KeyPair
-from tests.pipe_model import Refuse
-from tests.uploader.door import Door
+from tests.support.pipe_model import Refuse
+from tests.support.uploader_rig import Door
 
 HOLD_S = 120
 

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.cli.check import local
+from agent.outbox import Outbox
+from agent.readers.port import Port
+from agent.readers.protocol import LineSettings
+from agent.keys.keypair import generate_key, new_key, pem
+from tests.support.cli_rig import AGENT_ID, Check, Door
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.swipes import swipe, wait_until
+
+
+def test_a_key_open_to_others_is_told_with_its_cure(door: Door, check: Check, tmp_path: Path) -> None:
+    generate_key(tmp_path / "open.p8")
+    (tmp_path / "open.p8").chmod(0o644)
+    door.configure(private_key_file="open.p8")
+
+    checked = check()
+
+    assert checked.code == 78
+    assert checked.named("key file")["next"].startswith("chmod 600 ")
+    assert "JWT" in checked.named("not tried")["text"]
+    assert checked.named("TLS")["state"] == "ok"
+
+
+def test_a_key_that_is_too_old_is_a_warning_and_no_failure(door: Door, check: Check, tmp_path: Path) -> None:
+    path = tmp_path / "old.p8"
+    path.touch(mode=0o600)
+    path.write_bytes(pem(replace(new_key(), created_at=datetime.now(UTC) - timedelta(days=91))))
+    door.configure(private_key_file="old.p8")
+
+    checked = check("--offline")
+
+    finding = checked.named("key file")
+    assert checked.code == 0
+    assert (finding["state"], finding["next"]) == ("warning", "sudo badge-agent key rotate")
+    assert finding["text"].endswith("91 days old: change it")
+
+
+def test_a_port_that_another_process_holds_is_a_failure(door: Door, check: Check) -> None:
+    port = Port(door.port, LineSettings())
+
+    checked = check("--offline")
+
+    port.close()
+    assert checked.failed == ["reader RDR-101"]
+    assert "held by" in checked.named("reader RDR-101")["text"]
+
+
+def test_before_the_services_start_the_port_keeps_what_it_has_collected(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = Port(door.port, LineSettings())
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+
+    checked = check("--offline")
+
+    port.close()
+    assert checked.failed == []
+    assert checked.named("reader RDR-101")["text"] == f"{door.port} is there (rdm6300)"
+
+
+def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.configure(port="/dev/serial/by-id/none")
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+
+    checked = check("--offline")
+
+    assert checked.failed == ["reader RDR-101"]
+    assert checked.named("reader RDR-101")["text"] == "/dev/serial/by-id/none is not there"
+
+
+def test_a_name_that_changes_at_every_plugging_is_a_warning(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(local, "_UNSTABLE_NAME", re.compile(re.escape(door.port)))
+    monkeypatch.setattr(local, "_STABLE_NAMES", tmp_path / "by-id")
+    (tmp_path / "by-id").mkdir()
+    (tmp_path / "by-id" / "usb-Reader").symlink_to(door.port)
+
+    checked = check("--offline")
+
+    assert checked.code == 0
+    assert checked.findings[6]["state"] == "warning"
+    assert checked.findings[6]["next"] == f'in the configuration: port = "{tmp_path}/by-id/usb-Reader"'
+
+
+@pytest.mark.parametrize(
+    ("port", "unstable"),
+    [("/dev/ttyUSB0", True), ("/dev/ttyACM12", True), ("/dev/ttyAMA0", False), ("/dev/serial0", False)],
+)
+def test_only_numbers_dealt_out_at_plugging_are_unstable(port: str, *, unstable: bool) -> None:
+    assert bool(local._UNSTABLE_NAME.fullmatch(port)) is unstable
+
+
+def test_a_broken_cardholders_file_names_its_line(door: Door, check: Check, tmp_path: Path) -> None:
+    (tmp_path / "holders.csv").write_text("badge_id,user_id\n1-2,USR-001\n1-3\n")
+    door.configure(cardholders="holders.csv")
+
+    checked = check("--offline")
+
+    assert checked.code == 78
+    assert "line 3" in checked.named("cardholders")["text"]
+    assert "1-3" not in json.dumps(checked.findings)
+
+
+def test_a_good_cardholders_file_is_counted(door: Door, check: Check, tmp_path: Path) -> None:
+    (tmp_path / "holders.csv").write_text("badge_id,user_id\n1-2,USR-001\n")
+    door.configure(cardholders="holders.csv")
+
+    checked = check("--offline")
+
+    assert checked.named("cardholders")["text"].endswith("1 badges")
+
+
+def test_an_outbox_is_counted_and_left_as_it_is(door: Door, check: Check) -> None:
+    outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
+    outbox.keep(swipe(1), swipe(2))
+    outbox.close()
+    before = (door.state_dir / "outbox.db").read_bytes()
+
+    checked = check("--offline")
+
+    assert checked.named("outbox")["text"].endswith("whole, 2 swipes wait")
+    assert (door.state_dir / "outbox.db").read_bytes() == before
+
+
+def test_a_damaged_outbox_is_kept_for_rescue(door: Door, check: Check) -> None:
+    Outbox(door.state_dir, agent_id=AGENT_ID).close()
+    file = door.state_dir / "outbox.db"
+    file.write_bytes(b"no database " * 1000)
+
+    checked = check("--offline")
+
+    assert checked.code == 74
+    assert f"sudo cp -a {door.state_dir} {door.state_dir}.damaged" in checked.named("outbox")["next"]
+
+
+def test_a_missing_state_directory_comes_with_the_command_that_makes_it(door: Door, check: Check) -> None:
+    door.state_dir.rmdir()
+
+    checked = check("--offline")
+
+    assert checked.code == 74
+    assert checked.named("outbox")["next"].endswith(
+        f"sudo install -d -m 0700 -o badge-agent {door.state_dir}"
+    )
+    assert "disk" in checked.named("not tried")["text"]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "code", "state"), [(7_000_000, 74, "failed"), (50_000_000, 0, "warning"), (10**9, 0, "ok")]
+)
+def test_too_little_disk_is_told_before_it_is_none(
+    check: Check, monkeypatch: pytest.MonkeyPatch, free_bytes: int, code: int, state: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+
+    checked = check("--offline")
+
+    assert (checked.code, checked.named("disk")["state"]) == (code, state)
+
+
+def test_a_clock_that_nobody_set_is_a_warning(
+    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.config.write_text(door.config.read_text().replace('"always"', '"auto"'))
+    monkeypatch.setattr(local, "is_synchronised", lambda: False)
+
+    checked = check("--offline")
+
+    assert checked.code == 0
+    assert "timedatectl" in checked.named("clock")["next"]
+
+
+# --- beside a running agent -----------------------------------------------------------------
+
+
+def sequencer_of(emulator: EmulatorProcess, channel: str) -> int | None:
+    """How often a channel was opened; None for one that never was."""
+    channels = emulator.state()["channels"]
+    return next((one["client_sequencer"] for one in channels if one["channel"] == channel), None)
+
+
+def test_a_running_agent_is_not_disturbed(door: Door, check: Check, emulator: EmulatorProcess) -> None:
+    with door.running_agent() as pid:
+        live = door.status()["uploader"]["channel"]
+        wait_until(lambda: sequencer_of(emulator, live) is not None, what="the agent's open channel")
+        before = sequencer_of(emulator, live)
+
+        checked = check()
+
+        assert (checked.code, checked.failed) == (0, [])
+        assert f"(pid {pid})" in checked.named("reader RDR-101")["text"]
+        assert "in use by the running agent" in checked.named("outbox")["text"]
+        assert sequencer_of(emulator, live) == before
+        assert sequencer_of(emulator, f"{AGENT_ID}-check") is not None

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from agent.cli.check import snowflake
+from agent.cli.check.network import look_at_certificate, look_up
+from agent.atomic_file import replace_file
+from agent.keys.keypair import generate_key, load_private_key, new_key, pem
+from agent.snowpipe.server_clock import ServerClock
+from tests.support.cli_rig import CLOSED, ROLE, Check, Door
+from tests.support.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
+
+
+def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
+    door: Door, check: Check, tmp_path: Path
+) -> None:
+    generate_key(tmp_path / "other.p8")
+    door.configure(private_key_file="other.p8")
+    key = load_private_key(tmp_path / "other.p8")
+
+    checked = check()
+
+    finding = checked.named("JWT")
+    assert checked.code == 77
+    assert f"DESC USER {USER};" in finding["next"]
+    assert key.fingerprint in finding["next"]
+    assert f"ALTER USER {USER} SET RSA_PUBLIC_KEY='{key.public_key_line}';" in finding["next"]
+    assert checked.named("server clock")["state"] == "ok"
+    assert "channel" in checked.named("not tried")["text"]
+    assert "PRIVATE" not in json.dumps(checked.findings)
+
+
+def test_a_key_of_the_second_slot_is_looked_for_there(door: Door, check: Check, tmp_path: Path) -> None:
+    key = new_key("RSA_PUBLIC_KEY_2")
+    replace_file(tmp_path / "second.p8", pem(key), mode=0o600)
+    door.configure(private_key_file="second.p8")
+
+    said = check().named("JWT")["next"]
+
+    assert f"RSA_PUBLIC_KEY_2_FP must be {key.fingerprint}" in said
+    assert "SET RSA_PUBLIC_KEY_2='" in said
+
+
+@pytest.mark.parametrize(
+    ("on", "step"), [("hostname", "JWT"), ("token", "scoped token"), ("open", "channel")]
+)
+def test_a_missing_privilege_names_the_role(
+    check: Check, emulator: EmulatorProcess, on: str, step: str
+) -> None:
+    emulator.fault("status", on=on, status=403)
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (77, [step])
+    assert f"SHOW GRANTS TO ROLE {ROLE};" in checked.named(step)["next"]
+
+
+def test_a_role_left_to_the_user_is_looked_up_there(
+    door: Door, check: Check, emulator: EmulatorProcess
+) -> None:
+    door.config.write_text(door.config.read_text().replace(f'role = "{ROLE}"\n', ""))
+    emulator.fault("status", on="open", status=403)
+
+    checked = check()
+
+    assert f"DESC USER {USER};" in checked.named("channel")["next"]
+
+
+def test_a_missing_pipe_is_looked_for_in_its_schema(door: Door, check: Check) -> None:
+    door.configure(pipe="lower-case")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["channel"])
+    assert checked.named("channel")["next"] == (
+        f"SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA};  -- must list lower-case, with role {ROLE}"
+    )
+
+
+def test_an_account_that_is_not_known_is_asked_for(check: Check, emulator: EmulatorProcess) -> None:
+    emulator.fault("status", on="hostname", status=404)
+
+    checked = check()
+
+    assert checked.code == 69
+    assert "CURRENT_ORGANIZATION_NAME()" in checked.named("JWT")["next"]
+
+
+def test_a_server_that_does_not_answer_as_snowflake_does_is_not_blamed_on_the_key(
+    check: Check, emulator: EmulatorProcess
+) -> None:
+    emulator.fault("drop_before", on="token")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["scoped token"])
+    assert "proxy" in checked.named("scoped token")["next"]
+
+
+def test_a_name_without_address_stops_the_walk_there(door: Door, check: Check) -> None:
+    door.configure(url="https://myorg-myaccount.invalid")
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (69, ["host name"])
+    assert checked.named("not tried")["text"] == (
+        "TLS, JWT, ingest host, scoped token, channel (host name comes first)"
+    )
+
+
+def test_nobody_listening_is_told_with_host_and_port(door: Door, check: Check) -> None:
+    door.configure(url=CLOSED)
+
+    checked = check()
+
+    assert checked.named("TLS")["text"] == "no connection to 127.0.0.1 port 9: Connection refused"
+
+
+def test_a_certificate_is_verified_and_its_days_are_counted(door: Door, check: Check, tmp_path: Path) -> None:
+    authority, *server = make_certificate(tmp_path)
+    with EmulatorProcess(tmp_path / "tls", tls=(server[0], server[1])) as emulator:
+        door.configure(url=emulator.url, private_key_file=str(emulator.private_key_file))
+        untrusted = check()
+        door.configure(ca_file=str(authority))
+
+        trusted = check()
+
+    assert (untrusted.code, untrusted.failed) == (69, ["TLS"])
+    assert "not to be trusted" in untrusted.named("TLS")["text"]
+    # It is made for a day.
+    assert (trusted.code, trusted.failed) == (0, [])
+    assert "ends in 1.0 days" in trusted.named("TLS")["text"]
+
+
+def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
+    door: Door, check: Check, emulator: EmulatorProcess
+) -> None:
+    door.configure(url=emulator.url.replace("http:", "https:"))
+
+    checked = check()
+
+    assert "answers, but not with TLS" in checked.named("TLS")["text"]
+
+
+def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://localhost:3128")
+    monkeypatch.setenv("no_proxy", "")
+    url = urlsplit("https://myorg-myaccount.invalid")
+
+    (name,) = look_up("host name", url)
+    (certificate,) = look_at_certificate("TLS", url, None)
+
+    assert (name.state, certificate.state) == ("ok", "ok")
+    assert name.text.startswith("through the proxy localhost, ")
+    assert "the proxy's connection" in certificate.text
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(0, "agrees"), (58, "agrees"), (90, "1 min 30 s ahead"), (-11_520, "3 h 12 min behind")],
+)
+def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> None:
+    theirs = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    clock = ServerClock(wall_s=lambda: theirs.timestamp() + ahead_s + 0.5, boot_s=lambda: 100.0)
+    clock.heard({"date": format_datetime(theirs, usegmt=True)}, 100.0)
+
+    (finding,) = snowflake._skew(clock)
+
+    assert said in finding.text

@@ -1,0 +1,127 @@
+"""`setup` with a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.config.loader import load
+from tests.support.agent_process import PtyReader
+from tests.cli.setup.test_setup import ANSWERS, CLOSED, NAMES, READER
+from tests.support.namespace_rig import Machine
+from tests.support.terminal import Terminal
+
+ABOUT_SNOWFLAKE = (
+    ("Snowflake account", "MYORG-ACCOUNT"),
+    ("Snowflake user", ""),
+    ("Role", ""),
+    ("Database", ""),
+    ("Schema", ""),
+    ("Pipe", ""),
+    ("This door's name", "door-1"),
+)
+ABOUT_READER = (
+    ("port", "1"),
+    ("protocol", "rdm6300"),
+    ("id", ""),
+    ("zone", "ZONE-1"),
+    ("Direction", "entry"),
+    ("Keypad", ""),
+    ("formats", "-"),
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    with PtyReader(tmp_path / "line") as line:
+        machine = Machine(tmp_path / "machine")
+        machine.plug_in("usb-reader", str(line.device))
+        yield machine
+
+
+def setup(machine: Machine, *options: str) -> Terminal:
+    return Terminal(machine.command("setup", *options), environment=machine.environment)
+
+
+def answer(terminal: Terminal, answers: Sequence[tuple[str, str]]) -> None:
+    for question, text in answers:
+        terminal.expect(question)
+        terminal.expect(": ")
+        terminal.type(text)
+
+
+def test_an_installer_answers_and_the_door_runs(machine: Machine) -> None:
+    with setup(machine, *CLOSED) as terminal:
+        answer(terminal, [*ABOUT_SNOWFLAKE, *ABOUT_READER, ("Another reader?", "n"), ("Write", "y")])
+        code = terminal.ended()
+
+    settings = load(machine.config)
+    (reader,) = settings.readers
+    assert code == 0
+    assert machine.told == ["enable --now badge-agent.service"]
+    assert (settings.agent.id, settings.snowflake.user) == ("door-1", "SFE_INGEST_USER")
+    assert (reader.id, reader.zone_id, reader.direction) == ("RDR-101", "ZONE-1", "ENTRY")
+    assert str(reader.port).endswith("by-id/usb-reader")
+    assert "PRIVATE" not in terminal.screen
+
+
+def test_what_is_wrong_is_refused_where_it_is_typed_with_the_reason(machine: Machine) -> None:
+    with setup(machine, *NAMES, *CLOSED) as terminal:
+        terminal.expect("port, a number or a name [1]: ")
+        terminal.type("7")
+        terminal.expect("found '7'; must be the full name of a device")
+        terminal.expect("port, a number or a name [1]: ")
+        terminal.type("1")
+        terminal.expect("Its protocol: ")
+        terminal.type("rdm63")
+        terminal.expect("did you mean rdm6300?")
+        terminal.expect("Its protocol: ")
+        code = terminal.interrupted()
+
+    assert code == 130
+    assert list(machine.etc.iterdir()) == []
+
+
+def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: Machine) -> None:
+    second = machine.plug_in("usb-second")
+
+    with setup(machine, *NAMES, *CLOSED) as terminal:
+        first = (("port", "1"), *ABOUT_READER[1:])
+        answer(terminal, [*first, ("Another reader?", "y")])
+        shown = terminal.expect("The reader's port, a number or a name [1]: ")
+        terminal.type("1")
+        answer(terminal, [("protocol", "bits"), ("id", "RDR-101")])
+        terminal.expect("which readers[0] has already")
+        answer(terminal, [("id", ""), *ABOUT_READER[3:], ("Another reader?", "n"), ("Write", "y")])
+        terminal.ended()
+
+    assert "usb-reader" not in shown
+    assert [reader.id for reader in load(machine.config).readers] == ["RDR-101", "RDR-102"]
+    assert str(load(machine.config).readers[1].port) == second
+
+
+def test_what_is_given_is_not_asked_and_no_is_an_answer(machine: Machine) -> None:
+    with setup(machine, *NAMES, *CLOSED, "--reader", READER) as terminal:
+        answer(terminal, [*ABOUT_READER[5:], ("Write", "n")])
+        code = terminal.ended()
+
+    assert code == 130
+    assert list(machine.etc.iterdir()) == []
+
+
+def test_the_second_time_every_answer_is_there_already(machine: Machine) -> None:
+    machine.run("setup", *ANSWERS)
+    before = machine.config.read_text()
+
+    with setup(machine) as terminal:
+        answer(terminal, [(question, "") for question, _ in ABOUT_SNOWFLAKE])
+        terminal.expect("Leave the readers as they are? [Y/n]: ")
+        terminal.type("")
+        answer(terminal, [("Write", "")])
+        code = terminal.ended()
+
+    assert code == 0
+    assert machine.config.read_text() == before
+    assert "restart badge-agent.service" not in machine.told

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.clock.timedated import Timedated
+from tests.support.programs import install
+from tests.support.swipes import DrivenClock, wait_until
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory whose programs come before the machine's own."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path / "bin"
+
+
+def test_systemd_is_asked_whether_the_clock_is_synchronised(programs: Path) -> None:
+    install(programs, "timedatectl", '[ "$*" = "show --property=NTPSynchronized --value" ] && echo yes\n')
+
+    assert Timedated().ask()
+
+
+@pytest.mark.parametrize("answer", ["echo no", "echo yes; exit 1", "true"])
+def test_anything_but_a_yes_is_a_no(programs: Path, answer: str) -> None:
+    install(programs, "timedatectl", f"{answer}\n")
+
+    assert not Timedated().ask()
+
+
+def test_where_there_is_no_systemd_the_answer_is_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert not Timedated().ask()
+
+
+def test_a_swipe_never_waits_for_the_answer_and_has_it_the_next_time(programs: Path) -> None:
+    install(programs, "timedatectl", "sleep 0.2; echo yes\n")
+    timedated = Timedated(DrivenClock().monotonic_s)
+
+    assert not timedated.says_synchronised()
+
+    wait_until(timedated.says_synchronised, what="the answer")
+
+
+def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> None:
+    asked = programs / "asked"
+    install(programs, "timedatectl", f"echo . >>{asked}; echo yes\n")
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+
+    for second in range(61):
+        clock.seconds = 1_000.0 + second
+        timedated.says_synchronised()
+        wait_until(timedated.says_synchronised, what="the answer")
+
+    wait_until(lambda: asked.read_text().count(".") == 2, what="the second question")
+
+
+def test_a_yes_that_is_not_renewed_ends(programs: Path) -> None:
+    install(programs, "timedatectl", "echo yes\n")
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+    wait_until(timedated.says_synchronised, what="the answer")
+
+    install(programs, "timedatectl", "exit 1\n")
+    clock.seconds += 301
+
+    assert not timedated.says_synchronised()

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import OutboxCorruptError, OutboxError, OutboxReplacedError
+from agent.outbox import ErrorCount, LiveRows, ReplayRows, read_counts
+from agent.outbox.external import connection
+from agent.outbox.recovery import rebuild
+from agent.outbox.external.connection import Wanted
+from agent.outbox.database import PAGE_BYTES
+from tests.support.outbox_rig import (
+    PLENTY,
+    commit,
+    damaged,
+    keep,
+    looked_up,
+    opened,
+    rows_after,
+    seqs,
+    set_aside,
+    stored,
+)
+from tests.support.swipes import swipe
+
+ROWS, COMMITTED = 400, 150
+ASIDE, REJECTED = 200, (20, 25)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped agent's file with rows of every kind."""
+    state_dir = tmp_path_factory.mktemp("whole")
+    with closing(opened(state_dir)) as outbox:
+        keep(outbox, ROWS)
+        set_aside(outbox, ASIDE)
+        commit(outbox, COMMITTED, rejected=REJECTED)
+    return state_dir / "outbox.db"
+
+
+def pages(content: bytes) -> range:
+    return range(0, len(content), PAGE_BYTES)
+
+
+def cards_in(content: bytes) -> set[int]:
+    """The cards whose rows lie whole in a piece of the file."""
+    found = set()
+    for part in content.split(b'{"badge_id"')[1:]:
+        row, end, _ = part.partition(b'"replay":false}')
+        if end:
+            found.add(int(json.loads(b'{"badge_id"' + row + end)["card_raw"], 16))
+    return found
+
+
+def check(state_dir: Path, expected: set[int]) -> None:
+    """An agent starts on it, has these swipes, each once and in order, and takes the next one."""
+    with closing(opened(state_dir)) as outbox:
+        outbox.keep(swipe(ROWS + 1))
+        pending = rows_after(outbox, outbox.committed_seq)
+        rows = stored(state_dir)
+        cards = [int(row["card_raw"], 16) for row in rows]
+
+        assert set(cards) >= expected | {ROWS + 1}
+        assert len(cards) == len(set(cards))
+        waiting = [int(row["card_raw"], 16) for row in pending]
+        assert waiting == sorted(waiting)
+        numbers = range(outbox.committed_seq + 1, outbox.last_seq + 1)
+        assert seqs(pending) == [seq for seq in numbers if outbox.identity.base + seq not in outbox.aside]
+        assert outbox.pending == len(pending) == read_counts(state_dir).pending
+        assert {card for card in expected if card > COMMITTED} - {ASIDE} <= set(waiting)
+
+
+def zeroed(content: bytearray, at: int) -> None:
+    content[at : at + PAGE_BYTES] = b"\0" * PAGE_BYTES
+
+
+def noise(content: bytearray, at: int) -> None:
+    content[at : at + PAGE_BYTES] = bytes((at // 7 + n * n) % 256 for n in range(PAGE_BYTES))
+
+
+def without_its_head(content: bytearray, at: int) -> None:
+    content[at : at + 64] = b"\xff" * 64
+
+
+def another_page(content: bytearray, at: int) -> None:
+    other = len(content) - PAGE_BYTES - at
+    content[at : at + PAGE_BYTES] = content[other : other + PAGE_BYTES]
+
+
+# --- every kind of damage -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [zeroed, noise, without_its_head, another_page])
+def test_one_damaged_page_costs_no_more_than_what_lay_in_it(
+    tmp_path: Path, whole: Path, damage: Callable[[bytearray, int], None]
+) -> None:
+    all_pages = [*pages(whole.read_bytes())]
+    # The pages that hold the structure, and some of those that hold nothing but rows.
+    for at in [*all_pages[:7], *all_pages[7::40], all_pages[-1]]:
+        (state_dir := tmp_path / str(at)).mkdir()
+        content = bytearray(whole.read_bytes())
+        damage(content, at)
+        (state_dir / "outbox.db").write_bytes(content)
+        # A row that spans pages, or lies in the one that is gone, may be lost with it.
+        rest = cards_in(bytes(content[:at])) | cards_in(bytes(content[at + PAGE_BYTES :]))
+
+        check(state_dir, rest)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_file_that_was_cut_off_gives_what_is_left(tmp_path: Path, whole: Path, share: float) -> None:
+    content = whole.read_bytes()
+    left = content[: int(len(content) * share)]
+    (tmp_path / "outbox.db").write_bytes(left)
+
+    check(tmp_path, cards_in(left))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100_000, b"no database " * 1000, b"\xff" * 4096])
+def test_a_file_of_which_nothing_is_left_costs_the_rows_and_not_the_door(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "outbox.db").write_bytes(content)
+
+    check(tmp_path, set())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    holes=st.lists(
+        st.tuples(st.floats(0, 0.999), st.integers(1, 9000), st.sampled_from([0, 0xFF, 0x41])),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_whatever_is_overwritten_the_door_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, whole: Path, holes: list[tuple[float, int, int]]
+) -> None:
+    state_dir, content = tmp_path_factory.mktemp("damaged"), bytearray(whole.read_bytes())
+    for share, size, value in holes:
+        at = int(share * len(content))
+        end = min(at + size, len(content))
+        content[at:end] = bytes([value]) * (end - at)
+    (state_dir / "outbox.db").write_bytes(content)
+
+    with closing(opened(state_dir)) as outbox:
+        outbox.keep(swipe(ROWS + 1))
+
+        batch = LiveRows(outbox).after((0, 0), PLENTY, max_bytes=10**9)
+        assert batch is not None
+        assert int(json.loads(batch.rows[-1])["card_raw"], 16) == ROWS + 1
+
+
+def test_a_row_whose_bytes_have_changed_does_not_stop_the_others(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 9)
+        with outbox.file.writing() as connection:
+            connection.execute("UPDATE swipes SET row = x'7b00ff' WHERE n = 4")
+        read_counts(tmp_path)
+
+        outbox.renew_identity("a test wants it")
+
+        assert [int(row["card_raw"], 16) for row in rows_after(outbox)] == [1, 2, 3, 5, 6, 7, 8, 9]
+        assert read_counts(tmp_path).unreadable == 1
+
+
+# --- what is kept of it -----------------------------------------------------------------------------
+
+
+def break_a_row_page(state_dir: Path, *, card: int) -> set[int]:
+    """Damage the page that holds the row of a card; the cards that were in it."""
+    with damaged(state_dir) as content:
+        mark = f'"card_raw":"{card:010X}"'.encode()
+        at = content.index(mark) // PAGE_BYTES * PAGE_BYTES
+        lost = cards_in(bytes(content[at : at + PAGE_BYTES]))
+        content[at : at + PAGE_BYTES] = b"\0" * PAGE_BYTES
+    return lost
+
+
+def test_the_damaged_file_is_put_aside_and_the_missing_rows_are_counted(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    lost = break_a_row_page(tmp_path, card=300)
+
+    with closing(opened(tmp_path)):
+        counts = read_counts(tmp_path)
+
+    assert cards_in((tmp_path / "outbox.db.corrupt-1").read_bytes()) | lost == set(range(1, ROWS + 1))
+    assert counts.unreadable >= len(lost) > 0
+    assert counts.pending + counts.unreadable == ROWS - COMMITTED - 1
+    assert (tmp_path / "outbox.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_pending_rows_get_a_new_id_and_keep_their_event_id(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    before = {row["card_raw"]: row for row in stored(tmp_path)}
+    break_a_row_page(tmp_path, card=300)
+
+    with closing(opened(tmp_path)) as outbox:
+        pending = rows_after(outbox)
+
+        assert outbox.outbox_id != before[pending[0]["card_raw"]]["outbox_id"]
+    assert all(row["event_id"] == before[row["card_raw"]]["event_id"] for row in pending)
+
+
+def test_committed_rows_are_not_sent_again(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    break_a_row_page(tmp_path, card=300)
+
+    with closing(opened(tmp_path)) as outbox:
+        cards = {int(row["card_raw"], 16) for row in rows_after(outbox)}
+
+    assert min(cards) == COMMITTED + 1
+
+
+def test_committed_rows_are_not_sent_again_when_only_the_state_is_gone(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    (root,) = looked_up(tmp_path, "SELECT rootpage FROM sqlite_master WHERE name = 'state'")[0]
+    with damaged(tmp_path) as content:
+        begin = (root - 1) * PAGE_BYTES
+        content[begin : begin + 8] = b"\xff" * 8
+
+    with closing(opened(tmp_path)) as outbox:
+        cards = {int(row["card_raw"], 16) for row in rows_after(outbox)}
+
+    assert min(cards) == COMMITTED + 1
+
+
+def test_what_waits_for_an_operator_still_does(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    before = connection.holds(tmp_path)
+    break_a_row_page(tmp_path, card=300)
+
+    with closing(opened(tmp_path)):
+        after = connection.holds(tmp_path)
+
+    assert after == before
+    assert [hold.kind for hold in after] == ["set_aside", "rejected"]
+
+
+def test_a_replay_that_was_asked_for_is_still_to_be_done(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    asked = connection.find(tmp_path, Wanted(first_seq=5, last_seq=9))
+    connection.request(tmp_path, asked)
+    break_a_row_page(tmp_path, card=300)
+
+    with closing(opened(tmp_path)) as outbox:
+        replays = ReplayRows(outbox)
+        batch = replays.after(replays.committed, PLENTY, max_bytes=10**9)
+
+    assert batch is not None
+    assert seqs([json.loads(row) for row in batch.rows]) == [5, 6, 7, 8, 9]
+
+
+def test_positions_and_replays_of_before_mean_nothing_after_it(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 6)
+        commit(outbox, 4)
+        replays, live = ReplayRows(outbox), LiveRows(outbox)
+        connection.request(tmp_path, connection.find(tmp_path, Wanted(first_seq=1, last_seq=2)))
+        replays.commit((1, 2), ErrorCount(0, 0), None)
+        stale = (0, 6)
+
+        fault = OutboxCorruptError("outbox.db: malformed")
+        outbox._start_anew(fault, outbox.outbox_id)
+        live.commit(stale, ErrorCount(0, 0), None)
+        connection.request(tmp_path, connection.find(tmp_path, Wanted(first_us=0)))
+        batch = replays.after(replays.committed, PLENTY, max_bytes=10**9)
+
+        assert outbox.pending == 2
+        assert batch is not None
+        assert seqs([json.loads(row) for row in batch.rows]) == [1, 2, 3, 4]
+
+
+def test_a_second_damage_gets_a_quarantine_of_its_own(tmp_path: Path) -> None:
+    for _ in range(3):
+        (tmp_path / "outbox.db").write_bytes(b"no database " * 1000)
+        opened(tmp_path).close()
+
+    assert len(list(tmp_path.glob("outbox.db.corrupt-?"))) == 3
+
+
+# --- while the agent runs ---------------------------------------------------------------------------
+
+
+def test_a_swipe_that_finds_the_file_damaged_is_kept_in_its_replacement(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 200)
+        commit(outbox, 50)
+        spoil(tmp_path, outbox.file._writer)
+
+        outbox.keep(swipe(201))
+
+        assert outbox.pending >= 100
+        assert int(rows_after(outbox)[-1]["card_raw"], 16) == 201
+        assert (tmp_path / "outbox.db.corrupt-1").exists()
+
+
+def test_who_holds_a_position_is_told_that_it_means_nothing_any_more(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 200)
+        before = outbox.outbox_id
+        spoil(tmp_path, outbox.file._writer)
+
+        with pytest.raises(OutboxReplacedError, match="damaged and replaced"):
+            LiveRows(outbox).after((0, 0), PLENTY, max_bytes=10**9)
+
+        assert outbox.outbox_id != before
+        assert len(rows_after(outbox)) > 100
+
+
+def test_two_who_find_the_same_damage_replace_the_file_once(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        before, fault = outbox.outbox_id, OutboxCorruptError("outbox.db: malformed")
+
+        outbox._start_anew(fault, before)
+        after = outbox.outbox_id
+        outbox._start_anew(fault, before)
+
+        assert outbox.outbox_id == after != before
+
+
+def test_a_purge_that_finds_the_file_damaged_does_not_end_the_agent(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 200)
+        commit(outbox, 200)
+        spoil(tmp_path, outbox.file._writer)
+
+        with pytest.raises(OutboxReplacedError):
+            outbox.purge(kept_since_us=None, max_bytes=0)
+
+        outbox.keep(swipe(201))
+        assert int(rows_after(outbox)[-1]["card_raw"], 16) == 201
+
+
+def spoil(state_dir: Path, writer: sqlite3.Connection) -> None:
+    """Damage the pages of rows under a running agent, in the file and not only in its log."""
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    content = bytearray((state_dir / "outbox.db").read_bytes())
+    (root,) = writer.execute("SELECT rootpage FROM sqlite_master WHERE name = 'swipes'").fetchone()
+    with (state_dir / "outbox.db").open("r+b") as file:
+        file.seek((root - 1) * PAGE_BYTES)
+        file.write(b"\xff" * 64)
+    assert len(content) > root * PAGE_BYTES
+    writer.execute("PRAGMA shrink_memory")
+
+
+# --- interrupted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_power_cut_at_any_step_leaves_one_that_is_done_again(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    lost = break_a_row_page(tmp_path, card=300)
+    real, done = Path.replace, list[Path]()
+
+    def replace(self: Path, target: Path) -> Path:
+        if len(done) == steps:
+            raise KeyboardInterrupt
+        done.append(target)
+        return real(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        with contextlib.suppress(KeyboardInterrupt):
+            opened(tmp_path).close()
+
+    check(tmp_path, set(range(1, ROWS + 1)) - lost)
+    assert not list(tmp_path.glob("*.salvage*"))
+
+
+def test_a_half_written_replacement_is_thrown_away(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+    (tmp_path / "outbox.db.salvage-part").write_bytes(b"half of it")
+
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.pending == 3
+
+    assert not (tmp_path / "outbox.db.salvage-part").exists()
+
+
+def test_a_disk_that_has_no_room_for_the_replacement_leaves_the_old_file_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+
+        def full(*_: object, **__: object) -> None:
+            raise OutboxError("no space")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(rebuild, "replace", full)
+            with pytest.raises(OutboxError, match="no space"):
+                outbox._start_anew(OutboxCorruptError("malformed"), outbox.outbox_id)
+
+        keep(outbox, 1)
+        assert outbox.pending == 4

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from agent.readers.detect.match import Recording, hear, likeliest
+from agent.readers.detect.scan import SPEEDS, survey
+from tests.support.agent_process import rdm6300_frame
+from tests.support.swipes import DrivenClock
+
+TAG = 0x0100_63E9_AE
+TWN4_REPLY = b"00018020046B3D12D6\r"
+
+
+@dataclass
+class Reader:
+    """A reader at one line speed, presented with a card every `every_s`; other speeds make garbage of it."""
+
+    clock: DrivenClock
+    speed: int
+    frame: bytes = b""
+    every_s: float = 1.0
+    answers: bool = False  # it speaks only when asked
+    opened: list[int] = field(default_factory=list)
+    open_lines: int = 0
+
+    def open_line(self, baudrate: int) -> FakeLine:
+        self.opened.append(baudrate)
+        self.open_lines += 1
+        return FakeLine(self, baudrate)
+
+
+class FakeLine:
+    """A line on which time passes only while somebody waits for it."""
+
+    def __init__(self, reader: Reader, baudrate: int) -> None:
+        self._reader = reader
+        self._baudrate = baudrate
+        self._next_s = reader.clock.seconds + reader.every_s
+        self._asked = False
+
+    def read(self, timeout_s: float | None) -> bytes:
+        assert timeout_s is not None
+        reader, clock = self._reader, self._reader.clock
+        if reader.answers:
+            clock.advance(timeout_s)
+            asked, self._asked = self._asked, False
+            return self._garbled(reader.frame) if asked else b""
+        if not reader.frame or self._next_s > clock.seconds + timeout_s:
+            clock.advance(timeout_s)
+            return b""
+        clock.advance(self._next_s - clock.seconds)
+        self._next_s += reader.every_s
+        return self._garbled(reader.frame)
+
+    def write(self, data: bytes) -> None:
+        self._asked = self._asked or bool(data)
+
+    def close(self) -> None:
+        self._reader.open_lines -= 1
+
+    def _garbled(self, data: bytes) -> bytes:
+        """At another speed bits are taken for others: as many bytes, none of them right."""
+        if self._baudrate == self._reader.speed:
+            return data
+        return bytes(byte ^ 0x98 for byte in data)
+
+
+def recordings(reader: Reader, speeds: tuple[int, ...] = SPEEDS, budget_s: float = 60.0) -> list[Recording]:
+    return list(
+        survey(
+            reader.open_line,
+            speeds,
+            monotonic_s=reader.clock.monotonic_s,
+            trying=lambda _speed, _asked: None,
+            budget_s=budget_s,
+        )
+    )
+
+
+@pytest.fixture
+def clock() -> Iterator[DrivenClock]:
+    clock = DrivenClock()
+    start = clock.seconds
+    yield clock
+    assert clock.seconds - start < 61.0
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_the_line_speed_is_the_one_at_which_a_card_is_read(clock: DrivenClock, speed: int) -> None:
+    reader = Reader(clock, speed, rdm6300_frame(TAG))
+
+    heard = likeliest(heard for recording in recordings(reader) for heard in hear(recording))
+
+    assert (heard[0].protocol, heard[0].baudrate) == ("rdm6300", speed)
+    assert reader.opened[-1] == speed
+    assert reader.open_lines == 0
+
+
+def test_a_card_presented_seldom_is_waited_for_at_the_speed_where_it_was_read(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, rdm6300_frame(TAG), every_s=3.9)
+
+    recordings(reader)
+
+    assert reader.opened == [9600]
+
+
+def test_a_reader_that_must_be_asked_is_asked(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, TWN4_REPLY, answers=True)
+
+    heard = hear(recordings(reader)[-1])
+
+    assert heard[0].protocol == "twn4-simple"
+
+
+def test_a_line_that_speaks_by_itself_is_asked_nothing(clock: DrivenClock) -> None:
+    reader = Reader(clock, 1200, rdm6300_frame(TAG))
+
+    assert all(not recording.asked for recording in recordings(reader))
+
+
+def test_a_speed_that_was_given_is_the_only_one(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600)
+
+    recordings(reader, speeds=(1200,))
+
+    assert set(reader.opened) == {1200}
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x80\xf8\x00" * 30])
+def test_the_whole_time_is_bounded_when_nothing_is_read(clock: DrivenClock, frame: bytes) -> None:
+    reader = Reader(clock, 9600, frame, every_s=0.01)
+
+    recorded = recordings(reader, budget_s=30.0)
+
+    assert all(recording.bytes <= 5000 for recording in recorded)
+    assert reader.open_lines == 0
+
+
+def test_of_much_noise_the_newest_is_kept_so_that_a_card_after_it_is_read(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, rdm6300_frame(TAG) + b"\xff" * 300, every_s=0.02)
+
+    assert hear(recordings(reader)[0])[0].protocol == "rdm6300"

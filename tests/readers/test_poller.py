@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from agent.clock.system_clock import SystemClock
+from agent.readers.asking import Asking
+from agent.readers.protocol import LineSettings, Polling
+from agent.readers.protocols import make_protocol
+from agent.readers.session import Reader, ReaderSession
+from agent.readers.cards.decoder import Keypad, encode
+from agent.swipe import Swipe
+from tests.support.fd_store import OpenShelf
+
+
+def test_each_request_has_its_turn_and_its_time() -> None:
+    asking = Asking(Polling(requests=(b"A", b"B"), every_ms=100))
+
+    asked = [asking.due(now_ms / 1000) for now_ms in (0, 50, 99, 100, 150, 200, 1000, 1001)]
+
+    assert asked == [b"A", b"", b"", b"B", b"", b"A", b"B", b""]
+
+
+def test_the_wait_ends_when_the_next_request_is_due() -> None:
+    asking = Asking(Polling(requests=(b"A",), every_ms=250))
+    asking.due(10.0)
+
+    assert asking.wait_s(10.05) == pytest.approx(0.2)
+    assert asking.wait_s(11.0) == 0.0
+
+
+@dataclass
+class Line:
+    """A session on a thread of its own, and the reader's end of its line."""
+
+    protocol: str
+    keypad: Keypad = "none"
+    kept: list[Swipe] = field(default_factory=list)
+    news: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.end, device = os.openpty()
+        reader = Reader(
+            id="RDR-101",
+            zone_id="ZONE-LOBBY-1",
+            direction=None,
+            port=os.ttyname(device),
+            protocol=self.protocol,
+            line=LineSettings(),
+            formats=("H10301",),
+            parity="reject",
+            badge_id="{card_number}",
+            hold_off_ms=1000,
+            keypad=self.keypad,
+        )
+        self.device = device
+        self.session = ReaderSession(
+            reader,
+            lambda: make_protocol(self.protocol),
+            keep=self.kept.extend,
+            user_of=lambda _: "UNKNOWN",
+            clock=SystemClock("always"),
+            changed=self.news.set,
+            shelf=OpenShelf(),
+        )
+        self.thread = threading.Thread(target=self.session.run, args=[lambda _: None])
+        self.thread.start()
+        self.wait_for_news()  # the port is open; what came before would have been flushed away
+
+    def wait_for_news(self) -> None:
+        assert self.news.wait(10.0)
+        self.news.clear()
+
+    def close(self) -> None:
+        self.session.stop()
+        self.thread.join(5.0)
+        assert not self.thread.is_alive()
+        os.close(self.end)
+        os.close(self.device)
+
+
+@pytest.fixture
+def polled() -> Iterator[Line]:
+    line = Line("twn4-simple")
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def pad() -> Iterator[Line]:
+    line = Line("bits")
+    yield line
+    line.close()
+
+
+def test_a_reader_that_speaks_only_when_asked_is_asked_for_as_long_as_the_line_is_open(polled: Line) -> None:
+    request = b"050010\r"
+
+    assert os.read(polled.end, 100) == request
+    os.write(polled.end, b"0000\r")
+    assert os.read(polled.end, 100) == request
+    os.write(polled.end, b"00018020046B3D12D6\r")
+    while not polled.kept:
+        polled.wait_for_news()
+    assert polled.kept[0].card.raw == "6B3D12D6"
+    assert os.read(polled.end, 100) == request
+
+
+def test_half_a_reply_is_noise_when_silence_follows_and_the_asking_goes_on(polled: Line) -> None:
+    os.read(polled.end, 100)
+    os.write(polled.end, b"000180200")
+
+    for _ in range(3):
+        assert os.read(polled.end, 100)
+
+    assert dict(polled.session.counts.noise) == {"truncated": 1}
+
+
+def test_a_26_bit_pad_that_was_not_declared_is_told_once(pad: Line, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    pins = [encode("H10301", 0, pin) for pin in (4711, 4712)]
+
+    os.write(pad.end, b"".join(b"26:%07X\n" % pin for pin in pins))
+    while len(pad.kept) < 2:
+        pad.wait_for_news()
+
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("looks like a 26-bit PIN pad" in text for text in told) == 1
+    assert not [text for text in told if "4711" in text or f"{pins[0]:07X}" in text]

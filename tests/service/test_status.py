@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import __version__
+from agent.clock.system_clock import SystemClock, boottime_s
+from agent.uploader.channel_sender import Limits
+from agent.outbox import Outbox
+from agent.readers.protocols import PROTOCOLS
+from agent.readers.session import Reader, ReaderSession
+from agent.service.status import STATUS_FILE, Health, read_status
+from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.channel import Channel
+from agent.snowpipe.http import Http
+from agent.keys.keypair import load_private_key
+from agent.snowpipe.wire import PipeName
+from agent.swipe import Reason
+from agent.uploader.uploader import Uploader
+from tests.support.outbox_rig import commit
+from tests.support.fd_store import OpenShelf
+from tests.support.swipes import swipe
+
+READER_KEYS = {
+    *("id", "state", "device", "protocol", "swipes", "noise", "keys_discarded", "last_swipe_at"),
+    "last_rx_seconds",
+}
+UPLOADER_KEYS = {
+    *("state", "reason", "channel", "last_commit_at", "next_try_seconds", "consecutive_failures"),
+    "rows_committed",
+}
+OUTBOX_KEYS = {
+    *("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq"),
+    *("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes", "ok", "problem"),
+}
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with closing(Outbox(tmp_path, agent_id="hq-lobby-1")) as outbox:
+        yield outbox
+
+
+@pytest.fixture
+def reader() -> ReaderSession:
+    protocol = PROTOCOLS["rdm6300"]
+    return ReaderSession(
+        Reader(
+            id="RDR-101",
+            zone_id="ZONE-LOBBY-1",
+            direction=None,
+            port="/dev/ttyUSB0",
+            protocol="rdm6300",
+            line=protocol().line,
+            formats=(),
+            parity="reject",
+            badge_id="{raw}",
+            hold_off_ms=1000,
+        ),
+        protocol,
+        keep=lambda _: None,
+        user_of=str,
+        clock=SystemClock(),
+        changed=lambda: None,
+        shelf=OpenShelf(),
+    )
+
+
+@pytest.fixture
+def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[Health]:
+    http, clock = Http(ca_file=None), SystemClock("always")
+    account = Account(
+        http,
+        Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        load_key=lambda: load_private_key(rsa_key_file),
+        wall_s=time.time,
+        monotonic_s=time.monotonic,
+    )
+    account.jwt.get()
+    uploader = Uploader(
+        outbox,
+        lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name),
+        Limits(4_000_000, 10, 20_000_000, 60),
+        clock=clock,
+        server_time=lambda: None,
+        hold_unsynced_s=120,
+        monotonic_s=boottime_s,
+        random=random.random,
+    )
+    yield Health(
+        agent_id="hq-lobby-1",
+        clock=clock,
+        outbox=outbox,
+        uploader=uploader,
+        account=account,
+        readers=[reader],
+    )
+    http.close()
+
+
+def status_of(directory: Path) -> dict[str, Any]:
+    return read_status("hq-lobby-1", directory, directory)
+
+
+def test_the_status_of_a_running_agent_has_every_member(
+    tmp_path: Path, outbox: Outbox, health: Health
+) -> None:
+    now = SystemClock("always").now()
+    outbox.keep(swipe(1, read_at=now), swipe(2, read_at=now))
+    commit(outbox, 1)
+    health.write(tmp_path)
+
+    status = status_of(tmp_path)
+
+    assert (status["agent_id"], status["version"], status["running"]) == ("hq-lobby-1", __version__, True)
+    assert status["outbox"].keys() == OUTBOX_KEYS
+    assert status["uploader"].keys() == UPLOADER_KEYS
+    assert status["readers"][0].keys() >= READER_KEYS
+    assert (status["outbox"]["pending"], status["outbox"]["kept"]) == (1, 1)
+    assert status["outbox"]["oldest_pending_seconds"] >= 0
+    assert status["uploader"]["channel"] == f"hq-lobby-1-{outbox.outbox_id}"
+    assert status["token"]["expires_at"].endswith("Z")
+    assert status["key"]["fingerprint"].startswith("SHA256:")
+    assert status["key"]["created_at"].endswith("Z")
+    assert status["key"]["age_days"] == 0
+    assert status["clock"].keys() == {"trusted", "since", "correction_seconds", "ahead_seconds"}
+    assert status["clock"]["trusted"] is True
+    assert status["disk"]["flushes"] == outbox.file.flushes > 0
+    assert status["disk"]["bytes_written"] is None or status["disk"]["bytes_written"] >= 0
+
+
+def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:
+    reader.counts.state = "open"
+    reader.counts.resolved_device = "/dev/ttyUSB3"
+    reader.traffic.noisy = True
+    reader.counts.swipes = 3
+    reader.counts.noise[Reason.CHECKSUM] = 2
+    reader.counts.noise[Reason.STRAY] = 1
+    reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
+    reader.counts.last_rx_monotonic_s = time.monotonic() - 100
+    health.write(tmp_path)
+
+    (told,) = status_of(tmp_path)["readers"]
+
+    assert (told["id"], told["state"], told["device"], told["swipes"]) == (
+        "RDR-101",
+        "open",
+        "/dev/ttyUSB0",
+        3,
+    )
+    assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
+    assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
+    ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
+    assert 60 <= ago.total_seconds() < 600
+    assert told["last_rx_seconds"] >= 100
+
+
+def test_a_stopped_agents_outbox_is_told_and_that_it_is_stopped(tmp_path: Path) -> None:
+    with closing(Outbox(tmp_path, agent_id="hq-lobby-1")) as outbox:
+        outbox.keep(swipe())
+
+    status = status_of(tmp_path)
+
+    assert (status["running"], status["pid"], status["started_at"]) == (False, None, None)
+    assert (status["outbox"]["pending"], status["outbox"]["ok"]) == (1, True)
+    assert status["readers"] == []
+
+
+def test_an_outbox_that_cannot_be_read_is_told_as_the_problem(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"no database at all" * 100)
+
+    told = status_of(tmp_path)["outbox"]
+
+    assert told["ok"] is False
+    assert "not a database" in told["problem"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"monotonic_s": "now"}', '{"monotonic_s": 1}'])
+def test_a_status_file_that_cannot_be_used_is_as_good_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / STATUS_FILE).write_text(content)
+
+    status = status_of(tmp_path)
+
+    assert status["running"] is False
+    assert status["uploader"] is None
+
+
+def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
+    tmp_path: Path, health: Health
+) -> None:
+    for _ in range(3):
+        health.write(tmp_path)
+
+    assert json.loads((tmp_path / STATUS_FILE).read_text())["agent_id"] == "hq-lobby-1"
+    assert [path.name for path in tmp_path.iterdir() if STATUS_FILE in path.name] == [STATUS_FILE]
+
+
+def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, health: Health) -> None:
+    before = os.umask(0o077)
+    try:
+        health.write(tmp_path)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o644
+
+
+def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, health: Health) -> None:
+    outbox.keep(swipe(0x63E9AE))
+    health.write(tmp_path)
+
+    told = json.dumps(status_of(tmp_path))
+
+    assert "63E9AE" not in told
+    assert "eyJ" not in told

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from agent.errors import AuthError, KeyFileError, RetryError, UnreachableError
+from agent.snowpipe import wire
+from agent.snowpipe.client import Account, Identity, Tries
+from agent.snowpipe.http import Http
+from agent.keys.keypair import KeyPair, generate_key, load_private_key
+from tests.support.scripted_server import Answer, Scripted, ScriptedServer, Seen
+from tests.support.swipes import DrivenClock
+
+PIPE = wire.PipeName("DB", "SCHEMA", "PIPE")
+STATUS = wire.channel_status(PIPE, "door")
+
+
+class Door:
+    """An account whose key is loaded by `load_key`, and how often it was."""
+
+    def __init__(self, url: str, load_key: Callable[[], KeyPair], role: str | None = None) -> None:
+        self.clock = DrivenClock()
+        self.loads = 0
+        self._started = time.time() - self.clock.seconds
+        self.http = Http(ca_file=None)
+        self._load_key = load_key
+        self.account = Account(
+            self.http,
+            Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", role, url),
+            load_key=self._load,
+            wall_s=self._wall_s,
+            monotonic_s=self.clock.monotonic_s,
+        )
+
+    def _wall_s(self) -> float:
+        self.clock.advance(1)  # so that no two tokens are the same
+        return self._started + self.clock.seconds  # near the Date of the server, which is a real one
+
+    def _load(self) -> KeyPair:
+        self.loads += 1
+        return self._load_key()
+
+
+@pytest.fixture
+def key(rsa_key_file: Path) -> KeyPair:
+    return load_private_key(rsa_key_file)
+
+
+@pytest.fixture
+def doors() -> Iterator[list[Door]]:
+    doors: list[Door] = []
+    yield doors
+    for door in doors:
+        door.http.close()
+
+
+def snowflake(
+    ingest: Callable[[Seen], Scripted], *, host: str = "127.0.0.1", as_json: bool = False
+) -> Callable[[Seen], Scripted]:
+    """A service that signs everybody in, under a new token each time, and answers the rest by `ingest`."""
+    issued = iter(range(1, 1000))
+
+    def respond(seen: Seen) -> Scripted:
+        if seen.path == "/v2/streaming/hostname":
+            return Answer(body=f'{{"hostname": "{host}"}}'.encode() if as_json else host.encode())
+        if seen.path == "/oauth/token":
+            token = f"scoped-{next(issued)}"
+            return Answer(body=f'{{"token": "{token}"}}'.encode() if as_json else token.encode())
+        return ingest(seen)
+
+    return respond
+
+
+def fine(_: Seen) -> Scripted:
+    return Answer(body=b'{"fine": true}')
+
+
+def refused(status: int, times: int = 1_000_000) -> Callable[[Seen], Scripted]:
+    left = iter(range(times))
+    return lambda _: Answer(status, b'{"code": "390318"}') if next(left, None) is not None else Answer()
+
+
+def bearer(seen: Seen) -> str:
+    return seen.headers["authorization"].removeprefix("Bearer ")
+
+
+def of_path(seen: list[Seen], path: str) -> list[Seen]:
+    return [request for request in seen if path in request.path]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_first_call_asks_for_host_and_token_and_the_next_ones_for_neither(
+    key: KeyPair, doors: list[Door], *, as_json: bool
+) -> None:
+    with ScriptedServer(snowflake(fine, as_json=as_json)) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        for _ in range(3):
+            reply = door.account.call(STATUS, Tries())
+
+    assert reply.status == 200
+    assert [seen.path for seen in server.seen[:2]] == ["/v2/streaming/hostname", "/oauth/token"]
+    assert len(server.seen) == 5
+    assert {bearer(seen) for seen in server.seen[2:]} == {"scoped-1"}
+    assert {seen.headers["x-snowflake-authorization-token-type"] for seen in server.seen[2:]} == {"OAUTH"}
+
+
+def test_signing_in_uses_the_key_pair_token_and_names_the_role(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(snowflake(fine)) as server:
+        doors.append(door := Door(server.url, lambda: key, role="LOADER"))
+        door.account.call(STATUS, Tries())
+
+    sign_in = server.seen[1]
+    claims = jwt.decode(bearer(sign_in), options={"verify_signature": False})
+    assert sign_in.headers["x-snowflake-authorization-token-type"] == "KEYPAIR_JWT"
+    assert claims["iss"] == f"MYORG-MYACCOUNT.SFE_INGEST_USER.{key.fingerprint}"
+    assert b"session%3Arole%3ALOADER" in sign_in.body
+
+
+def test_every_request_has_an_id_of_its_own_and_says_that_it_is_the_first_try(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    with ScriptedServer(snowflake(fine)) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        door.account.call(STATUS, Tries())
+
+    assert len({seen.query["requestId"] for seen in server.seen}) == 3
+    assert [seen.query["retryCount"] for seen in server.seen] == ["0"] * 3
+
+
+# --- the ladder of refused credentials ------------------------------------------------------
+
+
+def test_a_refused_scoped_token_is_fetched_anew_and_the_same_request_sent_again(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    with ScriptedServer(snowflake(refused(401, times=1))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        reply = door.account.call(STATUS, Tries())
+
+    tries = of_path(server.seen, "bulk-channel-status")
+    assert reply.status == 200
+    assert [bearer(seen) for seen in tries] == ["scoped-1", "scoped-2"]
+    assert [seen.query["retryCount"] for seen in tries] == ["0", "1"]
+    assert len({seen.query["requestId"] for seen in tries}) == 1
+    assert door.loads == 1
+
+
+def test_a_lasting_401_renews_token_jwt_and_key_in_turn_and_is_then_raised(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    with ScriptedServer(snowflake(refused(401))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(AuthError, match="401 390318"):
+            door.account.call(STATUS, Tries())
+
+    tries = of_path(server.seen, "bulk-channel-status")
+    sign_ins = [bearer(seen) for seen in of_path(server.seen, "/oauth/token")]
+    assert [bearer(seen) for seen in tries] == ["scoped-1", "scoped-2", "scoped-3", "scoped-4"]
+    assert sign_ins[0] == sign_ins[1]
+    assert len(set(sign_ins)) == 3
+    assert door.loads == 2
+
+
+def test_the_tries_of_one_request_are_counted_on_from_call_to_call(key: KeyPair, doors: list[Door]) -> None:
+    tries = Tries()
+
+    with ScriptedServer(snowflake(refused(401))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        for _ in range(2):
+            with pytest.raises(AuthError):
+                door.account.call(STATUS, tries)
+
+    sent = of_path(server.seen, "bulk-channel-status")
+    assert [int(seen.query["retryCount"]) for seen in sent] == list(range(8))
+    assert {seen.query["requestId"] for seen in sent} == {tries.request_id}
+
+
+def test_a_replaced_key_file_is_read_again_before_giving_up(
+    key: KeyPair, doors: list[Door], tmp_path: Path
+) -> None:
+    new = generate_key(tmp_path / "new.p8")
+    keys = iter([key, new])
+
+    def only_the_new_key(seen: Seen) -> Scripted:
+        if seen.path == "/oauth/token":
+            claims = jwt.decode(bearer(seen), options={"verify_signature": False})
+            known = claims["iss"].endswith(new.fingerprint)
+            return Answer(body=b"scoped") if known else Answer(401, b'{"code": "390144"}')
+        return Answer(body=b"127.0.0.1" if "hostname" in seen.path else b"{}")
+
+    with ScriptedServer(only_the_new_key) as server:
+        doors.append(door := Door(server.url, lambda: next(keys)))
+        reply = door.account.call(STATUS, Tries())
+
+    assert reply.status == 200
+
+
+def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    keys = iter([key])
+
+    def load_key() -> KeyPair:
+        for loaded in keys:
+            return loaded
+        raise KeyFileError("/etc/badge-agent/rsa_key.p8: no such private key file", hint="make a key")
+
+    with ScriptedServer(snowflake(refused(401))) as server:
+        doors.append(door := Door(server.url, load_key))
+        with pytest.raises(AuthError, match=r"rsa_key\.p8: no such private key file") as caught:
+            door.account.call(STATUS, Tries())
+
+    assert caught.value.hint == "make a key"
+
+
+def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    with ScriptedServer(snowflake(refused(403))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(AuthError, match="403") as caught:
+            door.account.call(STATUS, Tries())
+
+    assert len(of_path(server.seen, "bulk-channel-status")) == 2
+    assert len({bearer(seen) for seen in of_path(server.seen, "/oauth/token")}) == 1
+    assert door.loads == 1
+    assert "SHOW GRANTS" in caught.value.hint
+
+
+def test_any_other_refusal_is_raised_at_once(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(snowflake(refused(503))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(RetryError):
+            door.account.call(STATUS, Tries())
+
+    assert len(of_path(server.seen, "bulk-channel-status")) == 1
+
+
+def test_no_refusal_shows_a_token(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(snowflake(refused(401))) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(AuthError) as caught:
+            door.account.call(STATUS, Tries())
+
+    told = f"{caught.value!r}{caught.value.hint}{door.account.jwt.get()!r}"
+    assert "scoped-" not in told
+    assert "eyJ" not in told
+
+
+# --- the ingest host ------------------------------------------------------------------------
+
+
+def test_a_host_without_a_port_is_reached_by_the_accounts_port(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(snowflake(fine, host="localhost")) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        door.account.call(STATUS, Tries())
+
+    assert server.seen[-1].headers["host"] == f"localhost:{server.port}"
+
+
+def test_a_host_with_a_port_is_reached_there(key: KeyPair, doors: list[Door]) -> None:
+    with (
+        ScriptedServer(fine) as ingest,
+        ScriptedServer(snowflake(fine, host=f"127.0.0.1:{ingest.port}")) as server,
+    ):
+        doors.append(door := Door(server.url, lambda: key))
+        door.account.call(STATUS, Tries())
+
+    assert len(ingest.seen) == 1
+    assert len(server.seen) == 2
+
+
+def test_underscores_of_a_host_are_hyphens_also_in_the_scope_of_the_token(
+    key: KeyPair, doors: list[Door]
+) -> None:
+    with ScriptedServer(snowflake(fine, host="MY_ORG-ACC.localhost")) as server:
+        doors.append(door := Door(server.url, lambda: key))
+
+        assert door.account.ingest_host() == "my-org-acc.localhost"
+
+
+def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(snowflake(fine, host="abc.snowflakecomputing.invalid")) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(RetryError, match="in the clear") as caught:
+            door.account.call(STATUS, Tries())
+
+    assert not isinstance(caught.value, UnreachableError)
+    assert "https" in caught.value.hint
+
+
+def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, doors: list[Door]) -> None:
+    with ScriptedServer(fine) as gone:
+        pass
+    hosts = iter([f"127.0.0.1:{gone.port}", "127.0.0.1"])
+
+    def moved(seen: Seen) -> Scripted:
+        if "hostname" in seen.path:
+            return Answer(body=next(hosts).encode())
+        return Answer(body=b"scoped-1")
+
+    with ScriptedServer(moved) as server:
+        doors.append(door := Door(server.url, lambda: key))
+        with pytest.raises(UnreachableError):
+            door.account.call(STATUS, Tries())
+        reply = door.account.call(STATUS, Tries())
+
+    assert reply.status == 200

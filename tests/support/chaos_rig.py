@@ -1,0 +1,221 @@
+"""A door with everything real on both sides of the agent, and the books kept on what was swiped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.service_manager import ServiceManager
+from tests.support.swipes import wait_until
+
+# Delays that a test can wait for; what they are by default is tested with a clock that is driven.
+QUICK = "[uploader]\nbackoff_max_seconds = 0.5\n"
+_DELIVERED_S = 60.0
+
+
+class Stage:
+    """A reader, an agent and a pipe of their own under one directory. The agent starts with it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tables: str = QUICK,
+        commit_lag_seconds: float = 0.05,
+        under: ServiceManager | None = None,
+        but_first: str = "",
+    ) -> None:
+        """`under` and `but_first` are the AgentProcess's."""
+        self.directory = directory
+        self.pipe = EmulatorProcess(directory / "pipe", commit_lag_seconds=commit_lag_seconds)
+        self.tags: list[int] = []
+        self._tables = tables
+        self._under, self._but_first = under, but_first
+        self._kept_before = 0
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as ends:
+            ends.enter_context(self.pipe)
+            self.line = ends.enter_context(PtyReader(self.directory / "reader"))
+            self.agent = AgentProcess(
+                self.directory / "door",
+                url=self.pipe.url,
+                private_key_file=self.pipe.private_key_file,
+                readers=[reader_table(self.line.device)],
+                tables=self._tables,
+                under=self._under,
+                but_first=self._but_first,
+            )
+            self.prepare()
+            ends.enter_context(self.agent)
+            self._ends = ends.pop_all()
+        return self
+
+    def prepare(self) -> None:
+        """What has to be done before the agent starts for the first time."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.close()
+
+    # --- what happens at the door -----------------------------------------------------------------
+
+    def present(self, count: int, *, per_second: float = 200) -> None:
+        """New tags in front of the reader, whether or not anybody reads it."""
+        first = len(self.tags) + 1
+        tags = range(first, first + count)
+        self.tags += tags
+        self.line.present_steadily(tags, per_second)
+
+    def take(self, count: int) -> None:
+        """New tags in front of the reader; each is kept, or known to be waiting, when this returns."""
+        self.present(count, per_second=1000)
+        wanted = len(self.tags) - self._kept_before
+        wait_until(
+            lambda: self._kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes", timeout_s=30
+        )
+
+    def swipe(self, count: int) -> None:
+        """New tags in front of the reader; each is kept when this returns."""
+        self.present(count)
+        wanted = len(self.tags) - self._kept_before
+        wait_until(lambda: self._kept() >= wanted, what=f"{wanted} kept swipes", timeout_s=30)
+
+    def _kept(self) -> int:
+        return sum(reader["swipes"] for reader in self.agent.status().get("readers", []))
+
+    def kill(self) -> None:
+        """What a power cut is to the process. All swipes so far must have been kept."""
+        self.agent.kill()
+        self.kept_so_far()
+
+    def stop(self) -> None:
+        """What an upgrade does. All swipes so far must have been kept."""
+        code, _ = self.agent.end()
+        assert code == 0
+        self.kept_so_far()
+
+    def kept_so_far(self) -> None:
+        """The agent ended with every swipe kept; what it counts next is of another life."""
+        self._kept_before = len(self.tags)
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.agent.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the running agent has its reader open."""
+        readers = self.agent.status().get("readers", [])
+        return bool(readers) and readers[0]["state"] == "open"
+
+    def status(self) -> dict[str, Any]:
+        """What `badge-agent status --json` says."""
+        status: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
+        return status
+
+    def reader(self) -> dict[str, Any]:
+        """What the status says of the reader."""
+        reader: dict[str, Any] = self.agent.status()["readers"][0]
+        return reader
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`badge-agent WORDS --config ...`, as an operator runs it."""
+        return subprocess.run(
+            [sys.executable, "-m", "agent", *words, "--config", str(self.agent.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    # --- what arrived -----------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows in the table, in the order of their commit."""
+        return sent_rows(self.pipe)
+
+    def wait_until_delivered(self, *, without: Iterable[int] = (), timeout_s: float = _DELIVERED_S) -> None:
+        """Return when every tag is in the table, but for those that cannot be."""
+        wanted = set(raws(self.tags)) - set(raws(list(without)))
+        deadline = time.monotonic() + timeout_s
+        while missing := wanted - {row["card_raw"] for row in self.rows()}:
+            assert time.monotonic() < deadline, f"{len(missing)} swipes are missing\n{self.agent.log}"
+            time.sleep(0.05)
+
+    def assert_delivered(self, *, without: Iterable[int] = ()) -> None:
+        """Every tag is in the table exactly once, in order, under numbers and a chain without holes."""
+        without = list(without)
+        self.wait_until_delivered(without=without)
+        wait_until(lambda: self.agent.outbox().pending == 0, what="no pending swipes")
+        assert_exactly_once(self.rows(), [tag for tag in self.tags if tag not in without])
+        assert_histories_are_whole(self.rows(), holes=len(without))
+
+
+def assert_exactly_once(rows: list[dict[str, Any]], tags: Sequence[int]) -> None:
+    """These tags and no others, in order, each as one event."""
+    assert [row["card_raw"] for row in rows] == raws(tags)
+    assert len({row["event_id"] for row in rows}) == len(rows)
+
+
+def assert_histories_are_whole(rows: list[dict[str, Any]], *, holes: int = 0) -> None:
+    """Within each outbox id: every seq from 1 on, each tied to the one before; or with so many holes."""
+    histories: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if not row["replay"]:
+            histories[row["outbox_id"]].append(row)
+    missing = 0
+    for outbox_id, history in histories.items():
+        seqs = [row["seq"] for row in history]
+        assert seqs == sorted(set(seqs))
+        missing += seqs[-1] - len(seqs)
+        previous_seq, previous = 0, outbox_id
+        for row in history:
+            assert row["seq"] != previous_seq + 1 or row["chain"] == chain_of(row, previous)
+            previous_seq, previous = row["seq"], row["chain"]
+    assert missing <= holes
+
+
+def chain_of(row: dict[str, Any], previous: str) -> str:
+    """What a row's chain must be, computed as anybody can who has the table."""
+    names = ("event_id", "reader_id", "card_bits", "card_raw", "recorded_at", "boot_id", "boot_ms")
+    text = "|".join([previous, *(str(row[name]) for name in names)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def once_per_event(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a reader of the table sees who drops the rows whose event_id came before."""
+    seen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        seen.setdefault(row["event_id"], row)
+    return list(seen.values())
+
+
+def appends(pipe: EmulatorProcess) -> list[dict[str, Any]]:
+    """The appends that the pipe saw, oldest first."""
+    return [seen for seen in pipe.state()["seen"] if seen["endpoint"] == "append"]
+
+
+def held(stage: Stage) -> list[dict[str, Any]]:
+    """What waits for an operator."""
+    found: list[dict[str, Any]] = json.loads(stage.command("outbox", "list", "--json").stdout)
+    return found
+
+
+def wait_for(stage: Stage, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
+    """Return when the running agent says so of its uploader."""
+    wait_until(lambda: holds(stage.agent.status().get("uploader") or {}), what=what, timeout_s=30)

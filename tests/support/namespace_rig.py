@@ -1,0 +1,93 @@
+"""A machine to commission: its /etc, /dev and programs in a folder, commands as real processes on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.programs import install, working_systemd_creds
+
+# The only thing that differs from the installed command: where the machine's own places are.
+_PROGRAM = """
+import sys
+from pathlib import Path
+from agent import config
+from agent.cli import main
+from agent.readers import devices
+from agent.service import credential, unit
+root = Path(sys.argv.pop(1))
+credential.ETC, devices.DEV, unit.BOOTED = root / "etc", root / "dev", root / "booted"
+devices.SYS_TTY = root / "sys"
+config.AgentSettings.state_dir, config.AgentSettings.runtime_dir = root / "state", root / "run"
+config.DEFAULT_CONFIG = root / "etc/badge-agent/config.toml"
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Machine:
+    """`with_systemd` gives it a systemctl that notes what it was told, and knows whether the service runs."""
+
+    def __init__(self, root: Path, *, with_systemd: bool = True) -> None:
+        self.root = root
+        self.etc = root / "etc"
+        self.config = self.etc / "badge-agent" / "config.toml"
+        self.programs = root / "bin"
+        self.runtime_dir = root / "run"
+        for folder in (self.etc, root / "dev", self.programs, root / "state"):
+            folder.mkdir(parents=True)
+        working_systemd_creds(self.programs)
+        if with_systemd:
+            (root / "booted").mkdir()
+            install(
+                self.programs,
+                "systemctl",
+                f'echo "$*" >>{root}/told\n'
+                'case "$1" in\n'
+                f"  is-active) [ -e {root}/active ] ;;\n"
+                f"  enable|restart) touch {root}/active ;;\n"
+                f'  reload) kill -HUP "$(cat {root}/pid)" ;;\n'
+                "esac",
+            )
+
+    def plug_in(self, name: str, device: str = "/dev/null") -> str:
+        """A serial adapter under /dev/serial/by-id."""
+        link = self.root / "dev" / "serial" / "by-id" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(device)
+        return str(link)
+
+    @property
+    def told(self) -> list[str]:
+        """What systemctl was told that changes anything."""
+        try:
+            lines = (self.root / "told").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [line for line in lines if not line.startswith(("cat", "is-active"))]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a command on this machine runs with."""
+        return {
+            **os.environ,
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "BADGE_AGENT_CONFIG": str(self.config),
+        }
+
+    def command(self, *words: str) -> Sequence[str]:
+        """A command line of this machine."""
+        return [sys.executable, "-c", _PROGRAM, str(self.root), *words]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command that has no terminal."""
+        return subprocess.run(
+            self.command(*words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            check=False,
+        )

@@ -1,0 +1,83 @@
+"""An outbox to test, what stands in it as a test wants to see it, and what happens to it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.outbox import ErrorCount, LiveRows, Outbox, Position, Rejected
+from tests.support.swipes import NOON_US, instant, swipe
+
+PLENTY = 1_000_000
+
+
+def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> Outbox:
+    return Outbox(state_dir, agent_id="hq-lobby-1", machine_id=machine_id, reserve_bytes=reserve_bytes)
+
+
+def at(outbox: Outbox, seq: int) -> Position:
+    """Where the live row with a seq stands."""
+    return (0, outbox.identity.base + seq)
+
+
+def rows_after(outbox: Outbox, seq: int = 0) -> list[dict[str, Any]]:
+    """The rows of this history behind a seq, but for those set aside."""
+    batch = LiveRows(outbox).after(at(outbox, seq), PLENTY, max_bytes=10**9)
+    return [json.loads(row) for row in batch.rows] if batch else []
+
+
+def stored(state_dir: Path) -> list[dict[str, Any]]:
+    """Every row in the file, of whatever history."""
+    return [json.loads(row) for (row,) in looked_up(state_dir, "SELECT row FROM swipes ORDER BY n")]
+
+
+def looked_up(state_dir: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(state_dir / "outbox.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def token(row: dict[str, Any]) -> str:
+    """The offset token of a row."""
+    return f"{row['seq']}-{row['chain']}"
+
+
+def keep(outbox: Outbox, count: int) -> None:
+    outbox.keep(*(swipe(value) for value in range(1, count + 1)))
+
+
+def keep_read_at(outbox: Outbox, *reads: tuple[int, bool]) -> None:
+    """Swipes read so many seconds after noon, under a trusted clock or another."""
+    outbox.keep(*(swipe(read_at=instant(NOON_US + s * 1_000_000, trusted=trusted)) for s, trusted in reads))
+
+
+def commit(outbox: Outbox, seq: int, *, rejected: tuple[int, int] | None = None) -> None:
+    """Snowflake has committed everything up to a seq, and could not load some row of a range."""
+    refused = Rejected(at(outbox, rejected[0] - 1), at(outbox, rejected[1]), "bad") if rejected else None
+    LiveRows(outbox).commit(at(outbox, seq), ErrorCount(0, 0), refused)
+
+
+def set_aside(outbox: Outbox, *seqs: int) -> None:
+    for seq in seqs:
+        LiveRows(outbox).set_aside(at(outbox, seq), "refused: 400")
+
+
+def purge(outbox: Outbox, seconds: int, *, max_bytes: int = 10**12) -> int:
+    """Purge what was read earlier than so many seconds after noon."""
+    return outbox.purge(kept_since_us=NOON_US + seconds * 1_000_000, max_bytes=max_bytes)
+
+
+def seqs(rows: Sequence[dict[str, Any]]) -> list[int]:
+    return [row["seq"] for row in rows]
+
+
+@contextmanager
+def damaged(state_dir: Path) -> Iterator[bytearray]:
+    """The bytes of a closed outbox, written back as they are at the end."""
+    path = state_dir / "outbox.db"
+    content = bytearray(path.read_bytes())
+    yield content
+    path.write_bytes(content)

@@ -1,0 +1,133 @@
+"""An outbox, the model of a pipe, and the uploader between them, on a clock that the test drives."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+import pytest
+
+from agent.uploader.channel_sender import Limits
+from agent.outbox import Outbox, read_counts
+from agent.outbox.external import connection
+from agent.outbox.holds import Kind
+from agent.keys.keypair import KeyPair
+from agent.uploader.uploader import Uploader
+from tests.support.pipe_model import PipeModel, open_channel
+from tests.support.swipes import DrivenClock, swipe
+
+LIMITS = Limits(
+    max_request_bytes=4_000_000,
+    max_requests_per_second=10,
+    max_bytes_per_second=20_000_000,
+    backoff_max_seconds=60,
+)
+
+
+class Wish(TypedDict, total=False):
+    """What a replay is asked for with."""
+
+    kind: Kind
+    first_seq: int
+    last_seq: int
+    first_us: int
+    last_us: int
+
+
+class Door:
+    """Nothing happens in it but by keep() and run()."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        key: KeyPair,
+        *,
+        lag_s: float = 0.1,
+        way_s: float = 0.01,
+        limits: Limits = LIMITS,
+        machine_id: str = "",
+        wall_off_s: float = 0.0,
+    ) -> None:
+        """`wall_off_s`: the wall clock is off by so much, and not synchronised."""
+        self.clock = DrivenClock()
+        self.clock.wall_off_s, self.clock.trusted = wall_off_s, wall_off_s == 0.0
+        self.pipe = PipeModel(self.clock, lag_s=lag_s, way_s=way_s)
+        self.state_dir = state_dir
+        self.machine_id = machine_id
+        self.outbox = Outbox(state_dir, agent_id="door", machine_id=machine_id)
+        self.kept = 0
+        self._images = 0
+        self._key = key
+        self._limits = limits
+        self.uploader = self.new_uploader()
+
+    def new_uploader(self) -> Uploader:
+        """What a restart of the agent makes."""
+        self.uploader = Uploader(
+            self.outbox,
+            open_channel(self.pipe, self._key, self.clock),
+            self._limits,
+            clock=self.clock,
+            server_time=lambda: None,
+            hold_unsynced_s=120,
+            monotonic_s=self.clock.monotonic_s,
+            random=lambda: 0.25,
+        )
+        return self.uploader
+
+    def crash(self) -> None:
+        """The process dies between two steps: a new one finds the files as they are at that moment."""
+        self.restore(self.image())
+
+    def image(self) -> Path:
+        """A copy of the state directory as it is at this moment."""
+        self._images += 1
+        copy = self.state_dir.parent / f"image-{self._images}"
+        copy.mkdir()
+        for name in ("outbox.db", "outbox.db-wal"):
+            shutil.copyfile(self.state_dir / name, copy / name)
+        return copy
+
+    def restore(self, state_dir: Path) -> None:
+        """Another state directory takes the place of this one."""
+        self.outbox.close()
+        self.state_dir = state_dir
+        self.outbox = Outbox(state_dir, agent_id="door", machine_id=self.machine_id)
+        self.new_uploader()
+
+    def keep(self, count: int) -> None:
+        """Cards are numbered as they come."""
+        first, self.kept = self.kept + 1, self.kept + count
+        now = self.clock.now()
+        self.outbox.keep(*(swipe(value, read_at=now) for value in range(first, first + count)))
+
+    def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
+        """Ask for a replay; the rows that it is to send."""
+        ranges = connection.find(self.state_dir, connection.Wanted(**wanted))
+        connection.request(self.state_dir, ranges)
+        return list(connection.rows_in(self.state_dir, ranges))
+
+    def run(self, seconds: float = 86_400.0) -> None:
+        """Step until only a new swipe could give something to do, or for so long."""
+        end = self.clock.seconds + seconds
+        for _ in range(20_000):
+            if self.clock.seconds >= end:
+                return
+            delay = self.uploader.step()
+            if delay is None:
+                return
+            # As the clock of a machine goes on also between two steps that follow at once.
+            self.clock.advance(max(min(delay, end - self.clock.seconds), 1e-6))
+        pytest.fail("the uploader steps for ever without getting anywhere")
+
+    def drain(self) -> None:
+        """Run until all is committed and nothing is left to do."""
+        self.run()
+        assert self.outbox.pending == 0
+        assert read_counts(self.state_dir).replays == 0
+        assert self.uploader.step() is None
+
+    def close(self) -> None:
+        self.outbox.close()
+        self.pipe.close()
