@@ -259,7 +259,7 @@ class Supervisor:
             status.consecutive_failures,
             agent.outbox.pending,
             expires_at,
-            agent.clock.boot_history.state(agent.clock.now()),
+            agent.outbox.boots.state(agent.clock.now()),
         )
 
     def _purge(self) -> int:

@@ -59,7 +59,7 @@ class Machine:
                         f"--machine=door-{os.getpid()}-{self.release.name}",
                         "--console=pipe",
                     ),
-                    f"--bind={debian.package_cache(self.release)}:/var/cache/apt/archives",
+                    f"--bind={debian_root.package_cache(self.release)}:/var/cache/apt/archives",
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

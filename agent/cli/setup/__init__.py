@@ -122,7 +122,7 @@ def command(
     _tell_sql(document["snowflake"]["user"], key)
     code = _check(config)
     if no_start:
-        show(Finding("service", "ok", "left as it is", f"sudo systemctl enable --now {unit.UNIT}"))
+        show(Finding("service", "ok", "left as it is", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
         _start(config, changed=changed)
     context.exit(code)
@@ -252,7 +252,7 @@ def _told_above(found: Found) -> Found:
 def _start(config: Path, *, changed: bool) -> None:
     by_hand = f"badge-agent run --config {config}"
     if not systemctl.is_there():
-        show(Finding("service", "warning", f"there is no systemd with {unit.UNIT} here", by_hand))
+        show(Finding("service", "warning", f"there is no systemd with {systemctl.UNIT} here", by_hand))
     elif config != configuration.DEFAULT_CONFIG:
         text = f"not started: it reads {configuration.DEFAULT_CONFIG}"
         show(Finding("service", "warning", text, by_hand))

@@ -75,7 +75,7 @@ class Wreck:
         self.replayed = _sound(self._all("SELECT replay_id, n, chain FROM replayed"), (int, int, str))
         self.boots = _with_points(
             _sound(
-                self._all(f"SELECT {boots.COLUMNS} FROM boots"),
+                self._all(f"SELECT {boot_history.COLUMNS} FROM boots"),
                 (int, str, int, int, int, int | None, int, str),
             )
         )
