@@ -8,8 +8,8 @@ from string import Formatter
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from agent.loopback import is_loopback
 from agent.config.toml_table import shown
+from agent.loopback import is_loopback
 
 # The agent's id is a part of the channel name, a reader's of the text that the chain is made
 # over, with "|" between its fields: neither may hold anything that could be taken for more.

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import xor
 
+from agent.readers.cards.decoder import Decoder, encode
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.cards.decoder import DEFAULT_FORMATS, Decoder, encode
+from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead, Word
 from bench.figures import Figure
 

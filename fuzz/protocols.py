@@ -7,17 +7,19 @@ import json
 import sys
 from pathlib import Path
 
+from agent.readers.cards.formats import FORMATS
+
 try:
     import atheris
 except ImportError:
     sys.exit("make fuzz needs atheris, which is not installed. Install it: .venv/bin/pip install atheris")
 
 with atheris.instrument_imports():
-    from agent.readers.protocol import WireProtocol
-    from agent.readers.protocols import PROTOCOLS, make_protocol
+    from agent.readers.cards.decoder import Decoder
     from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
     from agent.readers.framing.noise import LONGEST_RUN_BYTES
-    from agent.readers.cards.decoder import FORMATS, Decoder
+    from agent.readers.protocol import WireProtocol
+    from agent.readers.protocols import PROTOCOLS, make_protocol
     from agent.swipe import Frame, Word
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"

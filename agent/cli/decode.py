@@ -10,10 +10,12 @@ from typing import IO, Any, get_args
 
 import click
 
+from agent.readers.cards.decoder import Decoder
+from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, Decoder, Keypad, ParityPolicy
+from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
 from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Status, Word
 
 _HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send

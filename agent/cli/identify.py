@@ -11,6 +11,7 @@ import click
 
 from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
+from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.match import (
     Advice,
     Card,
@@ -25,7 +26,7 @@ from agent.readers.detect.match import (
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port, lasting_name_of
 from agent.readers.protocol import LineSettings
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
+from agent.settings import DEFAULT_FORMATS
 
 _NO_LASTING_NAME = Finding(
     "port",

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import LineSettings, Option
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
+from agent.settings import DEFAULT_FORMATS
 
 
 @click.command("protocols")

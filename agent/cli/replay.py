@@ -16,12 +16,13 @@ import click
 from agent import rows
 from agent.cli import config_option
 from agent.cli.console import progress
-from agent.config.loader import Settings, load
+from agent.config.loader import load
 from agent.errors import AgentError, OutboxInUseError
-from agent.outbox.external import connection
 from agent.outbox import state_lock
+from agent.outbox.external import connection
 from agent.service import drain
 from agent.service.status import read_status
+from agent.settings import Settings
 
 _LOOK_S = 0.2
 

@@ -10,9 +10,9 @@ import click
 from agent.cli import config_option, words_of
 from agent.config.loader import load
 from agent.errors import AgentError
+from agent.log import journal
 from agent.log.message_ids import Event, fields
 from agent.service import logs, supervisor
-from agent.log import journal
 
 _log = logging.getLogger(__name__)
 

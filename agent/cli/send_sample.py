@@ -18,9 +18,10 @@ from agent.backoff import Backoff
 from agent.cli import config_option
 from agent.cli.console import Finding, show
 from agent.cli.sql import plan_for
-from agent.config.loader import Settings, load
+from agent.config.loader import load
 from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError
 from agent.service.snowflake import open_account, pipe_name
+from agent.settings import Settings
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.config.loader import Settings, SnowflakeSettings, load
+from agent.config.loader import load
 from agent.errors import ConfigError, NotPermittedError
-from agent.keys.lookup import load_key
 from agent.keys.keypair import KeyPair
+from agent.keys.lookup import load_key
+from agent.settings import Settings, SnowflakeSettings
 from agent.sql.plan import DEFAULT_ROLE, DOORS_PER_PIPE, PIPES_PER_TABLE, Plan
 from agent.sql.scripts import SCRIPTS, every_script, script
 

@@ -14,9 +14,9 @@ from agent.cli import config_option
 from agent.cli.console import Finding, show, table
 from agent.clock.system_clock import off
 from agent.config.loader import load
+from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.recovery.integrity import is_there
 from agent.service.status import STATUS_FILE, read_status
-from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.snowpipe.server_clock import TOLERATED_S
 
 CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.clock.offset_model import STEP_US, Boot, Point, Timing, earliest_next_us, timings
 from agent.clock.system_clock import RELEASED_US, off
 from agent.errors import OutboxCorruptError
 from agent.swipe import Instant
-from agent.clock.offset_model import STEP_US, Boot, Point, Timing, earliest_next_us, timings
 
 _log = logging.getLogger(__name__)
 

@@ -7,13 +7,12 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from agent import RELEASED
-from agent.swipe import Instant
 from agent.clock.timedated import Timedated
-
-Trust = Literal["auto", "always"]
+from agent.settings import Trust
+from agent.swipe import Instant
 
 RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.config.loader import Settings, parse, settings_of
 from agent.atomic_file import replace_file
+from agent.config.loader import parse, settings_of
 from agent.errors import ConfigError, NotPermittedError
+from agent.settings import Settings
 
 # The package puts the example in place, for there to be a file to edit. Nobody has this account and reader.
 _EXAMPLE_ACCOUNT = "MYORG-MYACCOUNT"

@@ -7,10 +7,10 @@ import shlex
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from agent.config.toml_table import Table, shown
 from agent.config_check import (
     account_url,
     wrong_with_account,
@@ -20,107 +20,25 @@ from agent.config_check import (
     wrong_with_url,
 )
 from agent.errors import ConfigError
+from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, Keypad
-from agent.config.toml_table import Table, shown
+from agent.settings import (
+    AgentSettings,
+    ClockSettings,
+    Direction,
+    Keypad,
+    LogLevel,
+    OutboxSettings,
+    ParityPolicy,
+    ReaderSettings,
+    Settings,
+    SnowflakeSettings,
+    Trust,
+    UploaderSettings,
+)
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-Direction = Literal["ENTRY", "EXIT"]
-Parity = Literal["reject", "flag"]
-Trust = Literal["auto", "always"]
-
-
-@dataclass(frozen=True)
-class AgentSettings:
-    """The table [agent]."""
-
-    id: str
-    state_dir: Path = Path("/var/lib/badge-agent")
-    runtime_dir: Path = Path("/run/badge-agent")
-    log_level: LogLevel = "info"
-
-
-@dataclass(frozen=True)
-class ReaderSettings:
-    """One [[readers]]; `baudrate` None is the protocol's own, `options` are what it alone can be told."""
-
-    id: str
-    zone_id: str
-    port: Path
-    protocol: str
-    direction: Direction | None = None
-    baudrate: int | None = None
-    formats: tuple[str, ...] = DEFAULT_FORMATS
-    keypad: Keypad = "none"
-    pin_facility_code: int = 0
-    parity: Parity = "reject"
-    badge_id: str = "{facility_code}-{card_number}"
-    hold_off_ms: int = 1000
-    expect_traffic_within: int | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SnowflakeSettings:
-    """The table [snowflake]; `url` has neither path nor trailing slash.
-
-    Without a `private_key_file` the key is the service's credential (agent.keys.lookup).
-    """
-
-    account: str
-    user: str
-    database: str
-    schema: str
-    pipe: str
-    url: str
-    role: str | None = None
-    private_key_file: Path | None = None
-    private_key_passphrase_file: Path | None = None
-    ca_file: Path | None = None
-
-
-@dataclass(frozen=True)
-class OutboxSettings:
-    """The table [outbox]."""
-
-    retention_days: float = 7
-    max_bytes: int = 2_000_000_000
-    reserve_bytes: int = 8_000_000
-
-
-@dataclass(frozen=True)
-class UploaderSettings:
-    """The table [uploader]; the first three defaults are also the most that Snowflake allows."""
-
-    max_request_bytes: int = 4_000_000
-    max_requests_per_second: int = 10
-    max_bytes_per_second: int = 20_000_000
-    backoff_max_seconds: float = 60
-
-
-@dataclass(frozen=True)
-class ClockSettings:
-    """The table [clock]."""
-
-    trust: Trust = "auto"
-    hold_unsynced_seconds: float = 120
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The whole file at `path`; every path in it is absolute."""
-
-    agent: AgentSettings
-    readers: tuple[ReaderSettings, ...]
-    cardholders_file: Path | None
-    snowflake: SnowflakeSettings
-    outbox: OutboxSettings
-    uploader: UploaderSettings
-    clock: ClockSettings
-    path: Path
 
 
 def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
@@ -234,7 +152,7 @@ def _reader(table: Table) -> ReaderSettings:
         formats=table.words("formats", default.formats, allowed=FORMATS),
         keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
         pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
-        parity=table.choice("parity", default.parity, allowed=get_args(Parity)),
+        parity=table.choice("parity", default.parity, allowed=get_args(ParityPolicy)),
         badge_id=_checked(table, "badge_id", default.badge_id, wrong_with_badge_id),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
         expect_traffic_within=table.integer("expect_traffic_within", None, low=1, high=31_536_000),

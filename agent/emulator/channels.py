@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from agent.emulator.responses import SUCCESS, RefusalError, unknown_channel, unknown_pipe
+from agent.emulator.database import ChannelRecord
 from agent.emulator.limits import (
     BYTES_PER_SECOND,
     CHANNELS_PER_PIPE,
@@ -16,8 +16,8 @@ from agent.emulator.limits import (
     Bucket,
     Peak,
 )
+from agent.emulator.responses import SUCCESS, RefusalError, unknown_channel, unknown_pipe
 from agent.emulator.row_loader import DEFAULT_PIPE
-from agent.emulator.database import ChannelRecord
 
 # At-least-once mode has one channel per pipe, which nobody opens.
 ELASTIC = "ELASTIC"

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from agent.emulator import row_loader
-from agent.emulator.responses import RefusalError
 from agent.emulator.channels import Batch, Channel
 from agent.emulator.database import ChannelRecord, Warehouse
+from agent.emulator.responses import RefusalError
 
 # One transaction: large enough that its fixed cost does not show, small enough that its rows stay in
 # the processor's cache and an open behind it does not wait long.

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from agent.emulator.responses import Answer, RefusalError, json_answer, malformed
 from agent.emulator.channels import Channel, Invalid
 from agent.emulator.commits import Commits
-from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
 from agent.emulator.endpoints import Request, Service
+from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
+from agent.emulator.responses import Answer, RefusalError, json_answer, malformed
 
 PREFIX = "/_emulator/"
 

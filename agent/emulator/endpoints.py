@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from agent.emulator import request_bodies
+from agent.emulator.channels import ELASTIC, Channel, Channels
+from agent.emulator.commits import Commits
+from agent.emulator.credentials import Credentials
+from agent.emulator.database import Warehouse
+from agent.emulator.faults import Faults, Rule
+from agent.emulator.request_log import Journal, Seen
 from agent.emulator.responses import (
     Answer,
     RefusalError,
@@ -18,14 +24,8 @@ from agent.emulator.responses import (
     text_answer,
     unknown_pipe,
 )
-from agent.emulator.channels import ELASTIC, Channel, Channels
-from agent.emulator.commits import Commits
-from agent.emulator.credentials import Credentials
-from agent.emulator.faults import Faults, Rule
-from agent.emulator.request_log import Journal, Seen
-from agent.emulator.row_loader import DEFAULT_PIPE, TABLE
 from agent.emulator.routes import Call, Endpoint, route
-from agent.emulator.database import Warehouse
+from agent.emulator.row_loader import DEFAULT_PIPE, TABLE
 
 _ACCEPTED_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _OFFSET_PARAMETERS = ("offsetToken", "startOffsetToken", "endOffsetToken", "continuationToken")

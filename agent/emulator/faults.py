@@ -44,9 +44,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.emulator import row_loader
-from agent.emulator.responses import RefusalError, malformed
-from agent.emulator.request_bodies import too_large
 from agent.emulator.credentials import SLOTS
+from agent.emulator.request_bodies import too_large
+from agent.emulator.responses import RefusalError, malformed
 from agent.emulator.routes import Endpoint
 
 ANY = "any"

@@ -12,9 +12,9 @@ from traceback import extract_tb
 
 from aiohttp import ClientError, web
 
-from agent.emulator.responses import Answer, RefusalError, malformed
-from agent.emulator.request_bodies import MAX_WIRE_BYTES, too_large
 from agent.emulator.endpoints import Request
+from agent.emulator.request_bodies import MAX_WIRE_BYTES, too_large
+from agent.emulator.responses import Answer, RefusalError, malformed
 from agent.errors import AgentError
 
 _BACKLOG = 4096  # 2,000 doors that come back at once after an outage

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from agent.emulator.responses import Answer
 from agent.emulator.channels import Channels
 from agent.emulator.commits import Commits
 from agent.emulator.control import PREFIX, Control
 from agent.emulator.credentials import Credentials, load_public_key
-from agent.emulator.faults import Faults
-from agent.emulator.request_log import Journal
-from agent.emulator.listener import Listener
-from agent.emulator.endpoints import Names, Request, Service
-from agent.emulator.settings import Settings
 from agent.emulator.database import Warehouse
+from agent.emulator.endpoints import Names, Request, Service
+from agent.emulator.faults import Faults
+from agent.emulator.listener import Listener
+from agent.emulator.request_log import Journal
+from agent.emulator.responses import Answer
+from agent.emulator.settings import Settings
 from agent.errors import ConfigError
 
 

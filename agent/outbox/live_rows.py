@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from agent.errors import OutboxReplacedError
 from agent.outbox import holds
-from agent.outbox.timing.timestamps import STORED, Columns, Sending
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
+from agent.outbox.timing.timestamps import STORED, Columns, Sending
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
 

@@ -7,9 +7,9 @@ import sqlite3
 
 from agent import rows
 from agent.outbox import holds
-from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
+from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
 

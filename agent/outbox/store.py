@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent import rows
-from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
-from agent.log.message_ids import Event, fields
-from agent.outbox import schema
-from agent.outbox import generation, retention
-from agent.outbox.timing import timestamps
-from agent.outbox.recovery import rebuild
 from agent.clock import boot_history
 from agent.clock.boot_history import Boots
+from agent.clock.offset_model import Point
+from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
+from agent.log.message_ids import Event, fields
+from agent.outbox import generation, retention, schema
 from agent.outbox.database import OutboxFile
-from agent.outbox.state_lock import StateLock
+from agent.outbox.recovery import rebuild
 from agent.outbox.reserve import Reserve
+from agent.outbox.state_lock import StateLock
+from agent.outbox.timing import timestamps
 from agent.outbox.timing.timestamps import Used, UsedTimings
 from agent.swipe import Instant, Swipe
-from agent.clock.offset_model import Point
 
 _log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from agent.errors import OutboxFullError
-from agent.log.message_ids import Event
 from agent.log.failure_log import FaultLog
+from agent.log.message_ids import Event
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)

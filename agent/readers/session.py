@@ -15,17 +15,18 @@ from typing import Literal
 from agent.backoff import Backoff
 from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
-from agent.log.message_ids import Event, fields
 from agent.log.failure_log import FaultLog
+from agent.log.message_ids import Event, fields
 from agent.readers.asking import Asking
 from agent.readers.cards.badge_id import badge_id
-from agent.readers.wiring import Diagnosis
+from agent.readers.cards.decoder import Decoder
 from agent.readers.hold_off import HoldOff
-from agent.readers.port import Port, Shelf
-from agent.readers.protocol import LineSettings, WireProtocol
 from agent.readers.line_monitor import Traffic
 from agent.readers.overflow_buffer import Unkept
-from agent.readers.cards.decoder import Decoder, Keypad, ParityPolicy
+from agent.readers.port import Port, Shelf
+from agent.readers.protocol import LineSettings, WireProtocol
+from agent.readers.wiring import Diagnosis
+from agent.settings import Keypad, ParityPolicy
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
 
 _log = logging.getLogger(__name__)

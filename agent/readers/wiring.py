@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from agent.log.message_ids import Event, fields
-from agent.readers.cards.decoder import Keypad
+from agent.settings import Keypad
 from agent.swipe import CardRead, Noise, Outcome, Reason, Status
 
 _log = logging.getLogger(__name__)

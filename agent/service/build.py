@@ -9,20 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.config.loader import ReaderSettings, Settings
-from agent.uploader.channel_sender import Limits
 from agent.outbox import Outbox, machine_id
 from agent.outbox.recovery.integrity import is_there
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
-from agent.service.status import Health
 from agent.service.notify import HeldPorts
 from agent.service.snowflake import open_account, pipe_name
-from agent.snowpipe.client import Account
+from agent.service.status import Health
+from agent.settings import ReaderSettings, Settings
 from agent.snowpipe.channel import Channel
+from agent.snowpipe.client import Account
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
+from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from agent.clock.system_clock import SystemClock
-from agent.config.loader import Settings
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
 from agent.service.snowflake import open_account
+from agent.settings import Settings
 from agent.snowpipe.http import Http
 
 _LONGEST_WAIT_S = 0.2

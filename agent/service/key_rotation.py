@@ -9,15 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.config.loader import DEFAULT_CONFIG, Settings
 from agent.atomic_file import replace_file, sync
+from agent.config.loader import DEFAULT_CONFIG
 from agent.errors import AgentError, AuthError, KeyFileError, NotPermittedError
-from agent.service import systemctl
 from agent.keys import systemd_creds
-from agent.service.status import read_status
-from agent.keys.lookup import hand_over
-from agent.service.snowflake import open_account
-from agent.snowpipe.http import Http
 from agent.keys.keypair import (
     KeyPair,
     Slot,
@@ -27,6 +22,12 @@ from agent.keys.keypair import (
     pem,
     read_passphrase,
 )
+from agent.keys.lookup import hand_over
+from agent.service import systemctl
+from agent.service.snowflake import open_account
+from agent.service.status import read_status
+from agent.settings import Settings
+from agent.snowpipe.http import Http
 
 _UNAUTHORIZED = 401
 _TAKEN_UP_S = 30.0  # a reload takes a moment; an agent at work on a slow card some more

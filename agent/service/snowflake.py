@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from agent.clock.system_clock import boottime_s
-from agent.config.loader import Settings
+from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
+from agent.settings import Settings
 from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.http import Http
-from agent.keys.keypair import KeyPair
 from agent.snowpipe.wire import PipeName
 
 

@@ -10,14 +10,14 @@ from types import FrameType
 from typing import Any
 
 from agent import __version__
-from agent.config.loader import Settings
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
 from agent.service import notify
-from agent.service.wakeup import Bell
 from agent.service.build import Agent, build
 from agent.service.starting import Starting
+from agent.service.wakeup import Bell
 from agent.service.worker import Busy, Worker
+from agent.settings import Settings
 
 _log = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from agent.errors import (
     SnowpipeError,
     TooLargeError,
 )
-from agent.log.message_ids import Event, fields
 from agent.log.failure_log import FaultLog
+from agent.log.message_ids import Event, fields
 from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
-from agent.uploader.rate_limiter import Pace
 from agent.snowpipe.wire import ChannelStatus
+from agent.uploader.rate_limiter import Pace
 
 _log = logging.getLogger(__name__)
 

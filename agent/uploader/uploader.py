@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.clock.offset_model import Point
 from agent.clock.system_clock import Clock
 from agent.errors import AuthError, RowsRefusedError
-from agent.uploader.channel_sender import Lane, Limits, State
 from agent.outbox import LiveRows, Outbox, ReplayRows
 from agent.snowpipe.channel import Channel
-from agent.uploader.rate_limiter import Pace
 from agent.snowpipe.server_clock import ServerTime
-from agent.clock.offset_model import Point
+from agent.uploader.channel_sender import Lane, Limits, State
+from agent.uploader.rate_limiter import Pace
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.in_parallel import Running, Scenario, add, at_once, names
 from tests.support.chaos_rig import QUICK, Stage
+from tests.support.in_parallel import Running, Scenario, add, at_once, names
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 

@@ -15,9 +15,9 @@ from random import Random
 import pytest
 
 from tests.support.agent_process import raws
+from tests.support.chaos_rig import Stage, assert_exactly_once, assert_histories_are_whole, once_per_event
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.rounds import ROUNDS, chances
-from tests.support.chaos_rig import Stage, assert_exactly_once, assert_histories_are_whole, once_per_event
 from tests.support.swipes import wait_until
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support.agent_process import raws
+from tests.support.chaos_rig import QUICK, Stage, assert_histories_are_whole
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.rounds import ROUNDS, chances
-from tests.support.chaos_rig import QUICK, Stage, assert_histories_are_whole
 from tests.support.swipes import wait_until
 
 _DOORS = 4

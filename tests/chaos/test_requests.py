@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.chaos_rig import Stage, appends
+from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.swipes import wait_until
 
 _STATUSES: list[dict[str, Any]] = [

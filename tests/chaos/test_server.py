@@ -18,7 +18,6 @@ from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
 from tests.support.agent_process import AGENT_ID, raws
-from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.chaos_rig import (
     Stage,
     assert_exactly_once,
@@ -28,6 +27,7 @@ from tests.support.chaos_rig import (
     wait_for,
 )
 from tests.support.emulator_process import make_key, private_pem, public_pem
+from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.swipes import swipe, wait_until
 
 _FOREIGN = "f" * 12

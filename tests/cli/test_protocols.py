@@ -5,8 +5,9 @@ import json
 from click.testing import CliRunner
 
 from agent.cli.protocols import command
+from agent.readers.cards.formats import FORMATS
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS
+from agent.settings import DEFAULT_FORMATS
 
 
 def test_every_protocol_and_format_is_listed_for_a_person() -> None:

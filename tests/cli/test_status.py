@@ -18,8 +18,8 @@ import pytest
 from agent.cli import main
 from agent.cli.status import _duration, clock
 from agent.clock.system_clock import SystemClock
-from agent.outbox import Outbox
 from agent.keys.keypair import new_key, pem
+from agent.outbox import Outbox
 from tests.support.cli_rig import AGENT_ID, FRAME, Door
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.outbox_rig import commit

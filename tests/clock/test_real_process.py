@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.agent_process import AgentProcess, PtyReader, assert_in_order_and_whole, reader_table, sent_rows
+from tests.support.agent_process import (
+    AgentProcess,
+    PtyReader,
+    assert_in_order_and_whole,
+    reader_table,
+    sent_rows,
+)
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.swipes import wait_until
 

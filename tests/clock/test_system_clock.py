@@ -53,7 +53,9 @@ class Kernel:
 def says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, int], None]:
     """What the kernel says; timesyncd has said nothing."""
     monkeypatch.setattr(system_clock, "_TIMESYNCD_FILE", tmp_path / "synchronized")
-    return lambda answer, max_error_us: monkeypatch.setattr(system_clock, "_LIBC", Kernel(answer, max_error_us))
+    return lambda answer, max_error_us: monkeypatch.setattr(
+        system_clock, "_LIBC", Kernel(answer, max_error_us)
+    )
 
 
 def test_a_synchronised_kernel_tells_how_long_ago_it_was_corrected(says: Callable[[int, int], None]) -> None:

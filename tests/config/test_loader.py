@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.loader import (
-    DEFAULT_CONFIG,
+from agent.config.loader import DEFAULT_CONFIG, find_config, load
+from agent.errors import ConfigError
+from agent.settings import (
     AgentSettings,
     ClockSettings,
     OutboxSettings,
@@ -20,10 +21,7 @@ from agent.config.loader import (
     Settings,
     SnowflakeSettings,
     UploaderSettings,
-    find_config,
-    load,
 )
-from agent.errors import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.emulator_rig import Door
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door
 
 
 @pytest.fixture(scope="session")

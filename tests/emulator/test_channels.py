@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.emulator_rig import Door, error_code, row, wait_for
 from tests.support.emulator_process import DATABASE, PIPE, SCHEMA, EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, row, wait_for
 
 STALE = (400, "STALE_CONTINUATION_TOKEN_SEQUENCER")
 NO_PIPE = (404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED")

@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
+from tests.support.emulator_process import (
+    EmulatorProcess,
+    make_certificate,
+    make_key,
+    private_pem,
+    public_pem,
+)
 from tests.support.emulator_rig import Door, row
-from tests.support.emulator_process import EmulatorProcess, make_certificate, make_key, private_pem, public_pem
 
 
 @pytest.fixture

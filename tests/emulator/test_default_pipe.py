@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agent.emulator.row_loader import DEFAULT_PIPE, load
-from tests.support.emulator_rig import Door, error_code, ndjson, row, wait_for
 from tests.support.emulator_process import DATABASE, SCHEMA, EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, ndjson, row, wait_for
 
 ORIGIN = ("2026-11-20 10:00:01.000000", DEFAULT_PIPE, "door", "1")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row, wait_for
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row, wait_for
 
 REOPEN = "ERR_CHANNEL_MUST_BE_REOPENED"
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.emulator.limits import CHANNELS_PER_PIPE, Bucket, Peak
-from tests.support.emulator_rig import Door, error_code, ndjson, row
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, ndjson, row
 
 THROTTLED = (429, "390701")
 ONE_GIBIBYTE_KB = 1024 * 1024

@@ -12,10 +12,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.emulator.responses import RefusalError
 from agent.emulator.request_bodies import MAX_UNCOMPRESSED_BYTES, MAX_WIRE_BYTES, decompressed
-from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row
+from agent.emulator.responses import RefusalError
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.support.emulator_rig import Door, error_code, row, wait_for
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door, error_code, row, wait_for
 
 STALE = (400, "STALE_CONTINUATION_TOKEN_SEQUENCER")
 

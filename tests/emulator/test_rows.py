@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from agent.emulator import row_loader
-from tests.support.emulator_rig import Door, ndjson, row
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_rig import Door, ndjson, row
 
 ORIGIN = ("2026-11-20 10:00:00.000000", "PIPE", "door", "1-abc")
 

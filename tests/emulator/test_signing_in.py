@@ -8,8 +8,8 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tests.support.emulator_rig import Door, error_code, fingerprint, key_pair_jwt, row
 from tests.support.emulator_process import ACCOUNT, USER, EmulatorProcess, make_key, public_pem
+from tests.support.emulator_rig import Door, error_code, fingerprint, key_pair_jwt, row
 
 HOSTNAME = "/v2/streaming/hostname"
 INVALID_JWT = (401, "390144")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.loader import Settings, load
+from agent.config.loader import load
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys import systemd_creds
-from agent.keys.lookup import HANDED_OVER, age_of, find_key
 from agent.keys.keypair import KeyPair, new_key, pem
+from agent.keys.lookup import HANDED_OVER, age_of, find_key
+from agent.settings import Settings
 from agent.swipe import Instant
 
 CONFIG = """

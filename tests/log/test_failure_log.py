@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from agent.errors import AuthError, PortError, UnreachableError
-from agent.log.message_ids import Event, fields_of
 from agent.log.failure_log import FaultLog
+from agent.log.message_ids import Event, fields_of
 from tests.support.swipes import DrivenClock
 
 _log = logging.getLogger("agent.test")

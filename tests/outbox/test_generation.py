@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from agent.outbox import LiveRows, Outbox, machine_id, read_counts
 from agent.outbox.external import connection
-from tests.support.outbox_rig import commit, keep, looked_up, opened, purge, rows_after, seqs, set_aside, stored
+from tests.support.outbox_rig import (
+    commit,
+    keep,
+    looked_up,
+    opened,
+    purge,
+    rows_after,
+    seqs,
+    set_aside,
+    stored,
+)
 from tests.support.swipes import swipe
 
 

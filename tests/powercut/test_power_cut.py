@@ -14,10 +14,10 @@ import pytest
 
 from agent import rows
 from agent.outbox import Outbox, schema
-from tests.support.rounds import ROUNDS, chances
+from tests.support.outbox_life import AGENT_ID
 from tests.support.power_cut import Life, Promise, cut, faults_in, lay_out, record
 from tests.support.recorded_disk import DAMAGES, EVERYTHING, NOISE, NOTHING, Damage
-from tests.support.outbox_life import AGENT_ID
+from tests.support.rounds import ROUNDS, chances
 from tests.support.swipes import swipe
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from agent.clock.system_clock import SystemClock
 from agent.readers.asking import Asking
+from agent.readers.cards.decoder import encode
 from agent.readers.protocol import LineSettings, Polling
 from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
-from agent.readers.cards.decoder import Keypad, encode
+from agent.settings import Keypad
 from agent.swipe import Swipe
 from tests.support.fd_store import OpenShelf
 

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
+from agent.readers.cards.decoder import decode, encode
 from agent.readers.wiring import Diagnosis
-from agent.readers.cards.decoder import DEFAULT_FORMATS, decode, encode
+from agent.settings import DEFAULT_FORMATS
 from agent.swipe import Key, Noise, Outcome, Reason, Status, Word
 
 CARD = decode(Word(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)

@@ -14,20 +14,20 @@ import pytest
 
 from agent import __version__
 from agent.clock.system_clock import SystemClock, boottime_s
-from agent.uploader.channel_sender import Limits
+from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, Health, read_status
-from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.channel import Channel
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.http import Http
-from agent.keys.keypair import load_private_key
 from agent.snowpipe.wire import PipeName
 from agent.swipe import Reason
+from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
-from tests.support.outbox_rig import commit
 from tests.support.fd_store import OpenShelf
+from tests.support.outbox_rig import commit
 from tests.support.swipes import swipe
 
 READER_KEYS = {

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from agent.clock.system_clock import RELEASED_US
-from agent.config.loader import Settings, load
+from agent.config.loader import load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.keys.keypair import new_key, pem
 from agent.outbox import read_counts
 from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
-from agent.keys.keypair import new_key, pem
+from agent.settings import Settings
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.outbox_rig import commit
 from tests.support.service_manager import ServiceManager

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, UnreachableError
-from agent.snowpipe.jwt import CachedToken, Token, mint
 from agent.keys.keypair import load_private_key
+from agent.snowpipe.jwt import CachedToken, Token, mint
 
 NOW = 1_760_000_000.7
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import AgentError, ChannelLostError, ReplyLostError, RetryError
-from agent.snowpipe import wire
-from agent.snowpipe.client import Account, Identity
-from agent.snowpipe.channel import Append, Channel
-from agent.snowpipe.http import Http
 from agent.keys.keypair import load_private_key
+from agent.snowpipe import wire
+from agent.snowpipe.channel import Append, Channel
+from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.http import Http
 from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
 from tests.support.swipes import DrivenClock
 

@@ -8,10 +8,10 @@ import jwt
 import pytest
 
 from agent.errors import AuthError, KeyFileError, RetryError, UnreachableError
+from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.client import Account, Identity, Tries
 from agent.snowpipe.http import Http
-from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from tests.support.scripted_server import Answer, Scripted, ScriptedServer, Seen
 from tests.support.swipes import DrivenClock
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.snowpipe.jwt import mint, read_expiry
 from agent.keys.keypair import KeyPair, load_private_key
+from agent.snowpipe.jwt import mint, read_expiry
 
 NOW = 1_760_000_000.7
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import jwt
 import pytest
 
+from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.client import Account, Identity, Tries
 from agent.snowpipe.http import Http
-from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe.server_clock import ServerClock, date_of
 from tests.support.scripted_server import Answer, ScriptedServer, Seen
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.emulator import row_loader
-from agent.emulator.views import read_views
 from agent.emulator.database import DATABASE_FILE, Warehouse
+from agent.emulator.views import read_views
 from agent.sql.columns import names
 from agent.sql.plan import TABLE, Plan
 from agent.sql.setup import STREAM, pipe_select, setup

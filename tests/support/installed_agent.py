@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.agent_process import assert_in_order_and_whole, raws, rdm6300_frame, sent_rows
-from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
-from tests.support.debian_root import Release
 from tests.support.booted_debian import Machine, wait_until
+from tests.support.debian_root import Release
+from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
 PORT = "/dev/serial/by-id/usb-Stand-in_RDM6300_0001-if00-port0"
 _STAND_IN = Path(__file__).with_name("stand_in_reader.py")

@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, Outbox
-from agent.outbox.external import connection
 from tests.support.swipes import NOON_US, instant, swipe
 
 AGENT_ID = "door"

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 import zstandard
 
 from agent.errors import ReplyLostError, UnreachableError
-from agent.snowpipe.client import Account, Identity
-from agent.snowpipe.channel import Channel
-from agent.snowpipe.http import Http
 from agent.keys.keypair import KeyPair
+from agent.snowpipe.channel import Channel
+from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName, Reply, Request
 from tests.support.swipes import DrivenClock
 

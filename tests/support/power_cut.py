@@ -16,8 +16,8 @@ from typing import Any
 from agent import rows
 from agent.outbox import Outbox
 from agent.outbox.store import Identity
-from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording
 from tests.support.outbox_life import AGENT_ID
+from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording
 from tests.support.swipes import swipe
 
 _ROOT = Path(__file__).parents[2]

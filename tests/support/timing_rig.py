@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from agent.clock.offset_model import Point
 from agent.outbox import ErrorCount, LiveRows
 from agent.outbox.external import connection
-from agent.clock.offset_model import Point
 from tests.support.clock_rig import Machine
 from tests.support.outbox_rig import PLENTY, opened
 from tests.support.swipes import swipe

@@ -8,11 +8,11 @@ from typing import TypedDict, Unpack
 
 import pytest
 
-from agent.uploader.channel_sender import Limits
+from agent.keys.keypair import KeyPair
 from agent.outbox import Outbox, read_counts
 from agent.outbox.external import connection
 from agent.outbox.holds import Kind
-from agent.keys.keypair import KeyPair
+from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 from tests.support.pipe_model import PipeModel, open_channel
 from tests.support.swipes import DrivenClock, swipe

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.log.message_ids import Event
-from tests.system.conftest import newer
-from tests.support.installed_agent import Door
 from tests.support.booted_debian import wait_until
+from tests.support.installed_agent import Door
+from tests.system.conftest import newer
 
 Told = Callable[[str], None]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OutboxCorruptError
-from agent.outbox import LiveRows
 from agent.keys.keypair import KeyPair
+from agent.outbox import LiveRows
 from tests.support.pipe_model import Fall, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import Door
 

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from agent.keys.keypair import KeyPair
 from agent.outbox.external import connection
 from agent.outbox.external.connection import NothingToReplayError
-from agent.keys.keypair import KeyPair
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import Door, Wish
@@ -133,7 +133,9 @@ class Promise(RuleBasedStateMachine):
         with contextlib.suppress(NothingToReplayError):
             ranges = connection.find(self.door.state_dir, connection.Wanted(**wanted))
             connection.request(self.door.state_dir, ranges)
-            self.asked.update(card(json.loads(row)) for row in connection.rows_in(self.door.state_dir, ranges))
+            self.asked.update(
+                card(json.loads(row)) for row in connection.rows_in(self.door.state_dir, ranges)
+            )
             # A row that is set aside now may be in the table when the replay of a range comes to it.
             for some in ranges:
                 covered = self._stored(some.first_n, some.last_n)

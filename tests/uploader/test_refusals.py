@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.keys.keypair import KeyPair
 from agent.outbox import read_counts
 from agent.outbox.external import connection
-from agent.keys.keypair import KeyPair
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Refuse
 from tests.support.uploader_rig import Door

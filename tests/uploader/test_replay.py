@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.keys.keypair import KeyPair
 from agent.outbox import read_counts
 from agent.outbox.external import connection
 from agent.outbox.external.connection import NothingToReplayError, Wanted
-from agent.keys.keypair import KeyPair
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Lose, Refuse
 from tests.support.swipes import NOON_US, instant, swipe

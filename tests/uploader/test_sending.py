@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.uploader.channel_sender import Limits
 from agent.keys.keypair import KeyPair
+from agent.uploader.channel_sender import Limits
 from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
 from tests.support.uploader_rig import Door

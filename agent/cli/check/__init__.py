@@ -19,9 +19,10 @@ from agent.cli import config_option
 from agent.cli.check.runner import Found, Step, in_order, within
 from agent.cli.console import Finding, show
 from agent.errors import AgentError
+from agent.settings import Settings
 
 if TYPE_CHECKING:
-    from agent.config.loader import Settings
+    pass
 
 _LONGEST_S = 60.0
 _NEXT_INDENT = " " * len("warning  next: ")

@@ -16,8 +16,8 @@ from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.status import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
-from agent.config.loader import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
+from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
 from agent.outbox import is_held, read_counts
 from agent.outbox.recovery.integrity import inspect, is_there
 from agent.readers.cards import cardholders
@@ -25,7 +25,7 @@ from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify
 from agent.service.status import read_status
-from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
+from agent.settings import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 
 # Their numbers are dealt out anew at every plugging and every start.
 _UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")

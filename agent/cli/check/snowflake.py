@@ -10,17 +10,17 @@ from urllib.parse import urlsplit
 
 from agent.cli.check.network import look_at_certificate, look_up
 from agent.cli.check.runner import Step
-from agent.cli.key.alter_user import compare, describe, set_key
 from agent.cli.console import Finding
+from agent.cli.key.alter_user import compare, describe, set_key
 from agent.clock.system_clock import boottime_s, off
-from agent.config.loader import Settings
 from agent.errors import SnowpipeError
+from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.service.snowflake import pipe_name
-from agent.snowpipe.client import Account, Identity
+from agent.settings import Settings
 from agent.snowpipe.channel import Channel
+from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.http import Http
-from agent.keys.keypair import KeyPair
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 from agent.sql.names import identifier, qualified, user_identifier
 

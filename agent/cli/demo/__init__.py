@@ -18,9 +18,9 @@ from typing import Any
 import click
 
 from agent import __version__
-from agent.cli.demo.readers import READERS, Card, card
-from agent.cli.demo.processes import DATABASE, ROLE, SCHEMA, USER, Stage
 from agent.cli.console import Finding, progress, show, table
+from agent.cli.demo.processes import DATABASE, ROLE, SCHEMA, USER, Stage
+from agent.cli.demo.readers import READERS, Card, card
 from agent.errors import AgentError, ConfigError
 
 _EMULATOR_LIBRARIES = ("aiohttp", "orjson")

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.key.rotate import rotate
 from agent.cli.key.alter_user import describe, set_key
-from agent.config.loader import DEFAULT_CONFIG, Settings, load
+from agent.cli.key.rotate import rotate
+from agent.config.loader import DEFAULT_CONFIG, load
 from agent.errors import ConfigError
-from agent.keys.lookup import find_key
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
+from agent.keys.lookup import find_key
+from agent.settings import Settings
 from agent.sql.names import wrong_with_name
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"

@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.key.alter_user import describe, set_key, unset_key
 from agent.cli.console import Finding, show
-from agent.config.loader import Settings, load
+from agent.cli.key.alter_user import describe, set_key, unset_key
+from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
-from agent.service.key_rotation import is_accepted, other, place_of, prepare, take_up, unfinished
 from agent.keys.keypair import KeyPair, Slot, load_private_key
+from agent.service.key_rotation import is_accepted, other, place_of, prepare, take_up, unfinished
+from agent.settings import Settings
 
 # An administrator is at it: soon at first, then often enough to be no trouble to anyone.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2, 15

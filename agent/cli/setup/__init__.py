@@ -12,21 +12,20 @@ from typing import Any
 
 import click
 
-from agent.config import loader as configuration
-from agent.cli import config_option
-from agent.cli import check
-from agent.cli.check.snowflake import snowflake_steps
+from agent.cli import check, config_option
 from agent.cli.check.runner import Found
-from agent.cli.key.alter_user import compare, set_key
+from agent.cli.check.snowflake import snowflake_steps
 from agent.cli.console import Finding, show
+from agent.cli.key.alter_user import compare, set_key
 from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
+from agent.config import loader as configuration
+from agent.config.editor import Document, read_document, write_document
 from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
-from agent.service import systemctl
 from agent.keys import systemd_creds
-from agent.config.editor import Document, read_document, write_document
-from agent.keys.lookup import hand_over, is_handed_over
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
+from agent.keys.lookup import hand_over, is_handed_over
+from agent.service import systemctl
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

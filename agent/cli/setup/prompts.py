@@ -13,12 +13,12 @@ from typing import Any, get_args
 
 import click
 
-from agent.config.loader import Direction, settings_of
+from agent.config.editor import Document
+from agent.config.loader import settings_of
 from agent.errors import ConfigError
 from agent.readers.port_names import serial_devices
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.cards.decoder import Keypad
-from agent.config.editor import Document
+from agent.settings import Direction, Keypad
 
 _NONE = "-"  # typed for "none of them"
 

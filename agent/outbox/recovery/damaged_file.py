@@ -13,9 +13,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from agent.clock import boot_history
 from agent.errors import OutboxError
 from agent.outbox import schema
-from agent.clock import boot_history
 from agent.outbox.database import OUTBOX_FILE, open_beside
 
 _CHUNK = 256

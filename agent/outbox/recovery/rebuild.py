@@ -13,8 +13,7 @@ from pathlib import Path
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
 from agent.log.message_ids import Event, fields
-from agent.outbox import schema
-from agent.outbox import generation
+from agent.outbox import generation, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
 from agent.outbox.recovery.damaged_file import State, Wreck
 

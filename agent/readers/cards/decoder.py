@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Literal
 
-from agent.readers.cards.formats import CARD_BITS, DEFAULT_FORMATS, FORMATS
 from agent.readers.cards.card_format import Format
+from agent.readers.cards.formats import CARD_BITS, FORMATS
+from agent.settings import Keypad, ParityPolicy
 from agent.swipe import CardRead, Check, Form, Key, Noise, Outcome, Reason, Word, raw_hex
 
 __all__ = [
     "CARD_BITS",
-    "DEFAULT_FORMATS",
     "FORMATS",
     "KEY_BITS",
     "Decoder",
-    "Keypad",
-    "ParityPolicy",
     "decode",
     "encode",
 ]
 
-ParityPolicy = Literal["reject", "flag"]
-Keypad = Literal["none", "burst4", "burst8", "card26"]
 
 KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three ways keypads send it
 

@@ -376,7 +376,6 @@ _TABLE = (
 )
 
 FORMATS: Mapping[str, Format] = MappingProxyType({known.name: known for known in _TABLE})
-DEFAULT_FORMATS = ("H10301", "H10306", "C1k35s", "H10304", "C1k48s")  # the common one of each length
 # Every length a card format is known for. Any other length is a word that lost or gained bits,
 # or keys that ran together.
 CARD_BITS = frozenset(known.bits for known in _TABLE)

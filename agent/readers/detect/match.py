@@ -9,11 +9,13 @@ from functools import cache
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from agent.readers.wiring import SWAPPED_IN_A_ROW
+from agent.readers.cards.decoder import KEY_BITS, Decoder
+from agent.readers.cards.formats import FORMATS
+from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, KEY_BITS, Decoder, Keypad
+from agent.readers.wiring import SWAPPED_IN_A_ROW
+from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead, Check, Frame, Key, Noise, Reason, Word, raw_hex
 
 # These take almost any line of digits, so another protocol that reads the same bytes is likelier.

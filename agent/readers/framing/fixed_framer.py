@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.readers.framing.noise import NoiseRun
+from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.swipe import Frame, Noise, Reason
 
 Shape = Sequence[bytes]

@@ -10,6 +10,7 @@ from typing import cast
 from agent.readers.protocol import NO_OPTIONS, OptionError, WireProtocol
 from agent.readers.protocols.bits import Bits
 from agent.readers.protocols.converter import Wg2Rs232, Wie232
+from agent.readers.protocols.custom_line import Line
 from agent.readers.protocols.elatec_bits import ElatecBits
 from agent.readers.protocols.elatec_inditag import ElatecIndiTag
 from agent.readers.protocols.em18 import Em18
@@ -18,7 +19,6 @@ from agent.readers.protocols.gwiot7941 import Gwiot7941
 from agent.readers.protocols.gwiot7941w import Gwiot7941W
 from agent.readers.protocols.id12la import Id12La
 from agent.readers.protocols.idteck import Idteck
-from agent.readers.protocols.custom_line import Line
 from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.parallax import Parallax
 from agent.readers.protocols.rdm6300 import Rdm6300

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.readers.framing.em4100_id import ID_DIGITS, tag
 from agent.readers.framing.noise import NoiseRun
+from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 from agent.swipe import Frame, Reason, Word
 
 _FRAME_DIGITS = ID_DIGITS + 2

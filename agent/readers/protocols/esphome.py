@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from agent.readers.protocol import LineSettings
 from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.protocol import LineSettings
 from agent.swipe import Check, Form, Frame, Key, Noise, Reason, Word
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")

@@ -6,8 +6,8 @@ from functools import reduce
 from operator import xor
 from typing import ClassVar
 
-from agent.readers.protocol import LineSettings, Polling
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
+from agent.readers.protocol import LineSettings, Polling
 from agent.swipe import Check, Form, Reason, Word
 
 _HEADER = (b"\xcd", b"\xdc")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from agent.readers.protocol import LineSettings
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
+from agent.readers.protocol import LineSettings
 from agent.swipe import Check, Form, Key, Reason, Word
 
 _STX = b"\x02"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.protocol import LineSettings
 from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.protocol import LineSettings
 from agent.swipe import Check, Form, Key, Reason, Word
 
 _LINE = re.compile(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from agent.readers.protocol import Polling
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.protocol import Polling
 from agent.swipe import Check, Form, Reason, Status, Word
 
 _MAX_ID_BYTES = 16

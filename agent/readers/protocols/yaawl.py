@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from agent.readers.cards.formats import CARD_BITS
-from agent.readers.protocol import LineSettings
 from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.protocol import LineSettings
 from agent.swipe import Check, Form, Reason, Status, Word
 
 # In front of each there may be the sketch's own words, and after static a part of an older line.

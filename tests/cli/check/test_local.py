@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from agent.cli.check import local
+from agent.keys.keypair import generate_key, new_key, pem
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
-from agent.keys.keypair import generate_key, new_key, pem
 from tests.support.cli_rig import AGENT_ID, Check, Door
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.swipes import swipe, wait_until

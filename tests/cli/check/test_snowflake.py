@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agent.atomic_file import replace_file
 from agent.cli.check import snowflake
 from agent.cli.check.network import look_at_certificate, look_up
-from agent.atomic_file import replace_file
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
 from tests.support.cli_rig import CLOSED, ROLE, Check, Door

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from agent.cli import main
 from agent.cli.demo import Landed, weigh
-from agent.cli.demo.readers import card
 from agent.cli.demo.processes import Stage
+from agent.cli.demo.readers import card
 from agent.errors import AgentError
 from agent.readers.cards.badge_id import badge_id
+from agent.readers.cards.decoder import decode
 from agent.readers.protocols import PROTOCOLS
-from agent.readers.cards.decoder import DEFAULT_FORMATS, decode
+from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead, Word
 
 

@@ -16,8 +16,8 @@ import pytest
 from agent.cli import main
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
-from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.cli.setup.test_setup import NAMES, READER
+from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.support.emulator_process import EmulatorProcess, make_key, private_pem
 from tests.support.namespace_rig import Machine
 from tests.support.programs import install

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.config.loader import load
-from tests.support.agent_process import PtyReader
 from tests.cli.setup.test_setup import ANSWERS, CLOSED, NAMES, READER
+from tests.support.agent_process import PtyReader
 from tests.support.namespace_rig import Machine
 from tests.support.terminal import Terminal
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.config.loader import load
 from agent.config.editor import is_example, render
+from agent.config.loader import load
 from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, pem
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess

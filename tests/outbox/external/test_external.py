@@ -127,7 +127,8 @@ def test_holds_are_listed_with_their_seqs_and_reasons(tmp_path: Path, outbox: Ou
     commit(outbox, 9, rejected=(5, 8))
 
     told = [
-        (hold.kind, hold.first_seq, hold.last_seq, hold.rows, hold.reason) for hold in connection.holds(tmp_path)
+        (hold.kind, hold.first_seq, hold.last_seq, hold.rows, hold.reason)
+        for hold in connection.holds(tmp_path)
     ]
 
     assert told == [("set_aside", 3, 3, 1, "refused: 400"), ("rejected", 5, 8, 4, "bad")]

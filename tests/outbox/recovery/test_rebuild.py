@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from agent.errors import OutboxCorruptError, OutboxError, OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, ReplayRows, read_counts
-from agent.outbox.external import connection
-from agent.outbox.recovery import rebuild
-from agent.outbox.external.connection import Wanted
 from agent.outbox.database import PAGE_BYTES
+from agent.outbox.external import connection
+from agent.outbox.external.connection import Wanted
+from agent.outbox.recovery import rebuild
 from tests.support.outbox_rig import (
     PLENTY,
     commit,

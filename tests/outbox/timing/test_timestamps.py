@@ -14,8 +14,8 @@ from agent.outbox.external import connection
 from agent.outbox.recovery import rebuild
 from tests.support.clock_rig import TRUE_START_US, Machine
 from tests.support.outbox_rig import looked_up, opened, rows_after
-from tests.support.timing_rig import MS, Scene, clocks, in_order, microseconds
 from tests.support.swipes import instant, swipe
+from tests.support.timing_rig import MS, Scene, clocks, in_order, microseconds
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 YEARS_56_S = 56 * 365.25 * DAY_S

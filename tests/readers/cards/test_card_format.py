@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.formats import FORMATS
 from agent.readers.cards.card_format import Format, Parity
+from agent.readers.cards.formats import FORMATS
 
 formats = st.sampled_from(list(FORMATS.values()))
 

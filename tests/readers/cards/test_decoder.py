@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.formats import CARD_BITS
 from agent.readers.cards.card_format import Format
-from agent.readers.cards.decoder import DEFAULT_FORMATS, FORMATS, KEY_BITS, decode, encode
+from agent.readers.cards.decoder import KEY_BITS, decode, encode
+from agent.readers.cards.formats import CARD_BITS, FORMATS
+from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead, Check, Form, Noise, Reason, Word
 
 VECTORS = list(

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.readers.cards.decoder import KEY_BITS, Decoder, decode, encode
 from agent.readers.protocols import make_protocol
-from agent.readers.cards.decoder import DEFAULT_FORMATS, KEY_BITS, Decoder, Keypad, decode, encode
+from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
 
 

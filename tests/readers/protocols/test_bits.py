@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.readers.protocols import PROTOCOLS
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
+from agent.readers.protocols import PROTOCOLS
 from agent.swipe import Noise, Reason, Word
 
 

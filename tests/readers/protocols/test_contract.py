@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.readers.protocol import WireProtocol
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.cards.decoder import Decoder
 from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
-from agent.readers.cards.decoder import DEFAULT_FORMATS, Decoder
+from agent.readers.protocol import WireProtocol
+from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead, Check, Form, Frame, Key, Noise, Reason, Status, Word
 
 HELD_BYTES_MAX = LONGEST_RUN_BYTES + LONGEST_LINE_BYTES

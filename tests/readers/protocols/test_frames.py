@@ -9,8 +9,9 @@ from typing import get_args
 
 import pytest
 
+from agent.readers.cards.decoder import Decoder
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.cards.decoder import DEFAULT_FORMATS, Decoder, Keypad
+from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead, Noise, Outcome, Status, Word
 
 ROWS = list(csv.DictReader((Path(__file__).parents[1] / "data" / "frames.csv").read_text().splitlines()))
