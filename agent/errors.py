@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.config.toml_table import _kind
+
 
 class AgentError(Exception):
     """What happened, to what; `hint` says what to do next, `exit_code` how a command ends on it."""
@@ -138,3 +140,16 @@ class RowsRefusedError(SnowpipeError):
 
 class TooLargeError(RowsRefusedError):
     """413 on an append: send fewer rows at a time."""
+
+
+_LONGEST_SHOWN = 60  # of a wrong value, in a problem
+
+
+def shown(value: object) -> str:
+    """A wrong value as a person wrote it, cut short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float):
+        return _kind(value)
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.loopback import is_loopback
+from agent.snowpipe.account_url import is_loopback
 
 
 @pytest.mark.parametrize(

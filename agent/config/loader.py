@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import tomllib
@@ -10,16 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from agent.config.toml_table import Table, shown
-from agent.config_check import (
-    account_url,
-    wrong_with_account,
-    wrong_with_badge_id,
-    wrong_with_id,
-    wrong_with_port,
-    wrong_with_url,
-)
+from agent.config.toml_table import Table
 from agent.errors import ConfigError
+from agent.readers.cards.badge_id import wrong_with_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
@@ -37,6 +31,7 @@ from agent.settings import (
     Trust,
     UploaderSettings,
 )
+from agent.snowpipe.account_url import account_url, wrong_with_account, wrong_with_url
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
@@ -226,4 +221,29 @@ def _clock(table: Table) -> ClockSettings:
         hold_unsynced_seconds=table.number(
             "hold_unsynced_seconds", default.hold_unsynced_seconds, low=0, high=86_400
         ),
+    )
+
+
+# The agent's id is a part of the channel name, a reader's of the text that the chain is made
+# over, with "|" between its fields: neither may hold anything that could be taken for more.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
+
+
+def wrong_with_id(value: str) -> str | None:
+    """An agent's or a reader's id."""
+    if _ID.fullmatch(value):
+        return None
+    return (
+        f"found {shown(value)}; must be 1 to 50 of A-Z, a-z, 0-9, '.', '_' and '-', "
+        "the first one a letter or digit"
+    )
+
+
+def wrong_with_port(value: str) -> str | None:
+    """The device of a serial port."""
+    if value.startswith("/"):
+        return None
+    return (
+        f"found {shown(value)}; must be the full name of a device, best the one that stays the same "
+        "after replugging: ls -l /dev/serial/by-id/"
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 _LONGEST_TEXT = 255  # Snowflake's longest identifier
-_LONGEST_SHOWN = 60  # of a wrong value, in a problem
 
 Choice = TypeVar("Choice")
 Default = TypeVar("Default")
@@ -149,16 +148,6 @@ class Table:
         child = Table(values if isinstance(values, dict) else {}, self._where(key), self._problems)
         self._children.append(child)
         return child
-
-
-def shown(value: object) -> str:
-    """A wrong value as a person wrote it, cut short."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str | int | float):
-        return _kind(value)
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
 
 
 def _kind(value: object) -> str:

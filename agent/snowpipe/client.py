@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError, UnreachableError
 from agent.keys.keypair import KeyPair
-from agent.loopback import is_loopback
 from agent.snowpipe import wire
+from agent.snowpipe.account_url import is_loopback
 from agent.snowpipe.http import Http
 from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
 from agent.snowpipe.server_clock import ServerClock

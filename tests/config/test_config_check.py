@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config_check import account_url, wrong_with_account, wrong_with_badge_id, wrong_with_url
+from agent.readers.cards.badge_id import wrong_with_badge_id
+from agent.snowpipe.account_url import account_url, wrong_with_account, wrong_with_url
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from agent.cli.console import Finding
 from agent.errors import UnreachableError
-from agent.loopback import is_loopback
+from agent.snowpipe.account_url import is_loopback
 from agent.snowpipe.http import Http
 
 _CONNECT_S = 10.0

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from string import Formatter
+from types import MappingProxyType
+
 from agent.swipe import CardRead
 
 # The column BADGE_ID is VARCHAR(50) NOT NULL.
@@ -27,3 +32,45 @@ def badge_id(template: str, card: CardRead) -> str:
     except (LookupError, ValueError, AttributeError, TypeError):
         text = ""
     return text if 1 <= len(text) <= LONGEST_BADGE_ID else f"{card.bits}:{card.raw}"
+
+
+# A 26-bit card, to try templates on.
+_SAMPLE_CARD: Mapping[str, int | str] = MappingProxyType(
+    {
+        "bits": 26,
+        "raw": "2F657AE",
+        "decimal": 49_698_734,
+        "facility_code": 123,
+        "card_number": 11_223,
+        "issue": 0,
+    }
+)
+
+
+_TELLS_CARDS_APART = frozenset({"raw", "decimal", "card_number"})
+
+
+def wrong_with_badge_id(template: str) -> str | None:
+    """A format template over the fields of a card."""
+    wrong = _wrong_with_template(template)
+    return wrong and f"found {shown(template)}: {wrong}; fields: {', '.join(_SAMPLE_CARD)}"
+
+
+def _wrong_with_template(template: str) -> str | None:
+    try:
+        parts = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
+        fields = {name for name, _ in parts}
+        unknown = sorted(fields - _SAMPLE_CARD.keys())
+        if unknown:
+            return f"there is no field {{{unknown[0]}}}"
+        if not fields & _TELLS_CARDS_APART:
+            return "without {card_number}, {raw} or {decimal} different cards would be one badge"
+        # Checked before rendering: a width of nine digits would take that much memory.
+        if any("{" in spec or re.search(r"[1-9]\d\d", spec) for _, spec in parts):
+            return "a width must be a number of at most two digits"
+        badge_id = template.format_map(_SAMPLE_CARD)
+    except (ValueError, OverflowError) as error:
+        return f"not a template ({error})"
+    if len(badge_id) > LONGEST_BADGE_ID:
+        return f"a badge_id has at most {LONGEST_BADGE_ID} characters, this makes {len(badge_id)}"
+    return None

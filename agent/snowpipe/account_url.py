@@ -1,0 +1,70 @@
+"""The address of an account, and what is wrong with an account name or URL."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+_ACCOUNT = re.compile(r"[A-Za-z][A-Za-z0-9]*-[A-Za-z][A-Za-z0-9_]*")
+
+
+_ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
+
+
+def account_url(account: str) -> str:
+    """The control host of an account; an underscore, not allowed in host names, is a hyphen there."""
+    return f"https://{account.lower().replace('_', '-')}.snowflakecomputing.com"
+
+
+def wrong_with_account(account: str) -> str | None:
+    """An account identifier, ORGANIZATION-ACCOUNT."""
+    if _ACCOUNT.fullmatch(account):
+        return None
+    must = f"must be ORGANIZATION-ACCOUNT, which Snowflake tells: {_ASK_ACCOUNT}"
+    return f"found {shown(account)}, {_taken_for(account)}; {must}"
+
+
+def _taken_for(account: str) -> str:
+    if "/" in account or account.lower().endswith("snowflakecomputing.com"):
+        return "which is an address, not an account"
+    if "." in account:
+        return "which looks like an account locator with its region, or has a dot for the hyphen"
+    if "-" not in account:
+        return "which looks like an account locator"
+    if account.count("-") > 1:
+        return "which has more than one hyphen (an underscore of the name is a hyphen in addresses only)"
+    return "which has a character that no organization or account name has"
+
+
+def wrong_with_url(url: str) -> str | None:
+    """The address of the control host; never shown whole, because it might carry a password."""
+    wrong = _wrong_with_address(url)
+    return wrong and f"{wrong}; must be https://HOST or https://HOST:PORT, nothing after it"
+
+
+def _wrong_with_address(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "found an address that cannot be read"
+    if parts.scheme not in {"https", "http"} or not host or " " in url or port == 0:
+        return "found no https address"
+    if "@" in parts.netloc:
+        return "found a user name or password in it"
+    if parts.path not in {"", "/"} or "?" in url or "#" in url:
+        return "found more than scheme, host and port"
+    if parts.scheme == "http" and not is_loopback(host):
+        return (
+            f"found http to {shown(host)}, which would send tokens in the clear (http is for loopback only)"
+        )
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address of the loopback interface and for `localhost`; no name is looked up."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
