@@ -12,7 +12,7 @@ from agent.config.loader import load
 from agent.errors import AgentError
 from agent.log import journal
 from agent.log.message_ids import Event, fields
-from agent.service import logs, supervisor
+from agent.service import supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ def command(context: click.Context, config: Path) -> None:
 
     Stop it with Ctrl-C or SIGTERM: nothing is lost, the next start goes on where this one ended.
     """
-    logs.set_up("info")
+    journal.set_up("info")
     try:
         settings = load(config)
-        logs.set_up(settings.agent.log_level)
+        journal.set_up(settings.agent.log_level)
         supervisor.run(settings)
     except AgentError as error:
         if not journal.is_stderr():

@@ -69,3 +69,19 @@ class _Fields(logging.Handler):
             )
         except OSError:  # the journal is starting anew, or takes no line of this size
             self._lines.handle(record)
+
+
+def set_up(level: str) -> None:
+    """Send the agent's log to the journal where stderr leads there, else to stderr.
+
+    Foreign libraries speak from WARNING on only: their debug output shows requests with their tokens.
+    """
+    handler: logging.Handler
+    if is_stderr():
+        handler = handler()
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(logging.WARNING)
+    logging.getLogger("agent").setLevel(level.upper())

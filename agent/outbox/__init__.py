@@ -2,7 +2,6 @@
 
 from agent.outbox.external.connection import OutboxCounts, read_counts
 from agent.outbox.live_rows import LiveRows
-from agent.outbox.machine import machine_id
 from agent.outbox.replay_rows import ReplayRows
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected, Source
 from agent.outbox.state_lock import is_held

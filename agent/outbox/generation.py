@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+from pathlib import Path
 
 from agent import rows
 from agent.outbox import schema
@@ -42,3 +44,20 @@ def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, asid
                             unreadable = unreadable + ?""",
         (new_id, last_n, last_n, unreadable),
     )
+
+
+# A Raspberry Pi's own serial number comes first: the other file lies on the card and is copied with it.
+_SOURCES = (Path("/proc/device-tree/serial-number"), Path("/etc/machine-id"))
+
+
+def machine_id(sources: tuple[Path, ...] = _SOURCES) -> str:
+    """16 hex digits that differ from machine to machine, or "" where nothing tells."""
+    for source in sources:
+        try:
+            text = source.read_bytes().strip(b"\0\n ")
+        except OSError:
+            continue
+        if text:
+            # Hashed, because machine-id(5) asks not to hand it around as it is.
+            return hashlib.sha256(b"badge-agent" + text).hexdigest()[:16]
+    return ""

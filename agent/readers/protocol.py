@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
@@ -96,3 +97,24 @@ class WireProtocol(Protocol):
 
     def reset(self) -> None:
         """Forget what is held: the port was opened anew."""
+
+
+class Asking:
+    """The requests of a protocol, each in its turn. Times are seconds of one monotonic clock."""
+
+    def __init__(self, polling: Polling) -> None:
+        self._requests = cycle(polling.requests)
+        self._every_s = polling.every_ms / 1000
+        self._next_s = 0.0
+
+    def due(self, now_s: float) -> bytes:
+        """The request to send now; b"" if it is not time yet."""
+        if now_s < self._next_s:
+            return b""
+        # From now and not from the time it was due: after a pause there is nothing to catch up on.
+        self._next_s = now_s + self._every_s
+        return next(self._requests)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long until the next one."""
+        return max(0.0, self._next_s - now_s)

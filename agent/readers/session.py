@@ -17,14 +17,13 @@ from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.log.failure_log import FaultLog
 from agent.log.message_ids import Event, fields
-from agent.readers.asking import Asking
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import Decoder
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import Traffic
 from agent.readers.overflow_buffer import Unkept
 from agent.readers.port import Port, Shelf
-from agent.readers.protocol import LineSettings, WireProtocol
+from agent.readers.protocol import Asking, LineSettings, WireProtocol
 from agent.readers.wiring import Diagnosis
 from agent.settings import Keypad, ParityPolicy
 from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Sequence
+from typing import Self
 
 from agent.readers.port import leads_to
 
@@ -88,3 +91,37 @@ def watchdog_seconds() -> float | None:
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return (int(microseconds) / 1e6 or None) if microseconds.isdecimal() else None
+
+
+_LOOK_EVERY_S = 10.0
+
+
+# Asked for at every look: several looks may pass in which a bad card lets nothing happen.
+_MORE_S = 90.0
+
+
+# Whoever reads through an outbox uses more of the processor than this between two looks.
+_WORK_S = 0.02
+
+
+class Starting:
+    """While it lasts, the service manager is asked for more time whenever this process visibly works."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        if os.environ.get("NOTIFY_SOCKET"):
+            threading.Thread(target=self._ask, name="starting", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _ask(self) -> None:
+        before = time.process_time()
+        while not self._over.wait(_LOOK_EVERY_S):
+            used = time.process_time()
+            if used - before >= _WORK_S:
+                tell(f"EXTEND_TIMEOUT_USEC={int(_MORE_S * 1e6)}", "STATUS=the outbox is opened, or mended")
+            before = used

@@ -14,7 +14,7 @@ from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, Outbo
 from agent.log.message_ids import Event, fields
 from agent.service import notify
 from agent.service.build import Agent, build
-from agent.service.starting import Starting
+from agent.service.notify import Starting
 from agent.service.wakeup import Bell
 from agent.service.worker import Busy, Worker
 from agent.settings import Settings

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.service import logs
+from agent.log import journal
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_a_terminal_shows_time_level_and_message(
     stderr = os.fstat(sys.stderr.fileno())
     told = {None: "", "of another file": f"{stderr.st_dev}:{stderr.st_ino + 1}"}.get(journal, journal)
     monkeypatch.setenv("JOURNAL_STREAM", told or "")
-    logs.set_up("info")
+    journal.set_up("info")
 
     logging.getLogger("agent.readers.session").info("reader %s: open", "RDR-101")
 
@@ -36,7 +36,7 @@ def test_a_terminal_shows_time_level_and_message(
 
 @pytest.mark.parametrize(("level", "lines"), [("debug", 2), ("info", 1), ("warning", 0)])
 def test_the_level_is_the_configured_one(capsys: pytest.CaptureFixture[str], level: str, lines: int) -> None:
-    logs.set_up(level)
+    journal.set_up(level)
 
     logging.getLogger("agent.uploader.uploader").debug("fine")
     logging.getLogger("agent.uploader.uploader").info("coarse")
@@ -45,7 +45,7 @@ def test_the_level_is_the_configured_one(capsys: pytest.CaptureFixture[str], lev
 
 
 def test_foreign_libraries_say_nothing_below_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.set_up("debug")
+    journal.set_up("debug")
 
     logging.getLogger("urllib3.connectionpool").debug("Authorization: Bearer secret")
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent.clock.system_clock import SystemClock
-from agent.readers.asking import Asking
 from agent.readers.cards.decoder import encode
-from agent.readers.protocol import LineSettings, Polling
+from agent.readers.protocol import Asking, LineSettings, Polling
 from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.settings import Keypad

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.service import starting
-from agent.service.starting import Starting
+from agent.service.notify import Starting
+from tests.cli.test_status import starting
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from agent.readers.asking import Asking
 from agent.readers.detect.match import Chunk, Recording, hear
+from agent.readers.protocol import Asking
 from agent.readers.protocols import PROTOCOLS
 
 # The speeds of the readers in the field, the most common first.
