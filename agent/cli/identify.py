@@ -12,19 +12,11 @@ import click
 from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.match import (
-    Advice,
-    Card,
-    Fit,
-    Hearing,
-    Recording,
-    advice,
-    hear,
-    likeliest,
-    reader_block,
-)
+from agent.readers.detect.advice import Advice, advice, reader_block
+from agent.readers.detect.match import Card, Fit, Hearing, Recording, hear, likeliest
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
-from agent.readers.port import Port, lasting_name_of
+from agent.readers.port import Port
+from agent.readers.port_names import lasting_name_of
 from agent.readers.protocol import LineSettings
 from agent.settings import DEFAULT_FORMATS
 

@@ -225,13 +225,3 @@ def holder_of(device: str) -> int | None:
                 if os.path.samestat(fd.stat(), target):
                     return int(process.name)
     return None
-
-
-def lasting_name_of(device: str, directory: Path = Path("/dev/serial/by-id")) -> str | None:
-    """The name of a device that stays the same when it is plugged in again; None if it has none."""
-    target = os.path.realpath(device)
-    with contextlib.suppress(OSError):
-        for name in sorted(directory.iterdir()):
-            if os.path.realpath(name) == target:
-                return str(name)
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -35,3 +36,13 @@ def _with_hardware(names: Iterator[Path]) -> Iterator[Path]:
         kind = SYS_TTY / Path(os.path.realpath(name)).name / "type"
         if not kind.exists() or kind.read_text().strip() != "0":
             yield name
+
+
+def lasting_name_of(device: str, directory: Path = Path("/dev/serial/by-id")) -> str | None:
+    """The name of a device that stays the same when it is plugged in again; None if it has none."""
+    target = os.path.realpath(device)
+    with contextlib.suppress(OSError):
+        for name in sorted(directory.iterdir()):
+            if os.path.realpath(name) == target:
+                return str(name)
+    return None

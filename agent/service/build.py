@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.outbox import Outbox, machine_id
+from agent.outbox import Outbox
+from agent.outbox.generation import machine_id
 from agent.outbox.recovery.integrity import is_there
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
-from agent.service.notify import HeldPorts
+from agent.service.fd_store import HeldPorts
 from agent.service.snowflake import open_account, pipe_name
 from agent.service.status import Health
 from agent.settings import ReaderSettings, Settings

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.readers.port import Port, lasting_name_of
+from agent.readers.port import Port
+from agent.readers.port_names import lasting_name_of
 from agent.readers.protocol import LineSettings
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 

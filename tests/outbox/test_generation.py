@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import LiveRows, Outbox, machine_id, read_counts
+from agent.outbox import LiveRows, Outbox, read_counts
 from agent.outbox.external import connection
+from agent.outbox.generation import machine_id
 from tests.support.outbox_rig import (
     commit,
     keep,

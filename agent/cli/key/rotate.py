@@ -14,8 +14,9 @@ from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import describe, set_key, unset_key
 from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
+from agent.keys.key_store import place_of
 from agent.keys.keypair import KeyPair, Slot, load_private_key
-from agent.service.key_rotation import is_accepted, other, place_of, prepare, take_up, unfinished
+from agent.service.key_rotation import is_accepted, other, prepare, take_up, unfinished
 from agent.settings import Settings
 
 # An administrator is at it: soon at first, then often enough to be no trouble to anyone.

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import encode
-from agent.readers.detect.match import Card, Hearing, Recording, advice, hear, reader_block
+from agent.readers.detect.advice import advice, reader_block
+from agent.readers.detect.match import Card, Hearing, Recording, hear
 from agent.swipe import Check
 from tests.support.agent_process import bits_line, h10301, rdm6300_frame
 

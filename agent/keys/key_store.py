@@ -1,0 +1,100 @@
+"""Where the agent's key is stored and replaced: a systemd credential or a configured file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.atomic_file import replace_file, sync
+from agent.errors import KeyFileError, NotPermittedError
+from agent.keys import systemd_creds
+from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem, read_passphrase
+from agent.settings import Settings
+
+
+class Place(Protocol):
+    """Where the agent's key is kept, with room for the one that comes after it."""
+
+    def present(self) -> KeyPair:
+        """The key that the next start finds. Raises KeyFileError or NotPermittedError."""
+
+    def waiting(self) -> KeyPair | None:
+        """The key that is to follow, if one was made. Raises KeyFileError or NotPermittedError."""
+
+    def keep_waiting(self, key: KeyPair) -> None:
+        """Keep the key that is to follow, durably. Raises KeyFileError or NotPermittedError."""
+
+    def switch(self) -> None:
+        """Put the waiting key in the place of the present one, in one step, durably.
+
+        The one before is not kept: it would be a secret that nobody thinks of any more.
+        Raises KeyFileError or NotPermittedError.
+        """
+
+
+def place_of(settings: Settings) -> Place:
+    """The configured file, else the service's credential."""
+    snowflake = settings.snowflake
+    if snowflake.private_key_file is None:
+        return _Credential()
+    return _KeyFile(snowflake.private_key_file.resolve(), snowflake.private_key_passphrase_file)
+
+
+class _Credential:
+    def present(self) -> KeyPair:
+        stored = systemd_creds.find()
+        if stored is None:
+            raise KeyFileError("no key is stored for the service", hint="sudo badge-agent setup makes one")
+        return parse_private_key(systemd_creds.read(stored), stored.path)
+
+    def waiting(self) -> KeyPair | None:
+        stored = systemd_creds.find(waiting=True)
+        return None if stored is None else parse_private_key(systemd_creds.read(stored), stored.path)
+
+    def keep_waiting(self, key: KeyPair) -> None:
+        systemd_creds.store(pem(key), waiting=True)
+
+    def switch(self) -> None:
+        systemd_creds.promote()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyFile:
+    path: Path
+    passphrase_file: Path | None
+
+    def present(self) -> KeyPair:
+        return load_private_key(self.path, self.passphrase_file)
+
+    def waiting(self) -> KeyPair | None:
+        return load_private_key(self._next, self.passphrase_file) if self._next.exists() else None
+
+    def keep_waiting(self, key: KeyPair) -> None:
+        passphrase = self.passphrase_file and read_passphrase(self.passphrase_file)
+        try:
+            stat = self.path.stat()
+            content = pem(key, passphrase or None)
+            replace_file(self._next, content, mode=0o600, owner=(stat.st_uid, stat.st_gid))
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def switch(self) -> None:
+        try:
+            self._next.replace(self.path)
+            sync(self.path.parent)
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    @property
+    def _next(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.next")
+
+    def _not_written(self, error: OSError) -> KeyFileError | NotPermittedError:
+        if isinstance(error, PermissionError):
+            return NotPermittedError(
+                f"{self.path}: this user may not replace the key", hint="run the same command with sudo"
+            )
+        return KeyFileError(
+            f"{self._next}: the key cannot be written: {error.strerror}", hint=f"df -h {self.path.parent}"
+        )
