@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent import __version__
-from agent.swipe import Instant, Swipe
+from agent.clock.reading import Instant
+from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHAIN_DIGITS = 16

@@ -9,10 +9,11 @@ from functools import reduce
 from operator import xor
 
 from agent.readers.cards.decoder import Decoder, encode
+from agent.readers.events import Word
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import CardRead, Word
+from agent.swipe import CardRead
 from bench.figures import Figure
 
 _BYTES = 1_000_000

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
-from agent.swipe import CardRead, Check, Swipe, raw_hex
+from agent.readers.events import raw_hex
+from agent.swipe import CardRead, Check, Swipe
 from bench.figures import Figure, percentile
 
 _SWIPES = 1_000

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from agent.readers.cards.formats import FORMATS
+from agent.readers.events import Frame, Word
 
 try:
     import atheris
@@ -20,7 +21,8 @@ with atheris.instrument_imports():
     from agent.readers.framing.noise import LONGEST_RUN_BYTES
     from agent.readers.protocol import WireProtocol
     from agent.readers.protocols import PROTOCOLS, make_protocol
-    from agent.swipe import Frame, Word
+
+    pass
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
 # Kept between runs, so that the next one starts where this one ended.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.swipe import raw_hex
+from agent.readers.events import raw_hex
 from tests.support.agent_process import (
     AGENT_ID,
     AgentProcess,

@@ -12,11 +12,12 @@ import click
 
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
+from agent.readers.events import Frame, Noise, Outcome, Reason, Status, Word
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
-from agent.swipe import CardRead, Check, Frame, Noise, Outcome, Reason, Status, Word
+from agent.swipe import CardRead, Check
 
 _HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send
 # A line of --stdin: room for every format by name and some thousand frames in hex.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.clock.offset_model import STEP_US, Boot, Point, Timing, earliest_next_us, timings
+from agent.clock.reading import Instant
 from agent.clock.system_clock import RELEASED_US, off
 from agent.errors import OutboxCorruptError
-from agent.swipe import Instant
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.swipe import Instant
+from agent.clock.reading import Instant
 
 # No clock runs off faster without being wrong altogether: the kernel's own tolerance (adjtimex(2)).
 DRIFT = 500 / 1_000_000

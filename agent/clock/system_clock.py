@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from agent import RELEASED
+from agent.clock.reading import Instant
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
-from agent.swipe import Instant
 
 RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
 

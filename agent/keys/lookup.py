@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.atomic_file import replace_file
+from agent.clock.reading import Instant
 from agent.errors import KeyFileError
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
 from agent.settings import Settings
-from agent.swipe import Instant
 
 # What rotation hands to the running agent: systemd renews a credential at the next start only. The runtime
 # directory goes when the service stops, and with it this file.

@@ -16,6 +16,7 @@ from agent import rows
 from agent.clock import boot_history
 from agent.clock.boot_history import Boots
 from agent.clock.offset_model import Point
+from agent.clock.reading import Instant
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
 from agent.outbox import generation, retention, schema
@@ -25,7 +26,7 @@ from agent.outbox.reserve import Reserve
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import timestamps
 from agent.outbox.timing.timestamps import Used, UsedTimings
-from agent.swipe import Instant, Swipe
+from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from itertools import cycle
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
-from agent.swipe import Frame
+from agent.readers.events import Frame
 
 
 @dataclass(frozen=True, slots=True)

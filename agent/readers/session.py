@@ -13,12 +13,14 @@ from random import random
 from typing import Literal
 
 from agent.backoff import Backoff
+from agent.clock.reading import Instant
 from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.log.failure_log import FaultLog
 from agent.log.message_ids import Event, fields
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import Decoder
+from agent.readers.events import Frame, Key, Noise, Reason, Status
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import Traffic
 from agent.readers.overflow_buffer import Unkept
@@ -26,7 +28,7 @@ from agent.readers.port import Port, Shelf
 from agent.readers.protocol import Asking, LineSettings, WireProtocol
 from agent.readers.wiring import Diagnosis
 from agent.settings import Keypad, ParityPolicy
-from agent.swipe import CardRead, Frame, Instant, Key, Noise, Reason, Status, Swipe
+from agent.swipe import CardRead, Swipe
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from agent.log.message_ids import Event, fields
+from agent.readers.events import Noise, Outcome, Reason, Status
 from agent.settings import Keypad
-from agent.swipe import CardRead, Noise, Outcome, Reason, Status
+from agent.swipe import CardRead
 
 _log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import __version__, rows
+from agent.clock.reading import Instant
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
@@ -17,7 +18,6 @@ from agent.outbox.recovery.integrity import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.client import Account
-from agent.swipe import Instant
 from agent.uploader.uploader import Uploader
 
 STATUS_FILE = "status.json"

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli.decode import _NEXT_STEPS, command
 from agent.readers.cards.decoder import encode
-from agent.swipe import Reason
+from agent.readers.events import Reason
 
 FRAME = "02 30313030363345394145 3235 03"
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock.offset_model import DRIFT, Boot, Correction, Point, Timing, earliest_next_us, timings
-from agent.swipe import Instant
+from agent.clock.reading import Instant
 
 S, H = 1_000_000, 3_600_000_000
 WALL_US = 1_772_366_400 * S

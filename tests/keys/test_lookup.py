@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock.reading import Instant
 from agent.config.loader import load
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, new_key, pem
 from agent.keys.lookup import HANDED_OVER, age_of, find_key
 from agent.settings import Settings
-from agent.swipe import Instant
 
 CONFIG = """
 [agent]

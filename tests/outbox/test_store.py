@@ -25,7 +25,7 @@ from agent.errors import (
     OutboxVersionError,
 )
 from agent.outbox import ErrorCount, LiveRows, Outbox, read_counts
-from agent.swipe import raw_hex
+from agent.readers.events import raw_hex
 from tests.support.outbox_rig import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
 from tests.support.swipes import in_threads, swipe, wait_until
 

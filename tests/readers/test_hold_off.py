@@ -3,8 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.readers.events import raw_hex
 from agent.readers.hold_off import HELD_CARDS_MAX, HoldOff
-from agent.swipe import CardRead, Check, raw_hex
+from agent.swipe import CardRead, Check
 
 
 def card(value: int, bits: int = 26) -> CardRead:

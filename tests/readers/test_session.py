@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OutboxError, PortError
+from agent.readers.events import Reason, raw_hex
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
-from agent.swipe import Check, Reason, Swipe, raw_hex
+from agent.swipe import Check, Swipe
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 from tests.support.fd_store import OpenShelf
 from tests.support.swipes import DrivenClock, wait_until

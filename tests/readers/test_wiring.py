@@ -5,9 +5,9 @@ import logging
 import pytest
 
 from agent.readers.cards.decoder import decode, encode
+from agent.readers.events import Key, Noise, Outcome, Reason, Status, Word
 from agent.readers.wiring import Diagnosis
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import Key, Noise, Outcome, Reason, Status, Word
 
 CARD = decode(Word(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)
 PIN = decode(Word(26, encode("H10301", 0, 4711)), DEFAULT_FORMATS)

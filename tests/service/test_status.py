@@ -16,6 +16,7 @@ from agent import __version__
 from agent.clock.system_clock import SystemClock, boottime_s
 from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
+from agent.readers.events import Reason
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, Health, read_status
@@ -23,7 +24,6 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Account, Identity
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
-from agent.swipe import Reason
 from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 from tests.support.fd_store import OpenShelf

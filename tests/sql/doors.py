@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import rows
+from agent.clock.reading import Instant
 from agent.outbox import LiveRows, Outbox
-from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
+from agent.readers.events import raw_hex
+from agent.swipe import CardRead, Check, Swipe
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 HOUR_S = 3600

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from agent.outbox import OutboxCounts, read_counts
-from agent.swipe import raw_hex
+from agent.readers.events import raw_hex
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from agent.swipe import Instant
+from agent.clock.reading import Instant
 
 TRUE_START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 _KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel counts the clock as unsynchronised

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.swipe import CardRead, Check, Instant, Swipe, raw_hex
+from agent.clock.reading import Instant
+from agent.readers.events import raw_hex
+from agent.swipe import CardRead, Check, Swipe
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z

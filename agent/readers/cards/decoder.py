@@ -7,8 +7,9 @@ from operator import attrgetter
 
 from agent.readers.cards.card_format import Format
 from agent.readers.cards.formats import CARD_BITS, FORMATS
+from agent.readers.events import Form, Key, Noise, Outcome, Reason, Word, raw_hex
 from agent.settings import Keypad, ParityPolicy
-from agent.swipe import CardRead, Check, Form, Key, Noise, Outcome, Reason, Word, raw_hex
+from agent.swipe import CardRead, Check
 
 __all__ = [
     "CARD_BITS",

@@ -11,11 +11,12 @@ from typing import Literal, get_args
 
 from agent.readers.cards.decoder import KEY_BITS, Decoder
 from agent.readers.cards.formats import FORMATS
+from agent.readers.events import Frame, Key, Noise, Reason, Word, raw_hex
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
-from agent.swipe import CardRead, Check, Frame, Key, Noise, Reason, Word, raw_hex
+from agent.swipe import CardRead, Check
 
 # These take almost any line of digits, so another protocol that reads the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})

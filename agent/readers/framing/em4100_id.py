@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.swipe import Check, Form, Reason, Word
+from agent.readers.events import Form, Reason, Word
+from agent.swipe import Check
 
 HEX_DIGIT = b"0123456789ABCDEFabcdef"
 ID_DIGITS = 10

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from agent.readers.events import Frame, Noise, Reason
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
-from agent.swipe import Frame, Noise, Reason
 
 Shape = Sequence[bytes]
 """A frame as the bytes allowed at each place; its first place allows the start byte alone."""

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+from agent.readers.events import Frame, Noise, Reason
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
-from agent.swipe import Frame, Noise, Reason
 
 # The longest line that means something, with room: a bridge's error message is 90 bytes, a log
 # line with colours 120, the zeros and ones of the longest word in the field 200.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.swipe import Noise, Reason
+from agent.readers.events import Noise, Reason
 
 # A quarter of a second at 9600 baud: long enough that a burst is a few events, short enough
 # that a line which never falls silent still shows in the counters.

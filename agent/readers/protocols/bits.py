@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading, behind
 from agent.readers.protocol import LineSettings
-from agent.swipe import Reason, Word
 
 # The longest Wiegand words in the field are the 200 bits of US government cards; a line holds 256.
 LONGEST_WORD_BITS = 256

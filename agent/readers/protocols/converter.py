@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 # Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'
 # manuals name. Seven would be a 30-bit card, which none of them does, and are six and a stray one.

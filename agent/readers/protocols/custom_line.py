@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading
 from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, wrong_with_pattern
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 _NUMBERS = {"raw": 16, "hex": 16, "decimal": 10}
 _DIGITS = {16: re.compile(rb"[0-9A-Fa-f]+"), 10: re.compile(rb"[0-9]+")}

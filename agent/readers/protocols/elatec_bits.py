@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Reason, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Reason, Word
 
 _LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 

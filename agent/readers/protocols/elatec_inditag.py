@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading, behind
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 # Up to the 12 bytes of an EPC; whatever came before the last colon belongs to no line.
 _LINE = re.compile(rb"(.*):((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")

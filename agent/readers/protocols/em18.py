@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
+from agent.readers.events import Frame, Reason, Word
 from agent.readers.framing.em4100_id import ID_DIGITS, tag
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
-from agent.swipe import Frame, Reason, Word
 
 _FRAME_DIGITS = ID_DIGITS + 2
 # Digits that are in no frame are kept this long, for a whole frame may be at their end.

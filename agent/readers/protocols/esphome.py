@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from agent.readers.events import Form, Frame, Key, Noise, Reason, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check, Form, Frame, Key, Noise, Reason, Word
+from agent.swipe import Check
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 # "[12:00:00][D][wiegand:095]: ...", the clock only where the device has one.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 _STX = b"\x02"
 _ETX = b"\x03"

@@ -6,9 +6,10 @@ from functools import reduce
 from operator import xor
 from typing import ClassVar
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
 from agent.readers.protocol import LineSettings, Polling
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 _HEADER = (b"\xcd", b"\xdc")
 _HEADER_BYTES = len(_HEADER)

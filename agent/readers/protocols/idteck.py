@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
+from agent.readers.events import Form, Key, Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check, Form, Key, Reason, Word
+from agent.swipe import Check
 
 _STX = b"\x02"
 _ETX = b"\x03"

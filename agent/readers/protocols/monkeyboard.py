@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Form, Key, Reason, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check, Form, Key, Reason, Word
+from agent.swipe import Check
 
 _LINE = re.compile(
     rb".*Wiegand HEX ?= ?([0-9A-F]{1,16}), ?DECIMAL ?= ?([0-9]{1,20}), ?Type ?W([0-9]{1,2})\s*", re.IGNORECASE

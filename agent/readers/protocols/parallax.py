@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from agent.readers.events import Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
 from agent.readers.framing.fixed_framer import FramedProtocol
 from agent.readers.protocol import LineSettings
-from agent.swipe import Reason, Word
 
 
 class Parallax(FramedProtocol):

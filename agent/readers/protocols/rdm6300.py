@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from agent.readers.events import Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
-from agent.swipe import Reason, Word
 
 _STX = b"\x02"
 _ETX = b"\x03"

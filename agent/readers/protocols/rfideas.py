@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading, behind
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 # The prompt of the command protocol, at power-up and after noise that looked like a command; it
 # has no line end, so that a card may follow it on its line.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Form, Key, Noise, Reason, Word
 from agent.readers.framing.fixed_framer import ANY
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check, Form, Key, Noise, Reason, Word
+from agent.swipe import Check
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)
 _BITS = 32  # ten digits hold as many, whatever the card had; which one it was is not told

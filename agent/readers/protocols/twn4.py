@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from agent.readers.events import Form, Reason, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check, Form, Reason, Word
+from agent.swipe import Check
 
 _HEX = re.compile(rb"[0-9A-Fa-f]+")
 # Nothing checks the line, so only lengths that ids have: Mifare, EM4100, the longer UIDs of

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from agent.readers.events import Form, Reason, Status, Word
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import Polling
-from agent.swipe import Check, Form, Reason, Status, Word
+from agent.swipe import Check
 
 _MAX_ID_BYTES = 16
 _REPLY = re.compile(rb"[0-9A-Fa-f]{2}(?:[0-9A-Fa-f]{2})*")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from agent.readers.cards.formats import CARD_BITS
+from agent.readers.events import Form, Reason, Status, Word
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check, Form, Reason, Status, Word
+from agent.swipe import Check
 
 # In front of each there may be the sketch's own words, and after static a part of an older line.
 _READ = re.compile(rb".*Card read(?:ed)?: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE)

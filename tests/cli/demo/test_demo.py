@@ -22,9 +22,10 @@ from agent.cli.demo.readers import card
 from agent.errors import AgentError
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import decode
+from agent.readers.events import Word
 from agent.readers.protocols import PROTOCOLS
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import CardRead, Word
+from agent.swipe import CardRead
 
 
 def demo(directory: Path, *options: str) -> subprocess.Popen[str]:

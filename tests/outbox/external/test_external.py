@@ -14,7 +14,7 @@ from agent.errors import NotPermittedError, OutboxError
 from agent.outbox import Outbox, read_counts
 from agent.outbox.external import connection
 from agent.outbox.external.connection import Wanted
-from agent.swipe import raw_hex
+from agent.readers.events import raw_hex
 from tests.support.outbox_rig import commit, keep, looked_up, opened, purge, seqs, set_aside
 from tests.support.swipes import swipe
 

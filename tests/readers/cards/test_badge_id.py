@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.readers.cards.badge_id import LONGEST_BADGE_ID, badge_id
-from agent.swipe import CardRead, Check, raw_hex
+from agent.readers.events import raw_hex
+from agent.swipe import CardRead, Check
 
 DECODED = CardRead(26, "2F657AE", Check.PARITY, "H10301", 123, 45_015)
 UNDECODED = CardRead(40, "010063E9AE", Check.CHECKSUM)

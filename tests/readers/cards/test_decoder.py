@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from agent.readers.cards.card_format import Format
 from agent.readers.cards.decoder import KEY_BITS, decode, encode
 from agent.readers.cards.formats import CARD_BITS, FORMATS
+from agent.readers.events import Form, Noise, Reason, Word
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import CardRead, Check, Form, Noise, Reason, Word
+from agent.swipe import CardRead, Check
 
 VECTORS = list(
     csv.DictReader((Path(__file__).parents[1] / "data" / "wiegand-vectors.csv").read_text().splitlines())

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import KEY_BITS, Decoder, decode, encode
+from agent.readers.events import Form, Key, Noise, Reason, Word
 from agent.readers.protocols import make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
-from agent.swipe import CardRead, Check, Form, Key, Noise, Reason, Word
+from agent.swipe import CardRead, Check
 
 
 @pytest.mark.parametrize("bits", sorted(KEY_BITS))

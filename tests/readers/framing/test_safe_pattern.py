@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.readers.events import Form, Noise, Reason, Word
 from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, wrong_with_pattern
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import make_protocol
-from agent.swipe import Check, Form, Noise, Reason, Word
+from agent.swipe import Check
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.readers.events import Noise, Reason, Word
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
 from agent.readers.protocols import PROTOCOLS
-from agent.swipe import Noise, Reason, Word
 
 
 @pytest.mark.parametrize(

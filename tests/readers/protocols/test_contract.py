@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import Decoder
+from agent.readers.events import Form, Frame, Key, Noise, Reason, Status, Word
 from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import CardRead, Check, Form, Frame, Key, Noise, Reason, Status, Word
+from agent.swipe import CardRead, Check
 
 HELD_BYTES_MAX = LONGEST_RUN_BYTES + LONGEST_LINE_BYTES
 # In front of what these print there may be the bridge's own words: no noise.

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.readers.events import Form, Noise, Reason, Word
 from agent.readers.protocols import make_protocol
-from agent.swipe import Check, Form, Noise, Reason, Word
+from agent.swipe import Check
 
 TAG = b"[D][wiegand:095]: received 26-bit tag: 4002518\r\n"
 INVALID = b"\x1b[0;33m[12:00:01.250][W][wiegand:097]: invalid parity\x1b[0m\r\n"

@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 
 from agent.readers.cards.decoder import Decoder
+from agent.readers.events import Noise, Outcome, Status, Word
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
-from agent.swipe import CardRead, Noise, Outcome, Status, Word
+from agent.swipe import CardRead
 
 ROWS = list(csv.DictReader((Path(__file__).parents[1] / "data" / "frames.csv").read_text().splitlines()))
 KEYPADS: dict[str, Keypad] = {"": "none", **{keypad: keypad for keypad in get_args(Keypad)}}
