@@ -179,3 +179,37 @@ def waited(row: bytes, now: Instant) -> float | None:
 def as_replay(row: bytes) -> bytes:
     """The same row, marked as sent again."""
     return row.removesuffix(_LIVE_END) + _REPLAY_END
+
+
+# A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
+# can be found even where the B-tree around them is gone.
+_ROW_BEGIN, _ROW_END = b'{"badge_id":', b'"replay":false}'
+
+
+_LONGEST_ROW_BYTES = 4_000
+
+
+# What a row must have to be given a new place.
+_MEMBERS = {
+    "event_id": str,
+    "outbox_id": str,
+    "seq": int,
+    "chain": str,
+    "reader_id": str,
+    "card_bits": int,
+    "card_raw": str,
+    "recorded_at": str,
+    "boot_id": str,
+    "boot_ms": int,
+}
+
+
+def members_of(row: object) -> dict[str, Any] | None:
+    """The row's members if it is one of ours and whole, else None."""
+    try:
+        members = json.loads(row) if isinstance(row, bytes) else None
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    return members if all(isinstance(members.get(name), kind) for name, kind in _MEMBERS.items()) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent import rows
 from agent.outbox import schema
-from agent.outbox.recovery.damaged_file import members_of
+from agent.rows import members_of
 
 _MOVE_ROWS = 1_000
 

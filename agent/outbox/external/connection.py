@@ -11,10 +11,10 @@ from pathlib import Path
 from agent.errors import AgentError, OutboxError
 from agent.outbox.database import OUTBOX_FILE, open_beside, translated
 from agent.outbox.holds import Kind
-from agent.outbox.recovery.damaged_file import members_of
 from agent.outbox.recovery.integrity import is_there
 from agent.outbox.schema import VERSION
 from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.rows import members_of
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import re
 import sqlite3
@@ -17,30 +16,14 @@ from agent.clock import boot_history
 from agent.errors import OutboxError
 from agent.outbox import schema
 from agent.outbox.database import OUTBOX_FILE, open_beside
+from agent.rows import _LONGEST_ROW_BYTES, _ROW_BEGIN, _ROW_END, members_of
 
 _CHUNK = 256
 _TIMING_COLUMNS = 4  # a timing without a point says nothing, a boot without one does
 # No row takes less of the file than this: so many numbers are tried in vain before the rest is given up.
 _LEAST_ROW_BYTES = 100
-# A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
-# can be found even where the B-tree around them is gone.
-_ROW_BEGIN, _ROW_END = b'{"badge_id":', b'"replay":false}'
-_LONGEST_ROW_BYTES = 4_000
 # The record of the table `state`: outbox id, the committed number in up to eight bytes, its chain.
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
-# What a row must have to be given a new place.
-_MEMBERS = {
-    "event_id": str,
-    "outbox_id": str,
-    "seq": int,
-    "chain": str,
-    "reader_id": str,
-    "card_bits": int,
-    "card_raw": str,
-    "recorded_at": str,
-    "boot_id": str,
-    "boot_ms": int,
-}
 
 Numbered = tuple[int, int | None, bytes, int | None, int | None]
 
@@ -182,17 +165,6 @@ class Wreck:
             if path.exists() and path.stat().st_size > 0:
                 with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     yield content
-
-
-def members_of(row: object) -> dict[str, Any] | None:
-    """The row's members if it is one of ours and whole, else None."""
-    try:
-        members = json.loads(row) if isinstance(row, bytes) else None
-    except ValueError:
-        return None
-    if not isinstance(members, dict):
-        return None
-    return members if all(isinstance(members.get(name), kind) for name, kind in _MEMBERS.items()) else None
 
 
 def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
