@@ -13,7 +13,7 @@ from agent.cli import config_option
 from agent.cli.console import table
 from agent.config.loader import load
 from agent.errors import AgentError
-from agent.outbox.external import connection
+from agent.outbox.external import holds
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")
 _id_argument = click.argument("hold_id", metavar="ID", type=int)
@@ -43,7 +43,7 @@ def command() -> None:
 @_json_option
 def list_(config: Path, *, as_json: bool) -> None:
     """List what waits for an operator, and why."""
-    holds = connection.holds(load(config).agent.state_dir)
+    holds = holds.holds(load(config).agent.state_dir)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(hold) for hold in holds]))
         return
@@ -85,7 +85,7 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     if out is None:
         _write_rows(config, hold_id)
         return
-    rows = list(connection.held_rows(load(config).agent.state_dir, hold_id))
+    rows = list(holds.held_rows(load(config).agent.state_dir, hold_id))
     try:
         with out.open("xb") as file:
             out.chmod(0o600)
@@ -105,14 +105,14 @@ def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int
     """Declare entries dealt with: their rows are not sent again, and purged when they are old."""
     if bool(hold_ids) == everything:
         raise click.UsageError("name the entries to release, or --all")
-    released = connection.release(load(config).agent.state_dir, None if everything else list(hold_ids))
+    released = holds.release(load(config).agent.state_dir, None if everything else list(hold_ids))
     click.echo(f"{released} released")
     return 0 if everything or released == len(set(hold_ids)) else 1
 
 
 def _write_rows(config: Path, hold_id: int | None) -> None:
     found = False
-    for row in connection.held_rows(load(config).agent.state_dir, hold_id):
+    for row in holds.held_rows(load(config).agent.state_dir, hold_id):
         found = True
         sys.stdout.write(row.decode() + "\n")
     if not found and hold_id is not None:

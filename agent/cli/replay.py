@@ -19,7 +19,7 @@ from agent.cli.console import progress
 from agent.config.loader import load
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox import state_lock
-from agent.outbox.external import connection
+from agent.outbox.external import replay_queue
 from agent.service import drain
 from agent.service.status import read_status
 from agent.settings import Settings
@@ -75,24 +75,24 @@ def command(
     """
     settings = load(config)
     state_dir = settings.agent.state_dir
-    ranges = connection.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
+    ranges = replay_queue.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
     if dry_run:
-        for row in connection.rows_in(state_dir, ranges):
+        for row in replay_queue.rows_in(state_dir, ranges):
             sys.stdout.write(rows.as_replay(row).decode() + "\n")
         return 0
-    ids = connection.request(state_dir, ranges)
+    ids = replay_queue.request(state_dir, ranges)
     return _see_through(settings, ids, sum(wanted.rows for wanted in ranges))
 
 
 def _wanted(
     first: int | datetime | None, last: int | datetime | None, *, rejected: bool, set_aside: bool
-) -> connection.Wanted:
+) -> replay_queue.Wanted:
     asked = [rejected, set_aside, first is not None or last is not None]
     if sum(asked) != 1:
         raise click.UsageError("say what to send again: --from and/or --to, or --rejected, or --set-aside")
     if rejected or set_aside:
-        return connection.Wanted(kind="rejected" if rejected else "set_aside")
-    return connection.Wanted(
+        return replay_queue.Wanted(kind="rejected" if rejected else "set_aside")
+    return replay_queue.Wanted(
         first_seq=first if isinstance(first, int) else None,
         last_seq=last if isinstance(last, int) else None,
         first_us=_microseconds(first),
@@ -112,7 +112,7 @@ def _see_through(settings: Settings, ids: list[int], total: int) -> int:
 
         def show() -> bool:
             nonlocal left
-            now_left = connection.rows_to_replay(state_dir, ids)
+            now_left = replay_queue.rows_to_replay(state_dir, ids)
             advance(left - now_left)
             left = now_left
             return left > 0

@@ -15,7 +15,7 @@ from agent.cli.console import Finding, show, table
 from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.keys.lookup import OLD_AFTER, ROTATE
-from agent.outbox.recovery.integrity import is_there
+from agent.outbox.external.connection import is_there
 from agent.service.status import STATUS_FILE, read_status
 from agent.snowpipe.server_clock import TOLERATED_S
 

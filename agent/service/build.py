@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.outbox import Outbox
+from agent.outbox.external.connection import is_there
 from agent.outbox.generation import machine_id
-from agent.outbox.recovery.integrity import is_there
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession

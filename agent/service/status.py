@@ -14,7 +14,7 @@ from agent.clock.reading import Instant
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
-from agent.outbox.recovery.integrity import is_there
+from agent.outbox.external.connection import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.client import Account

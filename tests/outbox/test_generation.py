@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.outbox import LiveRows, Outbox, read_counts
-from agent.outbox.external import connection
+from agent.outbox.external import holds
 from agent.outbox.generation import machine_id
 from tests.support.outbox_rig import (
     commit,
@@ -90,7 +90,7 @@ def test_rows_set_aside_stay_held_where_they_are(tmp_path: Path, outbox: Outbox)
     renew(outbox)
 
     assert seqs(rows_after(outbox)) == [1, 2, 3]
-    assert [hold.first_seq for hold in connection.holds(tmp_path)] == [5, 8]
+    assert [hold.first_seq for hold in holds.holds(tmp_path)] == [5, 8]
     assert (read_counts(tmp_path).pending, outbox.pending) == (3, 3)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.outbox import LiveRows, Outbox, read_counts
-from agent.outbox.external import connection
+from agent.outbox.external import holds
 from tests.support.outbox_rig import (
     at,
     commit,
@@ -94,7 +94,7 @@ def test_rows_that_are_held_stay_until_they_are_released(tmp_path: Path, outbox:
     commit(outbox, 8, rejected=(2, 3))
 
     before = purge(outbox, 100)
-    connection.release(tmp_path, None)
+    holds.release(tmp_path, None)
     after = purge(outbox, 100)
 
     assert (before, after) == (5, 3)
@@ -122,7 +122,7 @@ def test_a_released_row_that_is_still_pending_stays_out_and_stays_stored(tmp_pat
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 3)
         set_aside(outbox, 2)
-        connection.release(tmp_path, None)
+        holds.release(tmp_path, None)
         purge(outbox, 100)
 
     with closing(opened(tmp_path)) as outbox:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import OutboxVersionError
 from agent.outbox import LiveRows, Outbox, read_counts, schema
-from agent.outbox.external import connection
+from agent.outbox.external import holds
 from tests.support.outbox_rig import commit, looked_up, opened, purge, rows_after, seqs, stored, token
 from tests.support.swipes import swipe
 
@@ -81,7 +81,7 @@ def test_an_older_file_takes_part_in_all_that_is_new(old: Path) -> None:
         assert gone == 5
         assert seqs(rows_after(outbox)) == [1, 2, 3]
         assert read_counts(old).kept == 2
-        assert [hold.first_seq for hold in connection.holds(old)] == [8]
+        assert [hold.first_seq for hold in holds.holds(old)] == [8]
 
 
 def test_a_damaged_older_file_is_replaced_like_any_other(old: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.clock.offset_model import Point
 from agent.outbox import ErrorCount, LiveRows
-from agent.outbox.external import connection
+from agent.outbox.external import replay_queue
 from tests.support.clock_rig import Machine
 from tests.support.outbox_rig import PLENTY, opened
 from tests.support.swipes import swipe
@@ -86,8 +86,8 @@ class Scene:
 
     def replayed(self) -> list[dict[str, Any]]:
         """What a replay of everything that is kept sends, by the rows of a dry run."""
-        ranges = connection.find(self.state_dir, connection.Wanted(first_seq=1))
-        return [json.loads(row) for row in connection.rows_in(self.state_dir, ranges)]
+        ranges = replay_queue.find(self.state_dir, replay_queue.Wanted(first_seq=1))
+        return [json.loads(row) for row in replay_queue.rows_in(self.state_dir, ranges)]
 
     def error_us(self, row: dict[str, Any]) -> int:
         return microseconds(row["event_timestamp"]) - self.truth[int(row["card_raw"], 16)]

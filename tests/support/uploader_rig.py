@@ -10,7 +10,7 @@ import pytest
 
 from agent.keys.keypair import KeyPair
 from agent.outbox import Outbox, read_counts
-from agent.outbox.external import connection
+from agent.outbox.external import replay_queue
 from agent.outbox.holds import Kind
 from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
@@ -104,9 +104,9 @@ class Door:
 
     def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
         """Ask for a replay; the rows that it is to send."""
-        ranges = connection.find(self.state_dir, connection.Wanted(**wanted))
-        connection.request(self.state_dir, ranges)
-        return list(connection.rows_in(self.state_dir, ranges))
+        ranges = replay_queue.find(self.state_dir, replay_queue.Wanted(**wanted))
+        replay_queue.request(self.state_dir, ranges)
+        return list(replay_queue.rows_in(self.state_dir, ranges))
 
     def run(self, seconds: float = 86_400.0) -> None:
         """Step until only a new swipe could give something to do, or for so long."""

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from agent.keys.keypair import KeyPair
-from agent.outbox.external import connection
-from agent.outbox.external.connection import NothingToReplayError
+from agent.outbox.external import holds, replay_queue
+from agent.outbox.external.replay_queue import NothingToReplayError
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import Door, Wish
@@ -131,10 +131,10 @@ class Promise(RuleBasedStateMachine):
 
     def _replay(self, wanted: Wish) -> None:
         with contextlib.suppress(NothingToReplayError):
-            ranges = connection.find(self.door.state_dir, connection.Wanted(**wanted))
-            connection.request(self.door.state_dir, ranges)
+            ranges = replay_queue.find(self.door.state_dir, replay_queue.Wanted(**wanted))
+            replay_queue.request(self.door.state_dir, ranges)
             self.asked.update(
-                card(json.loads(row)) for row in connection.rows_in(self.door.state_dir, ranges)
+                card(json.loads(row)) for row in replay_queue.rows_in(self.door.state_dir, ranges)
             )
             # A row that is set aside now may be in the table when the replay of a range comes to it.
             for some in ranges:
@@ -237,7 +237,7 @@ def test_a_hold_that_is_released_is_not_replayed(key: KeyPair, tmp_path: Path) -
     door.keep(3)
     door.drain()
 
-    connection.release(door.state_dir, None)
+    holds.release(door.state_dir, None)
 
     with pytest.raises(NothingToReplayError):
         door.replay(kind="set_aside")

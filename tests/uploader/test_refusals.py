@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.keys.keypair import KeyPair
 from agent.outbox import read_counts
-from agent.outbox.external import connection
+from agent.outbox.external import holds
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Refuse
 from tests.support.uploader_rig import Door
@@ -33,7 +33,7 @@ def without(count: int, gone: Iterable[int]) -> list[int]:
 
 def held(door: Door, kind: str) -> list[tuple[int, int]]:
     """The ranges that wait for an operator, by seq."""
-    return [(hold.first_seq, hold.last_seq) for hold in connection.holds(door.state_dir) if hold.kind == kind]
+    return [(hold.first_seq, hold.last_seq) for hold in holds.holds(door.state_dir) if hold.kind == kind]
 
 
 # --- rows that the server skips ---------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_an_error_that_the_server_counts_holds_the_rows_it_may_be_among(
     assert landed(door) == without(12, [6])
     assert held(door, "rejected") == [(5, 8)]
     assert read_counts(door.state_dir).rejected == 4
-    assert "1 not loaded: not a number" in connection.holds(door.state_dir)[0].reason
+    assert "1 not loaded: not a number" in holds.holds(door.state_dir)[0].reason
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "badge-agent outbox list" in errors[0]
@@ -171,7 +171,7 @@ def test_what_an_operator_released_stays_out_of_the_live_rows(door: Door) -> Non
     door.pipe.refuses = cards(5)
     door.keep(5)
     door.drain()
-    connection.release(door.state_dir, None)
+    holds.release(door.state_dir, None)
 
     door.crash()
     door.keep(2)
@@ -273,7 +273,7 @@ def test_a_row_that_is_too_large_on_its_own_is_set_aside(door: Door) -> None:
     door.drain()
 
     assert landed(door) == [1, 2, 3, 5, 6, 7]
-    assert "too large" in connection.holds(door.state_dir)[0].reason
+    assert "too large" in holds.holds(door.state_dir)[0].reason
 
 
 # --- what an operator sees --------------------------------------------------------------------
@@ -283,15 +283,15 @@ def test_held_rows_can_be_read_and_released(door: Door) -> None:
     door.pipe.refuses = cards(2)
     door.keep(3)
     door.drain()
-    (hold,) = connection.holds(door.state_dir)
+    (hold,) = holds.holds(door.state_dir)
 
-    rows = [json.loads(row) for row in connection.held_rows(door.state_dir, hold.id)]
-    released = connection.release(door.state_dir, [hold.id])
+    rows = [json.loads(row) for row in holds.held_rows(door.state_dir, hold.id)]
+    released = holds.release(door.state_dir, [hold.id])
 
     assert [row["seq"] for row in rows] == [2]
     assert released == 1
-    assert connection.holds(door.state_dir) == []
-    assert connection.release(door.state_dir, [hold.id]) == 0
+    assert holds.holds(door.state_dir) == []
+    assert holds.release(door.state_dir, [hold.id]) == 0
 
 
 def test_no_card_is_in_the_reason_of_a_hold_or_in_the_log(

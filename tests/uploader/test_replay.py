@@ -7,8 +7,8 @@ import pytest
 
 from agent.keys.keypair import KeyPair
 from agent.outbox import read_counts
-from agent.outbox.external import connection
-from agent.outbox.external.connection import NothingToReplayError, Wanted
+from agent.outbox.external import holds, replay_queue
+from agent.outbox.external.replay_queue import NothingToReplayError, Wanted
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Lose, Refuse
 from tests.support.swipes import NOON_US, instant, swipe
@@ -52,9 +52,9 @@ def test_a_range_may_be_open_and_ends_with_what_is_committed(
     door.drain()
     door.keep(1)
 
-    found = connection.find(door.state_dir, Wanted(first_seq=first, last_seq=last))
+    found = replay_queue.find(door.state_dir, Wanted(first_seq=first, last_seq=last))
 
-    assert seqs_of(list(connection.rows_in(door.state_dir, found))) == seqs
+    assert seqs_of(list(replay_queue.rows_in(door.state_dir, found))) == seqs
     assert sum(some.rows for some in found) == len(seqs)
 
 
@@ -76,15 +76,15 @@ def test_what_does_not_exist_cannot_be_replayed(door: Door, wanted: Wanted) -> N
     door.drain()
 
     with pytest.raises(NothingToReplayError):
-        connection.find(door.state_dir, wanted)
+        replay_queue.find(door.state_dir, wanted)
 
 
 def test_a_look_at_what_would_be_sent_changes_nothing(door: Door) -> None:
     door.keep(5)
     door.drain()
 
-    found = connection.find(door.state_dir, Wanted(first_seq=1))
-    list(connection.rows_in(door.state_dir, found))
+    found = replay_queue.find(door.state_dir, Wanted(first_seq=1))
+    list(replay_queue.rows_in(door.state_dir, found))
     door.drain()
 
     assert landed_again(door) == []
@@ -116,7 +116,7 @@ def test_rejected_rows_are_sent_again_after_the_fix_and_need_nobody_then(door: D
     door.drain()
 
     assert landed_again(door) == [1, 2, 3, 4]
-    assert connection.holds(door.state_dir) == []
+    assert holds.holds(door.state_dir) == []
 
 
 def test_rejected_rows_that_fail_again_are_held_again(door: Door) -> None:
@@ -127,7 +127,7 @@ def test_rejected_rows_that_fail_again_are_held_again(door: Door) -> None:
     door.replay(kind="rejected")
     door.drain()
 
-    (hold,) = connection.holds(door.state_dir)
+    (hold,) = holds.holds(door.state_dir)
     assert (hold.kind, hold.first_seq, hold.last_seq) == ("rejected", 1, 4)
 
 
@@ -141,7 +141,7 @@ def test_rows_set_aside_are_sent_again_after_the_fix_and_need_nobody_then(door: 
     door.drain()
 
     assert landed_again(door) == [2, 5]
-    assert connection.holds(door.state_dir) == []
+    assert holds.holds(door.state_dir) == []
     assert door.pipe.table == [1, 3, 4, 6]
 
 
@@ -155,7 +155,7 @@ def test_rows_set_aside_that_are_refused_again_stay_and_do_not_hold_up_the_other
     door.drain()
 
     assert landed_again(door) == [5]
-    assert [hold.first_seq for hold in connection.holds(door.state_dir)] == [2]
+    assert [hold.first_seq for hold in holds.holds(door.state_dir)] == [2]
 
 
 def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: Door) -> None:
@@ -167,7 +167,7 @@ def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: Door) -> None:
     door.drain()
 
     assert landed_again(door) == [1, 2, 3, 5, 6]
-    assert [(hold.kind, hold.first_seq) for hold in connection.holds(door.state_dir)] == [("set_aside", 4)]
+    assert [(hold.kind, hold.first_seq) for hold in holds.holds(door.state_dir)] == [("set_aside", 4)]
 
 
 def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: Door) -> None:
@@ -181,7 +181,7 @@ def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: Doo
     door.drain()
 
     assert landed_again(door) == list(range(1, 61))
-    assert connection.holds(door.state_dir) == []
+    assert holds.holds(door.state_dir) == []
 
 
 def test_the_same_hold_is_not_replayed_twice_by_two_who_ask_at_once(door: Door) -> None:
@@ -190,8 +190,8 @@ def test_the_same_hold_is_not_replayed_twice_by_two_who_ask_at_once(door: Door) 
     door.drain()
     door.pipe.cannot_load = lambda _: False
 
-    found = connection.find(door.state_dir, Wanted(kind="rejected"))
-    asked = [connection.request(door.state_dir, found) for _ in range(2)]
+    found = replay_queue.find(door.state_dir, Wanted(kind="rejected"))
+    asked = [replay_queue.request(door.state_dir, found) for _ in range(2)]
     door.drain()
 
     assert [len(ids) for ids in asked] == [1, 0]
@@ -244,12 +244,14 @@ def test_a_crash_at_any_moment_neither_loses_nor_doubles(tmp_path: Path, key: Ke
 def test_how_much_is_left_can_be_watched(door: Door) -> None:
     door.keep(6)
     door.drain()
-    ids = connection.request(door.state_dir, connection.find(door.state_dir, Wanted(first_seq=2, last_seq=4)))
-    before = connection.rows_to_replay(door.state_dir, ids)
+    ids = replay_queue.request(
+        door.state_dir, replay_queue.find(door.state_dir, Wanted(first_seq=2, last_seq=4))
+    )
+    before = replay_queue.rows_to_replay(door.state_dir, ids)
 
     door.drain()
 
-    assert (before, connection.rows_to_replay(door.state_dir, ids)) == (3, 0)
+    assert (before, replay_queue.rows_to_replay(door.state_dir, ids)) == (3, 0)
 
 
 def test_rows_that_wait_for_their_replay_are_not_purged(door: Door) -> None:

@@ -19,7 +19,8 @@ from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
 from agent.outbox import is_held, read_counts
-from agent.outbox.recovery.integrity import inspect, is_there
+from agent.outbox.external.connection import is_there
+from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.protocols import PROTOCOLS

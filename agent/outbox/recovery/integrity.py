@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.errors import NotPermittedError, OutboxCorruptError
+from agent.errors import OutboxCorruptError
 from agent.outbox import schema
 from agent.outbox.database import OUTBOX_FILE, open_beside, translated
 
@@ -25,24 +24,6 @@ class Inspection:
 
     faults: tuple[str, ...]
     complete: bool
-
-
-def is_there(state_dir: Path) -> bool:
-    """True if there is an outbox that this user may read. Raises NotPermittedError where it may not."""
-    path = state_dir / OUTBOX_FILE
-    try:
-        # stat() first: access(2) alone cannot tell "not there" from "not for you".
-        path.stat()
-        may_read = os.access(path, os.R_OK)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except PermissionError:
-        may_read = False
-    if not may_read:
-        raise NotPermittedError(
-            f"this user may not read {path}", hint="run the same command with sudo, or as the agent's user"
-        )
-    return True
 
 
 def inspect(state_dir: Path, *, limit_s: float) -> Inspection:
@@ -68,3 +49,14 @@ def _quick_check(connection: sqlite3.Connection, deadline: float) -> Inspection:
             return Inspection((), complete=False)
         raise
     return Inspection(tuple(line for line in found if line != "ok"), complete=True)
+
+
+def fault_in(state_dir: Path) -> OutboxCorruptError | None:
+    """Look through the whole file, beside its writer. Returns what is wrong with it, or None."""
+    path = state_dir / OUTBOX_FILE
+    try:
+        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+            answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except OutboxCorruptError as error:
+        return error
+    return None if answer == "ok" else OutboxCorruptError(f"{path}: {answer.splitlines()[-1]}")

@@ -14,7 +14,7 @@ from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
 from agent.log.message_ids import Event, fields
 from agent.outbox import generation, schema
-from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, open_beside, translated
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
 from agent.outbox.recovery.damaged_file import State, Wreck
 
 _log = logging.getLogger(__name__)
@@ -23,17 +23,6 @@ _log = logging.getLogger(__name__)
 # takes the outbox's place only then: a power cut at any moment leaves one step to do again.
 _PART_FILE = "outbox.db.salvage-part"
 _WHOLE_FILE = "outbox.db.salvage"
-
-
-def fault_in(state_dir: Path) -> OutboxCorruptError | None:
-    """Look through the whole file, beside its writer. Returns what is wrong with it, or None."""
-    path = state_dir / OUTBOX_FILE
-    try:
-        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
-            answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except OutboxCorruptError as error:
-        return error
-    return None if answer == "ok" else OutboxCorruptError(f"{path}: {answer.splitlines()[-1]}")
 
 
 def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> None:

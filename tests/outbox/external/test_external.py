@@ -12,8 +12,8 @@ import pytest
 
 from agent.errors import NotPermittedError, OutboxError
 from agent.outbox import Outbox, read_counts
-from agent.outbox.external import connection
-from agent.outbox.external.connection import Wanted
+from agent.outbox.external import holds, replay_queue
+from agent.outbox.external.replay_queue import Wanted
 from agent.readers.events import raw_hex
 from tests.support.outbox_rig import commit, keep, looked_up, opened, purge, seqs, set_aside
 from tests.support.swipes import swipe
@@ -52,7 +52,7 @@ def test_another_process_counts_what_the_agent_keeps(tmp_path: Path, outbox: Out
     assert told.split() == ["3", "6", "3", "1"]
 
 
-@pytest.mark.parametrize("look", [connection.holds, read_counts])
+@pytest.mark.parametrize("look", [holds.holds, read_counts])
 def test_who_may_not_look_is_told_to_use_sudo(
     tmp_path: Path, unprivileged: None, look: Callable[[Path], object]
 ) -> None:
@@ -101,7 +101,7 @@ def test_an_empty_outbox_counts_nothing(tmp_path: Path, outbox: Outbox) -> None:
 
 def test_a_directory_without_an_outbox_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match="no outbox") as caught:
-        connection.holds(tmp_path)
+        holds.holds(tmp_path)
 
     assert "state_dir" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -113,7 +113,7 @@ def test_a_file_of_another_version_is_left_to_the_agent(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version=1")
 
     with pytest.raises(OutboxError, match="schema 1") as caught:
-        connection.holds(tmp_path)
+        holds.holds(tmp_path)
 
     assert "restart" in caught.value.hint
 
@@ -127,22 +127,21 @@ def test_holds_are_listed_with_their_seqs_and_reasons(tmp_path: Path, outbox: Ou
     commit(outbox, 9, rejected=(5, 8))
 
     told = [
-        (hold.kind, hold.first_seq, hold.last_seq, hold.rows, hold.reason)
-        for hold in connection.holds(tmp_path)
+        (hold.kind, hold.first_seq, hold.last_seq, hold.rows, hold.reason) for hold in holds.holds(tmp_path)
     ]
 
     assert told == [("set_aside", 3, 3, 1, "refused: 400"), ("rejected", 5, 8, 4, "bad")]
-    assert {hold.outbox_id for hold in connection.holds(tmp_path)} == {outbox.outbox_id}
+    assert {hold.outbox_id for hold in holds.holds(tmp_path)} == {outbox.outbox_id}
 
 
 def test_the_rows_of_one_hold_or_of_all_come_in_order(tmp_path: Path, outbox: Outbox) -> None:
     keep(outbox, 9)
     set_aside(outbox, 7)
     commit(outbox, 9, rejected=(2, 4))
-    holds = {hold.kind: hold.id for hold in connection.holds(tmp_path)}
+    holds = {hold.kind: hold.id for hold in holds.holds(tmp_path)}
 
     one, everything = (
-        seqs([json.loads(row) for row in connection.held_rows(tmp_path, hold_id)])
+        seqs([json.loads(row) for row in holds.held_rows(tmp_path, hold_id)])
         for hold_id in (holds["set_aside"], None)
     )
 
@@ -152,12 +151,12 @@ def test_the_rows_of_one_hold_or_of_all_come_in_order(tmp_path: Path, outbox: Ou
 def test_only_what_is_named_is_released(tmp_path: Path, outbox: Outbox) -> None:
     keep(outbox, 5)
     set_aside(outbox, 1, 2, 3)
-    first, second, third = (hold.id for hold in connection.holds(tmp_path))
+    first, second, third = (hold.id for hold in holds.holds(tmp_path))
 
-    released = [connection.release(tmp_path, some) for some in ([first, 99], [first], None)]
+    released = [holds.release(tmp_path, some) for some in ([first, 99], [first], None)]
 
     assert released == [1, 0, 2]
-    assert {second, third}.isdisjoint(hold.id for hold in connection.holds(tmp_path))
+    assert {second, third}.isdisjoint(hold.id for hold in holds.holds(tmp_path))
 
 
 def test_a_release_from_another_process_does_not_stop_a_swipe(tmp_path: Path, outbox: Outbox) -> None:
@@ -174,11 +173,11 @@ def test_a_release_from_another_process_does_not_stop_a_swipe(tmp_path: Path, ou
 def test_a_row_refused_once_more_is_one_hold_with_the_newest_reason(tmp_path: Path, outbox: Outbox) -> None:
     keep(outbox, 3)
     set_aside(outbox, 2)
-    first = connection.holds(tmp_path)[0].id
+    first = holds.holds(tmp_path)[0].id
 
     set_aside(outbox, 2)
 
-    (hold,) = connection.holds(tmp_path)
+    (hold,) = holds.holds(tmp_path)
     assert hold.id != first
 
 
@@ -186,7 +185,7 @@ def test_no_card_shows_in_a_hold(tmp_path: Path, outbox: Outbox) -> None:
     outbox.keep(swipe(0x63E9AE))
     set_aside(outbox, 1)
 
-    assert raw_hex(40, 0x63E9AE) not in repr(connection.holds(tmp_path))
+    assert raw_hex(40, 0x63E9AE) not in repr(holds.holds(tmp_path))
 
 
 # --- asking for a replay --------------------------------------------------------------------------
@@ -214,7 +213,7 @@ def test_seqs_are_those_of_the_present_id_and_times_find_older_ones_too(
     commit(outbox, 3)
 
     by_seq, by_time = (
-        [json.loads(row) for row in connection.rows_in(tmp_path, connection.find(tmp_path, wanted))]
+        [json.loads(row) for row in replay_queue.rows_in(tmp_path, replay_queue.find(tmp_path, wanted))]
         for wanted in (Wanted(first_seq=2), Wanted(first_us=0))
     )
 

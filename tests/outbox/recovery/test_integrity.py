@@ -8,7 +8,8 @@ import pytest
 
 from agent.errors import NotPermittedError, OutboxError, OutboxVersionError
 from agent.outbox import Outbox
-from agent.outbox.recovery.integrity import inspect, is_there
+from agent.outbox.external.connection import is_there
+from agent.outbox.recovery.integrity import inspect
 from tests.support.swipes import swipe
 
 

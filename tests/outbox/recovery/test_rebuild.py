@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agent.errors import OutboxCorruptError, OutboxError, OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, ReplayRows, read_counts
 from agent.outbox.database import PAGE_BYTES
-from agent.outbox.external import connection
-from agent.outbox.external.connection import Wanted
+from agent.outbox.external import holds, replay_queue
+from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.recovery import rebuild
 from tests.support.outbox_rig import (
     PLENTY,
@@ -235,11 +235,11 @@ def test_committed_rows_are_not_sent_again_when_only_the_state_is_gone(tmp_path:
 
 def test_what_waits_for_an_operator_still_does(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
-    before = connection.holds(tmp_path)
+    before = holds.holds(tmp_path)
     break_a_row_page(tmp_path, card=300)
 
     with closing(opened(tmp_path)):
-        after = connection.holds(tmp_path)
+        after = holds.holds(tmp_path)
 
     assert after == before
     assert [hold.kind for hold in after] == ["set_aside", "rejected"]
@@ -247,8 +247,8 @@ def test_what_waits_for_an_operator_still_does(tmp_path: Path, whole: Path) -> N
 
 def test_a_replay_that_was_asked_for_is_still_to_be_done(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
-    asked = connection.find(tmp_path, Wanted(first_seq=5, last_seq=9))
-    connection.request(tmp_path, asked)
+    asked = replay_queue.find(tmp_path, Wanted(first_seq=5, last_seq=9))
+    replay_queue.request(tmp_path, asked)
     break_a_row_page(tmp_path, card=300)
 
     with closing(opened(tmp_path)) as outbox:
@@ -264,14 +264,14 @@ def test_positions_and_replays_of_before_mean_nothing_after_it(tmp_path: Path) -
         keep(outbox, 6)
         commit(outbox, 4)
         replays, live = ReplayRows(outbox), LiveRows(outbox)
-        connection.request(tmp_path, connection.find(tmp_path, Wanted(first_seq=1, last_seq=2)))
+        replay_queue.request(tmp_path, replay_queue.find(tmp_path, Wanted(first_seq=1, last_seq=2)))
         replays.commit((1, 2), ErrorCount(0, 0), None)
         stale = (0, 6)
 
         fault = OutboxCorruptError("outbox.db: malformed")
         outbox._start_anew(fault, outbox.outbox_id)
         live.commit(stale, ErrorCount(0, 0), None)
-        connection.request(tmp_path, connection.find(tmp_path, Wanted(first_us=0)))
+        replay_queue.request(tmp_path, replay_queue.find(tmp_path, Wanted(first_us=0)))
         batch = replays.after(replays.committed, PLENTY, max_bytes=10**9)
 
         assert outbox.pending == 2

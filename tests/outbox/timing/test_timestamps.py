@@ -10,7 +10,7 @@ import pytest
 from agent.clock.system_clock import RELEASED_US
 from agent.errors import OutboxCorruptError
 from agent.outbox import LiveRows, ReplayRows
-from agent.outbox.external import connection
+from agent.outbox.external import replay_queue
 from agent.outbox.recovery import rebuild
 from tests.support.clock_rig import TRUE_START_US, Machine
 from tests.support.outbox_rig import looked_up, opened, rows_after
@@ -541,7 +541,9 @@ def test_a_replay_carries_the_times_that_the_rows_had(make: MakeScene) -> None:
     scene.swipe(3)
     sent = [*scene.sent, *scene.send()]
     scene.restart(is_clean=False)
-    connection.request(scene.state_dir, connection.find(scene.state_dir, connection.Wanted(first_seq=1)))
+    replay_queue.request(
+        scene.state_dir, replay_queue.find(scene.state_dir, replay_queue.Wanted(first_seq=1))
+    )
 
     batch = ReplayRows(scene.outbox).after((0, 0), 100, max_bytes=10**9)
 
@@ -579,7 +581,7 @@ def test_times_survive_a_damaged_file(make: MakeScene) -> None:
 
     assert scene.worst_us(rows[:2]) < MS
     assert clocks(rows[:2]) == {"corrected"}
-    (again,) = map(json.loads, connection.rows_in(scene.state_dir, [connection.Range(1, 1, None, 1)]))
+    (again,) = map(json.loads, replay_queue.rows_in(scene.state_dir, [replay_queue.Range(1, 1, None, 1)]))
     assert again["event_timestamp"] == guessed[0]["event_timestamp"]
 
 
@@ -657,8 +659,8 @@ def test_a_replay_by_time_finds_rows_by_the_time_they_went_with(make: MakeScene)
     scene.look()
     rows = scene.send()
 
-    wanted = connection.Wanted(first_us=scene.truth[2], last_us=scene.truth[4])
-    (found,) = connection.find(scene.state_dir, wanted)
+    wanted = replay_queue.Wanted(first_us=scene.truth[2], last_us=scene.truth[4])
+    (found,) = replay_queue.find(scene.state_dir, wanted)
 
     assert (found.first_n, found.last_n, found.rows) == (2, 4, 3)
     assert clocks(rows) == {"corrected"}

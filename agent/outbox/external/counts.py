@@ -1,0 +1,101 @@
+"""What `status` shows of an outbox."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.outbox.database import OUTBOX_FILE
+from agent.outbox.external.connection import _beside, _one
+from agent.rows import members_of
+
+_ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxCounts:
+    """What `status` shows of the file. Rows set aside are neither pending nor kept."""
+
+    outbox_id: str
+    pending: int
+    kept: int
+    rejected: int
+    set_aside: int
+    last_seq: int
+    committed_seq: int
+    unreadable: int
+    replays: int
+    oldest_pending_row: bytes | None = field(repr=False)
+    bytes: int
+
+
+def read_counts(state_dir: Path) -> OutboxCounts:
+    """What `status` shows. Raises OutboxError if there is no outbox, NotPermittedError."""
+    with _beside(state_dir, "ro") as connection:
+        connection.execute("BEGIN")  # one moment for all the looks below
+        outbox_id, base, committed_n, unreadable = connection.execute(
+            "SELECT outbox_id, base, committed_n, unreadable FROM state"
+        ).fetchone()
+        last_n = max(_one(connection, "SELECT max(n) FROM swipes") or 0, committed_n)
+        waiting_aside = _one(
+            connection,
+            "SELECT count(DISTINCT first_n) FROM held WHERE kind = 'set_aside' AND first_n > ?",
+            committed_n,
+        )
+        oldest = connection.execute(
+            """SELECT row FROM swipes WHERE n > ? AND n NOT IN
+               (SELECT first_n FROM held WHERE kind = 'set_aside') ORDER BY n LIMIT 1""",
+            (committed_n,),
+        ).fetchone()
+        aside = _one(connection, "SELECT count(*) FROM held WHERE kind = 'set_aside' AND released = 0")
+        return OutboxCounts(
+            outbox_id=outbox_id,
+            pending=last_n - committed_n - waiting_aside,
+            kept=_kept(connection, base, committed_n),
+            rejected=_one(
+                connection,
+                "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0",
+            ),
+            set_aside=aside,
+            last_seq=last_n - base,
+            committed_seq=committed_n - base,
+            unreadable=unreadable,
+            replays=_one(connection, "SELECT count(*) FROM replays"),
+            oldest_pending_row=oldest[0] if oldest else None,
+            bytes=(state_dir / OUTBOX_FILE).stat().st_size,
+        )
+
+
+def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
+    """Committed rows that are still stored: those that were never purged, and the held ones before.
+
+    Not counted one by one, which takes seconds for a million rows. Where the outbox took a new id,
+    the numbers of the rows that moved to it are missing; each row's seq tells where its id began.
+    """
+    first = _one(
+        connection,
+        """SELECT n FROM swipes WHERE n <= ?1 AND NOT EXISTS
+           (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN first_n AND last_n) ORDER BY n LIMIT 1""",
+        committed_n,
+    )
+    before = first or committed_n + 1
+    kept = _one(
+        connection,
+        f"""SELECT count(DISTINCT n) FROM held JOIN swipes ON n BETWEEN first_n AND last_n
+            WHERE kind = 'rejected' AND released = 0 AND n < ? AND n NOT IN {_ASIDE}""",
+        before,
+    )
+    last, begin = committed_n, base
+    while first and last >= first:
+        low = max(first, begin + 1)
+        kept += max(0, last - low + 1) - _one(
+            connection, f"SELECT count(*) FROM swipes WHERE n IN {_ASIDE} AND n BETWEEN ? AND ?", low, last
+        )
+        older = connection.execute(
+            f"SELECT n, row FROM swipes WHERE n <= ? AND n NOT IN {_ASIDE} ORDER BY n DESC LIMIT 1", (begin,)
+        ).fetchone()
+        if older is None:
+            break
+        last, begin = older[0], older[0] - (members_of(older[1]) or {"seq": older[0]})["seq"]
+    return kept

@@ -1,0 +1,81 @@
+"""Rows held for an operator: list, read, release."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.outbox.external.connection import _beside
+from agent.outbox.holds import Kind
+from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.rows import members_of
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Rows an operator has to deal with. Times and seqs are those of the rows at both ends."""
+
+    id: int
+    kind: Kind
+    rows: int
+    outbox_id: str
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+def holds(state_dir: Path) -> list[Hold]:
+    """Every range that waits for an operator, oldest first."""
+    with _beside(state_dir, "ro") as connection:
+        found = connection.execute(
+            "SELECT id, kind, first_n, last_n, reason FROM held WHERE released = 0 ORDER BY id"
+        ).fetchall()
+        return [_hold(connection, *line) for line in found]
+
+
+def _hold(
+    connection: sqlite3.Connection, hold_id: int, kind: Kind, first_n: int, last_n: int, reason: str
+) -> Hold:
+    ends = [
+        members_of(row) or {}
+        for (row,) in connection.execute(
+            "SELECT row FROM swipes WHERE n IN (?, ?) ORDER BY n", (first_n, last_n)
+        ).fetchall()
+    ]
+    first, last = (ends[0], ends[-1]) if ends else ({}, {})
+    return Hold(
+        id=hold_id,
+        kind=kind,
+        rows=last_n - first_n + 1,
+        outbox_id=first.get("outbox_id", ""),
+        first_seq=first.get("seq", 0),
+        last_seq=last.get("seq", 0),
+        reason=reason,
+    )
+
+
+def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
+    """The rows of one hold, or of all of them, in order, as they go to the pipe."""
+    with _beside(state_dir, "ro") as connection:
+        timings = UsedTimings.read(connection)
+        for found in connection.execute(
+            f"""SELECT {STORED} FROM swipes WHERE EXISTS (
+                 SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1)
+                 AND n BETWEEN first_n AND last_n)
+               ORDER BY n""",
+            (hold_id,),
+        ):
+            yield timings.as_sent(Stored._make(found))
+
+
+def release(state_dir: Path, hold_ids: list[int] | None) -> int:
+    """The operator has dealt with these holds (None: all): they may be purged. Returns how many."""
+    with _beside(state_dir, "rw") as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        chosen = [i for (i,) in connection.execute("SELECT id FROM held WHERE released = 0").fetchall()]
+        chosen = chosen if hold_ids is None else [i for i in chosen if i in hold_ids]
+        connection.executemany("UPDATE held SET released = 1 WHERE id = ?", [(i,) for i in chosen])
+        connection.execute("COMMIT")
+        return len(chosen)
