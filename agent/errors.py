@@ -145,7 +145,7 @@ class TooLargeError(RowsRefusedError):
 _LONGEST_SHOWN = 60  # of a wrong value, in a problem
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """A wrong value as a person wrote it, cut short."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from agent.config.toml_table import Table
-from agent.errors import ConfigError
+from agent.errors import ConfigError, quoted
 from agent.readers.cards.badge_id import wrong_with_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import OptionError
@@ -123,7 +123,9 @@ def _readers(root: Table) -> tuple[ReaderSettings, ...]:
     for index, reader in enumerate(readers):
         for earlier, other in enumerate(readers[:index]):
             if reader.id and reader.id == other.id:
-                tables[index].problem("id", f"found {shown(reader.id)}, which readers[{earlier}] has already")
+                tables[index].problem(
+                    "id", f"found {quoted(reader.id)}, which readers[{earlier}] has already"
+                )
             # Two names of one device, as /dev/ttyUSB0 and its name under /dev/serial/by-id.
             if reader.port != Path() and os.path.realpath(reader.port) == os.path.realpath(other.port):
                 tables[index].problem(
@@ -234,7 +236,7 @@ def wrong_with_id(value: str) -> str | None:
     if _ID.fullmatch(value):
         return None
     return (
-        f"found {shown(value)}; must be 1 to 50 of A-Z, a-z, 0-9, '.', '_' and '-', "
+        f"found {quoted(value)}; must be 1 to 50 of A-Z, a-z, 0-9, '.', '_' and '-', "
         "the first one a letter or digit"
     )
 
@@ -244,6 +246,6 @@ def wrong_with_port(value: str) -> str | None:
     if value.startswith("/"):
         return None
     return (
-        f"found {shown(value)}; must be the full name of a device, best the one that stays the same "
+        f"found {quoted(value)}; must be the full name of a device, best the one that stays the same "
         "after replugging: ls -l /dev/serial/by-id/"
     )

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from agent.errors import quoted
+
 _LONGEST_TEXT = 255  # Snowflake's longest identifier
 
 Choice = TypeVar("Choice")
@@ -43,7 +45,7 @@ class Table:
             return default
         if not isinstance(value, str) or len(value) > longest or not value.isprintable():
             what = "1" if isinstance(value, str) else 'text in "quotes", 1'
-            self.problem(key, f"found {shown(value)}; must be {what} to {longest} printable characters")
+            self.problem(key, f"found {quoted(value)}; must be {what} to {longest} printable characters")
             return default
         return value
 
@@ -53,7 +55,7 @@ class Table:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.problem(key, f"found {shown(value)}; must be a whole number from {low} to {high}")
+            self.problem(key, f"found {quoted(value)}; must be a whole number from {low} to {high}")
             return default
         return value
 
@@ -63,7 +65,7 @@ class Table:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            self.problem(key, f"found {shown(value)}; must be a number from {low:g} to {high:g}")
+            self.problem(key, f"found {quoted(value)}; must be a number from {low:g} to {high:g}")
             return default
         return value
 
@@ -84,13 +86,13 @@ class Table:
         if value is None:
             return default
         if not isinstance(value, list):
-            self.problem(key, f'found {shown(value)}; must be a list: ["...", "..."]')
+            self.problem(key, f'found {quoted(value)}; must be a list: ["...", "..."]')
             return default
         for index, word in enumerate(value):
             if not isinstance(word, str) or word not in allowed:
                 self.problem(f"{key}[{index}]", _not_allowed(word, allowed))
             elif word in value[:index]:
-                self.problem(f"{key}[{index}]", f"found {shown(word)} twice; name it once")
+                self.problem(f"{key}[{index}]", f"found {quoted(word)} twice; name it once")
         return tuple(word for word in value if isinstance(word, str))
 
     def path(self, key: str, default: Default, *, base: Path) -> Path | Default:
@@ -163,7 +165,7 @@ def _kind(value: object) -> str:
 
 def _not_allowed(value: object, allowed: Collection[str]) -> str:
     meant = _meant(value, allowed) if isinstance(value, str) else ""
-    return f"found {shown(value)}{meant}; allowed: {_listed(allowed)}"
+    return f"found {quoted(value)}{meant}; allowed: {_listed(allowed)}"
 
 
 def _meant(word: str, known: Iterable[str]) -> str:

@@ -76,12 +76,12 @@ def set_up(level: str) -> None:
 
     Foreign libraries speak from WARNING on only: their debug output shows requests with their tokens.
     """
-    handler: logging.Handler
+    chosen: logging.Handler
     if is_stderr():
-        handler = handler()
+        chosen = handler()
     else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.root.handlers[:] = [handler]
+        chosen = logging.StreamHandler(sys.stderr)
+        chosen.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.root.handlers[:] = [chosen]
     logging.root.setLevel(logging.WARNING)
     logging.getLogger("agent").setLevel(level.upper())

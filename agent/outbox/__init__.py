@@ -1,5 +1,7 @@
 """The outbox: where a swipe is safe. The only room that imports sqlite3."""
 
+from agent.outbox.external.counts import OutboxCounts, read_counts
+from agent.outbox.generation import machine_id
 from agent.outbox.live_rows import LiveRows
 from agent.outbox.replay_rows import ReplayRows
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected, Source

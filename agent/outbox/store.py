@@ -21,7 +21,7 @@ from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, Outbo
 from agent.log.message_ids import Event, fields
 from agent.outbox import generation, retention, schema
 from agent.outbox.database import OutboxFile
-from agent.outbox.recovery import rebuild
+from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import timestamps
@@ -127,7 +127,7 @@ class Outbox:
             rebuild.replace(state_dir, error)
             return OutboxFile(state_dir)
         if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
-            fault = rebuild.fault_in(state_dir)
+            fault = integrity.fault_in(state_dir)
             if fault is not None:
                 file.close()
                 rebuild.replace(state_dir, fault)
@@ -283,7 +283,7 @@ class Outbox:
             return
         self._looked_through = True
         outbox_id = self.outbox_id
-        fault = rebuild.fault_in(self._state_dir)
+        fault = integrity.fault_in(self._state_dir)
         if fault is not None:
             self._start_anew(fault, outbox_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.readers.port import leads_to
-from agent.service.notify import tell
+from agent.service import notify
 
 
 class HeldPorts:
@@ -16,7 +16,7 @@ class HeldPorts:
 
     def __init__(self) -> None:
         """Take over what the service manager hands to this process. Once a process."""
-        handed = daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
+        handed = notify.stored_descriptors()
         self._left = set(handed)
         self._names = set(handed.values())
 
@@ -54,8 +54,8 @@ class HeldPort:
     def put(self, fd: int) -> None:
         """Hold a duplicate of this one, instead of any before it."""
         self.clear()
-        tell("FDSTORE=1", self._name, fds=[fd])
+        notify.tell("FDSTORE=1", self._name, fds=[fd])
 
     def clear(self) -> None:
         """Hold nothing any more."""
-        tell("FDSTOREREMOVE=1", self._name)
+        notify.tell("FDSTOREREMOVE=1", self._name)

@@ -25,6 +25,11 @@ def tell(*fields: str, fds: Sequence[int] = ()) -> None:
             daemon.notify("\n".join(fields), fds=list(fds))
 
 
+def stored_descriptors() -> dict[int, str]:
+    """The open descriptors that the service manager kept for this service, by number, with their names."""
+    return daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
+
+
 def is_starting_us() -> bool:
     """True for a process that systemd itself has executed, not a shell or a terminal that it started."""
     return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())

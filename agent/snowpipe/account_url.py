@@ -6,6 +6,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from agent.errors import quoted
+
 _ACCOUNT = re.compile(r"[A-Za-z][A-Za-z0-9]*-[A-Za-z][A-Za-z0-9_]*")
 
 
@@ -22,7 +24,7 @@ def wrong_with_account(account: str) -> str | None:
     if _ACCOUNT.fullmatch(account):
         return None
     must = f"must be ORGANIZATION-ACCOUNT, which Snowflake tells: {_ASK_ACCOUNT}"
-    return f"found {shown(account)}, {_taken_for(account)}; {must}"
+    return f"found {quoted(account)}, {_taken_for(account)}; {must}"
 
 
 def _taken_for(account: str) -> str:
@@ -57,7 +59,7 @@ def _wrong_with_address(url: str) -> str | None:
         return "found more than scheme, host and port"
     if parts.scheme == "http" and not is_loopback(host):
         return (
-            f"found http to {shown(host)}, which would send tokens in the clear (http is for loopback only)"
+            f"found http to {quoted(host)}, which would send tokens in the clear (http is for loopback only)"
         )
     return None
 

@@ -10,6 +10,7 @@ import pytest
 
 from agent.clock import system_clock
 from agent.clock.system_clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
+from agent.settings import Trust
 
 
 def test_a_moment_lies_between_what_the_clocks_said_before_and_after() -> None:
@@ -128,7 +129,7 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
 
 @pytest.mark.parametrize("trust", ["auto", "always"])
 def test_a_time_from_before_the_release_is_never_trusted(
-    says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: system_clock.Trust
+    says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: Trust
 ) -> None:
     says(0, 0)
     monkeypatch.setattr(time, "time_ns", lambda: (RELEASED_US - 1) * 1_000)

@@ -20,12 +20,12 @@ def logging_as_before() -> Iterator[None]:
     agent.setLevel(before[2])
 
 
-@pytest.mark.parametrize("journal", [None, "8:1234", "of another file"])
+@pytest.mark.parametrize("stream", [None, "8:1234", "of another file"])
 def test_a_terminal_shows_time_level_and_message(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, journal: str | None
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: str | None
 ) -> None:
     stderr = os.fstat(sys.stderr.fileno())
-    told = {None: "", "of another file": f"{stderr.st_dev}:{stderr.st_ino + 1}"}.get(journal, journal)
+    told = {None: "", "of another file": f"{stderr.st_dev}:{stderr.st_ino + 1}"}.get(stream, stream)
     monkeypatch.setenv("JOURNAL_STREAM", told or "")
     journal.set_up("info")
 

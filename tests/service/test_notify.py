@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.service import notify
+from agent.service.fd_store import HeldPorts
 
 
 def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +42,7 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
-        notify.HeldPorts().of("RDR-101", "/dev/null").put(port.fileno())
+        HeldPorts().of("RDR-101", "/dev/null").put(port.fileno())
 
         assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=RDR-101"
         message, fds, _, _ = socket.recv_fds(manager, 4096, maxfds=1)
@@ -52,7 +53,7 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
 
 HANDED_OVER = """
 import os, sys
-from agent.service.notify import HeldPorts
+from agent.service.fd_store import HeldPorts
 for number, device in enumerate(sys.argv[1:], 3):  # the numbers that systemd gives them
     os.dup2(os.open(device, os.O_RDWR | os.O_NOCTTY), number + 10)
 for number in range(3, 3 + len(sys.argv[1:])):

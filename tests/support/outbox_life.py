@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, Outbox
+from agent.outbox.external import replay_queue
 from tests.support.swipes import NOON_US, instant, swipe
 
 AGENT_ID = "door"
@@ -103,7 +104,7 @@ class _Life:
         with self._outbox.file.reading() as connection:
             (first,) = connection.execute("SELECT min(n) FROM swipes").fetchone()
         if first is not None and first <= committed:
-            ids = connection.request(self._state_dir, [connection.Range(first, first, None, 1)])
+            ids = replay_queue.request(self._state_dir, [replay_queue.Range(first, first, None, 1)])
             _mark(replays=ids)
 
     def _look(self) -> None:

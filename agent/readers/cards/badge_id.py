@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from string import Formatter
 from types import MappingProxyType
 
+from agent.errors import quoted
 from agent.swipe import CardRead
 
 # The column BADGE_ID is VARCHAR(50) NOT NULL.
@@ -53,7 +54,7 @@ _TELLS_CARDS_APART = frozenset({"raw", "decimal", "card_number"})
 def wrong_with_badge_id(template: str) -> str | None:
     """A format template over the fields of a card."""
     wrong = _wrong_with_template(template)
-    return wrong and f"found {shown(template)}: {wrong}; fields: {', '.join(_SAMPLE_CARD)}"
+    return wrong and f"found {quoted(template)}: {wrong}; fields: {', '.join(_SAMPLE_CARD)}"
 
 
 def _wrong_with_template(template: str) -> str | None:

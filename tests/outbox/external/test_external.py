@@ -138,11 +138,11 @@ def test_the_rows_of_one_hold_or_of_all_come_in_order(tmp_path: Path, outbox: Ou
     keep(outbox, 9)
     set_aside(outbox, 7)
     commit(outbox, 9, rejected=(2, 4))
-    holds = {hold.kind: hold.id for hold in holds.holds(tmp_path)}
+    ids = {hold.kind: hold.id for hold in holds.holds(tmp_path)}
 
     one, everything = (
         seqs([json.loads(row) for row in holds.held_rows(tmp_path, hold_id)])
-        for hold_id in (holds["set_aside"], None)
+        for hold_id in (ids["set_aside"], None)
     )
 
     assert (one, everything) == ([7], [2, 3, 4, 7])
