@@ -100,7 +100,7 @@ class SnowpipeError(AgentError):
         self.code = code
 
 
-class RetryError(SnowpipeError):
+class TransientError(SnowpipeError):
     """Answered, but not now (408, 429, 5xx): send the very same request again after a delay."""
 
     def __init__(
@@ -116,11 +116,11 @@ class RetryError(SnowpipeError):
         self.retry_after = retry_after
 
 
-class UnreachableError(RetryError):
+class UnreachableError(TransientError):
     """The request never left (name, route, port, TLS): nothing was sent, nothing is in doubt."""
 
 
-class ReplyLostError(SnowpipeError):
+class OutcomeUnknownError(SnowpipeError):
     """It was sent and no answer came: whether the server acted is unknown, reopen the channel."""
 
 

@@ -19,8 +19,15 @@ from agent.cli import config_option
 from agent.cli.console import Finding, show
 from agent.cli.sql import plan_for
 from agent.config.loader import load
-from agent.errors import AgentError, AuthError, ReplyLostError, RetryError, SnowpipeError, UnreachableError
-from agent.service.snowflake import open_account, pipe_name
+from agent.errors import (
+    AgentError,
+    AuthError,
+    OutcomeUnknownError,
+    SnowpipeError,
+    TransientError,
+    UnreachableError,
+)
+from agent.service.snowflake import make_client, pipe_name
 from agent.settings import Settings
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
@@ -105,7 +112,7 @@ def command(config: Path, *, as_json: bool) -> None:
 
 def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
     http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
-    account = open_account(settings, http)
+    account = make_client(settings, http)
     channel = Channel(account, pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
     say(Finding("channel", "ok", f"{outcome.channel} is open"))
@@ -138,7 +145,7 @@ def _append(channel: Channel, append: Append) -> None:
     def again() -> None:
         try:
             channel.append(append)
-        except RetryError:
+        except TransientError:
             append.tries.count += 1
             raise
 
@@ -176,7 +183,7 @@ def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     for _ in range(_TRIES - 1):
         try:
             return ask()
-        except RetryError as error:
+        except TransientError as error:
             delay = error.retry_after or backoff.next()
             is_for_a_moment = not isinstance(error, UnreachableError) and error.status != _NOT_FOUND
             if not is_for_a_moment or delay > _LONGEST_DELAY_S:
@@ -228,11 +235,11 @@ def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
         )
     if isinstance(error, AuthError):
         return f"in Snowflake: SHOW GRANTS TO ROLE {plan.role}; badge-agent sql --only access grants the rest"
-    if error.status == _NOT_FOUND and not isinstance(error, RetryError):
+    if error.status == _NOT_FOUND and not isinstance(error, TransientError):
         return (
             f"in Snowflake: SHOW PIPES IN SCHEMA {plan.schema}; badge-agent sql --only setup makes the pipe"
         )
-    if isinstance(error, UnreachableError | ReplyLostError) and "TLS" not in str(error):
+    if isinstance(error, UnreachableError | OutcomeUnknownError) and "TLS" not in str(error):
         return (
             f"does this machine reach it? curl -sS {url}; is the account name right? "
             "behind a proxy, set HTTPS_PROXY"

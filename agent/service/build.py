@@ -16,11 +16,11 @@ from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.fd_store import HeldPorts
-from agent.service.snowflake import open_account, pipe_name
+from agent.service.snowflake import make_client, pipe_name
 from agent.service.status import Health
 from agent.settings import ReaderSettings, Settings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Account
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
 from agent.uploader.channel_sender import Limits
@@ -33,7 +33,7 @@ class Agent:
 
     settings: Settings
     clock: Clock
-    account: Account
+    account: Client
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
@@ -50,7 +50,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     # At the first start somebody is there to put a wrong key right. A door that has worked before takes
     # swipes all the same, and says why none of them is sent.
     has_worked = is_there(settings.agent.state_dir)
-    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
+    account = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 
@@ -94,7 +94,7 @@ def open_outbox(settings: Settings) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, account: Account, clock: Clock) -> Uploader:
+def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Clock) -> Uploader:
     """From the outbox into the configured pipe."""
     return Uploader(
         outbox,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from agent.clock.system_clock import SystemClock
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
-from agent.service.snowflake import open_account
+from agent.service.snowflake import make_client
 from agent.settings import Settings
 from agent.snowpipe.http import Http
 
@@ -22,7 +22,7 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     Raises OutboxInUseError when an agent runs: then it does the work. Raises SnowpipeError when
     Snowflake cannot be reached: what is left goes on with the next agent.
     """
-    account = open_account(settings, Http(ca_file=settings.snowflake.ca_file))
+    account = make_client(settings, Http(ca_file=settings.snowflake.ca_file))
     outbox = open_outbox(settings)
     try:
         uploader = open_uploader(settings, outbox, account, SystemClock(settings.clock.trust))

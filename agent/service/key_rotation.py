@@ -18,7 +18,7 @@ from agent.keys.keypair import (
 )
 from agent.keys.lookup import hand_over
 from agent.service import systemctl
-from agent.service.snowflake import open_account
+from agent.service.snowflake import make_client
 from agent.service.status import read_status
 from agent.settings import Settings
 from agent.snowpipe.http import Http
@@ -62,7 +62,7 @@ def is_accepted(settings: Settings, key: KeyPair) -> bool:
     """Whether Snowflake takes a token that this key signs. Raises SnowpipeError when it cannot be asked."""
     http = Http(ca_file=settings.snowflake.ca_file)
     try:
-        open_account(settings, http, key=key).ingest_host()
+        make_client(settings, http, key=key).ingest_host()
     except AuthError as error:
         if error.status == _UNAUTHORIZED:
             return False

@@ -8,22 +8,22 @@ from agent.clock.system_clock import boottime_s
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.settings import Settings
-from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 
 
-def open_account(
+def make_client(
     settings: Settings, http: Http, *, key: KeyPair | None = None, may_lack_key: bool = False
-) -> Account:
+) -> Client:
     """The way into the configured account, with its own key or with this one.
 
     Raises KeyFileError or NotPermittedError, unless it `may_lack_key`.
     """
     snowflake = settings.snowflake
-    return Account(
+    return Client(
         http,
-        Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+        ClientIdentity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
         load_key=lambda: key or load_key(settings),
         wall_s=time.time,
         monotonic_s=boottime_s,

@@ -17,7 +17,7 @@ from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.readers.session import ReaderSession
 from agent.rows import iso
-from agent.snowpipe.client import Account
+from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
 
 STATUS_FILE = "status.json"
@@ -36,7 +36,7 @@ class Health:
         clock: Clock,
         outbox: Outbox,
         uploader: Uploader,
-        account: Account,
+        account: Client,
         readers: list[ReaderSession],
     ) -> None:
         self._agent_id = agent_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.errors import ChannelLostError
 from agent.snowpipe import wire
-from agent.snowpipe.client import Account, Tries
+from agent.snowpipe.client import Client, RequestAttempt
 from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
 
 
@@ -17,7 +17,7 @@ class Append:
     body: CompressedRows
     first_token: str
     last_token: str
-    tries: Tries = field(default_factory=Tries)
+    tries: RequestAttempt = field(default_factory=RequestAttempt)
 
 
 class Channel:
@@ -27,7 +27,7 @@ class Channel:
     and resume after the committed token. The server does not de-duplicate on tokens; this does.
     """
 
-    def __init__(self, account: Account, pipe: PipeName, name: str) -> None:
+    def __init__(self, account: Client, pipe: PipeName, name: str) -> None:
         self._account = account
         self._pipe = pipe
         self.name = name
@@ -46,7 +46,7 @@ class Channel:
         """
         self.forget()
         request = wire.open_channel(self._pipe, self.name, offset_token)
-        opened = wire.parse_opened(self._account.call(request, Tries()))
+        opened = wire.parse_opened(self._account.call(request, RequestAttempt()))
         self._check(opened.status)
         self._continuation_token = opened.continuation_token
         return opened.status
@@ -67,7 +67,7 @@ class Channel:
 
     def status(self) -> ChannelStatus:
         """How far the server has committed. Raises ChannelLostError when the channel is no longer good."""
-        reply = self._account.call(wire.channel_status(self._pipe, self.name), Tries())
+        reply = self._account.call(wire.channel_status(self._pipe, self.name), RequestAttempt())
         status = wire.parse_channel_status(reply, self.name)
         self._check(status)
         return status

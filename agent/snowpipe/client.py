@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from agent.errors import AuthError, KeyFileError, NotPermittedError, RetryError, UnreachableError
+from agent.errors import AuthError, KeyFileError, NotPermittedError, TransientError, UnreachableError
 from agent.keys.keypair import KeyPair
 from agent.snowpipe import wire
 from agent.snowpipe.account_url import is_loopback
@@ -25,7 +25,7 @@ _FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """Who we are to Snowflake, and where its account answers."""
 
     account: str
@@ -35,20 +35,20 @@ class Identity:
 
 
 @dataclass(slots=True)
-class Tries:
+class RequestAttempt:
     """The identity of one request across its retries: the id stays, the count rises."""
 
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     count: int = 0
 
 
-class Account:
+class Client:
     """Sends requests as one user. Tokens may be asked for from several threads, requests from one."""
 
     def __init__(
         self,
         http: Http,
-        identity: Identity,
+        identity: ClientIdentity,
         *,
         load_key: Callable[[], KeyPair],
         wall_s: Callable[[], float],
@@ -90,7 +90,7 @@ class Account:
         self.scoped.discard()
         return key
 
-    def call(self, request: Request, tries: Tries) -> Reply:
+    def call(self, request: Request, tries: RequestAttempt) -> Reply:
         """Send and return a 2xx answer; every other outcome is raised as the error it stands for.
 
         A refusal of the credentials renews them, one after the other, before it is raised: the
@@ -111,7 +111,7 @@ class Account:
             tries.count += 1  # the caller may come again with the same tries
             raise
 
-    def _send(self, request: Request, tries: Tries) -> Reply:
+    def _send(self, request: Request, tries: RequestAttempt) -> Reply:
         if request.plane == "ingest":
             base, cache, token_type = self._ingest_url(), self.scoped, "OAUTH"
         else:
@@ -136,7 +136,7 @@ class Account:
     def ingest_host(self) -> str:
         """The host that takes rows, asked for once."""
         if self._ingest_host is None:
-            self._ingest_host = wire.parse_hostname(self._send(wire.hostname(), Tries()))
+            self._ingest_host = wire.parse_hostname(self._send(wire.hostname(), RequestAttempt()))
         return self._ingest_host
 
     def _ingest_url(self) -> str:
@@ -146,7 +146,7 @@ class Account:
         if ":" not in host and control.port is not None:
             host = f"{host}:{control.port}"
         if control.scheme == "http" and not is_loopback(host.partition(":")[0]):
-            raise RetryError(
+            raise TransientError(
                 f"the account names the ingest host {host}, where plain http would send tokens in the clear",
                 hint="set [snowflake] url to an https address",
             )
@@ -162,7 +162,7 @@ class Account:
 
     def _fetch_scoped(self) -> Token:
         request = wire.scoped_token(self.ingest_host(), self._identity.role)
-        text = wire.parse_scoped_token(self._send(request, Tries()))
+        text = wire.parse_scoped_token(self._send(request, RequestAttempt()))
         now = self.server_clock.now_s()
         issued_at, expires_at = read_expiry(text, now)
         return Token(text, now if issued_at is None else issued_at, expires_at)

@@ -18,7 +18,7 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from agent import __version__
-from agent.errors import ConfigError, ReplyLostError, SnowpipeError, UnreachableError
+from agent.errors import ConfigError, OutcomeUnknownError, SnowpipeError, UnreachableError
 from agent.snowpipe.wire import Reply, Request
 
 _CONNECT_S = 10.0
@@ -114,11 +114,11 @@ def _read(response: requests.Response, request: Request) -> bytes:
     for chunk in response.iter_content(65_536):
         body += chunk
         if len(body) > _ANSWER_BYTES or time.monotonic() > deadline:
-            raise ReplyLostError(f"{request.what}: the answer does not end", hint=_NETWORK_HINT)
+            raise OutcomeUnknownError(f"{request.what}: the answer does not end", hint=_NETWORK_HINT)
     # urllib3 1.26 takes a connection that breaks for the end of the answer: half a token would pass.
     told = response.headers.get("Content-Length", "")
     if told.isdecimal() and len(body) < int(told) and "Content-Encoding" not in response.headers:
-        raise ReplyLostError(f"{request.what}: the answer was cut short", hint=_NETWORK_HINT)
+        raise OutcomeUnknownError(f"{request.what}: the answer was cut short", hint=_NETWORK_HINT)
     return body
 
 
@@ -132,7 +132,7 @@ def _translated(request: Request, base_url: str) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         # A refused certificate ends the handshake; any other fault may come after the request went.
         unsent = any(words in str(error) for words in _UNTRUSTED)
-        raise (UnreachableError if unsent else ReplyLostError)(
+        raise (UnreachableError if unsent else OutcomeUnknownError)(
             f"{request.what}: TLS with {base_url} failed: {_tls_reason(error)}", hint=_tls_hint(str(error))
         ) from error
     except requests.exceptions.ConnectTimeout as error:
@@ -144,13 +144,13 @@ def _translated(request: Request, base_url: str) -> Iterator[None]:
             raise UnreachableError(
                 f"{request.what}: cannot connect to {base_url}", hint=_NETWORK_HINT
             ) from error
-        raise ReplyLostError(f"{request.what}: the connection broke", hint=_NETWORK_HINT) from error
+        raise OutcomeUnknownError(f"{request.what}: the connection broke", hint=_NETWORK_HINT) from error
     except requests.exceptions.Timeout as error:
-        raise ReplyLostError(
+        raise OutcomeUnknownError(
             f"{request.what}: no answer within {_READ_S:.0f} s", hint=_NETWORK_HINT
         ) from error
     except requests.exceptions.RequestException as error:
-        raise ReplyLostError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
+        raise OutcomeUnknownError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
     except OSError as error:  # requests' own word for a bundle of authorities that it cannot find
         raise UnreachableError(
             f"{request.what}: {error}",

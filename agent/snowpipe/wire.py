@@ -14,11 +14,11 @@ import zstandard
 from agent.errors import (
     AuthError,
     ChannelLostError,
-    ReplyLostError,
-    RetryError,
+    OutcomeUnknownError,
     RowsRefusedError,
     SnowpipeError,
     TooLargeError,
+    TransientError,
 )
 
 # Healthy states of a channel: the error-handling page says SUCCESS, the REST page's example ACTIVE.
@@ -267,7 +267,7 @@ def refusal(request: Request, reply: Reply) -> SnowpipeError:
         case 401 | 403:
             return AuthError(text, status=status, code=code, hint=_AUTH_HINTS[status])
         case 404 if request.plane == "control":
-            return RetryError(text, status=status, code=code, hint=_NO_ACCOUNT_HINT)
+            return TransientError(text, status=status, code=code, hint=_NO_ACCOUNT_HINT)
         case 404:
             return ChannelLostError(text, status=status, code=code, hint=_NOT_FOUND_HINT)
         case 400 if code == _STALE:
@@ -279,7 +279,7 @@ def refusal(request: Request, reply: Reply) -> SnowpipeError:
         case 400 if is_append:
             return RowsRefusedError(text, status=status, code=code)
         case _:
-            return RetryError(text, status=status, code=code, retry_after=_retry_after(reply))
+            return TransientError(text, status=status, code=code, retry_after=_retry_after(reply))
 
 
 _AUTH_HINTS = {
@@ -345,9 +345,9 @@ def _optional_text(value: object) -> str | None:
     return None if value is None else _quoted(value)
 
 
-def _not_snowflake(what: str) -> ReplyLostError:
+def _not_snowflake(what: str) -> OutcomeUnknownError:
     # Captive portals and proxies answer 200 with a page of their own.
-    return ReplyLostError(
+    return OutcomeUnknownError(
         f"{what}: the answer is not Snowflake's",
         hint="is a proxy or a captive portal in between? check [snowflake] url and the network at the door",
     )

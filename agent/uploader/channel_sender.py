@@ -13,10 +13,10 @@ from agent.errors import (
     AuthError,
     OutboxFullError,
     OutboxReplacedError,
-    RetryError,
     RowsRefusedError,
     SnowpipeError,
     TooLargeError,
+    TransientError,
 )
 from agent.log.failure_log import FaultLog
 from agent.log.message_ids import Event, fields
@@ -24,7 +24,7 @@ from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.wire import ChannelStatus
-from agent.uploader.rate_limiter import Pace
+from agent.uploader.rate_limiter import RateLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Limits:
     backoff_max_seconds: float
 
 
-class Lane:
+class ChannelSender:
     """Sends the rows of one source in order, one request in flight, until each is committed.
 
     step() does one bounded thing. Not thread-safe.
@@ -73,7 +73,7 @@ class Lane:
         source: Source,
         open_channel: Callable[[str], Channel],
         limits: Limits,
-        pace: Pace,
+        pace: RateLimiter,
         *,
         monotonic_s: Callable[[], float],
         random: Callable[[], float],
@@ -241,7 +241,7 @@ class Lane:
         self._pace.spend(now, append.body.plain_bytes)
         try:
             self.channel.append(append)
-        except RetryError:
+        except TransientError:
             append.tries.count += 1
             raise
         self._append = None
@@ -357,7 +357,7 @@ class Lane:
             self._reopen_when_committed = True
             if self._narrow_down(error, append, batch):
                 return 0.0
-        in_doubt = not isinstance(error, RetryError | AuthError | RowsRefusedError)
+        in_doubt = not isinstance(error, TransientError | AuthError | RowsRefusedError)
         if in_doubt:
             self._append = None
             self.channel.forget()
@@ -366,7 +366,7 @@ class Lane:
         if isinstance(error, AuthError | RowsRefusedError):
             # The slow pace: half the cap at least, for ever; a person has to change something.
             return self._limits.backoff_max_seconds * (1.0 - self._random() / 2)
-        if isinstance(error, RetryError) and error.retry_after is not None:
+        if isinstance(error, TransientError) and error.retry_after is not None:
             return min(error.retry_after, _LONGEST_RETRY_AFTER_S)
         # A first doubt is answered at once: the channel is opened again and tells where it stands.
         return 0.0 if in_doubt and first else delay

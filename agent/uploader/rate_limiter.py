@@ -9,7 +9,7 @@ from collections import deque
 _WINDOW_S = 1.05
 
 
-class Pace:
+class RateLimiter:
     """At most so many requests and so many bytes in any second."""
 
     def __init__(self, *, requests_per_second: float, bytes_per_second: int) -> None:

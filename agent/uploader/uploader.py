@@ -11,8 +11,8 @@ from agent.errors import AuthError, RowsRefusedError
 from agent.outbox import LiveRows, Outbox, ReplayRows
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.server_clock import ServerTime
-from agent.uploader.channel_sender import Lane, Limits, State
-from agent.uploader.rate_limiter import Pace
+from agent.uploader.channel_sender import ChannelSender, Limits, State
+from agent.uploader.rate_limiter import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Uploader:
         self._heard: ServerTime | None = None
         self._now = clock.now()
         self._hold_until_us = self._now.boot_us + int(hold_unsynced_s * 1e6)
-        pace = Pace(
+        pace = RateLimiter(
             requests_per_second=limits.max_requests_per_second,
             bytes_per_second=limits.max_bytes_per_second,
         )
         self._live, self._replay = (
-            Lane(source, open_channel, limits, pace, monotonic_s=monotonic_s, random=random)
+            ChannelSender(source, open_channel, limits, pace, monotonic_s=monotonic_s, random=random)
             for source in (LiveRows(outbox, self._may_wait_s), ReplayRows(outbox))
         )
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent import rows
 from agent.config.loader import load
-from agent.service.snowflake import open_account, pipe_name
+from agent.service.snowflake import make_client, pipe_name
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
@@ -162,7 +162,7 @@ class Rival:
 
     def __init__(self, stage: Stage) -> None:
         settings = load(stage.agent.config)
-        self._account = open_account(settings, Http(ca_file=None))
+        self._account = make_client(settings, Http(ca_file=None))
         name = f"{AGENT_ID}-{stage.agent.outbox().outbox_id}"
         self._channel = Channel(self._account, pipe_name(settings), name)
 

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from agent.errors import AgentError, AuthError, OutboxFullError, RetryError, UnreachableError
+from agent.errors import AgentError, AuthError, OutboxFullError, TransientError, UnreachableError
 from agent.log.message_ids import Event, error_code, fields, fields_of
 
 
@@ -13,7 +13,7 @@ from agent.log.message_ids import Event, error_code, fields, fields_of
     ("error", "code"),
     [
         (AuthError("refused", status=401, code="390144"), "390144"),
-        (RetryError("later", status=503), "503"),
+        (TransientError("later", status=503), "503"),
         (UnreachableError("no route"), "UnreachableError"),
         (OutboxFullError("no room"), "OutboxFullError"),
     ],

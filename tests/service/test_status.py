@@ -21,7 +21,7 @@ from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, Health, read_status
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 from agent.uploader.channel_sender import Limits
@@ -78,9 +78,9 @@ def reader() -> ReaderSession:
 @pytest.fixture
 def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[Health]:
     http, clock = Http(ca_file=None), SystemClock("always")
-    account = Account(
+    account = Client(
         http,
-        Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
         load_key=lambda: load_private_key(rsa_key_file),
         wall_s=time.time,
         monotonic_s=time.monotonic,

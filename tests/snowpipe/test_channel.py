@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import AgentError, ChannelLostError, ReplyLostError, RetryError
+from agent.errors import AgentError, ChannelLostError, OutcomeUnknownError, TransientError
 from agent.keys.keypair import load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
-from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
 from tests.support.swipes import DrivenClock
@@ -51,9 +51,9 @@ def door(rsa_key_file: Path, *answers: Scripted) -> Iterator[tuple[Channel, list
 
     with ScriptedServer(respond) as server:
         clock, http = DrivenClock(), Http(ca_file=None)
-        account = Account(
+        account = Client(
             http,
-            Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
+            ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
             load_key=lambda: load_private_key(rsa_key_file),
             wall_s=clock.wall_s,
             monotonic_s=clock.monotonic_s,
@@ -90,7 +90,7 @@ def test_a_retried_append_is_the_same_request_again(rsa_key_file: Path) -> None:
 
     with door(rsa_key_file, opened(), Answer(503), answer(next_continuation_token="0_2")) as (channel, seen):
         channel.open()
-        with pytest.raises(RetryError):
+        with pytest.raises(TransientError):
             channel.append(append)
         append.tries.count += 1
         channel.append(append)
@@ -146,7 +146,7 @@ def test_a_channel_that_answers_but_is_not_well_is_not_open(rsa_key_file: Path) 
 def test_a_failed_reopen_leaves_no_old_position_behind(rsa_key_file: Path) -> None:
     with door(rsa_key_file, opened(), Answer(503)) as (channel, _):
         channel.open()
-        with pytest.raises(RetryError):
+        with pytest.raises(TransientError):
             channel.open()
 
         assert not channel.is_open
@@ -164,9 +164,9 @@ def test_a_status_tells_what_is_committed(rsa_key_file: Path) -> None:
     [
         (answer(channel_statuses={"door": channel_status("ERR_CHANNEL_MUST_BE_REOPENED")}), ChannelLostError),
         (answer(channel_statuses={}), ChannelLostError),
-        (Answer(body=b"<html>please log in</html>"), ReplyLostError),
-        (HangUp(), ReplyLostError),
-        (Answer(429), RetryError),
+        (Answer(body=b"<html>please log in</html>"), OutcomeUnknownError),
+        (HangUp(), OutcomeUnknownError),
+        (Answer(429), TransientError),
     ],
 )
 def test_a_status_that_tells_no_good_is_raised_by_what_to_do_next(

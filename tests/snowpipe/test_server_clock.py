@@ -11,7 +11,7 @@ import pytest
 
 from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe import wire
-from agent.snowpipe.client import Account, Identity, Tries
+from agent.snowpipe.client import Client, ClientIdentity, RequestAttempt
 from agent.snowpipe.http import Http
 from agent.snowpipe.server_clock import ServerClock, date_of
 from tests.support.scripted_server import Answer, ScriptedServer, Seen
@@ -144,15 +144,15 @@ def test_a_machine_with_a_wrong_clock_signs_in_all_the_same(
     http: Http, key: KeyPair, wall_s: Callable[[], float]
 ) -> None:
     with ScriptedServer(_refuses_tokens_from_another_time) as server:
-        account = Account(
+        account = Client(
             http,
-            Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
+            ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
             load_key=lambda: key,
             wall_s=wall_s,
             monotonic_s=Clocks().boot_s,
         )
 
-        reply = account.call(STATUS, Tries())
+        reply = account.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
     assert account.jwt.expires_at == pytest.approx(datetime.now(UTC).timestamp() + 59 * 60, abs=60)

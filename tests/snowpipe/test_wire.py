@@ -13,11 +13,11 @@ from agent.errors import (
     AgentError,
     AuthError,
     ChannelLostError,
-    ReplyLostError,
-    RetryError,
+    OutcomeUnknownError,
     RowsRefusedError,
     SnowpipeError,
     TooLargeError,
+    TransientError,
 )
 from agent.snowpipe import wire
 from agent.snowpipe.wire import PipeName, Reply
@@ -130,7 +130,7 @@ def test_the_ingest_host_is_taken_in_every_form_it_is_told_in(answer: str, host:
     "answer", ["<html>login</html>", "", "{}", '{"hostname": 1}', "a/b", "user@host", "a b", "ü"]
 )
 def test_what_is_no_host_is_not_taken_for_one(answer: str) -> None:
-    with pytest.raises(ReplyLostError, match="not Snowflake's"):
+    with pytest.raises(OutcomeUnknownError, match="not Snowflake's"):
         wire.parse_hostname(text(answer))
 
 
@@ -143,7 +143,7 @@ def test_a_scoped_token_is_taken_as_text_and_as_json(answer: str) -> None:
 
 @pytest.mark.parametrize("answer", ["", "two words", "{}", "a\nb", "tökèn", '{"token": null}'])
 def test_what_is_no_token_is_not_taken_for_one(answer: str) -> None:
-    with pytest.raises(ReplyLostError):
+    with pytest.raises(OutcomeUnknownError):
         wire.parse_scoped_token(text(answer))
 
 
@@ -240,8 +240,8 @@ def test_every_refusal_is_sorted_whatever_its_body(body: bytes, status: int, req
 def test_an_answer_nested_a_hundred_thousand_deep_is_no_crash() -> None:
     bomb = b"[" * 100_000
 
-    assert isinstance(wire.refusal(APPEND, Reply(500, {}, bomb)), RetryError)
-    with pytest.raises(ReplyLostError):
+    assert isinstance(wire.refusal(APPEND, Reply(500, {}, bomb)), TransientError)
+    with pytest.raises(OutcomeUnknownError):
         wire.parse_appended(Reply(200, {}, bomb))
 
 
@@ -255,20 +255,20 @@ def test_an_answer_nested_a_hundred_thousand_deep_is_no_crash() -> None:
         (OPEN, 403, "", AuthError),
         (APPEND, 400, "STALE_CONTINUATION_TOKEN_SEQUENCER", ChannelLostError),
         (APPEND, 400, "ERR_MALFORMED_ROW", RowsRefusedError),
-        (OPEN, 400, "ERR_MALFORMED_REQUEST", RetryError),
+        (OPEN, 400, "ERR_MALFORMED_REQUEST", TransientError),
         (APPEND, 413, "", TooLargeError),
-        (OPEN, 413, "", RetryError),
+        (OPEN, 413, "", TransientError),
         (APPEND, 404, "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED", ChannelLostError),
         (OPEN, 404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED", ChannelLostError),
-        (wire.hostname(), 404, "", RetryError),
+        (wire.hostname(), 404, "", TransientError),
         (APPEND, 409, "ERR_CHANNEL_MUST_BE_REOPENED_DUE_TO_ROW_SEQ_GAP", ChannelLostError),
-        (OPEN, 409, "ERR_OPEN_CHANNEL_IN_PROGRESS", RetryError),
-        (OPEN, 409, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", RetryError),
-        (APPEND, 408, "", RetryError),
-        (APPEND, 429, "390701", RetryError),
-        (APPEND, 500, "ERR_GENERAL_EXCEPTION_RETRY_REQUEST", RetryError),
-        (APPEND, 503, "", RetryError),
-        (OPEN, 302, "", RetryError),
+        (OPEN, 409, "ERR_OPEN_CHANNEL_IN_PROGRESS", TransientError),
+        (OPEN, 409, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA", TransientError),
+        (APPEND, 408, "", TransientError),
+        (APPEND, 429, "390701", TransientError),
+        (APPEND, 500, "ERR_GENERAL_EXCEPTION_RETRY_REQUEST", TransientError),
+        (APPEND, 503, "", TransientError),
+        (OPEN, 302, "", TransientError),
     ],
 )
 def test_a_refusal_is_sorted_by_what_the_caller_does_next(
@@ -312,7 +312,7 @@ def test_a_numeric_code_is_told_as_text() -> None:
 def test_retry_after_is_taken_in_seconds_alone(header: str, seconds: float | None) -> None:
     error = wire.refusal(APPEND, Reply(429, {"retry-after": header}, b""))
 
-    assert isinstance(error, RetryError)
+    assert isinstance(error, TransientError)
     assert error.retry_after == seconds
 
 

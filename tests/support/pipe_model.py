@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 import zstandard
 
-from agent.errors import ReplyLostError, UnreachableError
+from agent.errors import OutcomeUnknownError, UnreachableError
 from agent.keys.keypair import KeyPair
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName, Reply, Request
 from tests.support.swipes import DrivenClock
@@ -206,7 +206,7 @@ class PipeModel(Http):
             else self._processed(endpoint, name, request, query)
         )
         if lost or reply is None:
-            raise ReplyLostError(f"{request.what}: the connection broke")
+            raise OutcomeUnknownError(f"{request.what}: the connection broke")
         return reply
 
     def _processed(self, endpoint: Endpoint, name: str, request: Request, query: dict[str, str]) -> Reply:
@@ -266,9 +266,9 @@ class PipeModel(Http):
 
 def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str], Channel]:
     """How an uploader gets at its channel: the real account, channel and wire above the model."""
-    account = Account(
+    account = Client(
         http,
-        Identity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
         load_key=lambda: key,
         wall_s=clock.wall_s,
         monotonic_s=clock.monotonic_s,

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.uploader.rate_limiter import Pace
+from agent.uploader.rate_limiter import RateLimiter
 
 
-def departures(pace: Pace, requests: list[tuple[float, int]]) -> list[tuple[float, int]]:
+def departures(pace: RateLimiter, requests: list[tuple[float, int]]) -> list[tuple[float, int]]:
     """When each request leaves that is wanted so many seconds after the one before left."""
     now, left = 0.0, []
     for pause, size in requests:
@@ -27,7 +27,7 @@ wanted = st.lists(st.tuples(st.floats(0, 0.5), st.integers(0, 40)), max_size=60)
 def test_no_second_holds_more_requests_than_allowed(
     requests: list[tuple[float, int]], requests_per_second: float
 ) -> None:
-    pace = Pace(requests_per_second=requests_per_second, bytes_per_second=10**9)
+    pace = RateLimiter(requests_per_second=requests_per_second, bytes_per_second=10**9)
     window_s, allowed = max(1.0, 1 / requests_per_second), max(1, int(requests_per_second))
 
     left = departures(pace, requests)
@@ -38,20 +38,20 @@ def test_no_second_holds_more_requests_than_allowed(
 
 @given(wanted)
 def test_no_second_holds_more_bytes_than_allowed(requests: list[tuple[float, int]]) -> None:
-    left = departures(Pace(requests_per_second=100, bytes_per_second=50), requests)
+    left = departures(RateLimiter(requests_per_second=100, bytes_per_second=50), requests)
 
     for start, _ in left:
         assert sum(size for when, size in left if start <= when < start + 1) <= 50
 
 
 def test_the_first_requests_leave_at_once() -> None:
-    left = departures(Pace(requests_per_second=10, bytes_per_second=100), [(0.0, 10)] * 10)
+    left = departures(RateLimiter(requests_per_second=10, bytes_per_second=100), [(0.0, 10)] * 10)
 
     assert left == [(0.0, 10)] * 10
 
 
 def test_a_request_larger_than_a_seconds_worth_leaves_when_the_second_is_empty() -> None:
-    pace = Pace(requests_per_second=10, bytes_per_second=100)
+    pace = RateLimiter(requests_per_second=10, bytes_per_second=100)
 
     left = departures(pace, [(0.0, 500), (0.0, 500), (0.0, 1)])
 

@@ -19,7 +19,7 @@ from agent.keys.lookup import load_key
 from agent.service.snowflake import pipe_name
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Account, Identity
+from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 from agent.sql.names import identifier, qualified, user_identifier
@@ -52,15 +52,15 @@ class _Way:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._snowflake = settings.snowflake
-        self._account: Account | None = None
+        self._account: Client | None = None
 
     def jwt(self) -> Iterator[Finding]:
         """The first thing that Snowflake checks: who signs, and is that key registered."""
         snowflake = self._snowflake
         key = load_key(self._settings)
-        self._account = Account(
+        self._account = Client(
             Http(ca_file=snowflake.ca_file),
-            Identity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+            ClientIdentity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
             load_key=lambda: key,
             wall_s=time.time,
             monotonic_s=boottime_s,
@@ -109,7 +109,7 @@ class _Way:
         pipe = f"{snowflake.database}.{snowflake.schema}.{snowflake.pipe}"
         yield Finding("channel", "ok", f"{name} opens in {pipe}")
 
-    def _opened(self) -> Account:
+    def _opened(self) -> Client:
         assert self._account is not None  # noqa: S101 - for the type checker: these steps need jwt()
         return self._account
 
