@@ -9,7 +9,7 @@ from typing import NamedTuple
 from agent.clock.reading import Instant
 
 
-class Check(StrEnum):
+class CardCheck(StrEnum):
     """How far the bits of a card are vouched for: the values of the column `card_check`."""
 
     PARITY = "parity"  # Wiegand parity held
@@ -30,7 +30,7 @@ class CardRead(NamedTuple):
 
     bits: int
     raw: str
-    check: Check
+    check: CardCheck
     format: str | None = None
     facility_code: int | None = None
     card_number: int | None = None

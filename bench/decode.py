@@ -9,7 +9,7 @@ from functools import reduce
 from operator import xor
 
 from agent.readers.cards.decoder import Decoder, encode
-from agent.readers.events import Word
+from agent.readers.events import RawCredential
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
@@ -53,7 +53,7 @@ def _decode(name: str, data: bytes, cards: int) -> float:
     started = time.process_time()
     for start in range(0, len(data), _CHUNK_BYTES):
         for frame in wire.feed(data[start : start + _CHUNK_BYTES]):
-            if isinstance(frame, Word) and isinstance(decoder(frame), CardRead):
+            if isinstance(frame, RawCredential) and isinstance(decoder(frame), CardRead):
                 seen += 1
     seconds = time.process_time() - started
     if seen != cards:

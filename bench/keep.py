@@ -15,7 +15,7 @@ from pathlib import Path
 from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
 from agent.readers.events import raw_hex
-from agent.swipe import CardRead, Check, Swipe
+from agent.swipe import CardCheck, CardRead, Swipe
 from bench.figures import Figure, percentile
 
 _SWIPES = 1_000
@@ -79,7 +79,7 @@ def _timed(action: Callable[[int], None], number: int) -> float:
 
 def swipe(number: int) -> Swipe:
     """A swipe like most: a Wiegand card of 26 bits."""
-    card = CardRead(26, raw_hex(26, number), Check.PARITY, "H10301", 123, number % 65_536)
+    card = CardRead(26, raw_hex(26, number), CardCheck.PARITY, "H10301", 123, number % 65_536)
     return Swipe(
         reader_id="RDR-101",
         zone_id="ZONE-LOBBY-1",

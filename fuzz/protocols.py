@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.events import Frame, Word
+from agent.readers.events import RawCredential, ReaderEvent
 
 try:
     import atheris
@@ -49,7 +49,7 @@ def check(data: bytes) -> None:
     _expect(frames == expected, f"{name}: other frames come out when the stream is cut every {cut} bytes")
     _expect(not whole.partial and whole.silence() == [], f"{name}: something is left after silence")
     for frame in expected:
-        if isinstance(frame, Word):
+        if isinstance(frame, RawCredential):
             for decoder in _DECODERS:
                 decoder(frame)
 
@@ -58,7 +58,7 @@ def _make(name: str) -> WireProtocol:
     return make_protocol(name, _OPTIONS.get(name, {}))
 
 
-def _feed(wire: WireProtocol, stream: bytes) -> list[Frame]:
+def _feed(wire: WireProtocol, stream: bytes) -> list[ReaderEvent]:
     frames = wire.feed(stream)
     noise = vars(wire)["_noise"]
     buffers = [*vars(wire).values(), *vars(noise).values()]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from agent import __version__
 from agent.rows import Place, as_replay, first_link, iso, link, render, waited
-from agent.swipe import CardRead, Check, Swipe
+from agent.swipe import CardCheck, CardRead, Swipe
 from tests.support.swipes import BOOT_ID, NOON_US, instant, swipe
 
 PLACE = Place("0a1b2c3d4e5f", 7, "9d2b1f6e-7c1a-4a55-8c0f-0123456789ab", "00112233aabbccdd")
-DECODED = CardRead(26, "2F657AE", Check.PARITY, "H10301", 123, 45_015, signal_strength=-58.5)
+DECODED = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 45_015, signal_strength=-58.5)
 
 
 def rendered(a_swipe: Swipe, place: Place = PLACE) -> dict[str, Any]:

@@ -12,36 +12,36 @@ import click
 
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
-from agent.readers.events import Frame, Noise, Outcome, Reason, Status, Word
+from agent.readers.events import Noise, NoiseReason, Outcome, RawCredential, ReaderEvent, Status
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 _HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send
 # A line of --stdin: room for every format by name and some thousand frames in hex.
 _LONGEST_QUERY_BYTES = 65_536
 
 _CHECK_WORDS = {
-    Check.PARITY: "parity holds",
-    Check.CHECKSUM: "the frame's checksum holds",
-    Check.UPSTREAM: "parity was checked and removed by the converter",
-    Check.NONE: "nothing to check it by",
-    Check.FAILED: "PARITY FAILED",
+    CardCheck.PARITY: "parity holds",
+    CardCheck.CHECKSUM: "the frame's checksum holds",
+    CardCheck.UPSTREAM: "parity was checked and removed by the converter",
+    CardCheck.NONE: "nothing to check it by",
+    CardCheck.FAILED: "PARITY FAILED",
 }
 
 _NEXT_STEPS = {
-    Reason.CHECKSUM: "Swipe again. If it stays: check baud rate, ground wire and cable length.",
-    Reason.PARITY: "No enabled format fits. Swipe again; if it stays, name the card's format with --formats, "
+    NoiseReason.CHECKSUM: "Swipe again. If it stays: check baud rate, ground wire and cable length.",
+    NoiseReason.PARITY: "No enabled format fits. Swipe again; if it stays, name the card's format with --formats, "
     "or check whether D0 and D1 are exchanged.",
-    Reason.LENGTH: "No card has this length, or the digits do not fit it. Check ground wire and cable.",
-    Reason.SYNTAX: "Not the protocol's form. Check protocol and baud rate: badge-agent protocols",
-    Reason.TRUNCATED: "The frame stops in the middle. Give all of its bytes, a line with its line end.",
-    Reason.OVERSIZED: "Longer than any card. Check protocol and baud rate: badge-agent protocols",
-    Reason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
-    Reason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
-    Reason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
+    NoiseReason.LENGTH: "No card has this length, or the digits do not fit it. Check ground wire and cable.",
+    NoiseReason.SYNTAX: "Not the protocol's form. Check protocol and baud rate: badge-agent protocols",
+    NoiseReason.TRUNCATED: "The frame stops in the middle. Give all of its bytes, a line with its line end.",
+    NoiseReason.OVERSIZED: "Longer than any card. Check protocol and baud rate: badge-agent protocols",
+    NoiseReason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
+    NoiseReason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
+    NoiseReason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
 }
 
 
@@ -170,7 +170,7 @@ def _line_bytes(text: Sequence[str]) -> bytes:
     return b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in text)
 
 
-def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[Frame]:
+def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[ReaderEvent]:
     """What a protocol makes of these bytes followed by silence. Raises OptionError."""
     wire = make_protocol(protocol, options)
     return [*wire.feed(data), *wire.silence()]
@@ -185,8 +185,8 @@ def _decoder(reader: Mapping[str, Any]) -> Decoder:
     )
 
 
-def _outcomes(frames: Iterable[Frame], decoder: Decoder) -> list[Outcome | Status]:
-    return [decoder(frame) if isinstance(frame, Word) else frame for frame in frames]
+def _outcomes(frames: Iterable[ReaderEvent], decoder: Decoder) -> list[Outcome | Status]:
+    return [decoder(frame) if isinstance(frame, RawCredential) else frame for frame in frames]
 
 
 def _words(outcome: Outcome | Status) -> str:
@@ -294,7 +294,7 @@ def _wrong_with(reader: Mapping[str, Any]) -> str | None:
     return None if isinstance(reader["options"], dict) else "options: not a JSON object"
 
 
-def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[Frame]:
+def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[ReaderEvent]:
     if "protocol" not in query:
         return [_asked_word(query.get("bits"), query.get("raw"))]
     protocol, frame = query["protocol"], query.get("frame")
@@ -310,7 +310,7 @@ def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[
         raise _BadLineError(f"options: {error}") from None
 
 
-def _asked_word(bits: object, raw: object) -> Word:
+def _asked_word(bits: object, raw: object) -> RawCredential:
     # bool is an int to Python, and true is no number of bits
     if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= LONGEST_WORD_BITS:
         raise _BadLineError(f"bits: not a number from 1 to {LONGEST_WORD_BITS}")
@@ -319,4 +319,4 @@ def _asked_word(bits: object, raw: object) -> Word:
     value = int(raw, 16)
     if value >> bits:
         raise _BadLineError(f"raw: wider than {bits} bits")
-    return Word(bits, value)
+    return RawCredential(bits, value)

@@ -13,7 +13,7 @@ from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
-from agent.readers.detect.match import Card, Fit, Hearing, Recording, hear, likeliest
+from agent.readers.detect.match import Card, Fit, ProtocolMatch, Recording, match, ranked
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port
 from agent.readers.port_names import lasting_name_of
@@ -52,7 +52,7 @@ def command(
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
     click.echo(f"Present one card to the reader about once a second ({BUDGET_S:.0f} s at most).", err=True)
     recordings = _recordings(port, baud)
-    hearings = likeliest(heard for recording in recordings for heard in hear(recording, printed_number))
+    hearings = ranked(heard for recording in recordings for heard in match(recording, printed_number))
     best = hearings[0] if hearings else None
     findings = advice(recordings, hearings)
     lasting = lasting_name_of(port)
@@ -86,7 +86,7 @@ def _recordings(port: str, baud: int | None) -> list[Recording]:
         ) from error
 
 
-def _show(best: Hearing, hearings: Sequence[Hearing], printed_number: int | None) -> None:
+def _show(best: ProtocolMatch, hearings: Sequence[ProtocolMatch], printed_number: int | None) -> None:
     click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{_alternatives(best, hearings)}")
     if best.is_random:
         return
@@ -104,7 +104,7 @@ def _show(best: Hearing, hearings: Sequence[Hearing], printed_number: int | None
             click.echo("  The printed number is in none of its fields.")
 
 
-def _alternatives(best: Hearing, hearings: Sequence[Hearing]) -> str:
+def _alternatives(best: ProtocolMatch, hearings: Sequence[ProtocolMatch]) -> str:
     """Other protocols that read the same card as often: which it is, the bytes alone do not tell."""
     if best.card is None:
         return ""
@@ -112,7 +112,7 @@ def _alternatives(best: Hearing, hearings: Sequence[Hearing]) -> str:
     return f" (the same bytes can also be read as {', '.join(names)})" if names else ""
 
 
-def _is_as_good(heard: Hearing, best: Hearing) -> bool:
+def _is_as_good(heard: ProtocolMatch, best: ProtocolMatch) -> bool:
     return (
         heard.card is not None
         and best.card is not None
@@ -131,7 +131,7 @@ def _row(fit: Fit, card: Card) -> tuple[str, ...]:
     return mark, fit.format, *("" if number is None else str(number) for number in numbers), remark
 
 
-def _show_block(best: Hearing, card: Card, port: str, lasting: str | None) -> None:
+def _show_block(best: ProtocolMatch, card: Card, port: str, lasting: str | None) -> None:
     click.echo("\nFor the configuration file:\n")
     click.echo(reader_block(best, card, lasting or port))
     if lasting is None:
@@ -141,7 +141,7 @@ def _show_block(best: Hearing, card: Card, port: str, lasting: str | None) -> No
 
 def _answer(
     recordings: Sequence[Recording],
-    hearings: Sequence[Hearing],
+    hearings: Sequence[ProtocolMatch],
     findings: Sequence[Advice],
     port: str,
     lasting: str | None,

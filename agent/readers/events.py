@@ -7,10 +7,10 @@ from enum import Enum, StrEnum
 from functools import cache
 from typing import NamedTuple
 
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 
-class Reason(StrEnum):
+class NoiseReason(StrEnum):
     """Why bytes or bits became noise: what `status` counts by."""
 
     CHECKSUM = "checksum"
@@ -24,7 +24,7 @@ class Reason(StrEnum):
     SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are exchanged
 
 
-class Form(Enum):
+class CredentialKind(Enum):
     """What the bits of a word are: whether Wiegand parity can be looked for in them."""
 
     WIEGAND = "wiegand"  # as on the data lines, parity bits included
@@ -42,7 +42,7 @@ def _hex_template(bits: int) -> str:
     return f"%0{(bits + 3) // 4}X"
 
 
-class Word(NamedTuple):
+class RawCredential(NamedTuple):
     """One card as a protocol delivers it: `value` is `bits` wide, first bit received on top.
 
     `check` says what vouches for it so far: CHECKSUM (the frame's own), UPSTREAM (the parity, at
@@ -52,20 +52,20 @@ class Word(NamedTuple):
 
     bits: int
     value: int
-    check: Check = Check.NONE
-    form: Form = Form.WIEGAND
+    check: CardCheck = CardCheck.NONE
+    form: CredentialKind = CredentialKind.WIEGAND
     maybe_pin: bool = False
     signal_strength: float | None = None  # dBm
 
     def __repr__(self) -> str:
-        return f"Word(bits={self.bits}, check={self.check}, form={self.form})"
+        return f"RawCredential(bits={self.bits}, check={self.check}, form={self.form})"
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """Bytes or bits that are no card: counted by reason, never sent, never logged."""
 
-    reason: Reason
+    reason: NoiseReason
     raw: bytes = field(default=b"", repr=False)
 
 
@@ -82,7 +82,7 @@ class Status:
     ok: bool
 
 
-Frame = Word | Noise | Key | Status
+ReaderEvent = RawCredential | Noise | Key | Status
 
 
 Outcome = CardRead | Noise | Key

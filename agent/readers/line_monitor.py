@@ -18,7 +18,7 @@ QUIET_PER_MINUTE = 10
 _WINDOW_S = 60.0
 
 
-class Traffic:
+class LineMonitor:
     """Watches one open reader; its findings are one line in the log when they begin, one when they end.
 
     Times are seconds of one monotonic clock. `expect_within_s` None: it may be silent for ever.

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 UNKEPT_SWIPES_MAX = 1_000
 
 
-class Unkept:
+class OverflowBuffer:
     """Between a reader and the outbox. Empty but for the time of a full disk."""
 
     def __init__(self, keep: Callable[[list[Swipe]], None], reader_id: str) -> None:

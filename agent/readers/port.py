@@ -22,7 +22,7 @@ from agent.readers.protocol import LineSettings
 _READ_BYTES = 4096
 
 
-class Shelf(Protocol):
+class FdStore(Protocol):
     """Holds a port open while no agent runs, so that the kernel goes on to collect what the reader sends.
 
     It is a service manager's: a process takes down what the one before it has put there.

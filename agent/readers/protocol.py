@@ -8,7 +8,7 @@ from itertools import cycle
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
-from agent.readers.events import Frame
+from agent.readers.events import ReaderEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +89,17 @@ class WireProtocol(Protocol):
     def partial(self) -> bool:
         """True while bytes are held, of an unfinished frame or of noise: silence means something."""
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[ReaderEvent]:
         """Take bytes as they came; return the frames they complete, in order."""
 
-    def silence(self) -> list[Frame]:
+    def silence(self) -> list[ReaderEvent]:
         """The line fell silent: what is held is a whole frame, or truncated noise."""
 
     def reset(self) -> None:
         """Forget what is held: the port was opened anew."""
 
 
-class Asking:
+class Poller:
     """The requests of a protocol, each in its turn. Times are seconds of one monotonic clock."""
 
     def __init__(self, polling: Polling) -> None:

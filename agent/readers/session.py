@@ -20,13 +20,13 @@ from agent.log.failure_log import FaultLog
 from agent.log.message_ids import Event, fields
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import Decoder
-from agent.readers.events import Frame, Key, Noise, Reason, Status
+from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
 from agent.readers.hold_off import HoldOff
-from agent.readers.line_monitor import Traffic
-from agent.readers.overflow_buffer import Unkept
-from agent.readers.port import Port, Shelf
-from agent.readers.protocol import Asking, LineSettings, WireProtocol
-from agent.readers.wiring import Diagnosis
+from agent.readers.line_monitor import LineMonitor
+from agent.readers.overflow_buffer import OverflowBuffer
+from agent.readers.port import FdStore, Port
+from agent.readers.protocol import LineSettings, Poller, WireProtocol
+from agent.readers.wiring import WiringMonitor
 from agent.settings import Keypad, ParityPolicy
 from agent.swipe import CardRead, Swipe
 
@@ -70,7 +70,7 @@ class ReaderCounts:
     swipes: int = 0
     repeats: int = 0
     keys_discarded: int = 0
-    noise: Counter[Reason] = field(default_factory=Counter)
+    noise: Counter[NoiseReason] = field(default_factory=Counter)
     unkept: int = 0  # swipes that a full disk has no room for
     lost: int = 0  # swipes for which there was no room in memory either
     last_swipe_boot_us: int | None = None  # of the boot-time clock: the other may be set in between
@@ -89,7 +89,7 @@ class ReaderSession:
         user_of: Callable[[str], str],
         clock: Clock,
         changed: Callable[[], None],
-        shelf: Shelf,
+        shelf: FdStore,
     ) -> None:
         """`keep` returns when the swipes are on disk; `changed` is told when counts() has news;
         `shelf` has the port that the agent before this one had open, and is given this one's.
@@ -97,17 +97,17 @@ class ReaderSession:
         self.reader = reader
         self.counts = ReaderCounts()
         self._protocol = make_protocol()
-        self._asking = Asking(self._protocol.polling) if self._protocol.polling else None
+        self._asking = Poller(self._protocol.polling) if self._protocol.polling else None
         self._decode = Decoder(
             reader.formats,
             parity=reader.parity,
             keypad=reader.keypad,
             pin_facility_code=reader.pin_facility_code,
         )
-        self.traffic = Traffic(reader.id, expect_within_s=reader.expect_traffic_within_s)
-        self._diagnosis = Diagnosis(reader.id, keypad=reader.keypad)
+        self.traffic = LineMonitor(reader.id, expect_within_s=reader.expect_traffic_within_s)
+        self._diagnosis = WiringMonitor(reader.id, keypad=reader.keypad)
         self._hold_off = HoldOff(reader.hold_off_ms)
-        self._unkept = Unkept(keep, reader.id)
+        self._unkept = OverflowBuffer(keep, reader.id)
         self._user_of = user_of
         self._clock = clock
         self._changed = changed
@@ -253,14 +253,14 @@ class ReaderSession:
         for swipe in swipes:
             self._hold_off.forget(swipe.card)
 
-    def _card(self, frame: Frame, read_at: Instant) -> CardRead | None:
+    def _card(self, frame: ReaderEvent, read_at: Instant) -> CardRead | None:
         """The card to keep, if it is one; noise, keys and the repeats of a held card are counted."""
         if isinstance(frame, Status):
-            self._diagnosis.saw_status(frame)
+            self._diagnosis.observe_status(frame)
             return None
         outcome = frame if isinstance(frame, Noise | Key) else self._decode(frame)
         if outcome is not frame:
-            self._diagnosis.saw_word(outcome)
+            self._diagnosis.observe_credential(outcome)
         if isinstance(outcome, Noise):
             self.counts.noise[outcome.reason] += 1
             self.traffic.heard_noise(time.monotonic())

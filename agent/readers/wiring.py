@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from agent.log.message_ids import Event, fields
-from agent.readers.events import Noise, Outcome, Reason, Status
+from agent.readers.events import Noise, NoiseReason, Outcome, Status
 from agent.settings import Keypad
 from agent.swipe import CardRead
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 SWAPPED_IN_A_ROW = 3
 
 
-class Diagnosis:
+class WiringMonitor:
     """Sees every word of one reader, and never says what was in it."""
 
     def __init__(self, reader_id: str, *, keypad: Keypad) -> None:
@@ -25,9 +25,9 @@ class Diagnosis:
         self._pad_suspected = False
         self._status: Status | None = None
 
-    def saw_word(self, outcome: Outcome) -> None:
+    def observe_credential(self, outcome: Outcome) -> None:
         """Take what a word turned out to be."""
-        if isinstance(outcome, Noise) and outcome.reason is Reason.SWAPPED:
+        if isinstance(outcome, Noise) and outcome.reason is NoiseReason.SWAPPED:
             self._swapped += 1
             if self._swapped == SWAPPED_IN_A_ROW:
                 _log.warning(
@@ -41,7 +41,7 @@ class Diagnosis:
         if isinstance(outcome, CardRead) and self._keypad == "none" and not self._pad_suspected:
             self._suspect_pad(outcome)
 
-    def saw_status(self, status: Status) -> None:
+    def observe_status(self, status: Status) -> None:
         """Take what the reader says of itself; only a change is news."""
         if status == self._status:
             return

@@ -15,7 +15,7 @@ from agent.outbox.generation import machine_id
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
-from agent.service.fd_store import HeldPorts
+from agent.service.fd_store import StoredPorts
 from agent.service.snowflake import make_client, pipe_name
 from agent.service.status import Health
 from agent.settings import ReaderSettings, Settings
@@ -59,7 +59,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         kept()
 
     uploader = open_uploader(settings, outbox, account, clock)
-    held_ports = HeldPorts()
+    held_ports = StoredPorts()
     readers = [
         ReaderSession(
             _reader(reader),

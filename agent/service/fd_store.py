@@ -8,7 +8,7 @@ from agent.readers.port import leads_to
 from agent.service import notify
 
 
-class HeldPorts:
+class StoredPorts:
     """Open ports in systemd's descriptor store (FileDescriptorStoreMax=), by the reader's id.
 
     Between two lives of the agent it keeps them open; when a device goes away, it lets go by itself.
@@ -20,7 +20,7 @@ class HeldPorts:
         self._left = set(handed)
         self._names = set(handed.values())
 
-    def of(self, reader_id: str, device: str) -> HeldPort:
+    def of(self, reader_id: str, device: str) -> StoredPort:
         """The place of one reader.
 
         It finds its device there whatever the reader was called before: what was sent meanwhile came
@@ -29,17 +29,17 @@ class HeldPorts:
         left = next((fd for fd in self._left if leads_to(fd, device)), None)
         self._left.discard(left)
         self._names.discard(reader_id)
-        return HeldPort(reader_id, left)
+        return StoredPort(reader_id, left)
 
     def clear_others(self) -> None:
         """Close the ports that the configuration no longer has, and drop the names of its readers."""
         while self._left:
             os.close(self._left.pop())
         while self._names:
-            HeldPort(self._names.pop(), None).clear()
+            StoredPort(self._names.pop(), None).clear()
 
 
-class HeldPort:
+class StoredPort:
     """One reader's place in the store: an agent.readers.port.Shelf."""
 
     def __init__(self, reader_id: str, left: int | None) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli.decode import _NEXT_STEPS, command
 from agent.readers.cards.decoder import encode
-from agent.readers.events import Reason
+from agent.readers.events import NoiseReason
 
 FRAME = "02 30313030363345394145 3235 03"
 
@@ -55,7 +55,7 @@ def test_noise_comes_with_the_next_step_and_exit_code_1() -> None:
 
 
 def test_every_reason_has_a_next_step() -> None:
-    assert set(_NEXT_STEPS) == set(Reason)
+    assert set(_NEXT_STEPS) == set(NoiseReason)
 
 
 def test_a_key_is_never_shown() -> None:

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 
 from agent.readers.events import raw_hex
 from agent.readers.hold_off import HELD_CARDS_MAX, HoldOff
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 
 def card(value: int, bits: int = 26) -> CardRead:
-    return CardRead(bits, raw_hex(bits, value), Check.PARITY)
+    return CardRead(bits, raw_hex(bits, value), CardCheck.PARITY)
 
 
 def test_a_held_card_is_one_swipe() -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.line_monitor import NOISY_PER_MINUTE, QUIET_PER_MINUTE, Traffic
+from agent.readers.line_monitor import NOISY_PER_MINUTE, QUIET_PER_MINUTE, LineMonitor
 
 
-def traffic(expect_within_s: float | None = None) -> Traffic:
-    watched = Traffic("RDR-101", expect_within_s=expect_within_s)
+def traffic(expect_within_s: float | None = None) -> LineMonitor:
+    watched = LineMonitor("RDR-101", expect_within_s=expect_within_s)
     watched.opened(0.0)
     return watched
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.clock.system_clock import SystemClock
 from agent.readers.cards.decoder import encode
-from agent.readers.protocol import Asking, LineSettings, Polling
+from agent.readers.protocol import LineSettings, Poller, Polling
 from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.settings import Keypad
@@ -19,7 +19,7 @@ from tests.support.fd_store import OpenShelf
 
 
 def test_each_request_has_its_turn_and_its_time() -> None:
-    asking = Asking(Polling(requests=(b"A", b"B"), every_ms=100))
+    asking = Poller(Polling(requests=(b"A", b"B"), every_ms=100))
 
     asked = [asking.due(now_ms / 1000) for now_ms in (0, 50, 99, 100, 150, 200, 1000, 1001)]
 
@@ -27,7 +27,7 @@ def test_each_request_has_its_turn_and_its_time() -> None:
 
 
 def test_the_wait_ends_when_the_next_request_is_due() -> None:
-    asking = Asking(Polling(requests=(b"A",), every_ms=250))
+    asking = Poller(Polling(requests=(b"A",), every_ms=250))
     asking.due(10.0)
 
     assert asking.wait_s(10.05) == pytest.approx(0.2)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import OutboxError, PortError
-from agent.readers.events import Reason, raw_hex
+from agent.readers.events import NoiseReason, raw_hex
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
-from agent.swipe import Check, Swipe
+from agent.swipe import CardCheck, Swipe
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 from tests.support.fd_store import OpenShelf
 from tests.support.swipes import DrivenClock, wait_until
@@ -117,7 +117,7 @@ def test_a_tag_in_front_of_the_reader_is_one_kept_swipe(door: Door) -> None:
     assert (swipe.badge_id, swipe.card.raw, swipe.card.check) == (
         "40:010063E9AE",
         "010063E9AE",
-        Check.CHECKSUM,
+        CardCheck.CHECKSUM,
     )
     assert swipe.read_at == door.clock.now()
 
@@ -169,7 +169,7 @@ def test_the_same_card_after_the_hold_off_is_another_swipe(door: Door) -> None:
 def test_a_truncated_frame_is_noise_once_the_line_is_silent(door: Door) -> None:
     door.line.write(rdm6300_frame(TAG)[:9])
 
-    door.wait_until(lambda: door.session.counts.noise[Reason.TRUNCATED] == 1, "noise")
+    door.wait_until(lambda: door.session.counts.noise[NoiseReason.TRUNCATED] == 1, "noise")
     door.line.present(TAG)
     door.wait_until(lambda: len(door.kept) == 1, "a swipe after it")
 
@@ -180,7 +180,7 @@ def test_noise_is_counted_by_its_reason_and_never_kept(door: Door) -> None:
 
     door.line.write(bytes(broken))
 
-    door.wait_until(lambda: door.session.counts.noise[Reason.CHECKSUM] == 1, "noise")
+    door.wait_until(lambda: door.session.counts.noise[NoiseReason.CHECKSUM] == 1, "noise")
     assert door.kept == []
 
 

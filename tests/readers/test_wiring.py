@@ -5,13 +5,13 @@ import logging
 import pytest
 
 from agent.readers.cards.decoder import decode, encode
-from agent.readers.events import Key, Noise, Outcome, Reason, Status, Word
-from agent.readers.wiring import Diagnosis
+from agent.readers.events import Key, Noise, NoiseReason, Outcome, RawCredential, Status
+from agent.readers.wiring import WiringMonitor
 from agent.settings import DEFAULT_FORMATS
 
-CARD = decode(Word(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)
-PIN = decode(Word(26, encode("H10301", 0, 4711)), DEFAULT_FORMATS)
-SWAPPED = Noise(Reason.SWAPPED)
+CARD = decode(RawCredential(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)
+PIN = decode(RawCredential(26, encode("H10301", 0, 4711)), DEFAULT_FORMATS)
+SWAPPED = Noise(NoiseReason.SWAPPED)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -25,7 +25,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
         ([SWAPPED] * 3, 1),
         ([SWAPPED] * 30, 1),
         ([SWAPPED, SWAPPED, CARD, SWAPPED, SWAPPED], 0),
-        ([SWAPPED, SWAPPED, Noise(Reason.PARITY), SWAPPED], 0),
+        ([SWAPPED, SWAPPED, Noise(NoiseReason.PARITY), SWAPPED], 0),
         ([SWAPPED, SWAPPED, Key(), SWAPPED], 0),
         ([SWAPPED] * 3 + [CARD] + [SWAPPED] * 3, 2),
     ],
@@ -33,20 +33,20 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 def test_swapped_wires_are_told_once_after_three_words_in_a_row(
     caplog: pytest.LogCaptureFixture, outcomes: list[Outcome], warnings: int
 ) -> None:
-    diagnosis = Diagnosis("RDR-101", keypad="none")
+    diagnosis = WiringMonitor("RDR-101", keypad="none")
 
     for outcome in outcomes:
-        diagnosis.saw_word(outcome)
+        diagnosis.observe_credential(outcome)
 
     assert len(caplog.records) == warnings
     assert all("reader RDR-101: D0/D1 swapped" in record.getMessage() for record in caplog.records)
 
 
 def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCaptureFixture) -> None:
-    diagnosis = Diagnosis("RDR-101", keypad="none")
+    diagnosis = WiringMonitor("RDR-101", keypad="none")
 
     for outcome in (CARD, PIN, PIN):
-        diagnosis.saw_word(outcome)
+        diagnosis.observe_credential(outcome)
 
     ((level, text),) = said(caplog)
     assert level == "WARNING"
@@ -55,20 +55,20 @@ def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCa
 
 
 def test_a_declared_pad_is_not_suspected(caplog: pytest.LogCaptureFixture) -> None:
-    diagnosis = Diagnosis("RDR-101", keypad="burst4")
+    diagnosis = WiringMonitor("RDR-101", keypad="burst4")
 
-    diagnosis.saw_word(PIN)
+    diagnosis.observe_credential(PIN)
 
     assert said(caplog) == []
 
 
 def test_what_a_reader_says_of_itself_is_told_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    diagnosis = Diagnosis("RDR-101", keypad="none")
+    diagnosis = WiringMonitor("RDR-101", keypad="none")
     gone, back = Status("its reader is gone", ok=False), Status("its reader is there", ok=True)
 
     for status in (gone, gone, back, back):
-        diagnosis.saw_status(status)
+        diagnosis.observe_status(status)
 
     assert said(caplog) == [
         ("WARNING", "reader RDR-101: its reader is gone"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.service import notify
-from agent.service.fd_store import HeldPorts
+from agent.service.fd_store import StoredPorts
 
 
 def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,7 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
-        HeldPorts().of("RDR-101", "/dev/null").put(port.fileno())
+        StoredPorts().of("RDR-101", "/dev/null").put(port.fileno())
 
         assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=RDR-101"
         message, fds, _, _ = socket.recv_fds(manager, 4096, maxfds=1)

@@ -16,7 +16,7 @@ from agent import __version__
 from agent.clock.system_clock import SystemClock, boottime_s
 from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
-from agent.readers.events import Reason
+from agent.readers.events import NoiseReason
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, Health, read_status
@@ -143,8 +143,8 @@ def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, read
     reader.counts.resolved_device = "/dev/ttyUSB3"
     reader.traffic.noisy = True
     reader.counts.swipes = 3
-    reader.counts.noise[Reason.CHECKSUM] = 2
-    reader.counts.noise[Reason.STRAY] = 1
+    reader.counts.noise[NoiseReason.CHECKSUM] = 2
+    reader.counts.noise[NoiseReason.STRAY] = 1
     reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
     health.write(tmp_path)

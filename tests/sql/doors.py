@@ -12,7 +12,7 @@ from agent import rows
 from agent.clock.reading import Instant
 from agent.outbox import LiveRows, Outbox
 from agent.readers.events import raw_hex
-from agent.swipe import CardRead, Check, Swipe
+from agent.swipe import CardCheck, CardRead, Swipe
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 HOUR_S = 3600
@@ -53,6 +53,6 @@ def _swipe(number: int, seconds_ago: float, trusted: bool) -> Swipe:  # noqa: FB
         direction="ENTRY",
         badge_id=f"123-{number}",
         user_id="UNKNOWN",
-        card=CardRead(26, raw_hex(26, number), Check.PARITY, "H10301", 123, number),
+        card=CardRead(26, raw_hex(26, number), CardCheck.PARITY, "H10301", 123, number),
         read_at=Instant(wall_us, BOOT_ID, wall_us - _BOOTED_US, trusted),
     )

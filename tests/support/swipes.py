@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agent.clock.reading import Instant
 from agent.readers.events import raw_hex
-from agent.swipe import CardRead, Check, Swipe
+from agent.swipe import CardCheck, CardRead, Swipe
 
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
@@ -26,7 +26,7 @@ def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "R
         direction="ENTRY",
         badge_id=f"40:{raw}",
         user_id="UNKNOWN",
-        card=CardRead(40, raw, Check.CHECKSUM),
+        card=CardRead(40, raw, CardCheck.CHECKSUM),
         read_at=read_at or instant(),
     )
 

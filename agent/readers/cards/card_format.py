@@ -23,7 +23,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Format:
+class CardFormat:
     """The layout of one card format; `parities` in the order in which they are computed.
 
     `fixed` bits have to be as they say, `preset` bits are only written so. `contested` says why

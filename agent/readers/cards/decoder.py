@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
-from agent.readers.cards.card_format import Format
+from agent.readers.cards.card_format import CardFormat
 from agent.readers.cards.formats import CARD_BITS, FORMATS
-from agent.readers.events import Form, Key, Noise, Outcome, Reason, Word, raw_hex
+from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, Outcome, RawCredential, raw_hex
 from agent.settings import Keypad, ParityPolicy
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 __all__ = [
     "CARD_BITS",
@@ -24,7 +24,7 @@ __all__ = [
 KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three ways keypads send it
 
 # Looking up a member of an enumeration takes as long as decoding a field.
-_DATA, _ID = Form.DATA, Form.ID
+_DATA, _ID = CredentialKind.DATA, CredentialKind.ID
 _PARITIES = attrgetter("parities")
 _BYTE_BITS = 8
 _NIBBLE = 0xF
@@ -57,7 +57,7 @@ class Decoder:
         self._keypad = keypad
         self._pin_facility_code = pin_facility_code
 
-    def __call__(self, word: Word) -> Outcome:
+    def __call__(self, word: RawCredential) -> Outcome:
         """The meaning of a word. Never raises."""
         bits, value, check, form, _, _ = word
         if bits in KEY_BITS:
@@ -67,7 +67,7 @@ class Decoder:
             return Key()
         ones = (1 << bits) - 1
         if not value or value == ones:
-            return Noise(Reason.NULL)
+            return Noise(NoiseReason.NULL)
         if form is _DATA:
             return self._decode_stripped(word)
         enabled = self._whole.get(bits)
@@ -78,15 +78,15 @@ class Decoder:
         if form is _ID:
             return _raw_card(word, check)
         if not enabled:
-            return _raw_card(word, check) if bits in CARD_BITS else Noise(Reason.LENGTH)
+            return _raw_card(word, check) if bits in CARD_BITS else Noise(NoiseReason.LENGTH)
         if any(known.holds(value ^ ones) for known in enabled):
-            return Noise(Reason.SWAPPED)
-        return _raw_card(word, Check.FAILED) if self._flagged else Noise(Reason.PARITY)
+            return Noise(NoiseReason.SWAPPED)
+        return _raw_card(word, CardCheck.FAILED) if self._flagged else Noise(NoiseReason.PARITY)
 
-    def _decode_stripped(self, word: Word) -> Outcome:
+    def _decode_stripped(self, word: RawCredential) -> Outcome:
         """With the parity bits gone, every format that leaves as many data bits validates."""
         bits, value = word.bits, word.value
-        matches: list[Format] = []
+        matches: list[CardFormat] = []
         whole = value
         for known in self._stripped.get(bits, ()):
             # Back in its place between parity bits, if the format has any.
@@ -98,9 +98,9 @@ class Decoder:
             return _card(word, word.check, matches, whole)
         if bits in CARD_BITS or bits + 2 in CARD_BITS:
             return _raw_card(word, word.check)
-        return Noise(Reason.LENGTH)
+        return Noise(NoiseReason.LENGTH)
 
-    def _is_typed(self, word: Word) -> bool:
+    def _is_typed(self, word: RawCredential) -> bool:
         """True for a word that comes from the declared keypad, or may well."""
         if word.maybe_pin:
             return True
@@ -109,7 +109,7 @@ class Decoder:
         return self._keypad == "card26" and _facility_code_of_pad(word) == self._pin_facility_code
 
 
-def decode(word: Word, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
+def decode(word: RawCredential, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
     """What one word is with these formats. Raises KeyError for a name that is not in FORMATS."""
     return Decoder(formats, parity=parity)(word)
 
@@ -128,25 +128,25 @@ def encode(
     return FORMATS[name].write((facility_code, card_number, issue, oem))
 
 
-def _by_length(formats: Iterable[tuple[int | None, Format]]) -> dict[int, tuple[Format, ...]]:
-    lengths: dict[int, tuple[Format, ...]] = {}
+def _by_length(formats: Iterable[tuple[int | None, CardFormat]]) -> dict[int, tuple[CardFormat, ...]]:
+    lengths: dict[int, tuple[CardFormat, ...]] = {}
     for bits, known in formats:
         if bits is not None:
             lengths[bits] = (*lengths.get(bits, ()), known)
     return lengths
 
 
-def _key(word: Word) -> Key | Noise:
+def _key(word: RawCredential) -> Key | Noise:
     """A key, or a key's byte upside down: a byte is the complement of the key, then the key
     (HID Wiegand PINpad 7393760), and no key is above #.
     """
     high, low = word.value >> 4, word.value & _NIBBLE
     if word.bits == _BYTE_BITS and high ^ low == _NIBBLE and low > _HIGHEST_KEY:
-        return Noise(Reason.SWAPPED)
+        return Noise(NoiseReason.SWAPPED)
     return Key()
 
 
-def _are_keys(word: Word) -> bool:
+def _are_keys(word: RawCredential) -> bool:
     """True if every byte is a key of an 8-bit pad: several that came too fast to be told apart.
 
     Only here: four nibbles of a 4-bit pad look like any number, and would cost cards.
@@ -156,25 +156,25 @@ def _are_keys(word: Word) -> bool:
     )
 
 
-def _facility_code_of_pad(word: Word) -> int | None:
+def _facility_code_of_pad(word: RawCredential) -> int | None:
     """The facility code if a pad's 26 bits are behind the word: as they are, stripped, or handed
     on as a plain number by a converter. Their parity is not asked: a broken PIN is a PIN.
     """
-    if word.form is Form.WIEGAND:
+    if word.form is CredentialKind.WIEGAND:
         return word.value >> _PAD_NUMBER_BITS + 1 & 0xFF if word.bits == _PAD_BITS else None
-    if word.form is Form.DATA:
+    if word.form is CredentialKind.DATA:
         return word.value >> _PAD_NUMBER_BITS if word.bits == _PAD_DATA_BITS else None
-    return word.value >> _PAD_NUMBER_BITS if word.check is Check.NONE else None
+    return word.value >> _PAD_NUMBER_BITS if word.check is CardCheck.NONE else None
 
 
-def _parity_or(check: Check, matches: Sequence[Format]) -> Check:
+def _parity_or(check: CardCheck, matches: Sequence[CardFormat]) -> CardCheck:
     """What vouches for a word that formats validate: their parity, unless something stronger did."""
-    if check is not Check.NONE:
+    if check is not CardCheck.NONE:
         return check
-    return Check.PARITY if all(map(_PARITIES, matches)) else Check.NONE
+    return CardCheck.PARITY if all(map(_PARITIES, matches)) else CardCheck.NONE
 
 
-def _card(word: Word, check: Check, matches: Sequence[Format], value: int) -> CardRead:
+def _card(word: RawCredential, check: CardCheck, matches: Sequence[CardFormat], value: int) -> CardRead:
     """A card that formats validate, with fields from `value` when it is one format alone."""
     bits, signal_strength = word.bits, word.signal_strength
     raw = raw_hex(bits, word.value)
@@ -185,7 +185,7 @@ def _card(word: Word, check: Check, matches: Sequence[Format], value: int) -> Ca
     return CardRead(bits, raw, check, None, None, None, None, None, names, signal_strength)
 
 
-def _raw_card(word: Word, check: Check) -> CardRead:
+def _raw_card(word: RawCredential, check: CardCheck) -> CardRead:
     """A card that is its bits and nothing else."""
     bits, value, _, _, _, signal_strength = word
     return CardRead(bits, raw_hex(bits, value), check, None, None, None, None, None, (), signal_strength)

@@ -7,7 +7,7 @@ from itertools import compress, cycle
 from types import MappingProxyType
 from typing import Literal
 
-from agent.readers.cards.card_format import Format, Parity, Positions
+from agent.readers.cards.card_format import CardFormat, Parity, Positions
 
 
 def _format(
@@ -24,13 +24,13 @@ def _format(
     preset: str = "",
     decimal_digits: bool = False,
     contested: str = "",
-) -> Format:
+) -> CardFormat:
     """A row of the table.
 
     Places are written "1-8", "9 4 6" or "2-33/110" (two of every three), a parity "0 even 1-12",
     bits of a given value "0-3=1111".
     """
-    return Format(
+    return CardFormat(
         name=name,
         description=description,
         bits=bits,
@@ -375,7 +375,7 @@ _TABLE = (
     _format("IR56", 56, "Inner Range 56-bit", facility_code="0-23", card_number="24-55"),
 )
 
-FORMATS: Mapping[str, Format] = MappingProxyType({known.name: known for known in _TABLE})
+FORMATS: Mapping[str, CardFormat] = MappingProxyType({known.name: known for known in _TABLE})
 # Every length a card format is known for. Any other length is a word that lost or gained bits,
 # or keys that ran together.
 CARD_BITS = frozenset(known.bits for known in _TABLE)

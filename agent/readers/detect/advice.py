@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.match import _ALL_BITS, _LOST_BITS_MAX, Card, Hearing, Recording
+from agent.readers.detect.match import _ALL_BITS, _LOST_BITS_MAX, Card, ProtocolMatch, Recording
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
 from agent.settings import DEFAULT_FORMATS
@@ -20,7 +20,7 @@ class Advice:
     next: str
 
 
-def advice(recordings: Sequence[Recording], hearings: Sequence[Hearing]) -> list[Advice]:
+def advice(recordings: Sequence[Recording], hearings: Sequence[ProtocolMatch]) -> list[Advice]:
     """What is wrong, as far as it can be heard; `hearings` are of these recordings, likeliest first."""
     if not any(recording.bytes for recording in recordings):
         return [
@@ -77,7 +77,7 @@ def _unreadable(recordings: Sequence[Recording]) -> Advice:
     )
 
 
-def reader_block(heard: Hearing, card: Card, port: str) -> str:
+def reader_block(heard: ProtocolMatch, card: Card, port: str) -> str:
     """The [[readers]] table for the configuration file."""
     lines = [
         "[[readers]]",

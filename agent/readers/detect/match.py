@@ -11,12 +11,12 @@ from typing import Literal, get_args
 
 from agent.readers.cards.decoder import KEY_BITS, Decoder
 from agent.readers.cards.formats import FORMATS
-from agent.readers.events import Frame, Key, Noise, Reason, Word, raw_hex
+from agent.readers.events import Key, Noise, NoiseReason, RawCredential, ReaderEvent, raw_hex
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 # These take almost any line of digits, so another protocol that reads the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
@@ -25,7 +25,7 @@ _RANDOM_WORDS = 8
 _RANDOM_SHARE = 0.7
 # Bits lost to a long cable or a slow converter are few; lengths further apart are different cards.
 _LOST_BITS_MAX = 4
-_VOUCHED = (Check.CHECKSUM, Check.PARITY)
+_VOUCHED = (CardCheck.CHECKSUM, CardCheck.PARITY)
 _PADS: tuple[Keypad, ...] = tuple(pad for pad in get_args(Keypad) if pad != "none")
 
 _FIVE_DIGITS_MAX = 99_999
@@ -68,14 +68,14 @@ class Card:
 
     bits: int
     raw: str = field(repr=False)
-    check: Check
+    check: CardCheck
     times: int
     fits: tuple[Fit, ...]
     printed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class ProtocolMatch:
     """A recording as one protocol understands it."""
 
     protocol: str
@@ -102,7 +102,7 @@ class Hearing:
         return next((card for card in self.cards if card.printed), next(iter(self.cards), None))
 
 
-def hear(recording: Recording, printed_number: int | None = None) -> list[Hearing]:
+def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:
     """What each protocol makes of a recording, the likeliest first; none that understands nothing."""
     hearings = [
         _hearing(name, recording.baudrate, _frames(name, recording.chunks), printed_number)
@@ -114,7 +114,7 @@ def hear(recording: Recording, printed_number: int | None = None) -> list[Hearin
     return sorted(understood, key=_likelihood, reverse=True)
 
 
-def likeliest(hearings: Iterable[Hearing]) -> list[Hearing]:
+def ranked(hearings: Iterable[ProtocolMatch]) -> list[ProtocolMatch]:
     """Hearings of several recordings, the likeliest first."""
     return sorted(hearings, key=_likelihood, reverse=True)
 
@@ -129,7 +129,7 @@ def _means_something_as_it_is(name: str) -> bool:
     return True
 
 
-def _likelihood(heard: Hearing) -> tuple[bool, bool, bool, int, bool, int, bool]:
+def _likelihood(heard: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, int, bool]:
     card = heard.card
     return (
         card is not None and bool(card.printed),
@@ -142,9 +142,9 @@ def _likelihood(heard: Hearing) -> tuple[bool, bool, bool, int, bool, int, bool]
     )
 
 
-def _frames(name: str, chunks: Sequence[Chunk]) -> list[Frame]:
+def _frames(name: str, chunks: Sequence[Chunk]) -> list[ReaderEvent]:
     wire = make_protocol(name)
-    frames: list[Frame] = []
+    frames: list[ReaderEvent] = []
     for silence_s, data in chunks:
         if wire.partial and silence_s * 1000 >= wire.silence_ms:
             frames += wire.silence()
@@ -152,8 +152,10 @@ def _frames(name: str, chunks: Sequence[Chunk]) -> list[Frame]:
     return [*frames, *wire.silence()]
 
 
-def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: int | None) -> Hearing:
-    words = [frame for frame in frames if isinstance(frame, Word)]
+def _hearing(
+    name: str, baudrate: int, frames: Sequence[ReaderEvent], printed_number: int | None
+) -> ProtocolMatch:
+    words = [frame for frame in frames if isinstance(frame, RawCredential)]
     counted = Counter(word for word in words if word.bits not in KEY_BITS)
     cards: list[Card] = []
     outcomes: Counter[_NoCard] = Counter()
@@ -163,7 +165,7 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
             cards.append(card)
         else:
             outcomes[card] += times
-    return Hearing(
+    return ProtocolMatch(
         protocol=name,
         baudrate=baudrate,
         cards=tuple(sorted(cards, key=lambda card: -card.times)),
@@ -177,7 +179,7 @@ def _hearing(name: str, baudrate: int, frames: Sequence[Frame], printed_number: 
     )
 
 
-def _card(protocol: str, word: Word, times: int, printed_number: int | None) -> Card | _NoCard:
+def _card(protocol: str, word: RawCredential, times: int, printed_number: int | None) -> Card | _NoCard:
     """The card of a word, or what it is instead."""
     fits = _fits(word)
     printed = () if printed_number is None else _reproductions(word, fits, printed_number)
@@ -186,16 +188,16 @@ def _card(protocol: str, word: Word, times: int, printed_number: int | None) -> 
     outcome = _decoder(DEFAULT_FORMATS)(word)
     if isinstance(outcome, CardRead):
         check = outcome.check
-    elif isinstance(outcome, Noise) and outcome.reason is Reason.SWAPPED and not printed:
+    elif isinstance(outcome, Noise) and outcome.reason is NoiseReason.SWAPPED and not printed:
         return "swapped"
     elif any(FORMATS[fit.format].parities for fit in fits):
-        check = Check.PARITY if word.check is Check.NONE else word.check
+        check = CardCheck.PARITY if word.check is CardCheck.NONE else word.check
     else:
         return "noise"
     return Card(word.bits, raw_hex(word.bits, word.value), check, times, fits, printed)
 
 
-def _could_be_typed(protocol: str, word: Word) -> bool:
+def _could_be_typed(protocol: str, word: RawCredential) -> bool:
     """True for what some pad may have sent: nobody has said yet whether there is one."""
     if any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
         return True
@@ -203,7 +205,7 @@ def _could_be_typed(protocol: str, word: Word) -> bool:
     return protocol in _TAKES_ANY_DIGITS and digits.isdigit() and len(digits) <= LONGEST_PIN_DIGITS
 
 
-def _fits(word: Word) -> tuple[Fit, ...]:
+def _fits(word: RawCredential) -> tuple[Fit, ...]:
     fits = []
     for name in FORMATS:
         outcome = _decoder((name,))(word)
@@ -218,7 +220,7 @@ def _decoder(formats: tuple[str, ...], keypad: Keypad = "none") -> Decoder:
     return Decoder(formats, keypad=keypad)
 
 
-def _reproductions(word: Word, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
+def _reproductions(word: RawCredential, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
     """Every way in which the printed number is in a word; those that can be configured come first."""
     ways = [f"card number of {fit.format}" for fit in fits if fit.card_number == printed_number]
     ways += [
@@ -230,7 +232,7 @@ def _reproductions(word: Word, fits: Iterable[Fit], printed_number: int) -> tupl
     return tuple(ways)
 
 
-def _numbers(word: Word) -> Mapping[str, int]:
+def _numbers(word: RawCredential) -> Mapping[str, int]:
     """What is printed on cards besides the card number of a format."""
     bits, value = word.bits, word.value
     numbers = {_ALL_BITS: value}

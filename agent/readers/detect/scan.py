@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from agent.readers.detect.match import Chunk, Recording, hear
-from agent.readers.protocol import Asking
+from agent.readers.detect.match import Chunk, Recording, match
+from agent.readers.protocol import Poller
 from agent.readers.protocols import PROTOCOLS
 
 # The speeds of the readers in the field, the most common first.
@@ -85,7 +85,7 @@ def _listen(
 ) -> Recording:
     """The newest bytes of a while: short if nothing is read, longer if a card is, until it is enough."""
     polling = PROTOCOLS[asked].polling if asked else None
-    asking = Asking(polling) if polling else None
+    asking = Poller(polling) if polling else None
     chunks: deque[Chunk] = deque()
     started_s = last_s = now_s = monotonic_s()
     ends_s, looked = started_s + min(_SLICE_S, left_s), True
@@ -117,6 +117,6 @@ def _drop_oldest(chunks: deque[Chunk]) -> None:
 
 def _reads(recording: Recording) -> int:
     """How often the likeliest card was read."""
-    hearings = hear(recording)
+    hearings = match(recording)
     card = hearings[0].card if hearings else None
     return card.times if card else 0

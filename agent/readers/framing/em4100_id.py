@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.readers.events import Form, Reason, Word
-from agent.swipe import Check
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
+from agent.swipe import CardCheck
 
 HEX_DIGIT = b"0123456789ABCDEFabcdef"
 ID_DIGITS = 10
@@ -13,17 +13,19 @@ ID_BITS = 4 * ID_DIGITS
 _NULL_IDS = (0, (1 << ID_BITS) - 1)
 
 
-def tag(digits: bytes, checksum: int | None) -> Word | Reason:
+def tag(digits: bytes, checksum: int | None) -> RawCredential | NoiseReason:
     """All 40 bits of a tag id: the version byte, then the 32 bits printed on the card.
 
     `checksum` is the frame's own, the XOR of the five bytes, or None where frames have none.
     """
     value = int(digits, 16)
     if checksum is not None and _xor(value) != checksum:
-        return Reason.CHECKSUM
+        return NoiseReason.CHECKSUM
     if value in _NULL_IDS:
-        return Reason.NULL
-    return Word(ID_BITS, value, Check.NONE if checksum is None else Check.CHECKSUM, Form.ID)
+        return NoiseReason.NULL
+    return RawCredential(
+        ID_BITS, value, CardCheck.NONE if checksum is None else CardCheck.CHECKSUM, CredentialKind.ID
+    )
 
 
 def _xor(value: int) -> int:

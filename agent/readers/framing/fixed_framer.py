@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from agent.readers.events import Frame, Noise, Reason
+from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 
@@ -41,7 +41,7 @@ class FramedProtocol(ABC):
         self._noise = NoiseRun(secret=self.may_hold_pin)
 
     @abstractmethod
-    def read(self, frame: bytes) -> Frame | Reason | None:
+    def read(self, frame: bytes) -> ReaderEvent | NoiseReason | None:
         """What a frame that fills one of the shapes says; None for "no card", a Reason for noise."""
 
     @property
@@ -49,9 +49,9 @@ class FramedProtocol(ABC):
         """True while an unfinished frame or noise is held."""
         return bool(self._held or self._noise)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[ReaderEvent]:
         """Take bytes as they came; return the frames they complete, in order."""
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         if not self._noise:  # most often there are whole frames and nothing else: no need to search
             data = self._take(len(self._held)) + data
             data = data[self._read_whole(data, frames) :]
@@ -74,11 +74,11 @@ class FramedProtocol(ABC):
             frames += self._refuse(max(misfits))
         return frames
 
-    def silence(self) -> list[Frame]:
+    def silence(self) -> list[ReaderEvent]:
         """What is held will not be finished: truncated, but for whole frames that it took in."""
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         while self._held:
-            frames += self._noise.add(self._take(self._next_start(len(self._held))), Reason.TRUNCATED)
+            frames += self._noise.add(self._take(self._next_start(len(self._held))), NoiseReason.TRUNCATED)
             frames += self.feed(b"")
         return [*frames, *self._noise.end()]
 
@@ -87,22 +87,22 @@ class FramedProtocol(ABC):
         self._held.clear()
         self._noise.reset()
 
-    def _read_whole(self, data: bytes, frames: list[Frame]) -> int:
+    def _read_whole(self, data: bytes, frames: list[ReaderEvent]) -> int:
         """Read good frames from the beginning of `data`; return where the first other byte is."""
         end = 0
         while found := self._whole.match(data, end):
             outcome = self.read(found[0])
-            if isinstance(outcome, Reason):
+            if isinstance(outcome, NoiseReason):
                 break
             if outcome is not None:
                 frames.append(outcome)
             end = found.end()
         return end
 
-    def _finish(self, length: int) -> list[Frame]:
+    def _finish(self, length: int) -> list[ReaderEvent]:
         """A shape is filled: a card, or noise of its own that ends where a new frame may start."""
         outcome = self.read(bytes(self._held[:length]))
-        if isinstance(outcome, Reason):
+        if isinstance(outcome, NoiseReason):
             return [*self._noise.alone(self._take(self._next_start(length)), outcome)]
         self._take(length)
         return [*self._noise.end(), *([] if outcome is None else [outcome])]
@@ -110,7 +110,7 @@ class FramedProtocol(ABC):
     def _refuse(self, place: int) -> list[Noise]:
         """The byte at `place` fits no shape: give up this start byte, go on at the next one."""
         end = self._next_start(place + 1)
-        return self._noise.add(self._take(end), Reason.SYNTAX if end > place else Reason.TRUNCATED)
+        return self._noise.add(self._take(end), NoiseReason.SYNTAX if end > place else NoiseReason.TRUNCATED)
 
     def _next_start(self, end: int) -> int:
         found = self._held.find(self._start, 1, end)

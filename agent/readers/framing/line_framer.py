@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agent.readers.events import Frame, Noise, Reason
+from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
 
@@ -17,7 +17,7 @@ LONGEST_LINE_BYTES = 256
 # Keypads take PINs of at most so many digits (HID and IDTECK pads).
 LONGEST_PIN_DIGITS = 8
 
-Reading = tuple[Frame, ...] | Reason
+Reading = tuple[ReaderEvent, ...] | NoiseReason
 """What a line says: frames, none if it is somebody's chatter, or a reason for noise."""
 
 # Printable ASCII, tab, and the escape that begins a colour.
@@ -59,18 +59,18 @@ class LineProtocol(ABC):
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - for subclasses
         """What a line says that silence cut off: its last characters may be missing."""
-        return Reason.TRUNCATED
+        return NoiseReason.TRUNCATED
 
     @property
     def partial(self) -> bool:
         """True inside a line, also when what it held has already gone out as noise."""
         return bool(self._text or self._noise or self._cut)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[ReaderEvent]:
         """Take bytes as they came; return the frames they complete, in order."""
         if not (self._noise or self._cut or data.translate(None, self._clean)):
             return self._feed_clean(self._take_text() + data)
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         for piece in self._pieces.finditer(data):
             if piece.lastgroup == "text":
                 frames += self._add_text(piece[0])
@@ -80,9 +80,9 @@ class LineProtocol(ABC):
                 frames += self._add_static(piece[0])
         return frames
 
-    def silence(self) -> list[Frame]:
+    def silence(self) -> list[ReaderEvent]:
         """The line will not be finished."""
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         if self._text:
             frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
         frames += self._noise.end()
@@ -95,9 +95,9 @@ class LineProtocol(ABC):
         self._noise.reset()
         self._cut = False
 
-    def _feed_clean(self, data: bytes) -> list[Frame]:
+    def _feed_clean(self, data: bytes) -> list[ReaderEvent]:
         """What feed() does with text alone, most often whole lines, when no noise is held."""
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         for text in filter(None, lines):
             if len(text) > LONGEST_LINE_BYTES:
@@ -109,34 +109,34 @@ class LineProtocol(ABC):
         frames += self._add_text(unfinished)
         return frames
 
-    def _add_text(self, text: bytes) -> list[Frame]:
+    def _add_text(self, text: bytes) -> list[ReaderEvent]:
         self._text += text
         excess = len(self._text) - LONGEST_LINE_BYTES
         if excess <= 0:
             return []
         # Noise without a line end: of the text, the end is kept, for a frame may be there.
         self._cut = True
-        return self._discard(Reason.OVERSIZED, excess)
+        return self._discard(NoiseReason.OVERSIZED, excess)
 
-    def _add_static(self, static: bytes) -> list[Frame]:
-        frames = self._discard(Reason.SYNTAX)
+    def _add_static(self, static: bytes) -> list[ReaderEvent]:
+        frames = self._discard(NoiseReason.SYNTAX)
         self._cut = True
         return [*frames, *self._noise.add(static)]
 
-    def _end_line(self) -> list[Frame]:
-        frames: list[Frame] = []
+    def _end_line(self) -> list[ReaderEvent]:
+        frames: list[ReaderEvent] = []
         if self._text:  # none between CR and LF
             frames += self._close(self.read(bytes(self._text), cut=self._cut))
         self._cut = False
         return [*frames, *self._noise.end()]
 
-    def _close(self, reading: Reading) -> list[Frame]:
-        if isinstance(reading, Reason):
+    def _close(self, reading: Reading) -> list[ReaderEvent]:
+        if isinstance(reading, NoiseReason):
             return self._discard(reading)
         self._text.clear()
         return [*self._noise.end(), *reading]
 
-    def _discard(self, reason: Reason, length: int | None = None) -> list[Frame]:
+    def _discard(self, reason: NoiseReason, length: int | None = None) -> list[ReaderEvent]:
         return [*self._noise.add(self._take_text(length), reason)]
 
     def _take_text(self, length: int | None = None) -> bytes:
@@ -147,4 +147,4 @@ class LineProtocol(ABC):
 
 def behind(noise: bytes, reading: Reading) -> Reading:
     """What a line says whose beginning is noise, if any: both are told."""
-    return (Noise(Reason.SYNTAX, noise), *reading) if noise and isinstance(reading, tuple) else reading
+    return (Noise(NoiseReason.SYNTAX, noise), *reading) if noise and isinstance(reading, tuple) else reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.readers.events import Noise, Reason
+from agent.readers.events import Noise, NoiseReason
 
 # A quarter of a second at 9600 baud: long enough that a burst is a few events, short enough
 # that a line which never falls silent still shows in the counters.
@@ -18,13 +18,13 @@ class NoiseRun:
 
     def __init__(self, *, secret: bool = False) -> None:
         self._secret = secret
-        self._reason = Reason.STRAY
+        self._reason = NoiseReason.STRAY
         self._raw = bytearray()
 
     def __bool__(self) -> bool:
         return bool(self._raw)
 
-    def add(self, raw: bytes, reason: Reason | None = None) -> list[Noise]:
+    def add(self, raw: bytes, reason: NoiseReason | None = None) -> list[Noise]:
         """Take bytes; return the runs that ended. Without a reason they belong to what came
         before them, the rest of a refused frame, and are stray if nothing did.
         """
@@ -46,13 +46,13 @@ class NoiseRun:
         self.reset()
         return run
 
-    def alone(self, raw: bytes, reason: Reason) -> list[Noise]:
+    def alone(self, raw: bytes, reason: NoiseReason) -> list[Noise]:
         """Bytes that are an event of their own, after the run that they end."""
         return [*self.end(), *self.add(raw, reason), *self.end()]
 
     def reset(self) -> None:
         """Forget what is held."""
-        self._reason = Reason.STRAY
+        self._reason = NoiseReason.STRAY
         self._raw.clear()
 
     def _noise(self, raw: bytearray) -> Noise:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Reason, Word
+from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading, behind
 from agent.readers.protocol import LineSettings
@@ -36,15 +36,15 @@ class Bits(LineProtocol):
         if counted and (counted[1] or not cut):
             return _word(int(counted[2]), counted[3])
         if _BINARY.fullmatch(text) and not cut:
-            return (Word(len(text), int(text, 2)),)
+            return (RawCredential(len(text), int(text, 2)),)
         return _behind_noise(text)
 
 
 def _word(bits: int, digits: bytes) -> Reading:
     value = int(digits, 16)
     if bits > LONGEST_WORD_BITS or len(digits) > (bits + 3) // 4 or value >> bits:
-        return Reason.LENGTH
-    return (Word(bits, value),)
+        return NoiseReason.LENGTH
+    return (RawCredential(bits, value),)
 
 
 def _behind_noise(text: bytes) -> Reading:
@@ -54,8 +54,8 @@ def _behind_noise(text: bytes) -> Reading:
     """
     head, _, digits = text.partition(b":")
     if len(digits) < _FEWEST_DIGITS_BEHIND_NOISE or not _HEX.fullmatch(digits):
-        return Reason.SYNTAX
+        return NoiseReason.SYNTAX
     for count in (head[-3:], head[-2:]):
         if _COUNT.fullmatch(count) and (int(count) + 3) // 4 == len(digits):
             return behind(head[: -len(count)], _word(int(count), digits))
-    return Reason.SYNTAX
+    return NoiseReason.SYNTAX

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 # Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'
 # manuals name. Seven would be a 30-bit card, which none of them does, and are six and a stray one.
@@ -14,7 +14,7 @@ from agent.swipe import Check
 _LINE = re.compile(rb"[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8,11}")
 _DIGITS_37_BIT = 9
 _DATA_BITS_37_BIT = 35
-_UPSTREAM, _DATA = Check.UPSTREAM, Form.DATA
+_UPSTREAM, _DATA = CardCheck.UPSTREAM, CredentialKind.DATA
 
 
 class Wie232(LineProtocol):
@@ -27,15 +27,15 @@ class Wie232(LineProtocol):
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The data bits of a line; one that lost its beginning would be a shorter card."""
         if not _LINE.fullmatch(text):
-            return Reason.LENGTH if text.isalnum() else Reason.SYNTAX
+            return NoiseReason.LENGTH if text.isalnum() else NoiseReason.SYNTAX
         if cut:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         value = int(text, 16)
         bits = 4 * len(text)
         # The data bits of a 37-bit card do not fill their nine digits; of 38 bits they do.
         if len(text) == _DIGITS_37_BIT and not value >> _DATA_BITS_37_BIT:
             bits = _DATA_BITS_37_BIT
-        return (Word(bits, value, _UPSTREAM, _DATA),)
+        return (RawCredential(bits, value, _UPSTREAM, _DATA),)
 
 
 class Wg2Rs232(Wie232):

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading
 from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, wrong_with_pattern
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _NUMBERS = {"raw": 16, "hex": 16, "decimal": 10}
 _DIGITS = {16: re.compile(rb"[0-9A-Fa-f]+"), 10: re.compile(rb"[0-9]+")}
@@ -57,29 +57,29 @@ class Line(LineProtocol):
         if self._begins_anywhere:
             text = text[-LONGEST_MATCHED_BYTES:]
         elif cut:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         if len(text) > LONGEST_MATCHED_BYTES:
-            return Reason.OVERSIZED
+            return NoiseReason.OVERSIZED
         found = self._pattern.fullmatch(text)
         if not found:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         base, digits = _NUMBERS[self._number], found[self._number] or b""
         count = (found["bits"] or b"") if self._has_bits else b"0"
         if not _DIGITS[base].fullmatch(digits) or not _DIGITS[10].fullmatch(count):
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         bits = int(count) or (_DECIMAL_BITS if self._number == "decimal" else 4 * len(digits))
         value = int(digits, base)
         if bits > LONGEST_WORD_BITS or value >> bits or (self._has_bits and not int(count)):
-            return Reason.LENGTH
+            return NoiseReason.LENGTH
         form = self._form()
         # A short number of no declared width could have been typed; a pad's PIN has at most so many digits.
-        maybe_pin = form is Form.ID and len(digits) <= LONGEST_PIN_DIGITS
-        return (Word(bits, value, Check.NONE, form, maybe_pin),)
+        maybe_pin = form is CredentialKind.ID and len(digits) <= LONGEST_PIN_DIGITS
+        return (RawCredential(bits, value, CardCheck.NONE, form, maybe_pin),)
 
-    def _form(self) -> Form:
+    def _form(self) -> CredentialKind:
         if self._number == "raw":
-            return Form.WIEGAND
-        return Form.ID if self._number == "decimal" and not self._has_bits else Form.DATA
+            return CredentialKind.WIEGAND
+        return CredentialKind.ID if self._number == "decimal" and not self._has_bits else CredentialKind.DATA
 
 
 def _wrong_with_groups(pattern: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Reason, Word
+from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
 
 _LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
@@ -20,12 +20,12 @@ class ElatecBits(LineProtocol):
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count tells a cut line
         """The word of a line. The bits that fill the last byte are zeros (TWN3 manual, page 25)."""
         if not _LINE.fullmatch(text):
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         bits, digits = int(text[:2], 16), text[2:]
         padding = -bits % 8
         if not bits or 4 * len(digits) != bits + padding:
-            return Reason.LENGTH
+            return NoiseReason.LENGTH
         value = int(digits, 16)
         if value & (1 << padding) - 1:
-            return Reason.LENGTH
-        return (Word(bits, value >> padding),)
+            return NoiseReason.LENGTH
+        return (RawCredential(bits, value >> padding),)

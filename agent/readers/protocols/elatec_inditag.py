@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading, behind
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 # Up to the 12 bytes of an EPC; whatever came before the last colon belongs to no line.
 _LINE = re.compile(rb"(.*):((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")
@@ -22,9 +22,11 @@ class ElatecIndiTag(LineProtocol):
         """The id of a line whose sum is right, behind the beginning of another if need be."""
         found = _LINE.fullmatch(text)
         if not found:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         card_id = bytes.fromhex(found[2].decode("ascii"))
         if (sum(card_id) + int(found[3], 16)) & 0xFF:
-            return Reason.CHECKSUM
-        word = Word(8 * len(card_id), int.from_bytes(card_id, "big"), Check.CHECKSUM, Form.ID)
+            return NoiseReason.CHECKSUM
+        word = RawCredential(
+            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
+        )
         return behind(found[1], (word,))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from agent.readers.events import Frame, Reason, Word
+from agent.readers.events import NoiseReason, RawCredential, ReaderEvent
 from agent.readers.framing.em4100_id import ID_DIGITS, tag
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
@@ -37,9 +37,9 @@ class Em18:
         """True while digits or noise are held."""
         return bool(self._digits or self._noise)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[ReaderEvent]:
         """Take bytes as they came; return the frames they complete, in order."""
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         for piece in _PIECES.finditer(data):
             if piece.lastgroup == "digits":
                 frames += self._add_digits(piece[0])
@@ -49,7 +49,7 @@ class Em18:
                 frames += self._noise.add(piece[0]) if piece.lastgroup == "static" else self._noise.end()
         return frames
 
-    def silence(self) -> list[Frame]:
+    def silence(self) -> list[ReaderEvent]:
         """The run of digits ended: what is left over is truncated."""
         return [*self._end_run(), *self._noise.end()]
 
@@ -59,50 +59,50 @@ class Em18:
         self._noise.reset()
         self._aligned = True
 
-    def _add_digits(self, digits: bytes) -> list[Frame]:
+    def _add_digits(self, digits: bytes) -> list[ReaderEvent]:
         """Read frames for as long as one follows the other from the beginning of the run."""
         self._digits += digits
-        frames: list[Frame] = []
+        frames: list[ReaderEvent] = []
         start = 0
         while self._aligned and len(self._digits) - start >= _FRAME_DIGITS:
             outcome = _read(self._digits[start : start + _FRAME_DIGITS])
-            if isinstance(outcome, Word):
+            if isinstance(outcome, RawCredential):
                 frames += [*self._noise.end(), outcome]
                 start += _FRAME_DIGITS
             else:
                 self._aligned = False
         del self._digits[:start]
         if len(self._digits) > LONGEST_RUN_DIGITS:
-            frames += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, Reason.OVERSIZED)
+            frames += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, NoiseReason.OVERSIZED)
         return frames
 
-    def _end_run(self) -> list[Frame]:
+    def _end_run(self) -> list[ReaderEvent]:
         """Frames end where a run ends that began amiss: the last twelve digits may be one, and in
         front of a frame the twelve before them. Elsewhere in the run a checksum of eight bits
         would pass too often by chance.
         """
         self._aligned = True
-        words: list[Word] = []
+        words: list[RawCredential] = []
         start = len(self._digits)
-        reason = Reason.TRUNCATED
+        reason = NoiseReason.TRUNCATED
         while start >= _FRAME_DIGITS:
             outcome = _read(self._digits[start - _FRAME_DIGITS : start])
-            if not isinstance(outcome, Word):
+            if not isinstance(outcome, RawCredential):
                 reason = outcome
                 break
             words.append(outcome)
             start -= _FRAME_DIGITS
         if not words:
             return self._discard(start, reason)
-        frames = self._discard(start, Reason.SYNTAX)
+        frames = self._discard(start, NoiseReason.SYNTAX)
         self._digits.clear()
         return [*frames, *self._noise.end(), *reversed(words)]
 
-    def _discard(self, length: int, reason: Reason) -> list[Frame]:
+    def _discard(self, length: int, reason: NoiseReason) -> list[ReaderEvent]:
         discarded = bytes(self._digits[:length])
         del self._digits[:length]
         return [*self._noise.add(discarded, reason)]
 
 
-def _read(digits: bytearray) -> Word | Reason:
+def _read(digits: bytearray) -> RawCredential | NoiseReason:
     return tag(bytes(digits[:ID_DIGITS]), int(digits[ID_DIGITS:], 16))

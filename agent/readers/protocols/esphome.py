@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from agent.readers.events import Form, Frame, Key, Noise, Reason, Word
+from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, RawCredential, ReaderEvent
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 # "[12:00:00][D][wiegand:095]: ...", the clock only where the device has one.
@@ -42,7 +42,7 @@ class Esphome(LineProtocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unchecked: tuple[Frame, ...] = ()  # a tag whose "invalid parity" may still come
+        self._unchecked: tuple[ReaderEvent, ...] = ()  # a tag whose "invalid parity" may still come
         self._may_wait_bytes = 0  # how many a line may have, less those that are no longer held
         self._said: tuple[int, int] | None = None  # the number logged last, and how many lines may repeat it
 
@@ -51,7 +51,7 @@ class Esphome(LineProtocol):
         """True inside a line, or after a tag that is not known to be good."""
         return super().partial or bool(self._unchecked)
 
-    def silence(self) -> list[Frame]:
+    def silence(self) -> list[ReaderEvent]:
         """Nothing more is said of the last card."""
         frames = [*self._unchecked, *super().silence()]
         self._unchecked, self._said = (), None
@@ -67,14 +67,14 @@ class Esphome(LineProtocol):
         held = self._release()
         found = _LOG_LINE.fullmatch(_COLOUR.sub(b"", text))
         if not found:
-            return (*held, Noise(Reason.SYNTAX)) if held else Reason.SYNTAX
+            return (*held, Noise(NoiseReason.SYNTAX)) if held else NoiseReason.SYNTAX
         message = found[1]
         if held and message == _INVALID and len(text) <= self._may_wait_bytes:
-            return Reason.PARITY
+            return NoiseReason.PARITY
         said = self._read_message(message)
         if not held:
             return said
-        return (*held, Noise(said)) if isinstance(said, Reason) else (*held, *said)
+        return (*held, Noise(said)) if isinstance(said, NoiseReason) else (*held, *said)
 
     def _read_message(self, message: bytes) -> Reading:
         if found := _RAW.fullmatch(message):
@@ -96,13 +96,13 @@ class Esphome(LineProtocol):
             return self._say(1, int(found[1]), (Key(),))
         return ()
 
-    def _add_text(self, text: bytes) -> list[Frame]:
+    def _add_text(self, text: bytes) -> list[ReaderEvent]:
         return self._waiting(super()._add_text, text)
 
-    def _add_static(self, static: bytes) -> list[Frame]:
+    def _add_static(self, static: bytes) -> list[ReaderEvent]:
         return self._waiting(super()._add_static, static)
 
-    def _waiting(self, add: Callable[[bytes], list[Frame]], piece: bytes) -> list[Frame]:
+    def _waiting(self, add: Callable[[bytes], list[ReaderEvent]], piece: bytes) -> list[ReaderEvent]:
         """Add a piece of a line; a tag comes out at the byte that is one too many for its parity line."""
         if not self._unchecked:
             return add(piece)
@@ -113,7 +113,7 @@ class Esphome(LineProtocol):
         self._may_wait_bytes -= line_bytes - len(self._text)
         return [*frames, *self._release(), *add(late)] if late else frames
 
-    def _release(self) -> tuple[Frame, ...]:
+    def _release(self) -> tuple[ReaderEvent, ...]:
         held, self._unchecked = self._unchecked, ()
         return held
 
@@ -132,14 +132,18 @@ def _number(bits: int, value: int) -> int:
 
 
 def _word(bits: int, value: int) -> Reading:
-    return Reason.LENGTH if not bits or value >> bits else (Word(bits, value),)
+    return NoiseReason.LENGTH if not bits or value >> bits else (RawCredential(bits, value),)
 
 
 def _checked(bits: int, number: int) -> Reading:
     if bits not in _CHECKED_BITS or number >> bits - 2:
-        return Reason.LENGTH
-    return (Word(bits - 2, number, Check.UPSTREAM, Form.DATA),)
+        return NoiseReason.LENGTH
+    return (RawCredential(bits - 2, number, CardCheck.UPSTREAM, CredentialKind.DATA),)
 
 
 def _tag(number: int) -> Reading:
-    return Reason.LENGTH if number >> _TAG_BITS else (Word(_TAG_BITS, number, Check.NONE, Form.ID),)
+    return (
+        NoiseReason.LENGTH
+        if number >> _TAG_BITS
+        else (RawCredential(_TAG_BITS, number, CardCheck.NONE, CredentialKind.ID),)
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _STX = b"\x02"
 _ETX = b"\x03"
@@ -26,9 +26,11 @@ class Gwiot7941(FramedProtocol):
 
     shapes = (_shape(_EM4100, 5), _shape(_MIFARE, 4), _shape(_MIFARE, 7))
 
-    def read(self, frame: bytes) -> Word | Reason:
+    def read(self, frame: bytes) -> RawCredential | NoiseReason:
         """The id of a frame; its XOR covers length, type and id."""
         if reduce(xor, frame[1:-1]):
-            return Reason.CHECKSUM
+            return NoiseReason.CHECKSUM
         card_id = frame[3:-2]
-        return Word(8 * len(card_id), int.from_bytes(card_id, "big"), Check.CHECKSUM, Form.ID)
+        return RawCredential(
+            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
+        )

@@ -6,10 +6,10 @@ from functools import reduce
 from operator import xor
 from typing import ClassVar
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
 from agent.readers.protocol import LineSettings, Polling
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _HEADER = (b"\xcd", b"\xdc")
 _HEADER_BYTES = len(_HEADER)
@@ -37,11 +37,13 @@ class Gwiot7941W(FramedProtocol):
         _shape(bytes([_NOTHING]), 1),
     )
 
-    def read(self, frame: bytes) -> Word | Reason | None:
+    def read(self, frame: bytes) -> RawCredential | NoiseReason | None:
         """The id in a reply, None for "no card"; the XOR covers all but the header."""
         if reduce(xor, frame[_HEADER_BYTES:]):
-            return Reason.CHECKSUM
+            return NoiseReason.CHECKSUM
         if frame[_HEADER_BYTES + 1] == _NOTHING:
             return None
         card_id = frame[_DATA_START:-1]
-        return Word(8 * len(card_id), int.from_bytes(card_id, "big"), Check.CHECKSUM, Form.ID)
+        return RawCredential(
+            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
+        )

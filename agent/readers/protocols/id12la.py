@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.readers.events import Reason, Word
+from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
 from agent.readers.framing.fixed_framer import FramedProtocol
 
@@ -15,6 +15,6 @@ class Id12La(FramedProtocol):
 
     shapes = ((b"\x02", *[HEX_DIGIT] * (ID_DIGITS + 2), b"\r", b"\n", b"\x03"),)
 
-    def read(self, frame: bytes) -> Word | Reason:
+    def read(self, frame: bytes) -> RawCredential | NoiseReason:
         """The tag id of a frame of 16 bytes."""
         return tag(frame[1:_ID_END], int(frame[_ID_END:_CHECKSUM_END], 16))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from agent.readers.events import Form, Key, Reason, Word
+from agent.readers.events import CredentialKind, Key, NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _STX = b"\x02"
 _ETX = b"\x03"
@@ -26,15 +26,21 @@ class Idteck(FramedProtocol):
     # The XOR may be any byte, STX and ETX too.
     shapes = tuple((_STX, *[_CHARACTER] * count, _ETX, ANY) for count in range(1, _CARD_CHARACTERS + 1))
 
-    def read(self, frame: bytes) -> Word | Key | Reason:
+    def read(self, frame: bytes) -> RawCredential | Key | NoiseReason:
         """A card has eight hex digits; a PIN has up to eight decimal ones, and with eight of them
         only the installer knows whether the reader has keys.
         """
         if reduce(xor, frame):
-            return Reason.CHECKSUM
+            return NoiseReason.CHECKSUM
         text = frame[1:-2]
         if len(text) < _CARD_CHARACTERS:
             return Key()
         if not frozenset(text) <= frozenset(HEX_DIGIT):
-            return Key() if frozenset(text) <= _TYPED else Reason.SYNTAX
-        return Word(4 * _CARD_CHARACTERS, int(text, 16), Check.CHECKSUM, Form.ID, maybe_pin=text.isdigit())
+            return Key() if frozenset(text) <= _TYPED else NoiseReason.SYNTAX
+        return RawCredential(
+            4 * _CARD_CHARACTERS,
+            int(text, 16),
+            CardCheck.CHECKSUM,
+            CredentialKind.ID,
+            maybe_pin=text.isdigit(),
+        )

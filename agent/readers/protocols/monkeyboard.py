@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Form, Key, Reason, Word
+from agent.readers.events import CredentialKind, Key, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _LINE = re.compile(
     rb".*Wiegand HEX ?= ?([0-9A-F]{1,16}), ?DECIMAL ?= ?([0-9]{1,20}), ?Type ?W([0-9]{1,2})\s*", re.IGNORECASE
@@ -28,16 +28,16 @@ class Monkeyboard(LineProtocol):
         """The card or key of a line, whose two numbers must be one."""
         found = _LINE.fullmatch(text)
         if not found:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         value, kind = int(found[1], 16), int(found[3])
         if kind in _KEY_TYPES:
             return (Key(),)
         if value != int(found[2]):
-            return Reason.CHECKSUM
+            return NoiseReason.CHECKSUM
         if kind in _STRIPPED_TYPES:
-            bits, form = kind - 2, Form.DATA
+            bits, form = kind - 2, CredentialKind.DATA
         elif kind in _WHOLE_TYPES:
-            bits, form = kind, Form.ID
+            bits, form = kind, CredentialKind.ID
         else:
-            return Reason.LENGTH
-        return Reason.LENGTH if value >> bits else (Word(bits, value, Check.NONE, form),)
+            return NoiseReason.LENGTH
+        return NoiseReason.LENGTH if value >> bits else (RawCredential(bits, value, CardCheck.NONE, form),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.readers.events import Reason, Word
+from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
 from agent.readers.framing.fixed_framer import FramedProtocol
 from agent.readers.protocol import LineSettings
@@ -14,6 +14,6 @@ class Parallax(FramedProtocol):
     line = LineSettings(baudrate=2400)
     shapes = ((b"\n", *[HEX_DIGIT] * ID_DIGITS, b"\r"),)
 
-    def read(self, frame: bytes) -> Word | Reason:
+    def read(self, frame: bytes) -> RawCredential | NoiseReason:
         """The tag id of a frame of 12 bytes."""
         return tag(frame[1:-1], checksum=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.readers.events import Reason, Word
+from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT, ID_DIGITS, tag
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
 
@@ -21,7 +21,7 @@ class Rdm6300(FramedProtocol):
 
     shapes = (_HEX_CHECKSUM, _RAW_CHECKSUM)
 
-    def read(self, frame: bytes) -> Word | Reason:
+    def read(self, frame: bytes) -> RawCredential | NoiseReason:
         """The tag id of a frame of 14 bytes, or of 13 with a raw checksum."""
         raw = len(frame) == len(_RAW_CHECKSUM)
         return tag(frame[1:_ID_END], frame[_ID_END] if raw else int(frame[_ID_END:-1], 16))

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading, behind
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 # The prompt of the command protocol, at power-up and after noise that looked like a command; it
 # has no line end, so that a card may follow it on its line.
 _PROMPT = b"RF IDeas>"
 _CHATTER = re.compile(rb"\{.*\}|rfid:.*")
 _UNDECLARED_BITS = 32
-_UNCHECKED = Check.NONE
+_UNCHECKED = CardCheck.NONE
 
 
 class RfIdeas(LineProtocol):
@@ -59,7 +59,9 @@ class RfIdeas(LineProtocol):
         if delimiter and bits <= facility_bits:
             raise OptionError({"bits": "must be more than facility_bits, for there is a delimiter"})
         self._base = 16 if digits == "hex" else 10
-        self._bits, self._form = (bits, Form.DATA) if bits else (_UNDECLARED_BITS, Form.ID)
+        self._bits, self._form = (
+            (bits, CredentialKind.DATA) if bits else (_UNDECLARED_BITS, CredentialKind.ID)
+        )
         self._facility_bits = facility_bits if delimiter else 0
         self._number_bits = self._bits - self._facility_bits
         number = rb"([0-9A-Fa-f]+)" if digits == "hex" else rb"([0-9]+)"
@@ -84,21 +86,21 @@ class RfIdeas(LineProtocol):
         if self._behind_noise and (found := self._behind_noise.fullmatch(text)):
             noise, *numbers = found.groups()
             return behind(noise, self._number(*numbers))
-        return Reason.SYNTAX
+        return NoiseReason.SYNTAX
 
     def _number(self, facility: bytes, number: bytes) -> Reading:
         value = int(number, self._base)
         if value >> self._number_bits:
-            return Reason.LENGTH
+            return NoiseReason.LENGTH
         if facility:
             code = int(facility, self._base)
             if code >> self._facility_bits:
-                return Reason.LENGTH
+                return NoiseReason.LENGTH
             value |= code << self._number_bits
         # A short number of no declared width could have been typed at a pad.
-        maybe_pin = self._form is Form.ID and len(number) <= LONGEST_PIN_DIGITS and number.isdigit()
-        return (Word(self._bits, value, _UNCHECKED, self._form, maybe_pin),)
+        maybe_pin = self._form is CredentialKind.ID and len(number) <= LONGEST_PIN_DIGITS and number.isdigit()
+        return (RawCredential(self._bits, value, _UNCHECKED, self._form, maybe_pin),)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt says it
         """The prompt waits for a command and ends with no line."""
-        return () if text == _PROMPT else Reason.TRUNCATED
+        return () if text == _PROMPT else NoiseReason.TRUNCATED

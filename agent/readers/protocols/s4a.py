@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Form, Key, Noise, Reason, Word
+from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)
 _BITS = 32  # ten digits hold as many, whatever the card had; which one it was is not told
@@ -31,13 +31,13 @@ class S4a(LineProtocol):
         """The number of a card. Fewer digits lost some, more have keys in front of them."""
         found = _CARD.fullmatch(text)
         if not found:
-            return Reason.LENGTH if text.isdigit() else Reason.SYNTAX
+            return NoiseReason.LENGTH if text.isdigit() else NoiseReason.SYNTAX
         noise, value = found[1], int(found[2])
         if value >> _BITS:
-            return Reason.LENGTH
-        word = Word(_BITS, value, Check.NONE, Form.ID)
-        return (Noise(Reason.SYNTAX), word) if noise else (word,)
+            return NoiseReason.LENGTH
+        word = RawCredential(_BITS, value, CardCheck.NONE, CredentialKind.ID)
+        return (Noise(NoiseReason.SYNTAX), word) if noise else (word,)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - none is
         """A lone byte is a key."""
-        return (Key(),) if len(text) == 1 else Reason.TRUNCATED
+        return (Key(),) if len(text) == 1 else NoiseReason.TRUNCATED

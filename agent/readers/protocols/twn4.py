@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from agent.readers.events import Form, Reason, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _HEX = re.compile(rb"[0-9A-Fa-f]+")
 # Nothing checks the line, so only lengths that ids have: Mifare, EM4100, the longer UIDs of
@@ -24,8 +24,8 @@ class Twn4(LineProtocol):
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The id of a line; one that lost its beginning could be a shorter id."""
         if cut or not _HEX.fullmatch(text):
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         bits = 4 * len(text)
         if bits % 8 or bits // 8 not in _ID_BYTES:
-            return Reason.LENGTH
-        return (Word(bits, int(text, 16), Check.NONE, Form.ID),)
+            return NoiseReason.LENGTH
+        return (RawCredential(bits, int(text, 16), CardCheck.NONE, CredentialKind.ID),)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from agent.readers.events import Form, Reason, Status, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential, Status
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import Polling
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 _MAX_ID_BYTES = 16
 _REPLY = re.compile(rb"[0-9A-Fa-f]{2}(?:[0-9A-Fa-f]{2})*")
@@ -37,20 +37,27 @@ class Twn4Simple(LineProtocol):
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The id of a reply, nothing for "no tag", a status for "unknown function"."""
         if not _REPLY.fullmatch(text) or (cut and not text.startswith(_FOUND)):
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         if text == _NO_TAG:
             return ()
         if not text.startswith(_DONE):
-            return (_REFUSED,) if len(text) == len(_DONE) else Reason.SYNTAX
+            return (_REFUSED,) if len(text) == len(_DONE) else NoiseReason.SYNTAX
         if not text.startswith(_FOUND) or len(text) < _HEADER_DIGITS:
-            return Reason.SYNTAX
+            return NoiseReason.SYNTAX
         bits, id_bytes = int(text[6:8], 16), int(text[8:10], 16)
         digits = text[_HEADER_DIGITS:]
         padding = 8 * id_bytes - bits
         if not bits or id_bytes > _MAX_ID_BYTES or len(digits) != 2 * id_bytes or padding not in range(8):
-            return Reason.LENGTH
+            return NoiseReason.LENGTH
         value = int(digits, 16)
         if value & (1 << padding) - 1:
-            return Reason.LENGTH
+            return NoiseReason.LENGTH
         # An id that does not fill its bytes is a Wiegand word, as HID Prox has.
-        return (Word(bits, value >> padding, Check.NONE, Form.WIEGAND if padding else Form.ID),)
+        return (
+            RawCredential(
+                bits,
+                value >> padding,
+                CardCheck.NONE,
+                CredentialKind.WIEGAND if padding else CredentialKind.ID,
+            ),
+        )

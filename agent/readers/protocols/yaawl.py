@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from agent.readers.cards.formats import CARD_BITS
-from agent.readers.events import Form, Reason, Status, Word
+from agent.readers.events import CredentialKind, NoiseReason, RawCredential, Status
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 # In front of each there may be the sketch's own words, and after static a part of an older line.
 _READ = re.compile(rb".*Card read(?:ed)?: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE)
@@ -37,15 +37,15 @@ class Yaawl(LineProtocol):
             return _failed(found[1].lower(), int(found[2]), found[3])
         if found := _STATE.fullmatch(text):
             return (_DISCONNECTED if found[1] else _CONNECTED,)
-        return Reason.SYNTAX
+        return NoiseReason.SYNTAX
 
 
 def _card(bits: int, digits: bytes) -> Reading:
     if not _fits(bits, digits):
-        return Reason.LENGTH
+        return NoiseReason.LENGTH
     if bits in _STRIPPED_BITS:
-        return (Word(bits, int(digits, 16), Check.UPSTREAM, Form.DATA),)
-    return (Word(bits, int(digits, 16)),)
+        return (RawCredential(bits, int(digits, 16), CardCheck.UPSTREAM, CredentialKind.DATA),)
+    return (RawCredential(bits, int(digits, 16)),)
 
 
 def _failed(error: bytes, bits: int, digits: bytes) -> Reading:
@@ -53,12 +53,16 @@ def _failed(error: bytes, bits: int, digits: bytes) -> Reading:
     nobody looked at a parity, and which of the formats of that length has been used is open.
     """
     if b"communication" in error:
-        return Reason.TRUNCATED  # bits were lost on the way
+        return NoiseReason.TRUNCATED  # bits were lost on the way
     if not _fits(bits, digits):
-        return Reason.LENGTH
+        return NoiseReason.LENGTH
     if b"unsupported" not in error:
-        return (Word(bits, int(digits, 16)),)
-    return (Word(bits, int(digits, 16), Check.NONE, Form.ID),) if bits in CARD_BITS else Reason.LENGTH
+        return (RawCredential(bits, int(digits, 16)),)
+    return (
+        (RawCredential(bits, int(digits, 16), CardCheck.NONE, CredentialKind.ID),)
+        if bits in CARD_BITS
+        else NoiseReason.LENGTH
+    )
 
 
 def _fits(bits: int, digits: bytes) -> bool:

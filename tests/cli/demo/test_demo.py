@@ -22,7 +22,7 @@ from agent.cli.demo.readers import card
 from agent.errors import AgentError
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import decode
-from agent.readers.events import Word
+from agent.readers.events import RawCredential
 from agent.readers.protocols import PROTOCOLS
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead
@@ -191,7 +191,7 @@ def test_the_agent_calls_each_card_as_the_demo_says(number: int) -> None:
 
     (frame,) = PROTOCOLS[shown.reader.protocol]().feed(shown.frame)
 
-    assert isinstance(frame, Word)
+    assert isinstance(frame, RawCredential)
     read = decode(frame, DEFAULT_FORMATS)
     assert isinstance(read, CardRead)
     assert badge_id("{facility_code}-{card_number}", read) == shown.badge_id

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from agent.readers.cards.badge_id import LONGEST_BADGE_ID, badge_id
 from agent.readers.events import raw_hex
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
-DECODED = CardRead(26, "2F657AE", Check.PARITY, "H10301", 123, 45_015)
-UNDECODED = CardRead(40, "010063E9AE", Check.CHECKSUM)
+DECODED = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 45_015)
+UNDECODED = CardRead(40, "010063E9AE", CardCheck.CHECKSUM)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_a_template_that_makes_no_badge_of_a_fitting_length_makes_way_too(templa
 def test_every_badge_fits_its_column(card: tuple[int, int], template: str) -> None:
     bits, value = card
 
-    badge = badge_id(template, CardRead(bits, raw_hex(bits, value), Check.NONE))
+    badge = badge_id(template, CardRead(bits, raw_hex(bits, value), CardCheck.NONE))
 
     assert 1 <= len(badge) <= LONGEST_BADGE_ID

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.card_format import Format, Parity
+from agent.readers.cards.card_format import CardFormat, Parity
 from agent.readers.cards.formats import FORMATS
 
 formats = st.sampled_from(list(FORMATS.values()))
@@ -30,7 +30,7 @@ UNASSIGNED = {
 
 
 @pytest.mark.parametrize("known", FORMATS.values(), ids=lambda known: known.name)
-def test_a_format_accounts_for_every_bit_once(known: Format) -> None:
+def test_a_format_accounts_for_every_bit_once(known: CardFormat) -> None:
     fields = [place for _, places in known.fields for place in places]
     settings = {place for place, _ in (*known.fixed, *known.preset)} - set(fields)
     parities = [parity.position for parity in known.parities]
@@ -39,7 +39,7 @@ def test_a_format_accounts_for_every_bit_once(known: Format) -> None:
 
 
 @given(formats)
-def test_a_parity_is_computed_after_the_parities_it_covers(known: Format) -> None:
+def test_a_parity_is_computed_after_the_parities_it_covers(known: CardFormat) -> None:
     positions = [parity.position for parity in known.parities]
 
     for index, parity in enumerate(known.parities):
@@ -47,7 +47,7 @@ def test_a_parity_is_computed_after_the_parities_it_covers(known: Format) -> Non
 
 
 def test_fields_may_lie_scrambled_in_the_word() -> None:
-    scrambled = Format(
+    scrambled = CardFormat(
         "T10", "", 10, card_number=(5, 1, 3), issue=(2, 4), parities=(Parity(0, "odd", (1, 3)),)
     )
 
@@ -60,13 +60,13 @@ def test_fields_may_lie_scrambled_in_the_word() -> None:
 
 
 def test_places_in_a_row_but_backwards_are_read_backwards() -> None:
-    backwards = Format("T4", "", 4, card_number=(3, 2, 1, 0))
+    backwards = CardFormat("T4", "", 4, card_number=(3, 2, 1, 0))
 
     assert backwards.read(0b1000) == (None, 0b0001, None, None)
 
 
 def test_preset_bits_are_written_and_not_asked_for() -> None:
-    preset = Format("T4", "", 4, card_number=(2, 3), preset=((0, 1), (1, 0)))
+    preset = CardFormat("T4", "", 4, card_number=(2, 3), preset=((0, 1), (1, 0)))
 
     assert preset.write((None, 0b11, None, None)) == 0b1011
     assert preset.holds(0b0011)
@@ -78,7 +78,7 @@ def test_a_word_is_written_from_every_number_and_no_more() -> None:
 
 
 def test_fixed_bits_are_written_and_asked_for() -> None:
-    fixed = Format("T4", "", 4, card_number=(2, 3), fixed=((0, 1), (1, 0)))
+    fixed = CardFormat("T4", "", 4, card_number=(2, 3), fixed=((0, 1), (1, 0)))
 
     assert fixed.write((None, 0b11, None, None)) == 0b1011
     assert fixed.holds(0b1011)

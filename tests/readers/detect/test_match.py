@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import encode
 from agent.readers.detect.advice import advice, reader_block
-from agent.readers.detect.match import Card, Hearing, Recording, hear
-from agent.swipe import Check
+from agent.readers.detect.match import Card, ProtocolMatch, Recording, match
+from agent.swipe import CardCheck
 from tests.support.agent_process import bits_line, h10301, rdm6300_frame
 
 TAG = 0x0100_63E9_AE
@@ -21,8 +21,8 @@ def recorded(*frames: bytes, baudrate: int = 9600) -> Recording:
     return Recording(baudrate, [(1.0, frame) for frame in frames])
 
 
-def likeliest(recording: Recording, printed_number: int | None = None) -> Hearing:
-    return hear(recording, printed_number)[0]
+def likeliest(recording: Recording, printed_number: int | None = None) -> ProtocolMatch:
+    return match(recording, printed_number)[0]
 
 
 def card_of(recording: Recording, printed_number: int | None = None) -> Card:
@@ -32,7 +32,7 @@ def card_of(recording: Recording, printed_number: int | None = None) -> Card:
 
 
 def told(recording: Recording) -> str:
-    return " ".join(found.text for found in advice([recording], hear(recording)))
+    return " ".join(found.text for found in advice([recording], match(recording)))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_words_that_lost_bits_are_told_with_their_lengths() -> None:
 def test_cards_of_different_lengths_have_lost_no_bits() -> None:
     recording = recorded(bits_line(26, h10301(1, 2)), bits_line(37, encode("H10304", 1, 2)))
 
-    assert advice([recording], hear(recording)) == []
+    assert advice([recording], match(recording)) == []
 
 
 def test_many_different_words_are_a_floating_wire_and_no_card() -> None:
@@ -154,12 +154,12 @@ def test_what_may_be_a_pin_is_counted_and_not_shown() -> None:
 def test_a_line_of_up_to_eight_digits_may_be_a_pin_whatever_protocol_could_read_it(digits: str) -> None:
     recording = recorded(digits.encode() + b"\r\n")
 
-    hearings = hear(recording)
+    hearings = match(recording)
 
     assert hearings
     assert all(heard.cards == () for heard in hearings)
     assert "PIN" in told(recording)
-    assert any(heard.card for heard in hear(recording, int(digits)))
+    assert any(heard.card for heard in match(recording, int(digits)))
 
 
 def test_a_card_that_looks_like_a_pin_is_shown_to_who_knows_its_number() -> None:
@@ -174,7 +174,7 @@ def test_keys_are_counted_and_nothing_else_is_told_of_them() -> None:
 
 
 def test_no_number_of_a_card_is_in_any_repr() -> None:
-    heard = hear(recorded(bits_line(26, h10301(123, 45_015)), b"keys 4711"))
+    heard = match(recorded(bits_line(26, h10301(123, 45_015)), b"keys 4711"))
 
     assert "45015" not in repr(heard)
     assert "2F" not in repr(heard)
@@ -185,7 +185,7 @@ def test_no_number_of_a_card_is_in_any_repr() -> None:
 def test_any_bytes_are_heard_without_complaint(chunks: list[tuple[float, bytes]], printed: int) -> None:
     recording = Recording(9600, chunks)
 
-    hearings = hear(recording, printed)
+    hearings = match(recording, printed)
 
     advice([recording], hearings)
     for heard in hearings:
@@ -229,4 +229,4 @@ def test_another_speed_than_the_protocols_own_is_in_the_block() -> None:
 
 
 def test_a_card_vouched_for_by_its_frame_says_so() -> None:
-    assert card_of(recorded(rdm6300_frame(TAG))).check is Check.CHECKSUM
+    assert card_of(recorded(rdm6300_frame(TAG))).check is CardCheck.CHECKSUM

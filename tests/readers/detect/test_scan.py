@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.readers.detect.match import Recording, hear, likeliest
+from agent.readers.detect.match import Recording, match, ranked
 from agent.readers.detect.scan import SPEEDS, survey
 from tests.support.agent_process import rdm6300_frame
 from tests.support.swipes import DrivenClock
@@ -92,7 +92,7 @@ def clock() -> Iterator[DrivenClock]:
 def test_the_line_speed_is_the_one_at_which_a_card_is_read(clock: DrivenClock, speed: int) -> None:
     reader = Reader(clock, speed, rdm6300_frame(TAG))
 
-    heard = likeliest(heard for recording in recordings(reader) for heard in hear(recording))
+    heard = ranked(heard for recording in recordings(reader) for heard in match(recording))
 
     assert (heard[0].protocol, heard[0].baudrate) == ("rdm6300", speed)
     assert reader.opened[-1] == speed
@@ -110,7 +110,7 @@ def test_a_card_presented_seldom_is_waited_for_at_the_speed_where_it_was_read(cl
 def test_a_reader_that_must_be_asked_is_asked(clock: DrivenClock) -> None:
     reader = Reader(clock, 9600, TWN4_REPLY, answers=True)
 
-    heard = hear(recordings(reader)[-1])
+    heard = match(recordings(reader)[-1])
 
     assert heard[0].protocol == "twn4-simple"
 
@@ -142,4 +142,4 @@ def test_the_whole_time_is_bounded_when_nothing_is_read(clock: DrivenClock, fram
 def test_of_much_noise_the_newest_is_kept_so_that_a_card_after_it_is_read(clock: DrivenClock) -> None:
     reader = Reader(clock, 9600, rdm6300_frame(TAG) + b"\xff" * 300, every_s=0.02)
 
-    assert hear(recordings(reader)[0])[0].protocol == "rdm6300"
+    assert match(recordings(reader)[0])[0].protocol == "rdm6300"

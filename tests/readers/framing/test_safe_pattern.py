@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.events import Form, Noise, Reason, Word
+from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
 from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, wrong_with_pattern
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import make_protocol
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 
 @pytest.mark.parametrize(
@@ -99,34 +99,46 @@ def test_a_pattern_has_to_name_the_card(pattern: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "line", "word"),
     [
-        (r"(?P<raw>[0-9A-F]+)", b"2F657AE", Word(28, 0x2F657AE)),
-        (r"(?P<bits>\d+)/(?P<hex>.+)", b"24/3D12D6", Word(24, 0x3D12D6, Check.NONE, Form.DATA)),
-        (r"(?P<bits>\d+)/(?P<decimal>.+)", b"24/4002518", Word(24, 0x3D12D6, Check.NONE, Form.DATA)),
-        (r"(?P<decimal>.+)", b"4002518", Word(32, 0x3D12D6, Check.NONE, Form.ID, maybe_pin=True)),
+        (r"(?P<raw>[0-9A-F]+)", b"2F657AE", RawCredential(28, 0x2F657AE)),
+        (
+            r"(?P<bits>\d+)/(?P<hex>.+)",
+            b"24/3D12D6",
+            RawCredential(24, 0x3D12D6, CardCheck.NONE, CredentialKind.DATA),
+        ),
+        (
+            r"(?P<bits>\d+)/(?P<decimal>.+)",
+            b"24/4002518",
+            RawCredential(24, 0x3D12D6, CardCheck.NONE, CredentialKind.DATA),
+        ),
+        (
+            r"(?P<decimal>.+)",
+            b"4002518",
+            RawCredential(32, 0x3D12D6, CardCheck.NONE, CredentialKind.ID, maybe_pin=True),
+        ),
         (r"(?P<hex>a)|(?P<bits>b)", b"a", None),
         (r"(?P<bits>.*)/(?P<hex>.*)", b"x/3D12D6", None),
         (r"(?P<bits>.*)/(?P<hex>.*)", b"24/3D12DX", None),
         (r"(?P<bits>.*)/(?P<hex>.*)", b"24/", None),
     ],
 )
-def test_the_groups_say_what_the_digits_are(pattern: str, line: bytes, word: Word | None) -> None:
+def test_the_groups_say_what_the_digits_are(pattern: str, line: bytes, word: RawCredential | None) -> None:
     wire = make_protocol("line", {"pattern": pattern})
 
-    assert wire.feed(line + b"\n") == ([Noise(Reason.SYNTAX, line)] if word is None else [word])
+    assert wire.feed(line + b"\n") == ([Noise(NoiseReason.SYNTAX, line)] if word is None else [word])
 
 
 @pytest.mark.parametrize("line", [b"0/0", b"23/3D12D6FF", b"257/1"])
 def test_a_number_has_to_fit_its_bits(line: bytes) -> None:
     wire = make_protocol("line", {"pattern": r"(?P<bits>\d+)/(?P<hex>.+)"})
 
-    assert wire.feed(line + b"\n") == [Noise(Reason.LENGTH, line)]
+    assert wire.feed(line + b"\n") == [Noise(NoiseReason.LENGTH, line)]
 
 
 def test_a_line_longer_than_a_match_is_bounded_for_is_not_matched() -> None:
     wire = make_protocol("line", {"pattern": r"(?P<hex>[0-9]+) *"})
 
     assert wire.feed(b"1" + b" " * LONGEST_MATCHED_BYTES + b"\n")[0] == Noise(
-        Reason.OVERSIZED, b"1" + b" " * LONGEST_MATCHED_BYTES
+        NoiseReason.OVERSIZED, b"1" + b" " * LONGEST_MATCHED_BYTES
     )
 
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import Decoder
-from agent.readers.events import Form, Frame, Key, Noise, Reason, Status, Word
+from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, RawCredential, ReaderEvent, Status
 from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
-from agent.swipe import CardRead, Check
+from agent.swipe import CardCheck, CardRead
 
 HELD_BYTES_MAX = LONGEST_RUN_BYTES + LONGEST_LINE_BYTES
 # In front of what these print there may be the bridge's own words: no noise.
@@ -33,24 +33,24 @@ class Sample:
     """A good frame, what comes out of it, and what ends noise so that a frame may begin."""
 
     frame: bytes
-    word: Word | Key
+    word: RawCredential | Key
     noise_end: bytes = b""
     digit: int = 5  # a place in the frame that the word depends on
     options: Mapping[str, object] = field(default_factory=dict)
     ambiguous: str = ""  # why it is noise behind other characters on its line
 
 
-def tag(bits: int, value: int, check: Check = Check.CHECKSUM) -> Word:
-    return Word(bits, value, check, Form.ID)
+def tag(bits: int, value: int, check: CardCheck = CardCheck.CHECKSUM) -> RawCredential:
+    return RawCredential(bits, value, check, CredentialKind.ID)
 
 
-def line(text: bytes, word: Word | Key, ambiguous: str = "", **options: object) -> Sample:
+def line(text: bytes, word: RawCredential | Key, ambiguous: str = "", **options: object) -> Sample:
     """A frame that is a line of text."""
     return Sample(text + b"\r\n", word, noise_end=b"\n", ambiguous=ambiguous, options=options)
 
 
 TAG = tag(40, 0x3C00CE754C)
-CONVERTED = Word(24, 0x3D12D6, Check.UPSTREAM, Form.DATA)
+CONVERTED = RawCredential(24, 0x3D12D6, CardCheck.UPSTREAM, CredentialKind.DATA)
 SAMPLES = {
     "rdm6300": [
         Sample(b"\x023C00CE754CCB\x03", TAG),
@@ -60,7 +60,7 @@ SAMPLES = {
     ],
     "id12la": [Sample(b"\x023C00CE754CCB\r\n\x03", TAG)],
     "em18": [Sample(b"3C00CE754CCB", TAG, noise_end=b"\xff")],
-    "parallax": [Sample(b"\n0F0184F07A\r", tag(40, 0x0F0184F07A, Check.NONE))],
+    "parallax": [Sample(b"\n0F0184F07A\r", tag(40, 0x0F0184F07A, CardCheck.NONE))],
     "gwiot7941": [
         Sample(bytes.fromhex("02 0A 02 2E00B6D7B5 F2 03"), tag(40, 0x2E00B6D7B5)),
         Sample(bytes.fromhex("02 09 01 6B3D12D6 9A 03"), tag(32, 0x6B3D12D6)),
@@ -73,35 +73,36 @@ SAMPLES = {
     ],
     # These lines tell their length or where they begin, so that they may follow static at once.
     "bits": [
-        Sample(b"26:2F657AE" + end, Word(26, 0x2F657AE), noise_end=b"\n") for end in (b"\r", b"\n", b"\r\n")
+        Sample(b"26:2F657AE" + end, RawCredential(26, 0x2F657AE), noise_end=b"\n")
+        for end in (b"\r", b"\n", b"\r\n")
     ]
     + [
-        line(b"W26:2f657ae", Word(26, 0x2F657AE)),
+        line(b"W26:2f657ae", RawCredential(26, 0x2F657AE)),
         line(
             b"10111101100101011110101110",
-            Word(26, 0x2F657AE),
+            RawCredential(26, 0x2F657AE),
             "zeros and ones that lost their beginning are a shorter word",
         ),
-        Sample(b"26:2F657AE\n", Word(26, 0x2F657AE), noise_end=b"\xff"),
+        Sample(b"26:2F657AE\n", RawCredential(26, 0x2F657AE), noise_end=b"\xff"),
     ],
     "elatec-bits": [
         Sample(
             b"1A808001C0\r",
-            Word(26, 0x2020007),
+            RawCredential(26, 0x2020007),
             noise_end=b"\xff",
             ambiguous="any two digits could be the count: one number in a few dozen would be a card",
         )
     ],
     "elatec-inditag": [Sample(b":112233445501\r\n", tag(40, 0x1122334455), noise_end=b"\xff")],
-    "s4a": [line(b"0000123478", tag(32, 123478, Check.NONE))],
+    "s4a": [line(b"0000123478", tag(32, 123478, CardCheck.NONE))],
     "yaawl": [
         Sample(b"Card readed: 24bits / 3D12D6\r\n", CONVERTED, noise_end=b"\xff"),
-        line(b"Card readed: 4bits / 05", Word(4, 5)),
+        line(b"Card readed: 4bits / 05", RawCredential(4, 5)),
     ],
     "monkeyboard": [
         Sample(
             b"Wiegand HEX = 1E256, DECIMAL = 123478, Type W34\r\n",
-            Word(32, 0x1E256, Check.NONE, Form.DATA),
+            RawCredential(32, 0x1E256, CardCheck.NONE, CredentialKind.DATA),
             noise_end=b"\xff",
         ),
         line(b"Wiegand HEX = D, DECIMAL = 13, Type W4", Key()),
@@ -109,36 +110,41 @@ SAMPLES = {
     "esphome": [
         Sample(
             b"[I][RAW:031]: received raw 26 bits, value 2f657ae\r\n",
-            Word(26, 0x2F657AE),
+            RawCredential(26, 0x2F657AE),
             noise_end=b"\xff",
             digit=-4,
         ),
         line(b"\x1b[0;36m[I][KEY:027]: received key 5\x1b[0m", Key()),
     ],
-    "twn4": [line(b"00B6D7B5", tag(32, 0xB6D7B5, Check.NONE), "the end of a longer id is a shorter one")],
+    "twn4": [line(b"00B6D7B5", tag(32, 0xB6D7B5, CardCheck.NONE), "the end of a longer id is a shorter one")],
     "twn4-simple": [
-        Sample(b"00018020046B3D12D6\r", tag(32, 0x6B3D12D6, Check.NONE), noise_end=b"\n", digit=12)
+        Sample(b"00018020046B3D12D6\r", tag(32, 0x6B3D12D6, CardCheck.NONE), noise_end=b"\n", digit=12)
     ],
     "rfideas": [
         line(
             b"00123",
-            tag(32, 123, Check.NONE)._replace(maybe_pin=True),
+            tag(32, 123, CardCheck.NONE)._replace(maybe_pin=True),
             "without a prefix the end of a longer number is a shorter one",
         ),
-        line(b"#4002518;", CONVERTED._replace(check=Check.NONE), prefix="#", suffix=";", bits=24),
+        line(b"#4002518;", CONVERTED._replace(check=CardCheck.NONE), prefix="#", suffix=";", bits=24),
     ],
     "wie232": [line(b"3D12D6", CONVERTED, "the end of a longer number is a shorter one")],
     "wg2rs232": [line(b"3d12d6", CONVERTED, "the end of a longer number is a shorter one")],
     "idteck": [
-        Sample(b"\x0212345678\x03\x09", Word(32, 0x12345678, Check.CHECKSUM, Form.ID, maybe_pin=True)),
+        Sample(
+            b"\x0212345678\x03\x09",
+            RawCredential(32, 0x12345678, CardCheck.CHECKSUM, CredentialKind.ID, maybe_pin=True),
+        ),
         Sample(b"\x021234\x03\x05", Key()),
         Sample(b"\x02123\x03\x31", Key()),
     ],
     "line": [
-        line(b"CARD 26 2F657AE", Word(26, 0x2F657AE), "the installer's pattern is for the whole line"),
+        line(
+            b"CARD 26 2F657AE", RawCredential(26, 0x2F657AE), "the installer's pattern is for the whole line"
+        ),
         line(
             b"CARD 26 2F657AE",
-            Word(26, 0x2F657AE),
+            RawCredential(26, 0x2F657AE),
             pattern=r".*CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)",
         ),
     ],
@@ -194,11 +200,11 @@ def foreign_text(sample: Sample) -> st.SearchStrategy[bytes]:
     return st.lists(st.sampled_from(sorted(foreign)), min_size=1, max_size=300).map(bytes)
 
 
-def frames_of(wire: WireProtocol, chunks: Sequence[bytes]) -> list[Frame]:
+def frames_of(wire: WireProtocol, chunks: Sequence[bytes]) -> list[ReaderEvent]:
     return [frame for chunk in chunks for frame in wire.feed(chunk)]
 
 
-def noise_bytes(frames: Sequence[Frame]) -> int:
+def noise_bytes(frames: Sequence[ReaderEvent]) -> int:
     return sum(len(frame.raw) for frame in frames if isinstance(frame, Noise))
 
 
@@ -224,7 +230,7 @@ def test_a_good_frame_is_found_after_any_noise_and_at_once(name: str, sample: Sa
     if name.startswith("gwiot"):  # noise may be the beginning of a frame that says it is longer
         frames += wire.silence()
 
-    assert [frame for frame in frames if isinstance(frame, Word | Key)][-1:] == [sample.word]
+    assert [frame for frame in frames if isinstance(frame, RawCredential | Key)][-1:] == [sample.word]
 
 
 @pytest.mark.parametrize(("name", "sample"), PLAIN)
@@ -277,7 +283,9 @@ def test_a_stray_digit_in_front_of_a_frame_makes_no_other_card_of_it(
 
     frames = [*wire.feed(digit + sample.frame), *wire.silence()]
 
-    cards = [frame for frame in frames if isinstance(frame, Word) and isinstance(decoder(frame), CardRead)]
+    cards = [
+        frame for frame in frames if isinstance(frame, RawCredential) and isinstance(decoder(frame), CardRead)
+    ]
     assert cards in ([], [sample.word])
 
 
@@ -346,7 +354,7 @@ def test_every_byte_of_a_framed_stream_is_a_card_or_noise(name: str, stream: byt
 
     frames = [*wire.feed(stream), *wire.silence()]
 
-    words = sum(isinstance(frame, Word) for frame in frames)
+    words = sum(isinstance(frame, RawCredential) for frame in frames)
     assert words * min(lengths) <= len(stream) - noise_bytes(frames) <= words * max(lengths)
 
 
@@ -360,7 +368,9 @@ def test_a_flood_of_one_byte_is_few_events(name: str, byte: bytes) -> None:
     assert len(frames) <= 10_000 // LONGEST_RUN_BYTES
 
 
-@pytest.mark.parametrize(("name", "sample"), [case for case in CASES if isinstance(case[1].word, Word)])
+@pytest.mark.parametrize(
+    ("name", "sample"), [case for case in CASES if isinstance(case[1].word, RawCredential)]
+)
 def test_a_corrupted_digit_never_gives_the_card(name: str, sample: Sample) -> None:
     wire = make(name, sample)
     corrupted = bytearray(sample.frame)
@@ -373,7 +383,11 @@ def test_a_corrupted_digit_never_gives_the_card(name: str, sample: Sample) -> No
 
 @pytest.mark.parametrize(
     ("name", "sample"),
-    [case for case in CASES if isinstance(case[1].word, Word) and case[1].word.check is Check.CHECKSUM],
+    [
+        case
+        for case in CASES
+        if isinstance(case[1].word, RawCredential) and case[1].word.check is CardCheck.CHECKSUM
+    ],
 )
 @few
 @given(data=st.data())
@@ -397,14 +411,14 @@ def test_a_good_frame_that_begins_inside_a_bad_one_is_found() -> None:
 
     frames = wire.feed(b"\x02010063E9AE" + good)
 
-    assert frames == [Noise(Reason.TRUNCATED, b"\x02010063E9AE"), tag(40, 0x010063E9AE)]
+    assert frames == [Noise(NoiseReason.TRUNCATED, b"\x02010063E9AE"), tag(40, 0x010063E9AE)]
 
 
 def test_each_broken_frame_counts_as_one() -> None:
     wire = make("rdm6300")
     broken = b"\x02010063E9AE24\x03"
 
-    assert wire.feed(broken * 3) == [Noise(Reason.CHECKSUM, broken)] * 3
+    assert wire.feed(broken * 3) == [Noise(NoiseReason.CHECKSUM, broken)] * 3
 
 
 def test_a_raw_checksum_of_the_wrong_value_is_noise_up_to_the_next_start() -> None:
@@ -412,13 +426,13 @@ def test_a_raw_checksum_of_the_wrong_value_is_noise_up_to_the_next_start() -> No
 
     frames = [*wire.feed(b"\x02010063E9AE\x02\x03"), *wire.silence()]
 
-    assert frames == [Noise(Reason.CHECKSUM, b"\x02010063E9AE"), Noise(Reason.SYNTAX, b"\x02\x03")]
+    assert frames == [Noise(NoiseReason.CHECKSUM, b"\x02010063E9AE"), Noise(NoiseReason.SYNTAX, b"\x02\x03")]
 
 
 def test_a_null_tag_without_checksum_is_noise() -> None:
     wire = make("parallax")
 
-    assert wire.feed(b"\nFFFFFFFFFF\r") == [Noise(Reason.NULL, b"\nFFFFFFFFFF\r")]
+    assert wire.feed(b"\nFFFFFFFFFF\r") == [Noise(NoiseReason.NULL, b"\nFFFFFFFFFF\r")]
 
 
 def test_a_frame_taken_for_a_part_of_a_longer_one_is_found_when_the_line_falls_silent() -> None:
@@ -428,7 +442,7 @@ def test_a_frame_taken_for_a_part_of_a_longer_one_is_found_when_the_line_falls_s
 
     frames = wire.silence()
 
-    assert frames == [Noise(Reason.TRUNCATED, bytes.fromhex("CDDC00810A")), tag(32, 0x6B3D12D6)]
+    assert frames == [Noise(NoiseReason.TRUNCATED, bytes.fromhex("CDDC00810A")), tag(32, 0x6B3D12D6)]
 
 
 @pytest.mark.parametrize("name", ["s4a", "idteck", "yaawl", "monkeyboard", "esphome"])

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from agent.readers.events import Form, Noise, Reason, Word
+from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
 from agent.readers.protocols import make_protocol
-from agent.swipe import Check
+from agent.swipe import CardCheck
 
 TAG = b"[D][wiegand:095]: received 26-bit tag: 4002518\r\n"
 INVALID = b"\x1b[0;33m[12:00:01.250][W][wiegand:097]: invalid parity\x1b[0m\r\n"
-WORD = Word(24, 0x3D12D6, Check.UPSTREAM, Form.DATA)
+WORD = RawCredential(24, 0x3D12D6, CardCheck.UPSTREAM, CredentialKind.DATA)
 
 
 @pytest.mark.parametrize("noise", [b"~", b"\xff", b"~\xff"])
@@ -21,7 +21,7 @@ def test_noise_without_a_line_end_holds_a_tag_no_longer_than_its_parity_line_cou
 
     frames = [frame for _ in range(0, 100, at_once) for frame in wire.feed((noise * 1000)[:at_once])]
 
-    assert [frame for frame in frames if isinstance(frame, Word)] == [WORD]
+    assert [frame for frame in frames if isinstance(frame, RawCredential)] == [WORD]
 
 
 def test_the_parity_line_is_waited_for_behind_noise_too() -> None:
@@ -29,7 +29,7 @@ def test_the_parity_line_is_waited_for_behind_noise_too() -> None:
 
     frames = [*wire.feed(TAG + b"\xff~"), *wire.feed(INVALID)]
 
-    assert frames == [Noise(Reason.STRAY), Noise(Reason.PARITY)]
+    assert frames == [Noise(NoiseReason.STRAY), Noise(NoiseReason.PARITY)]
 
 
 def test_a_parity_line_that_comes_too_late_says_nothing_of_the_tag() -> None:
@@ -48,4 +48,4 @@ def test_what_a_tag_has_waited_for_counts_however_the_bytes_are_cut(at_once: int
 
     frames = [frame for at in range(0, len(late), at_once) for frame in wire.feed(late[at : at + at_once])]
 
-    assert [frame for frame in frames if isinstance(frame, Word)] == [WORD]
+    assert [frame for frame in frames if isinstance(frame, RawCredential)] == [WORD]

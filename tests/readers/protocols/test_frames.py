@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from agent.readers.cards.decoder import Decoder
-from agent.readers.events import Noise, Outcome, Status, Word
+from agent.readers.events import Noise, Outcome, RawCredential, Status
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead
@@ -26,7 +26,7 @@ def test_known_frames_have_their_known_outcomes(row: dict[str, str]) -> None:
 
     frames = [*wire.feed(bytes.fromhex(row["bytes"])), *wire.silence()]
 
-    outcomes = [decoder(frame) if isinstance(frame, Word) else frame for frame in frames]
+    outcomes = [decoder(frame) if isinstance(frame, RawCredential) else frame for frame in frames]
     assert "; ".join(map(in_words, outcomes)) == row["outcomes"]
 
 
