@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent import __version__
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,7 +165,7 @@ def _microseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
-def waited(row: bytes, now: Instant) -> float | None:
+def waited(row: bytes, now: ClockReading) -> float | None:
     """Seconds since a row's swipe was read: by the boot-time clock within one boot, else by wall clocks.
 
     None if one of those was not to be trusted.

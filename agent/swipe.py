@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 
 
 class CardCheck(StrEnum):
@@ -53,4 +53,4 @@ class Swipe:
     badge_id: str = field(repr=False)
     user_id: str = field(repr=False)
     card: CardRead
-    read_at: Instant
+    read_at: ClockReading

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.clock.offset_model import STEP_US, Boot, Point, Timing, earliest_next_us, timings
-from agent.clock.reading import Instant
+from agent.clock.offset_model import STEP_US, Boot, OffsetCurve, OffsetSample, earliest_next_us, timings
+from agent.clock.reading import ClockReading
 from agent.clock.system_clock import RELEASED_US, off
 from agent.errors import OutboxCorruptError
 
@@ -36,7 +36,7 @@ class ClockState:
     correction_us: int | None  # by how much the times from before it was right are moved
 
 
-class Boots:
+class BootHistory:
     """The boots of one outbox file, kept in memory because one agent alone changes them.
 
     For several threads: readers and the uploader look at the clock, the uploader sends.
@@ -54,16 +54,16 @@ class Boots:
             self._boots = {boot.number: boot for boot in boots}
             self._number_of = {boot.boot_id: boot.number for boot in boots}
             self._saved = dict(self._boots)
-            self._timings: Mapping[int, Timing] | None = None
+            self._timings: Mapping[int, OffsetCurve] | None = None
             self.has_news = False  # more is known than is written down, and not the passing of time alone
 
-    def moved_here(self) -> None:
+    def mark_relocated(self) -> None:
         """The file woke up on another machine, which may have run for long before it came."""
         self._moved = True
 
     # --- looks at the clock ---------------------------------------------------------------------
 
-    def saw(self, now: Instant, server: Point | None = None) -> tuple[int, Instant]:
+    def observe(self, now: ClockReading, server: OffsetSample | None = None) -> tuple[int, ClockReading]:
         """Learn from the clocks as they stand, and from what the server's clock said.
 
         Returns the boot's number, and the same moment, trusted only if nothing speaks against it:
@@ -77,17 +77,17 @@ class Boots:
             boot = _vouched_for(before, now, server)
             after = boot.after(now)
             if server is not None:
-                after = after.told_by_server(server)
+                after = after.with_server_sample(server)
             self._boots[before.number] = after
             self.has_news = self.has_news or _is_news(self._saved.get(before.number), after)
             if after.points != before.points or after.hint_us != before.hint_us:
                 self._timings = None
             if now.boot_us >= before.last_us:
                 _tell(before, after, now)
-            believed = boot.believes(now)
+            believed = boot.accepts(now)
         return before.number, now if believed == now.trusted else dataclasses.replace(now, trusted=False)
 
-    def _begin(self, now: Instant) -> Boot:
+    def _begin(self, now: ClockReading) -> Boot:
         number = self._last_number = self._last_number + 1
         begins_us = now.boot_us if self._moved and self._boots else 0
         self._moved = False
@@ -103,10 +103,10 @@ class Boots:
 
     # --- what is known --------------------------------------------------------------------------
 
-    def judged(self, now: Instant) -> Instant:
+    def screened(self, now: ClockReading) -> ClockReading:
         """The same moment, not trusted if it shows a time from before what this outbox has seen."""
         boot = self._boots.get(self.number_of(now.boot_id) or 0)
-        if boot is None or boot.believes(now) == now.trusted:
+        if boot is None or boot.accepts(now) == now.trusted:
             return now
         return dataclasses.replace(now, trusted=False)
 
@@ -118,7 +118,7 @@ class Boots:
         """Its boot id."""
         return self._boots[number].boot_id
 
-    def timings(self) -> Mapping[int, Timing]:
+    def timings(self) -> Mapping[int, OffsetCurve]:
         """The timing of every boot, as well as it is known now."""
         with self._guard:
             if self._timings is None:
@@ -131,14 +131,14 @@ class Boots:
         with self._guard:
             return max((number for number, boot in self._boots.items() if boot.is_sure), default=-1)
 
-    def state(self, now: Instant) -> ClockState:
+    def state(self, now: ClockReading) -> ClockState:
         """What is known of the clock in the boot of this moment."""
         boot = self._boots.get(self.number_of(now.boot_id) or 0)
         if boot is None:
             return ClockState(now.trusted, None, None)
         sure = [point for point in boot.points if point.error_us == 0]
         moved = sure[0].offset_us - boot.hint_us if sure and boot.hint_us is not None else None
-        if not boot.believes(now):
+        if not boot.accepts(now):
             return ClockState(trusted=False, since_us=sure[-1].boot_us if sure else None, correction_us=moved)
         first = len(sure) - 1
         while first > 0 and abs(sure[first - 1].offset_us - sure[-1].offset_us) <= _SAME_US:
@@ -164,20 +164,20 @@ class Boots:
             self.has_news = any(_is_news(written.get(number), boot) for number, boot in self._boots.items())
 
 
-def _teaches_nothing(boot: Boot, now: Instant) -> bool:
+def _teaches_nothing(boot: Boot, now: ClockReading) -> bool:
     if now.boot_us - boot.last_us > _LOOKS_EVERY_US or now.trusted != boot.trusted:
         return False
     before_us = boot.points[-1].offset_us if now.trusted and boot.points else boot.hint_us
     return (
         before_us is not None
         and abs(before_us - now.offset_us) <= _SAME_US
-        and boot.believes(now) == now.trusted
+        and boot.accepts(now) == now.trusted
     )
 
 
-def _vouched_for(boot: Boot, now: Instant, server: Point | None) -> Boot:
+def _vouched_for(boot: Boot, now: ClockReading, server: OffsetSample | None) -> Boot:
     """A server that shows the same time refutes what this clock seemed too early for."""
-    if not now.trusted or boot.believes(now):
+    if not now.trusted or boot.accepts(now):
         return boot
     told = [point for point in (server, *boot.points) if point is not None and point.error_us]
     if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in told):
@@ -186,7 +186,7 @@ def _vouched_for(boot: Boot, now: Instant, server: Point | None) -> Boot:
     return dataclasses.replace(boot, earliest_us=now.offset_us)
 
 
-def _tell(before: Boot, after: Boot, now: Instant) -> None:
+def _tell(before: Boot, after: Boot, now: ClockReading) -> None:
     """Say what has become of the clock, once."""
     if after.trusted and not before.trusted:
         moved_us = now.offset_us - before.hint_us if before.hint_us is not None else 0
@@ -212,7 +212,7 @@ def _is_news(saved: Boot | None, boot: Boot) -> bool:
     if not boot.points:
         return hint_moved
     last = boot.points[-1]
-    known = Timing(saved.points).at(last.boot_us)
+    known = OffsetCurve(saved.points).at(last.boot_us)
     return hint_moved or abs(known.offset_us - last.offset_us) > _SAME_US or known.bound_us > 2 * STEP_US
 
 
@@ -266,10 +266,10 @@ def _columns(boot: Boot) -> tuple[object, ...]:
     )
 
 
-def points_of(text: str) -> tuple[Point, ...]:
+def points_of(text: str) -> tuple[OffsetSample, ...]:
     """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
     try:
-        found = tuple(Point(*point) for point in json.loads(text))
+        found = tuple(OffsetSample(*point) for point in json.loads(text))
     except (ValueError, TypeError) as error:
         raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
     if not all(
@@ -279,6 +279,6 @@ def points_of(text: str) -> tuple[Point, ...]:
     return found
 
 
-def text_of(points: tuple[Point, ...]) -> str:
+def text_of(points: tuple[OffsetSample, ...]) -> str:
     """Points as JSON: [[boot_us, offset_us, error_us], ...]."""
     return json.dumps([[p.boot_us, p.offset_us, p.error_us] for p in points], separators=(",", ":"))

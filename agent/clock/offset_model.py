@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 
 # No clock runs off faster without being wrong altogether: the kernel's own tolerance (adjtimex(2)).
 DRIFT = 500 / 1_000_000
@@ -28,7 +28,7 @@ _POINTS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class OffsetSample:
     """At `boot_us` since boot, the right time was boot_us + offset_us, give or take `error_us`.
 
     0: the word of a synchronised kernel. None: nothing is known that would limit the error.
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class OffsetEstimate:
     """The offset at one moment; `sure` when it rests on synchronised clocks alone."""
 
     offset_us: int
@@ -53,12 +53,12 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class OffsetCurve:
     """The offset over a whole boot: straight lines between points, in their order, flat outside."""
 
-    points: tuple[Point, ...]
+    points: tuple[OffsetSample, ...]
 
-    def at(self, boot_us: int) -> Correction:
+    def at(self, boot_us: int) -> OffsetEstimate:
         """The offset at a moment, and how far off it can be.
 
         What synchronised clocks say is not mixed with a server's word where it is better alone.
@@ -75,20 +75,20 @@ class Timing:
         return first if all(abs(point.offset_us - first) <= _SAME_US for point in self.points) else None
 
 
-def _on_lines(points: tuple[Point, ...], boot_us: int) -> Correction:
+def _on_lines(points: tuple[OffsetSample, ...], boot_us: int) -> OffsetEstimate:
     index = bisect.bisect_left(points, boot_us, key=lambda point: point.boot_us)
     if 0 < index < len(points):
         return _between(points[index - 1], points[index], boot_us)
     point = points[min(index, len(points) - 1)]
-    return Correction(point.offset_us, point.bound_us(boot_us), point.error_us == 0)
+    return OffsetEstimate(point.offset_us, point.bound_us(boot_us), point.error_us == 0)
 
 
-def _between(left: Point, right: Point, boot_us: int) -> Correction:
+def _between(left: OffsetSample, right: OffsetSample, boot_us: int) -> OffsetEstimate:
     slope = (right.offset_us - left.offset_us) / (right.boot_us - left.boot_us)
     offset = left.offset_us + round(slope * (boot_us - left.boot_us))
     # The true offset leaves neither point faster than by DRIFT, the line leaves it by its slope.
     bound = min(point.bound_us(boot_us, DRIFT + abs(slope)) for point in (left, right))
-    return Correction(offset, bound, left.error_us == 0 == right.error_us)
+    return OffsetEstimate(offset, bound, left.error_us == 0 == right.error_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +102,33 @@ class Boot:
     earliest_us: int  # the offset cannot be less: a release, or a trusted time, lies before this boot
     hint_us: int | None = None  # the offset of the wall clock as it last stood untrusted
     trusted: bool = False  # whether the last look was at a clock to trust
-    points: tuple[Point, ...] = ()
+    points: tuple[OffsetSample, ...] = ()
 
     @property
     def is_sure(self) -> bool:
         """True once its clock was synchronised."""
         return any(point.error_us == 0 for point in self.points)
 
-    def believes(self, now: Instant) -> bool:
+    def accepts(self, now: ClockReading) -> bool:
         """False for a clock that shows a time from before this boot, whoever vouches for it."""
         return now.trusted and now.offset_us >= self.earliest_us - STEP_US
 
-    def after(self, now: Instant) -> Boot:
+    def after(self, now: ClockReading) -> Boot:
         """What is known after a look at the clocks. One that is older than another changes little."""
         is_news = now.boot_us >= self.last_us
         seen = dataclasses.replace(self, last_us=max(self.last_us, now.boot_us))
-        if not self.believes(now):
+        if not self.accepts(now):
             return dataclasses.replace(seen, trusted=False, hint_us=now.offset_us) if is_news else seen
         if not is_news and self.is_sure:
             return seen
         return dataclasses.replace(seen, trusted=True, points=self._with_trusted(now))
 
-    def _with_trusted(self, now: Instant) -> tuple[Point, ...]:
+    def _with_trusted(self, now: ClockReading) -> tuple[OffsetSample, ...]:
         """A clock that stepped was wrong before: points that no drift explains are struck out.
 
         So is what a server said, where this clock tells it better.
         """
-        seen = Point(now.boot_us, now.offset_us)
+        seen = OffsetSample(now.boot_us, now.offset_us)
         points = [
             other
             for other in self.points
@@ -138,17 +138,17 @@ class Boot:
         # It was right when it was last confirmed, and not necessarily since. If it was set, then after
         # the last look.
         known_us = self.last_us if is_set else points[-1].boot_us
-        point = Point(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
+        point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
         if not is_set and point.boot_us == known_us and points[-1].error_us == 0:
             return tuple(points)
         if self.trusted and len(points) > 1 and _is_one_run(points[-2], points[-1], point):
             del points[-1]
         return _in_order(*points, point)
 
-    def told_by_server(self, point: Point) -> Boot:
+    def with_server_sample(self, point: OffsetSample) -> Boot:
         """What is known after a server told the time: less than a kernel's word, more than nothing."""
         if self.points:
-            known = Timing(self.points).at(point.boot_us)
+            known = OffsetCurve(self.points).at(point.boot_us)
             agrees = all(_agree(other, point) for other in self.points)
             is_better = known.bound_us > 2 * point.bound_us(point.boot_us)
             if (agrees and not is_better) or (self.is_sure and not agrees):
@@ -157,20 +157,20 @@ class Boot:
         return dataclasses.replace(self, points=_in_order(*kept, point))
 
 
-def _in_order(*points: Point) -> tuple[Point, ...]:
+def _in_order(*points: OffsetSample) -> tuple[OffsetSample, ...]:
     ordered = sorted(points, key=lambda point: point.boot_us)
     if len(ordered) > _POINTS_MAX:
         del ordered[1]
     return tuple(ordered)
 
 
-def _agree(one: Point, other: Point) -> bool:
+def _agree(one: OffsetSample, other: OffsetSample) -> bool:
     """True when drift explains the difference."""
     allowed = one.bound_us(other.boot_us) + other.bound_us(other.boot_us) + STEP_US
     return abs(one.offset_us - other.offset_us) <= allowed
 
 
-def _is_one_run(*points: Point) -> bool:
+def _is_one_run(*points: OffsetSample) -> bool:
     """True where nobody set the clock: of such a run its two ends say all."""
     first = points[0].offset_us
     return all(point.error_us == 0 and abs(point.offset_us - first) <= _SAME_US for point in points)
@@ -179,7 +179,7 @@ def _is_one_run(*points: Point) -> bool:
 # --- all boots together -----------------------------------------------------------------------
 
 
-def timings(boots: Sequence[Boot]) -> dict[int, Timing]:
+def timings(boots: Sequence[Boot]) -> dict[int, OffsetCurve]:
     """The timing of every boot, by its number; `boots` in their order.
 
     A boot whose clock was never right lies between what is known before it and after it. Its wall
@@ -187,11 +187,11 @@ def timings(boots: Sequence[Boot]) -> dict[int, Timing]:
     share the time there is evenly. The error is the distance to the farther end, so that it holds.
     """
     highest = list(_highest(boots))
-    found: dict[int, Timing] = {}
+    found: dict[int, OffsetCurve] = {}
     low: float = -math.inf  # nothing after the boots so far can lie before that
     shown: float = -math.inf  # the latest time given out so far
     for index, boot in enumerate(boots):
-        timing = Timing(boot.points or (_place(boot, low, shown, highest[index]),))
+        timing = OffsetCurve(boot.points or (_place(boot, low, shown, highest[index]),))
         end = timing.at(boot.last_us)
         shown = boot.last_us + end.offset_us
         low = shown - end.bound_us if boot.points else _lowest(boot, low) + boot.last_us * (1 - DRIFT)
@@ -204,7 +204,7 @@ def earliest_next_us(boots: Sequence[Boot]) -> float:
     low = -math.inf
     for boot in boots:
         if boot.points:
-            end = Timing(boot.points).at(boot.last_us)
+            end = OffsetCurve(boot.points).at(boot.last_us)
             low = boot.last_us + end.offset_us - end.bound_us
         else:
             low = _lowest(boot, low) + boot.last_us * (1 - DRIFT)
@@ -229,7 +229,7 @@ def _highest(boots: Sequence[Boot]) -> Iterator[_Ceiling]:
         ceilings.append(_Ceiling(bound - boot.last_us * (1 - DRIFT), wanted - boot.last_us, sharers))
         bound, wanted = ceilings[-1].bound_us + boot.begins_us, ceilings[-1].wanted_us + boot.begins_us
         if boot.points:
-            begin = Timing(boot.points).at(boot.begins_us)
+            begin = OffsetCurve(boot.points).at(boot.begins_us)
             wanted = boot.begins_us + begin.offset_us
             bound = wanted + begin.bound_us
             sharers = 0
@@ -240,7 +240,7 @@ def _lowest(boot: Boot, low: float) -> float:
     return max(boot.earliest_us, low - boot.begins_us)
 
 
-def _place(boot: Boot, low: float, shown: float, ceiling: _Ceiling) -> Point:
+def _place(boot: Boot, low: float, shown: float, ceiling: _Ceiling) -> OffsetSample:
     # Where the two ends contradict each other, the later clock is believed.
     lowest = min(_lowest(boot, low), ceiling.bound_us)
     begin = min(max(lowest, shown - boot.begins_us), ceiling.bound_us)
@@ -251,4 +251,4 @@ def _place(boot: Boot, low: float, shown: float, ceiling: _Ceiling) -> Point:
     else:
         offset = math.ceil(begin + (ceiling.wanted_us - begin) / (ceiling.sharers + 1))
     error = max(offset - lowest, ceiling.bound_us - offset, 1)
-    return Point(0, offset, None if error == math.inf else math.ceil(error))
+    return OffsetSample(0, offset, None if error == math.inf else math.ceil(error))

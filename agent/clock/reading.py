@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Instant:
+class ClockReading:
     """A moment as the machine's clocks stood: `wall_us` microseconds since 1970 UTC, `boot_us`
     microseconds since boot (CLOCK_BOOTTIME, so suspend counts); `trusted` says whether the wall
     clock was right, `unconfirmed_us` for how long at most nothing has confirmed that.

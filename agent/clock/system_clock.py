@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent import RELEASED
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
 
@@ -35,7 +35,7 @@ _READINGS = 10
 class Clock(Protocol):
     """What the rooms below ask of time."""
 
-    def now(self) -> Instant:
+    def now(self) -> ClockReading:
         """This moment, as the machine's clocks stand."""
 
 
@@ -55,7 +55,7 @@ class SystemClock:
         self._boot_id = _BOOT_ID_FILE.read_text().strip()
         self._timedated = Timedated()
 
-    def now(self) -> Instant:
+    def now(self) -> ClockReading:
         """This moment, as the machine's clocks stand.
 
         The kernel is asked before and after: a clock that is set in between is not yet trusted, nor
@@ -65,7 +65,7 @@ class SystemClock:
         wall_us, boot_us = _both_clocks_us()
         after = self._unconfirmed_us()
         trusted = before is not None and after is not None and wall_us >= RELEASED_US
-        return Instant(wall_us, self._boot_id, boot_us, trusted, max(before or 0, after or 0))
+        return ClockReading(wall_us, self._boot_id, boot_us, trusted, max(before or 0, after or 0))
 
     def _unconfirmed_us(self) -> int | None:
         """For how long at most nothing has corrected the wall clock; None if it is not to be trusted."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.atomic_file import replace_file
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.errors import KeyFileError
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
@@ -60,7 +60,7 @@ def is_handed_over(runtime_dir: Path) -> bool:
     return _is_there(runtime_dir / HANDED_OVER)
 
 
-def age_of(created_at: datetime | None, now: Instant) -> timedelta | None:
+def age_of(created_at: datetime | None, now: ClockReading) -> timedelta | None:
     """How old a key of that birth date is; None where nobody knows, or where the clock cannot tell."""
     if created_at is None or not now.trusted:
         return None

@@ -29,7 +29,7 @@ _PROGRAM_S = 60.0  # for the entropy of a first host key, on a machine that has 
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredKey:
     """A key at rest; where it is encrypted, only this machine can read it."""
 
     path: Path
@@ -45,7 +45,7 @@ def passed_on() -> Path | None:
     return encrypted if encrypted.exists() else plain
 
 
-def find(*, waiting: bool = False) -> Stored | None:
+def find(*, waiting: bool = False) -> StoredKey | None:
     """The stored key, or the one that waits to become it. Raises NotPermittedError."""
     for encrypted in (True, False):
         path = _path(encrypted=encrypted, waiting=waiting)
@@ -55,11 +55,11 @@ def find(*, waiting: bool = False) -> Stored | None:
             continue
         except PermissionError as error:
             raise _not_permitted(path) from error
-        return Stored(path, encrypted)
+        return StoredKey(path, encrypted)
     return None
 
 
-def read(stored: Stored) -> bytes:
+def read(stored: StoredKey) -> bytes:
     """The key's PEM text, decrypted in memory. Raises KeyFileError or NotPermittedError."""
     try:
         content = stored.path.read_bytes()
@@ -81,17 +81,17 @@ def read(stored: Stored) -> bytes:
     return plain
 
 
-def store(content: bytes, *, waiting: bool = False) -> Stored:
+def store(content: bytes, *, waiting: bool = False) -> StoredKey:
     """Keep a key, encrypted where the machine can, durable when this returns.
 
     A `waiting` key leaves the present one alone, until promote(). Raises NotPermittedError or KeyFileError.
     """
     secret = _encrypted(content)
-    stored = Stored(_path(encrypted=secret is not None, waiting=waiting), secret is not None)
+    stored = StoredKey(_path(encrypted=secret is not None, waiting=waiting), secret is not None)
     try:
         stored.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(stored.path, content if secret is None else secret, mode=0o600)
-        _remove(Stored(_path(encrypted=not stored.encrypted, waiting=waiting), not stored.encrypted))
+        _remove(StoredKey(_path(encrypted=not stored.encrypted, waiting=waiting), not stored.encrypted))
     except PermissionError as error:
         raise _not_permitted(stored.path) from error
     except OSError as error:
@@ -99,7 +99,7 @@ def store(content: bytes, *, waiting: bool = False) -> Stored:
     return stored
 
 
-def promote() -> Stored:
+def promote() -> StoredKey:
     """The waiting key becomes the stored one, in one step, durable when this returns.
 
     Raises KeyFileError where none waits.
@@ -107,11 +107,11 @@ def promote() -> Stored:
     waiting = find(waiting=True)
     if waiting is None:
         raise KeyFileError("no key waits to be stored", hint="sudo badge-agent key rotate")
-    stored = Stored(_path(encrypted=waiting.encrypted, waiting=False), waiting.encrypted)
+    stored = StoredKey(_path(encrypted=waiting.encrypted, waiting=False), waiting.encrypted)
     try:
         waiting.path.replace(stored.path)
         sync(stored.path.parent)
-        _remove(Stored(_path(encrypted=not stored.encrypted, waiting=False), not stored.encrypted))
+        _remove(StoredKey(_path(encrypted=not stored.encrypted, waiting=False), not stored.encrypted))
     except OSError as error:
         raise _not_written(stored.path, error) from error
     return stored
@@ -122,7 +122,7 @@ def _path(*, encrypted: bool, waiting: bool) -> Path:
     return ETC / directory / f"badge-agent.{name}{_WAITING if waiting else ''}"
 
 
-def _remove(stored: Stored) -> None:
+def _remove(stored: StoredKey) -> None:
     try:
         stored.path.unlink()
     except (FileNotFoundError, NotADirectoryError):

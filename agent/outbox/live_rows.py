@@ -9,7 +9,7 @@ from agent.errors import OutboxReplacedError
 from agent.outbox import holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
-from agent.outbox.timing.timestamps import STORED, Columns, Sending
+from agent.outbox.timing.timestamps import STORED, BatchTimestamps, Columns
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
@@ -58,7 +58,9 @@ class LiveRows:
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The rows that follow, without those set aside, with the times that are known of them now."""
         taken = self._outbox.surviving(lambda: self._after(position[1], limit, max_bytes))
-        sending = Sending(self._outbox.boots, self._outbox.used_timings, may_wait=self._may_wait_s() > 0)
+        sending = BatchTimestamps(
+            self._outbox.boots, self._outbox.used_timings, may_wait=self._may_wait_s() > 0
+        )
         rows = sending.rows(taken)
         self._waits = bool(taken) and not rows
         if not rows:

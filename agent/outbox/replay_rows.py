@@ -9,7 +9,7 @@ from agent import rows
 from agent.outbox import holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
-from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
@@ -166,15 +166,15 @@ class ReplayRows:
 
 def _fetch(
     connection: sqlite3.Connection, replay_id: int, after: int, limit: int, max_bytes: int
-) -> list[Stored]:
-    taken: list[Stored] = []
+) -> list[StoredRow]:
+    taken: list[StoredRow] = []
     size = 0
     cursor = connection.execute(
         f"""SELECT {STORED} FROM swipes, replays
             WHERE replays.id = ?1 AND {_SENDABLE.format(after="?2")} ORDER BY n LIMIT ?3""",
         (replay_id, after, limit),
     )
-    for found in map(Stored._make, cursor):
+    for found in map(StoredRow._make, cursor):
         taken.append(found)
         size += len(found.row)
         if size >= max_bytes:
@@ -183,7 +183,7 @@ def _fetch(
     return taken
 
 
-def _batch(replay_id: int, taken: list[Stored], timings: UsedTimings) -> Batch:
+def _batch(replay_id: int, taken: list[StoredRow], timings: AppliedCurves) -> Batch:
     first, last = taken[0], taken[-1]
     return Batch(
         rows=[rows.as_replay(timings.as_sent(stored)) for stored in taken],

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from agent import rows
 from agent.clock import boot_history
-from agent.clock.boot_history import Boots
-from agent.clock.offset_model import Point
-from agent.clock.reading import Instant
+from agent.clock.boot_history import BootHistory
+from agent.clock.offset_model import OffsetSample
+from agent.clock.reading import ClockReading
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import Event, fields
 from agent.outbox import generation, retention, schema
@@ -25,7 +25,7 @@ from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import timestamps
-from agent.outbox.timing.timestamps import Used, UsedTimings
+from agent.outbox.timing.timestamps import AppliedCurve, AppliedCurves
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ class Outbox:
         self.aside: set[int] = set()  # replaced, never changed: other threads look at it
         # The file is being rebuilt, or takes a new id: with millions of rows every call waits for minutes.
         self.is_mending = False
-        self.boots = Boots()
-        self.used_timings = UsedTimings()  # replaced, never changed, as above
+        self.boots = BootHistory()
+        self.used_timings = AppliedCurves()  # replaced, never changed, as above
         self._lock = StateLock(state_dir)
         self._reserve = Reserve(state_dir, reserve_bytes)
         self._queueing = threading.Lock()
@@ -153,7 +153,7 @@ class Outbox:
                 committed_chain or rows.first_link(outbox_id),
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
-            known, used = boot_history.read(connection), UsedTimings.read(connection)
+            known, used = boot_history.read(connection), AppliedCurves.read(connection)
             last_boot = boot_history.last_number(connection)
         self.boots.load(known, last_boot)
         self.used_timings = used
@@ -167,7 +167,7 @@ class Outbox:
             return
         # The identity first: a power cut in between must not leave two doors with one.
         if known:
-            self.boots.moved_here()
+            self.boots.mark_relocated()
             self.renew_identity("it woke up on another machine: was the SD card copied?")
         with self.file.writing() as connection:
             connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
@@ -227,7 +227,7 @@ class Outbox:
         for swipe in swipes:
             n += 1
             place = rows.Place(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
-            boot, read_at = self.boots.saw(swipe.read_at)
+            boot, read_at = self.boots.observe(swipe.read_at)
             if read_at is not swipe.read_at:
                 swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
             chain, row = rows.render(swipe, place, agent_id=self.agent_id)
@@ -245,12 +245,12 @@ class Outbox:
 
     # --- the time of a swipe ------------------------------------------------------------------
 
-    def look(self, now: Instant, server: Point | None = None) -> None:
+    def look(self, now: ClockReading, server: OffsetSample | None = None) -> None:
         """Learn from the clocks of this moment, and from what a server's clock said; written down if news.
 
         A disk that takes no more is no fault here: what is not written down is seen again.
         """
-        self.boots.saw(now, server)
+        self.boots.observe(now, server)
         if self.boots.has_news:
             with contextlib.suppress(OutboxFullError, OutboxReplacedError):
                 self.surviving(self._write_boots)
@@ -260,7 +260,7 @@ class Outbox:
             written = self.boots.write(connection)
         self.boots.saved(written)
 
-    def use_timings(self, new: Sequence[Used]) -> None:
+    def use_timings(self, new: Sequence[AppliedCurve]) -> None:
         """Write down with which timings rows are about to go; on disk when it returns."""
         if not new:
             return

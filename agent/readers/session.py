@@ -13,7 +13,7 @@ from random import random
 from typing import Literal
 
 from agent.backoff import Backoff
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
 from agent.log.failure_log import FaultLog
@@ -253,7 +253,7 @@ class ReaderSession:
         for swipe in swipes:
             self._hold_off.forget(swipe.card)
 
-    def _card(self, frame: ReaderEvent, read_at: Instant) -> CardRead | None:
+    def _card(self, frame: ReaderEvent, read_at: ClockReading) -> CardRead | None:
         """The card to keep, if it is one; noise, keys and the repeats of a held card are counted."""
         if isinstance(frame, Status):
             self._diagnosis.observe_status(frame)
@@ -273,7 +273,7 @@ class ReaderSession:
             return None
         return outcome
 
-    def _swipe(self, card: CardRead, read_at: Instant) -> Swipe:
+    def _swipe(self, card: CardRead, read_at: ClockReading) -> Swipe:
         badge = badge_id(self.reader.badge_id, card)
         return Swipe(
             reader_id=self.reader.id,

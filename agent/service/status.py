@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent import __version__, rows
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
@@ -78,7 +78,7 @@ class Health:
             "readers": [_reader(session, monotonic_s, now) for session in self._readers],
         }
 
-    def _clock_state(self, now: Instant) -> dict[str, Any]:
+    def _clock_state(self, now: ClockReading) -> dict[str, Any]:
         """`correction_seconds`: what times from before it was synchronised are moved by.
 
         `ahead_seconds`: by Snowflake's clock, negative for behind.
@@ -215,16 +215,16 @@ def _bytes_written() -> int | None:
     return int(told.partition("\nwrite_bytes:")[2].split()[0])
 
 
-def _commit_at(boot_s: float | None, now: Instant) -> str | None:
+def _commit_at(boot_s: float | None, now: ClockReading) -> str | None:
     return None if boot_s is None else _at(int(boot_s * 1e6), now)
 
 
-def _at(boot_us: int, now: Instant) -> str:
+def _at(boot_us: int, now: ClockReading) -> str:
     """A moment of this boot as the wall clock shows it now."""
     return iso(now.wall_us - (now.boot_us - boot_us))
 
 
-def _reader(session: ReaderSession, monotonic_s: float, now: Instant) -> dict[str, Any]:
+def _reader(session: ReaderSession, monotonic_s: float, now: ClockReading) -> dict[str, Any]:
     counts = session.counts
     last_swipe, last_rx = counts.last_swipe_boot_us, counts.last_rx_monotonic_s
     return {

@@ -268,7 +268,7 @@ class Supervisor:
         Only a trusted clock can tell what is old. On a full disk everything committed is too much.
         """
         settings, outbox = self._agent.settings.outbox, self._agent.outbox
-        now = outbox.boots.judged(self._agent.clock.now())
+        now = outbox.boots.screened(self._agent.clock.now())
         kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
         outbox.refill_reserve()
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.clock.offset_model import Point
+from agent.clock.offset_model import OffsetSample
 from agent.clock.system_clock import Clock
 from agent.errors import AuthError, RowsRefusedError
 from agent.outbox import LiveRows, Outbox, ReplayRows
@@ -85,7 +85,9 @@ class Uploader:
         self._now = self._clock.now()
         heard, server = self._server_time(), None
         if heard is not None and heard is not self._heard:
-            server = Point(int(heard.boot_s * 1e6), int(heard.offset_s * 1e6), int(heard.error_s * 1e6))
+            server = OffsetSample(
+                int(heard.boot_s * 1e6), int(heard.offset_s * 1e6), int(heard.error_s * 1e6)
+            )
             self._heard = heard
         self._outbox.look(self._now, server)
 

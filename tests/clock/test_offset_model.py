@@ -5,35 +5,45 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.clock.offset_model import DRIFT, Boot, Correction, Point, Timing, earliest_next_us, timings
-from agent.clock.reading import Instant
+from agent.clock.offset_model import (
+    DRIFT,
+    Boot,
+    OffsetCurve,
+    OffsetEstimate,
+    OffsetSample,
+    earliest_next_us,
+    timings,
+)
+from agent.clock.reading import ClockReading
 
 S, H = 1_000_000, 3_600_000_000
 WALL_US = 1_772_366_400 * S
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 
 
-def boot(number: int = 1, *, last: int = H, points: tuple[Point, ...] = (), hint: int | None = None) -> Boot:
+def boot(
+    number: int = 1, *, last: int = H, points: tuple[OffsetSample, ...] = (), hint: int | None = None
+) -> Boot:
     return Boot(number, f"boot-{number}", 0, last, 0, hint_us=hint, points=points)
 
 
 def seen(
     a_boot: Boot, boot_us: int, offset_us: int, *, trusted: bool = True, unconfirmed_us: int = 0
 ) -> Boot:
-    return a_boot.after(Instant(offset_us + boot_us, BOOT_ID, boot_us, trusted, unconfirmed_us))
+    return a_boot.after(ClockReading(offset_us + boot_us, BOOT_ID, boot_us, trusted, unconfirmed_us))
 
 
 # --- one boot -------------------------------------------------------------------------------
 
 
 def test_a_moment_far_from_a_point_is_as_unsure_as_drift_makes_it() -> None:
-    timing = Timing((Point(10 * H, WALL_US),))
+    timing = OffsetCurve((OffsetSample(10 * H, WALL_US),))
 
-    assert timing.at(0) == timing.at(20 * H) == Correction(WALL_US, 10 * H * DRIFT, sure=True)
+    assert timing.at(0) == timing.at(20 * H) == OffsetEstimate(WALL_US, 10 * H * DRIFT, sure=True)
 
 
 def test_between_two_points_the_offset_runs_in_a_straight_line() -> None:
-    timing = Timing((Point(0, WALL_US), Point(10 * H, WALL_US + 10 * S)))
+    timing = OffsetCurve((OffsetSample(0, WALL_US), OffsetSample(10 * H, WALL_US + 10 * S)))
 
     found = timing.at(5 * H)
 
@@ -63,7 +73,7 @@ def test_a_clock_that_was_set_since_is_not_known_before_the_last_look() -> None:
 
     later = seen(known, 20 * S, WALL_US, unconfirmed_us=19 * S)
 
-    assert later.points == (Point(10 * S, WALL_US),)
+    assert later.points == (OffsetSample(10 * S, WALL_US),)
 
 
 def test_a_look_from_before_others_changes_nothing_that_is_known() -> None:
@@ -84,25 +94,25 @@ def test_points_are_bounded_and_the_first_of_them_stays() -> None:
 
 
 def test_a_server_that_contradicts_an_earlier_answer_of_its_own_is_believed() -> None:
-    known = boot().told_by_server(Point(10 * S, WALL_US, 2 * S))
+    known = boot().with_server_sample(OffsetSample(10 * S, WALL_US, 2 * S))
 
-    later = known.told_by_server(Point(20 * S, WALL_US + H, 2 * S))
+    later = known.with_server_sample(OffsetSample(20 * S, WALL_US + H, 2 * S))
 
-    assert later.points == (Point(20 * S, WALL_US + H, 2 * S),)
+    assert later.points == (OffsetSample(20 * S, WALL_US + H, 2 * S),)
 
 
 def test_a_synchronised_clock_takes_the_servers_place() -> None:
-    known = boot(last=0).told_by_server(Point(10 * S, WALL_US + S, 2 * S))
+    known = boot(last=0).with_server_sample(OffsetSample(10 * S, WALL_US + S, 2 * S))
 
-    assert seen(known, 20 * S, WALL_US).points == (Point(20 * S, WALL_US),)
+    assert seen(known, 20 * S, WALL_US).points == (OffsetSample(20 * S, WALL_US),)
 
 
 # --- several boots --------------------------------------------------------------------------
 
 
 def test_without_a_hint_boots_share_the_time_between_two_clocks_evenly() -> None:
-    first = boot(1, last=H, points=(Point(H, WALL_US),))
-    last = boot(4, points=(Point(0, WALL_US + 10 * H),))
+    first = boot(1, last=H, points=(OffsetSample(H, WALL_US),))
+    last = boot(4, points=(OffsetSample(0, WALL_US + 10 * H),))
 
     found = timings([first, boot(2), boot(3), last])
 
@@ -113,8 +123,8 @@ def test_without_a_hint_boots_share_the_time_between_two_clocks_evenly() -> None
 
 
 def test_where_two_clocks_contradict_each_other_the_later_is_believed() -> None:
-    first = boot(1, points=(Point(H, WALL_US + 100 * H),))
-    last = boot(3, points=(Point(0, WALL_US),))
+    first = boot(1, points=(OffsetSample(H, WALL_US + 100 * H),))
+    last = boot(3, points=(OffsetSample(0, WALL_US),))
 
     found = timings([first, boot(2), last])[2].at(H)
 
@@ -122,7 +132,7 @@ def test_where_two_clocks_contradict_each_other_the_later_is_believed() -> None:
 
 
 def test_how_far_a_clock_may_have_run_off_counts_for_the_boot_after() -> None:
-    first = boot(1, last=101 * H, points=(Point(H, WALL_US),))
+    first = boot(1, last=101 * H, points=(OffsetSample(H, WALL_US),))
 
     assert earliest_next_us([first]) == WALL_US + 101 * H - 100 * H * DRIFT
     assert earliest_next_us([]) == -math.inf
@@ -137,8 +147,8 @@ def test_boots_between_two_clocks_never_overlap_beyond_drift(
     lasts: list[int], hints: list[int], room: int
 ) -> None:
     boots = [boot(number, last=last, hint=hints[number - 1]) for number, last in enumerate(lasts, start=1)]
-    before = boot(0, last=0, points=(Point(0, WALL_US),))
-    after = boot(9, last=0, points=(Point(0, WALL_US + room + sum(lasts)),))
+    before = boot(0, last=0, points=(OffsetSample(0, WALL_US),))
+    after = boot(9, last=0, points=(OffsetSample(0, WALL_US + room + sum(lasts)),))
 
     found = timings([before, *boots, after])
 

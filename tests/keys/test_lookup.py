@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.config.loader import load
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys import systemd_creds
@@ -113,7 +113,7 @@ def test_a_stored_key_is_for_root(
 
 
 def test_the_age_is_told_by_a_trusted_clock_alone() -> None:
-    now = Instant(wall_us=1_760_000_000_000_000, boot_id="b", boot_us=1_000, trusted=True)
+    now = ClockReading(wall_us=1_760_000_000_000_000, boot_id="b", boot_us=1_000, trusted=True)
     born = datetime.fromtimestamp(1_760_000_000, UTC) - timedelta(days=91)
 
     assert age_of(born, now) == timedelta(days=91)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import rows
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.outbox import LiveRows, Outbox
 from agent.readers.events import raw_hex
 from agent.swipe import CardCheck, CardRead, Swipe
@@ -54,5 +54,5 @@ def _swipe(number: int, seconds_ago: float, trusted: bool) -> Swipe:  # noqa: FB
         badge_id=f"123-{number}",
         user_id="UNKNOWN",
         card=CardRead(26, raw_hex(26, number), CardCheck.PARITY, "H10301", 123, number),
-        read_at=Instant(wall_us, BOOT_ID, wall_us - _BOOTED_US, trusted),
+        read_at=ClockReading(wall_us, BOOT_ID, wall_us - _BOOTED_US, trusted),
     )

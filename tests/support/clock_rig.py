@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 
 TRUE_START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 _KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel counts the clock as unsynchronised
@@ -72,10 +72,10 @@ class Machine:
         self.ntp_comes()
         self._offset_us += int(off_s * 1e6)
 
-    def now(self) -> Instant:
+    def now(self) -> ClockReading:
         unconfirmed_us = int(self._boot_us - self._confirmed_us)
         trusted = self._is_set and unconfirmed_us * _KERNEL_GROWTH < _KERNEL_LIMIT_US
-        return Instant(
+        return ClockReading(
             self._offset_us + self.boot_us,
             self.boot_id,
             self.boot_us,

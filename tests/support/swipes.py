@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.clock.reading import Instant
+from agent.clock.reading import ClockReading
 from agent.readers.events import raw_hex
 from agent.swipe import CardCheck, CardRead, Swipe
 
@@ -14,11 +14,11 @@ BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 NOON_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 
 
-def instant(wall_us: int = NOON_US, *, boot_ms: int = 60_000, trusted: bool = True) -> Instant:
-    return Instant(wall_us, BOOT_ID, boot_ms * 1_000, trusted)
+def instant(wall_us: int = NOON_US, *, boot_ms: int = 60_000, trusted: bool = True) -> ClockReading:
+    return ClockReading(wall_us, BOOT_ID, boot_ms * 1_000, trusted)
 
 
-def swipe(value: int = 1, *, read_at: Instant | None = None, reader_id: str = "RDR-101") -> Swipe:
+def swipe(value: int = 1, *, read_at: ClockReading | None = None, reader_id: str = "RDR-101") -> Swipe:
     raw = raw_hex(40, value)
     return Swipe(
         reader_id=reader_id,
@@ -45,9 +45,9 @@ class DrivenClock:
     def wall_s(self) -> float:
         return NOON_US / 1e6 + self.seconds + self.wall_off_s
 
-    def now(self) -> Instant:
+    def now(self) -> ClockReading:
         boot_us = int(self.seconds * 1e6)
-        return Instant(NOON_US + boot_us + int(self.wall_off_s * 1e6), BOOT_ID, boot_us, self.trusted)
+        return ClockReading(NOON_US + boot_us + int(self.wall_off_s * 1e6), BOOT_ID, boot_us, self.trusted)
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agent.clock.offset_model import Point
+from agent.clock.offset_model import OffsetSample
 from agent.outbox import ErrorCount, LiveRows
 from agent.outbox.external import replay_queue
 from tests.support.clock_rig import Machine
@@ -49,7 +49,7 @@ class Scene:
     def server_tells(self, *, error_s: float = 1.6, off_s: float = 0.0) -> None:
         """An answer came, with a Date."""
         machine = self.machine
-        told = Point(machine.boot_us, machine.true_offset_us + int(off_s * 1e6), int(error_s * 1e6))
+        told = OffsetSample(machine.boot_us, machine.true_offset_us + int(off_s * 1e6), int(error_s * 1e6))
         self.outbox.look(machine.now(), told)
 
     def send(self, *, may_wait: bool = False, limit: int = PLENTY) -> list[dict[str, Any]]:

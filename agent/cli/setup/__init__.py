@@ -193,12 +193,12 @@ def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair
     return key, True
 
 
-def _read_back(stored: systemd_creds.Stored) -> KeyPair:
+def _read_back(stored: systemd_creds.StoredKey) -> KeyPair:
     """The key as the next start will find it."""
     return parse_private_key(systemd_creds.read(stored), stored.path)
 
 
-def _show_key(key: KeyPair, stored: systemd_creds.Stored, what: str, following: str = "") -> None:
+def _show_key(key: KeyPair, stored: systemd_creds.StoredKey, what: str, following: str = "") -> None:
     how = "encrypted for this machine" if stored.encrypted else "readable by root alone"
     show(Finding("key", "ok", f"{what}, {key.fingerprint}, {how}: {stored.path}", following))
 

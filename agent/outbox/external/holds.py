@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.outbox.external.connection import _beside
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 from agent.rows import members_of
 
 
@@ -59,7 +59,7 @@ def _hold(
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
     """The rows of one hold, or of all of them, in order, as they go to the pipe."""
     with _beside(state_dir, "ro") as connection:
-        timings = UsedTimings.read(connection)
+        timings = AppliedCurves.read(connection)
         for found in connection.execute(
             f"""SELECT {STORED} FROM swipes WHERE EXISTS (
                  SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1)
@@ -67,7 +67,7 @@ def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
                ORDER BY n""",
             (hold_id,),
         ):
-            yield timings.as_sent(Stored._make(found))
+            yield timings.as_sent(StoredRow._make(found))
 
 
 def release(state_dir: Path, hold_ids: list[int] | None) -> int:

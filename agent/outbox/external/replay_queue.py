@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.errors import AgentError
 from agent.outbox.external.connection import _beside, _one
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import STORED, Stored, UsedTimings
+from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 
 
 class NothingToReplayError(AgentError):
@@ -89,7 +89,7 @@ def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int
 
     Rows of which no time is known but their own word go with those around them.
     """
-    connection.create_function("time_of", 4, UsedTimings.read(connection).time_of, deterministic=True)
+    connection.create_function("time_of", 4, AppliedCurves.read(connection).time_of, deterministic=True)
     first, last = connection.execute(
         """SELECT min(n), max(n) FROM
              (SELECT n, time_of(n, trusted_us, boot, boot_us) AS at FROM swipes WHERE n BETWEEN ? AND ?)
@@ -123,11 +123,11 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
     """The rows that a replay of ranges sends, in order, as they were the first time."""
     with _beside(state_dir, "ro") as connection:
-        timings = UsedTimings.read(connection)
+        timings = AppliedCurves.read(connection)
         for wanted in ranges:
             ends = (wanted.first_n, wanted.last_n, wanted.held_id)
             for found in connection.execute(f"SELECT {STORED} {_SENT_AGAIN} ORDER BY n", ends):
-                yield timings.as_sent(Stored._make(found))
+                yield timings.as_sent(StoredRow._make(found))
 
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from agent import rows
-from agent.clock.boot_history import Boots, points_of, text_of
-from agent.clock.offset_model import STEP_US, Timing
+from agent.clock.boot_history import BootHistory, points_of, text_of
+from agent.clock.offset_model import STEP_US, OffsetCurve
 
 # A timing that was used stays in use as long as a newer one gives the same, because each change is a write.
 _SAME_US = 1_000
@@ -20,7 +20,7 @@ STORED = "n, chain, trusted_us, row, boot, boot_us"
 Columns = tuple[int, str, int | None, bytes, int | None, int | None]
 
 
-class Stored(NamedTuple):
+class StoredRow(NamedTuple):
     """A row as it lies in the file. `boot` and `boot_us` are None in rows of older files."""
 
     n: int
@@ -31,33 +31,35 @@ class Stored(NamedTuple):
     boot_us: int | None
 
 
-class Used(NamedTuple):
+class AppliedCurve(NamedTuple):
     """The timing that rows of one boot go with, from a number on."""
 
     first_n: int
     boot: int
     boot_id: str
-    timing: Timing
+    timing: OffsetCurve
 
 
-class UsedTimings:
+class AppliedCurves:
     """The timings that rows went with: all it takes to say the same again in a replay."""
 
-    def __init__(self, used: Iterable[Used] = ()) -> None:
+    def __init__(self, used: Iterable[AppliedCurve] = ()) -> None:
         self.used = tuple(used)
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection) -> UsedTimings:
+    def read(cls, connection: sqlite3.Connection) -> AppliedCurves:
         """As they were written down."""
         found = connection.execute("SELECT first_n, boot, boot_id, points FROM timings ORDER BY first_n")
-        return cls(Used(n, boot, boot_id, Timing(points_of(text))) for n, boot, boot_id, text in found)
+        return cls(
+            AppliedCurve(n, boot, boot_id, OffsetCurve(points_of(text))) for n, boot, boot_id, text in found
+        )
 
-    def with_new(self, new: Sequence[Used]) -> UsedTimings:
+    def with_new(self, new: Sequence[AppliedCurve]) -> AppliedCurves:
         """From the first of the new ones on, none of the old: what follows was not committed yet."""
         first_n = new[0].first_n
-        return UsedTimings((*(used for used in self.used if used.first_n < first_n), *new))
+        return AppliedCurves((*(used for used in self.used if used.first_n < first_n), *new))
 
-    def for_row(self, n: int, boot: int | None) -> Used | None:
+    def for_row(self, n: int, boot: int | None) -> AppliedCurve | None:
         """The one in force for a row, None if that is of another boot."""
         index = bisect.bisect_right(self.used, n, key=lambda used: used.first_n)
         found = self.used[index - 1] if index else None
@@ -75,7 +77,7 @@ class UsedTimings:
             return trusted_us
         return boot_us + correction.offset_us
 
-    def as_sent(self, stored: Stored) -> bytes:
+    def as_sent(self, stored: StoredRow) -> bytes:
         """A row that went, as it went."""
         boot, boot_us = stored.boot, stored.boot_us
         if boot is None or boot_us is None:
@@ -90,7 +92,7 @@ class UsedTimings:
         return _retimed(stored.row, boot_us, used.timing)
 
 
-def write(connection: sqlite3.Connection, new: Sequence[Used]) -> None:
+def write(connection: sqlite3.Connection, new: Sequence[AppliedCurve]) -> None:
     """Write down what rows are about to go with."""
     connection.execute("DELETE FROM timings WHERE first_n >= ?", (new[0].first_n,))
     connection.executemany(
@@ -107,14 +109,14 @@ def forget_old(connection: sqlite3.Connection) -> None:
     )
 
 
-class Sending:
+class BatchTimestamps:
     """One batch on its way: which timing each row goes with, and which of them are new.
 
     `may_wait`: rows whose time may soon be known better stop the batch.
     """
 
-    def __init__(self, boots: Boots, used: UsedTimings, *, may_wait: bool) -> None:
-        self.new: list[Used] = []
+    def __init__(self, boots: BootHistory, used: AppliedCurves, *, may_wait: bool) -> None:
+        self.new: list[AppliedCurve] = []
         self._boots = boots
         self._used = used
         self._known = boots.timings()
@@ -140,13 +142,13 @@ class Sending:
                 if offset_us is not None and -STEP_US <= trusted_us - boot_us - offset_us <= STEP_US:
                     ready.append(row)
                     continue
-            timed = self._timed(Stored._make(columns))
+            timed = self._timed(StoredRow._make(columns))
             if timed is None:
                 break
             ready.append(timed)
         return ready
 
-    def _timed(self, stored: Stored) -> bytes | None:
+    def _timed(self, stored: StoredRow) -> bytes | None:
         """None for a row that waits."""
         boot, boot_us = stored.boot, stored.boot_us
         if boot is None or boot_us is None:
@@ -163,19 +165,19 @@ class Sending:
         if used is None or not _gives_the_same(used.timing, known, stored, boot_us):
             if used is None and _holds(stored, boot_us, known):
                 return stored.row
-            used = Used(stored.n, boot, self._boots.id_of(boot), known)
+            used = AppliedCurve(stored.n, boot, self._boots.id_of(boot), known)
             self.new.append(used)
         if _holds(stored, boot_us, used.timing):
             return stored.row
         return _retimed(stored.row, boot_us, used.timing)
 
-    def _in_force(self, n: int, boot: int) -> Used | None:
+    def _in_force(self, n: int, boot: int) -> AppliedCurve | None:
         if self.new:
             return self.new[-1] if self.new[-1].boot == boot else None
         return self._used.for_row(n, boot)
 
 
-def _holds(stored: Stored, boot_us: int, timing: Timing) -> bool:
+def _holds(stored: StoredRow, boot_us: int, timing: OffsetCurve) -> bool:
     """True if the time of a trusted clock still holds: only the word of another such clock outweighs it."""
     if stored.trusted_us is None:
         return False
@@ -183,7 +185,7 @@ def _holds(stored: Stored, boot_us: int, timing: Timing) -> bool:
     return not correction.sure or abs(stored.trusted_us - boot_us - correction.offset_us) <= STEP_US
 
 
-def _gives_the_same(used: Timing, known: Timing, stored: Stored, boot_us: int) -> bool:
+def _gives_the_same(used: OffsetCurve, known: OffsetCurve, stored: StoredRow, boot_us: int) -> bool:
     if stored.trusted_us is not None and _holds(stored, boot_us, used) and _holds(stored, boot_us, known):
         return True
     one, other = used.at(boot_us), known.at(boot_us)
@@ -192,7 +194,7 @@ def _gives_the_same(used: Timing, known: Timing, stored: Stored, boot_us: int) -
     return one.bound_us <= 2 * other.bound_us + STEP_US
 
 
-def _retimed(row: bytes, boot_us: int, timing: Timing) -> bytes:
+def _retimed(row: bytes, boot_us: int, timing: OffsetCurve) -> bytes:
     correction = timing.at(boot_us)
     bound = correction.bound_us
     return rows.retimed(
@@ -203,7 +205,7 @@ def _retimed(row: bytes, boot_us: int, timing: Timing) -> bytes:
     )
 
 
-def _read_of(stored: Stored) -> rows.Read | None:
+def _read_of(stored: StoredRow) -> rows.Read | None:
     try:
         return rows.read_of(stored.row)
     except (ValueError, KeyError, TypeError):
