@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import COMMANDS, _group
-from agent.log.message_ids import Event
+from agent.log.message_ids import MessageId
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -48,4 +48,4 @@ def test_every_command_is_in_it() -> None:
 def test_every_event_worth_an_alarm_is_in_it_once() -> None:
     ids = re.findall(r"`([0-9a-f]{32})`", README)
 
-    assert sorted(ids) == sorted(Event)
+    assert sorted(ids) == sorted(MessageId)

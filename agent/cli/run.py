@@ -11,7 +11,7 @@ from agent.cli import config_option, words_of
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.log import journal
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 from agent.service import supervisor
 
 _log = logging.getLogger(__name__)
@@ -33,5 +33,5 @@ def command(context: click.Context, config: Path) -> None:
     except AgentError as error:
         if not journal.is_stderr():
             raise
-        _log.critical("%s", words_of(error), extra=fields(Event.GAVE_UP, error=error))
+        _log.critical("%s", words_of(error), extra=fields(MessageId.GAVE_UP, error=error))
         context.exit(error.exit_code)

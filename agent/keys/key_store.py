@@ -13,7 +13,7 @@ from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
 from agent.settings import Settings
 
 
-class Place(Protocol):
+class KeyStore(Protocol):
     """Where the agent's key is kept, with room for the one that comes after it."""
 
     def present(self) -> KeyPair:
@@ -33,7 +33,7 @@ class Place(Protocol):
         """
 
 
-def place_of(settings: Settings) -> Place:
+def key_store_of(settings: Settings) -> KeyStore:
     """The configured file, else the service's credential."""
     snowflake = settings.snowflake
     if snowflake.private_key_file is None:

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 
 from agent.errors import AgentError
-from agent.log.message_ids import NEEDS_A_PERSON, Event, fields
+from agent.log.message_ids import NEEDS_OPERATOR, MessageId, fields
 
 _REPEAT_S = 60.0
 
 
-class FaultLog:
+class FailureLog:
     """One thing that can fail and recover. `subject` starts every line, for example `reader RDR-101`."""
 
     def __init__(
@@ -20,7 +20,7 @@ class FaultLog:
         subject: str,
         monotonic_s: Callable[[], float],
         *,
-        recovery: Event,
+        recovery: MessageId,
         reader: str | None = None,
     ) -> None:
         """`recovery` is what its end is for an operator; `reader` the reader's id where it is one's."""
@@ -31,10 +31,10 @@ class FaultLog:
         self._reader = reader
         self._channel: str | None = None
         self._failures = 0
-        self._told: set[Event] = set()
+        self._told: set[MessageId] = set()
         self._logged_at = 0.0
 
-    def failed(self, error: AgentError, event: Event, *, channel: str | None = None) -> None:
+    def failed(self, error: AgentError, event: MessageId, *, channel: str | None = None) -> None:
         """It failed, perhaps again; a fault of another kind than before is told at once."""
         now = self._monotonic_s()
         self._failures += 1
@@ -43,7 +43,7 @@ class FaultLog:
         again = f" (failure {self._failures} in a row)" if self._failures > 1 else ""
         hint = f"; {error.hint}" if error.hint else ""
         self._log.log(
-            logging.ERROR if event in NEEDS_A_PERSON else logging.WARNING,
+            logging.ERROR if event in NEEDS_OPERATOR else logging.WARNING,
             "%s: %s%s%s",
             self._subject,
             error,

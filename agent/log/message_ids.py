@@ -10,7 +10,7 @@ from typing import Any
 from agent.errors import AgentError, SnowpipeError
 
 
-class Event(StrEnum):
+class MessageId(StrEnum):
     """The MESSAGE_IDs, which never change: `journalctl MESSAGE_ID=...` finds an event in every version.
 
     README.md tells what to do about each.
@@ -28,11 +28,11 @@ class Event(StrEnum):
     READER_HEARD = "651b4077d96a40df93c2644902b56510"
     READER_NOISY = "100be967730a456e93c313c2704ecf59"  # much of what comes is no card
     READER_QUIET = "8c92f3400130424e9fdb3058ba1f40b4"
-    READER_ILL = "97e32fe8af634a15a6173258cf3cdce4"  # it says so itself, or is wired or configured wrongly
+    READER_FAULT = "97e32fe8af634a15a6173258cf3cdce4"  # it says so itself, or is wired or configured wrongly
     CARDHOLDERS_UNREADABLE = "b55e74ee6e054de88e895689641c81da"  # the holders known before stay in use
 
-    SNOWFLAKE_AWAY = "66a45e5639e24f26809f31e51488e2a5"  # not reached, or it cannot take rows now
-    SNOWFLAKE_BACK = "50c550073c6f4bca8f0ecad9c479e1b9"
+    SNOWFLAKE_UNREACHABLE = "66a45e5639e24f26809f31e51488e2a5"  # not reached, or it cannot take rows now
+    SNOWFLAKE_RECOVERED = "50c550073c6f4bca8f0ecad9c479e1b9"
     CREDENTIALS_REFUSED = "d6785985ffa041178803640965adbf29"  # 401 or 403: everything is held
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: it is the pipe's fault
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
@@ -47,14 +47,14 @@ class Event(StrEnum):
 
 
 # Nothing of this gets well by itself.
-NEEDS_A_PERSON = frozenset({Event.CREDENTIALS_REFUSED, Event.ROWS_REFUSED, Event.SWIPES_LOST})
+NEEDS_OPERATOR = frozenset({MessageId.CREDENTIALS_REFUSED, MessageId.ROWS_REFUSED, MessageId.SWIPES_LOST})
 
 _ATTRIBUTE = "journal_fields"
 _NONE = MappingProxyType[str, str]({})
 
 
 def fields(
-    event: Event | None = None,
+    event: MessageId | None = None,
     *,
     reader: str | None = None,
     seq: int | None = None,

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Reserve:
         _log.error(
             "outbox: the disk is full, half of the reserve of %d bytes was freed; make room: df -h",
             self._size,
-            extra=fields(Event.RESERVE_FREED),
+            extra=fields(MessageId.RESERVE_FREED),
         )
 
     def free_rest(self) -> None:

@@ -18,7 +18,7 @@ from agent.clock.boot_history import BootHistory
 from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
 from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, retention, schema
 from agent.outbox.database import OutboxFile
 from agent.outbox.recovery import integrity, rebuild
@@ -337,7 +337,7 @@ class Outbox:
             self.outbox_id,
             why,
             self.last_seq,
-            extra=fields(Event.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
+            extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
         )
 
     @contextlib.contextmanager

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class LineMonitor:
             _log.info(
                 "reader %s: is heard again",
                 self._reader_id,
-                extra=fields(Event.READER_HEARD, reader=self._reader_id),
+                extra=fields(MessageId.READER_HEARD, reader=self._reader_id),
             )
 
     def heard_noise(self, now_s: float) -> None:
@@ -64,7 +64,7 @@ class LineMonitor:
                 "data wires and cable length, then protocol and baud rate: badge-agent identify --help",
                 self._reader_id,
                 NOISY_PER_MINUTE,
-                extra=fields(Event.READER_NOISY, reader=self._reader_id),
+                extra=fields(MessageId.READER_NOISY, reader=self._reader_id),
             )
 
     def look(self, now_s: float) -> bool:
@@ -77,14 +77,14 @@ class LineMonitor:
                 "is the reader powered and its data wire connected?",
                 self._reader_id,
                 self._expect_within_s,
-                extra=fields(Event.READER_SILENT, reader=self._reader_id),
+                extra=fields(MessageId.READER_SILENT, reader=self._reader_id),
             )
         if self.noisy and not self._within_window(QUIET_PER_MINUTE, now_s):
             self.noisy = False
             _log.info(
                 "reader %s: quiet again",
                 self._reader_id,
-                extra=fields(Event.READER_QUIET, reader=self._reader_id),
+                extra=fields(MessageId.READER_QUIET, reader=self._reader_id),
             )
         return before != (self.silent, self.noisy)
 

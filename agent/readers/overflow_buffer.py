@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 
 from agent.errors import OutboxFullError
-from agent.log.failure_log import FaultLog
-from agent.log.message_ids import Event
+from agent.log.failure_log import FailureLog
+from agent.log.message_ids import MessageId
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ class OverflowBuffer:
         """`keep` returns when the swipes are on disk, and raises OutboxFullError when there is no room."""
         self._keep = keep
         self._swipes: list[Swipe] = []
-        self._faults = FaultLog(
-            _log, f"reader {reader_id}", time.monotonic, recovery=Event.DISK_HAS_ROOM, reader=reader_id
+        self._faults = FailureLog(
+            _log, f"reader {reader_id}", time.monotonic, recovery=MessageId.DISK_HAS_ROOM, reader=reader_id
         )
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class OverflowBuffer:
         try:
             self._keep_what_fits()
         except OutboxFullError as error:
-            self._faults.failed(error, Event.DISK_FULL)
+            self._faults.failed(error, MessageId.DISK_FULL)
         except BaseException:
             # The caller is told that these were not kept, and may come with them again.
             del self._swipes[max(0, len(self._swipes) - len(swipes)) :]

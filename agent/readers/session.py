@@ -16,8 +16,8 @@ from agent.backoff import Backoff
 from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock
 from agent.errors import NotPermittedError, OutboxFullError, PortError
-from agent.log.failure_log import FaultLog
-from agent.log.message_ids import Event, fields
+from agent.log.failure_log import FailureLog
+from agent.log.message_ids import MessageId, fields
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
@@ -117,9 +117,11 @@ class ReaderSession:
         self._port_guard = threading.Lock()
         self._backoff = Backoff(first=_REOPEN_FIRST_S, cap=_REOPEN_LAST_S, random=random)
         subject = f"reader {reader.id}"
-        self._faults = FaultLog(_log, subject, time.monotonic, recovery=Event.READER_BACK, reader=reader.id)
-        self._disk_faults = FaultLog(
-            _log, subject, time.monotonic, recovery=Event.DISK_HAS_ROOM, reader=reader.id
+        self._faults = FailureLog(
+            _log, subject, time.monotonic, recovery=MessageId.READER_BACK, reader=reader.id
+        )
+        self._disk_faults = FailureLog(
+            _log, subject, time.monotonic, recovery=MessageId.DISK_HAS_ROOM, reader=reader.id
         )
 
     def run(self, busy: Callable[[bool], None]) -> None:
@@ -133,7 +135,7 @@ class ReaderSession:
                 self._read_until_lost(busy)
             except (PortError, NotPermittedError) as error:
                 self._shelf.clear()
-                self._faults.failed(error, Event.READER_LOST)
+                self._faults.failed(error, MessageId.READER_LOST)
                 self.traffic.lost()
                 self._set_state("lost", None)
                 self._keep_all([])
@@ -238,7 +240,7 @@ class ReaderSession:
             self.counts.swipes += self._unkept.keep(swipes)
         except OutboxFullError as error:
             self.counts.lost += len(swipes)
-            self._disk_faults.failed(error, Event.SWIPES_LOST)
+            self._disk_faults.failed(error, MessageId.SWIPES_LOST)
             self._forget(swipes)
         except BaseException:
             self._forget(swipes)

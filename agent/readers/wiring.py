@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 from agent.readers.events import Noise, NoiseReason, Outcome, Status
 from agent.settings import Keypad
 from agent.swipe import CardRead
@@ -34,7 +34,7 @@ class WiringMonitor:
                     "reader %s: D0/D1 swapped: its words are cards only when every bit is inverted; "
                     "exchange the two data wires",
                     self._reader_id,
-                    extra=fields(Event.READER_ILL, reader=self._reader_id),
+                    extra=fields(MessageId.READER_FAULT, reader=self._reader_id),
                 )
             return
         self._swapped = 0
@@ -51,7 +51,7 @@ class WiringMonitor:
             "reader %s: %s",
             self._reader_id,
             status.text,
-            extra=fields(None if status.ok else Event.READER_ILL, reader=self._reader_id),
+            extra=fields(None if status.ok else MessageId.READER_FAULT, reader=self._reader_id),
         )
 
     def _suspect_pad(self, card: CardRead) -> None:
@@ -61,5 +61,5 @@ class WiringMonitor:
                 'reader %s: looks like a 26-bit PIN pad: if it has keys, set keypad = "card26", '
                 "for every PIN is sent as a card until then",
                 self._reader_id,
-                extra=fields(Event.READER_ILL, reader=self._reader_id),
+                extra=fields(MessageId.READER_FAULT, reader=self._reader_id),
             )

@@ -17,7 +17,7 @@ from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.service.fd_store import StoredPorts
 from agent.service.snowflake import make_client, pipe_name
-from agent.service.status import Health
+from agent.service.status import StatusReport
 from agent.settings import ReaderSettings, Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
@@ -37,7 +37,7 @@ class Agent:
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
-    health: Health
+    health: StatusReport
 
 
 def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
@@ -73,7 +73,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         for reader in settings.readers
     ]
     held_ports.clear_others()
-    health = Health(
+    health = StatusReport(
         agent_id=settings.agent.id,
         clock=clock,
         outbox=outbox,

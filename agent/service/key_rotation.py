@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.config.loader import DEFAULT_CONFIG
 from agent.errors import AgentError, AuthError, KeyFileError, NotPermittedError
-from agent.keys.key_store import Place
+from agent.keys.key_store import KeyStore
 from agent.keys.keypair import (
     KeyPair,
     Slot,
@@ -33,7 +33,7 @@ def other(slot: Slot) -> Slot:
     return "RSA_PUBLIC_KEY" if slot == "RSA_PUBLIC_KEY_2" else "RSA_PUBLIC_KEY_2"
 
 
-def unfinished(settings: Settings, place: Place) -> KeyPair | None:
+def unfinished(settings: Settings, place: KeyStore) -> KeyPair | None:
     """The key in place that the running agent has not taken up: a rotation that was cut short."""
     told = _told(settings)
     present = place.present()
@@ -41,7 +41,7 @@ def unfinished(settings: Settings, place: Place) -> KeyPair | None:
     return None if used in (None, present.fingerprint) else present
 
 
-def prepare(place: Place, *, given: KeyPair | None, slot: Slot | None) -> KeyPair:
+def prepare(place: KeyStore, *, given: KeyPair | None, slot: Slot | None) -> KeyPair:
     """The key that is to follow: the one that waits since an earlier try, the given or a new one.
 
     It is on disk when this returns. Raises KeyFileError or NotPermittedError.

@@ -23,7 +23,7 @@ from agent.uploader.uploader import Uploader
 STATUS_FILE = "status.json"
 
 
-class Health:
+class StatusReport:
     """Takes snapshots of the running agent and writes them where `status` finds them.
 
     Moments are kept by clocks that nobody sets, and told as the wall clock shows them now.

@@ -11,11 +11,11 @@ from typing import Any
 
 from agent import __version__
 from agent.errors import KeyFileError, NotPermittedError, OutboxFullError, OutboxReplacedError
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build
 from agent.service.notify import Starting
-from agent.service.wakeup import Bell
+from agent.service.wakeup import Wakeup
 from agent.service.worker import Busy, Worker
 from agent.settings import Settings
 
@@ -48,7 +48,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         """Check everything and open the outbox; nothing runs yet."""
-        self._bell = Bell()
+        self._bell = Wakeup()
         self._kept = threading.Event()
         self._stopping = False
         self._replay_asked = self._reload_asked = False
@@ -86,7 +86,7 @@ class Supervisor:
                 "badge-agent %s is ready; readers: %d",
                 __version__,
                 len(self._agent.readers),
-                extra=fields(Event.READY),
+                extra=fields(MessageId.READY),
             )
             notify.tell("READY=1", f"STATUS={self._one_line()}")
             self._inspect()
@@ -167,7 +167,7 @@ class Supervisor:
                     "%s: hangs; the service manager is no longer told that all is well, and starts the agent "
                     "again",
                     worker.name,
-                    extra=fields(Event.THREAD_HUNG, reader=worker.reader),
+                    extra=fields(MessageId.THREAD_HUNG, reader=worker.reader),
                 )
         for worker in self._hung:
             if worker not in hung:
@@ -208,13 +208,13 @@ class Supervisor:
             _log.info(
                 "stopped; %d swipes are still to be sent or confirmed",
                 self._agent.outbox.pending,
-                extra=fields(Event.STOPPED),
+                extra=fields(MessageId.STOPPED),
             )
         else:
             # The file needs no closing: every swipe in it is durable since its keep() returned.
             _log.info(
                 "stopped while a request or a check was under way; the next start asks how far it got",
-                extra=fields(Event.STOPPED),
+                extra=fields(MessageId.STOPPED),
             )
 
     def _inspect(self) -> None:

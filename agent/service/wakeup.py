@@ -7,7 +7,7 @@ import os
 import select
 
 
-class Bell:
+class Wakeup:
     """A pipe that rings. An Event is no choice here: setting one in a signal handler can deadlock."""
 
     def __init__(self) -> None:

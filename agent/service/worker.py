@@ -11,7 +11,7 @@ from random import random
 
 from agent.backoff import Backoff
 from agent.errors import OutboxError
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Worker:
                     self.name,
                     type(error).__name__,
                     "".join(traceback.format_tb(error.__traceback__)).rstrip(),
-                    extra=fields(Event.THREAD_DIED, reader=self.reader),
+                    extra=fields(MessageId.THREAD_DIED, reader=self.reader),
                 )
                 if time.monotonic() - started > _HEALTHY_S:
                     backoff.reset()

@@ -18,8 +18,8 @@ from agent.errors import (
     TooLargeError,
     TransientError,
 )
-from agent.log.failure_log import FaultLog
-from agent.log.message_ids import Event, fields
+from agent.log.failure_log import FailureLog
+from agent.log.message_ids import MessageId, fields
 from agent.outbox import Batch, ErrorCount, Position, Rejected, Source
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
@@ -93,7 +93,7 @@ class ChannelSender:
         self._monotonic_s = monotonic_s
         self._random = random
         self._backoff = Backoff(first=_FIRST_DELAY_S, cap=limits.backoff_max_seconds, random=random)
-        self._faults = FaultLog(_log, "uploader", monotonic_s, recovery=Event.SNOWFLAKE_BACK)
+        self._faults = FailureLog(_log, "uploader", monotonic_s, recovery=MessageId.SNOWFLAKE_RECOVERED)
         self._start_over()
 
     def _start_over(self) -> None:
@@ -304,7 +304,7 @@ class ChannelSender:
                 status.last_error_upper_bound or status.committed_token,
                 rejected.reason,
                 extra=fields(
-                    Event.ROWS_REJECTED,
+                    MessageId.ROWS_REJECTED,
                     channel=self.channel.name,
                     seq=self.source.seq(rejected.last),
                 ),
@@ -402,7 +402,7 @@ class ChannelSender:
             "a row was set aside: %s; see badge-agent outbox list",
             error,
             extra=fields(
-                Event.ROW_SET_ASIDE,
+                MessageId.ROW_SET_ASIDE,
                 channel=self.channel.name,
                 seq=self.source.seq(batch.last),
                 error=error,
@@ -411,13 +411,13 @@ class ChannelSender:
         return True
 
 
-def _event_of(failure: AgentError) -> Event:
+def _event_of(failure: AgentError) -> MessageId:
     match failure:
         case AuthError():
-            return Event.CREDENTIALS_REFUSED
+            return MessageId.CREDENTIALS_REFUSED
         case RowsRefusedError():
-            return Event.ROWS_REFUSED
+            return MessageId.ROWS_REFUSED
         case OutboxFullError():
-            return Event.DISK_FULL
+            return MessageId.DISK_FULL
         case _:
-            return Event.SNOWFLAKE_AWAY
+            return MessageId.SNOWFLAKE_UNREACHABLE

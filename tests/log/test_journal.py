@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.log.message_ids import Event
+from agent.log.message_ids import MessageId
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
@@ -56,7 +56,7 @@ log.warning("reader %s: %s", "RDR-101", error, extra=told)
 
     assert on_stderr == ""
     (entry,) = manager.logged(MESSAGE="reader RDR-101: /dev/ttyUSB0 is held by process 7")
-    assert entry["MESSAGE_ID"] == Event.READER_LOST
+    assert entry["MESSAGE_ID"] == MessageId.READER_LOST
     assert (entry["READER"], entry["SEQ"], entry["CHANNEL"]) == ("RDR-101", "12", "hq-lobby-1-0a1b")
     assert (entry["ERROR_CODE"], entry["PRIORITY"]) == ("PortBusyError", "4")
     assert (entry["SYSLOG_IDENTIFIER"], entry["LOGGER"]) == ("badge-agent", "agent.test")
@@ -139,21 +139,26 @@ def test_the_life_of_an_agent_can_be_followed_by_its_events(
             under=manager,
         ) as agent,
     ):
-        wait_until(lambda: bool(manager.logged(MESSAGE_ID=Event.SNOWFLAKE_AWAY)), what="a pipe that is away")
+        wait_until(
+            lambda: bool(manager.logged(MESSAGE_ID=MessageId.SNOWFLAKE_UNREACHABLE)),
+            what="a pipe that is away",
+        )
         line.unplug()
-        wait_until(lambda: bool(manager.logged(MESSAGE_ID=Event.READER_LOST)), what="a lost reader")
+        wait_until(lambda: bool(manager.logged(MESSAGE_ID=MessageId.READER_LOST)), what="a lost reader")
         line.plug_in()
-        wait_until(lambda: bool(manager.logged(MESSAGE_ID=Event.READER_BACK)), what="a reader that is back")
+        wait_until(
+            lambda: bool(manager.logged(MESSAGE_ID=MessageId.READER_BACK)), what="a reader that is back"
+        )
         agent.end()
 
-    (away,) = manager.logged(MESSAGE_ID=Event.SNOWFLAKE_AWAY)
+    (away,) = manager.logged(MESSAGE_ID=MessageId.SNOWFLAKE_UNREACHABLE)
     assert away["CHANNEL"].startswith(f"{AGENT_ID}-")
     assert away["ERROR_CODE"] == "UnreachableError"
-    for event in (Event.READER_LOST, Event.READER_BACK):
+    for event in (MessageId.READER_LOST, MessageId.READER_BACK):
         (entry,) = manager.logged(MESSAGE_ID=event)
         assert entry["READER"] == "RDR-101"
-    assert len(manager.logged(MESSAGE_ID=Event.READY, PRIORITY="6")) == 1
-    assert len(manager.logged(MESSAGE_ID=Event.STOPPED)) == 1
+    assert len(manager.logged(MESSAGE_ID=MessageId.READY, PRIORITY="6")) == 1
+    assert len(manager.logged(MESSAGE_ID=MessageId.STOPPED)) == 1
     assert agent.log == ""
 
 
@@ -171,7 +176,7 @@ def test_an_agent_that_cannot_start_says_why_in_one_entry(
     agent.start(wait=False)
 
     assert agent.ended() == 78
-    (entry,) = manager.logged(MESSAGE_ID=Event.GAVE_UP)
+    (entry,) = manager.logged(MESSAGE_ID=MessageId.GAVE_UP)
     assert (entry["PRIORITY"], entry["ERROR_CODE"]) == ("2", "ConfigError")
     assert "\n  - readers[0].baud_rate: " in entry["MESSAGE"]
     assert agent.log == ""

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from agent.errors import AgentError, AuthError, OutboxFullError, TransientError, UnreachableError
-from agent.log.message_ids import Event, error_code, fields, fields_of
+from agent.log.message_ids import MessageId, error_code, fields, fields_of
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_an_error_has_the_code_that_says_most(error: AgentError, code: str) -> N
 
 
 def test_a_line_has_the_fields_it_was_given_and_no_others() -> None:
-    extra = fields(Event.ROW_SET_ASIDE, seq=7, channel="hq-lobby-1-0a1b")
+    extra = fields(MessageId.ROW_SET_ASIDE, seq=7, channel="hq-lobby-1-0a1b")
 
     record = logging.getLogger("agent").makeRecord("agent", 40, "", 1, "x", (), None, extra=extra)
 
     assert dict(fields_of(record)) == {
-        "MESSAGE_ID": Event.ROW_SET_ASIDE,
+        "MESSAGE_ID": MessageId.ROW_SET_ASIDE,
         "SEQ": "7",
         "CHANNEL": "hq-lobby-1-0a1b",
     }
@@ -41,7 +41,7 @@ def test_a_line_without_fields_has_none() -> None:
 
 
 def test_every_event_has_a_random_uuid_of_its_own() -> None:
-    ids = [uuid.UUID(event) for event in Event]
+    ids = [uuid.UUID(event) for event in MessageId]
 
     assert {found.version for found in ids} == {4}
-    assert len(set(ids)) == len(Event.__members__)
+    assert len(set(ids)) == len(MessageId.__members__)

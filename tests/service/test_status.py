@@ -19,7 +19,7 @@ from agent.outbox import Outbox
 from agent.readers.events import NoiseReason
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
-from agent.service.status import STATUS_FILE, Health, read_status
+from agent.service.status import STATUS_FILE, StatusReport, read_status
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
@@ -76,7 +76,7 @@ def reader() -> ReaderSession:
 
 
 @pytest.fixture
-def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[Health]:
+def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
     account = Client(
         http,
@@ -96,7 +96,7 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         monotonic_s=boottime_s,
         random=random.random,
     )
-    yield Health(
+    yield StatusReport(
         agent_id="hq-lobby-1",
         clock=clock,
         outbox=outbox,
@@ -112,7 +112,7 @@ def status_of(directory: Path) -> dict[str, Any]:
 
 
 def test_the_status_of_a_running_agent_has_every_member(
-    tmp_path: Path, outbox: Outbox, health: Health
+    tmp_path: Path, outbox: Outbox, health: StatusReport
 ) -> None:
     now = SystemClock("always").now()
     outbox.keep(swipe(1, read_at=now), swipe(2, read_at=now))
@@ -138,7 +138,9 @@ def test_the_status_of_a_running_agent_has_every_member(
     assert status["disk"]["bytes_written"] is None or status["disk"]["bytes_written"] >= 0
 
 
-def test_readers_are_told_with_their_counts(tmp_path: Path, health: Health, reader: ReaderSession) -> None:
+def test_readers_are_told_with_their_counts(
+    tmp_path: Path, health: StatusReport, reader: ReaderSession
+) -> None:
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
     reader.traffic.noisy = True
@@ -195,7 +197,7 @@ def test_a_status_file_that_cannot_be_used_is_as_good_as_none(tmp_path: Path, co
 
 
 def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
-    tmp_path: Path, health: Health
+    tmp_path: Path, health: StatusReport
 ) -> None:
     for _ in range(3):
         health.write(tmp_path)
@@ -204,7 +206,7 @@ def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
     assert [path.name for path in tmp_path.iterdir() if STATUS_FILE in path.name] == [STATUS_FILE]
 
 
-def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, health: Health) -> None:
+def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, health: StatusReport) -> None:
     before = os.umask(0o077)
     try:
         health.write(tmp_path)
@@ -214,7 +216,7 @@ def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, h
     assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o644
 
 
-def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, health: Health) -> None:
+def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, health: StatusReport) -> None:
     outbox.keep(swipe(0x63E9AE))
     health.write(tmp_path)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.service.wakeup import Bell
+from agent.service.wakeup import Wakeup
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def usr1() -> Iterator[None]:
 
 
 def test_a_ring_before_the_wait_is_not_missed() -> None:
-    bell = Bell()
+    bell = Wakeup()
     bell.ring()
 
     bell.wait(None)
 
 
 def test_a_ring_from_another_thread_ends_the_wait() -> None:
-    bell = Bell()
+    bell = Wakeup()
     thread = threading.Thread(target=bell.ring)
     thread.start()
 
@@ -35,7 +35,7 @@ def test_a_ring_from_another_thread_ends_the_wait() -> None:
 
 
 def test_many_rings_are_heard_as_one_and_never_block() -> None:
-    bell = Bell()
+    bell = Wakeup()
     for _ in range(100_000):  # more than the pipe holds
         bell.ring()
 
@@ -50,12 +50,12 @@ def test_many_rings_are_heard_as_one_and_never_block() -> None:
 
 
 def test_an_unrung_wait_ends_with_its_timeout() -> None:
-    Bell().wait(0.01)
+    Wakeup().wait(0.01)
 
 
 @pytest.mark.usefixtures("usr1")
 def test_a_signal_rings_it() -> None:
-    bell = Bell()
+    bell = Wakeup()
     signal.set_wakeup_fd(bell.fd)
 
     signal.raise_signal(signal.SIGUSR1)

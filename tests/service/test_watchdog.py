@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.log.message_ids import Event
+from agent.log.message_ids import MessageId
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.service_manager import ServiceManager
@@ -171,7 +171,7 @@ def test_a_hanging_thread_is_an_event_of_its_reader(
     ):
         line.present(1)
 
-        wait_until(lambda: bool(manager.logged(MESSAGE_ID=Event.THREAD_HUNG)), what="a hanging thread")
+        wait_until(lambda: bool(manager.logged(MESSAGE_ID=MessageId.THREAD_HUNG)), what="a hanging thread")
 
-        (entry,) = manager.logged(MESSAGE_ID=Event.THREAD_HUNG)
+        (entry,) = manager.logged(MESSAGE_ID=MessageId.THREAD_HUNG)
         assert (entry["READER"], entry["PRIORITY"]) == ("RDR-101", "3")

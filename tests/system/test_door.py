@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.log.message_ids import Event
+from agent.log.message_ids import MessageId
 from tests.support.booted_debian import wait_until
 from tests.support.installed_agent import Door
 from tests.system.conftest import newer
@@ -121,7 +121,7 @@ def test_the_journal_has_its_fields(door: Door) -> None:
 
     readers = {entry["READER"] for entry in entries if "READER" in entry}
     assert readers == {"RDR-101"}
-    assert any(entry.get("MESSAGE_ID") == Event.READY for entry in entries)
+    assert any(entry.get("MESSAGE_ID") == MessageId.READY for entry in entries)
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 

@@ -14,7 +14,7 @@ from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import describe, set_key, unset_key
 from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
-from agent.keys.key_store import place_of
+from agent.keys.key_store import key_store_of
 from agent.keys.keypair import KeyPair, Slot, load_private_key
 from agent.service.key_rotation import is_accepted, other, prepare, take_up, unfinished
 from agent.settings import Settings
@@ -51,7 +51,7 @@ def rotate(slot: str | None, private_key_file: Path | None, config: Path, *, yes
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody is here to wait with: give --yes to wait for a limited time")
     settings = load(config)
-    place = place_of(settings)
+    place = key_store_of(settings)
     cut_short = unfinished(settings, place)
     given = private_key_file and load_private_key(private_key_file)
     if cut_short is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
 from agent.outbox.recovery.damaged_file import State, Wreck
@@ -44,7 +44,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> N
         quarantine.name,
         kept,
         lost,
-        extra=fields(Event.OUTBOX_SALVAGED, error=fault),
+        extra=fields(MessageId.OUTBOX_SALVAGED, error=fault),
     )
 
 

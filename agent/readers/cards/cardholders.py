@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.log.message_ids import Event, fields
+from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Cardholders:
             _log.warning(
                 "cardholders: %s; the holders known before stay in use",
                 error,
-                extra=fields(Event.CARDHOLDERS_UNREADABLE, error=error),
+                extra=fields(MessageId.CARDHOLDERS_UNREADABLE, error=error),
             )
         else:
             _log.info("cardholders: %d badges read from %s", len(self._holders), path)
