@@ -30,7 +30,7 @@ _TOLD_FROM_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowPosition:
     """Where a swipe stands for ever: which outbox, its number in it, and the links that prove it."""
 
     outbox_id: str
@@ -50,7 +50,7 @@ def first_link(outbox_id: str) -> str:
     return outbox_id
 
 
-def render(swipe: Swipe, place: Place, *, agent_id: str) -> tuple[str, bytes]:
+def render(swipe: Swipe, place: RowPosition, *, agent_id: str) -> tuple[str, bytes]:
     """The swipe's chain and its row, one line of NDJSON without the line end.
 
     Optional members are absent, never null, so that the pipe's `$1:name` yields NULL either way
@@ -80,7 +80,7 @@ def render(swipe: Swipe, place: Place, *, agent_id: str) -> tuple[str, bytes]:
         "boot_ms": read_at.boot_ms,
         "agent_version": __version__,
     }
-    return seal({name: value for name, value in members.items() if value is not None}, place)
+    return with_position({name: value for name, value in members.items() if value is not None}, place)
 
 
 def sample(
@@ -102,16 +102,16 @@ def sample(
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def seal(members: dict[str, Any], place: Place) -> tuple[str, bytes]:
+def with_position(members: dict[str, Any], place: RowPosition) -> tuple[str, bytes]:
     """Give a row's members their place: outbox, seq and chain. Returns the chain and the row."""
-    chain = link(place.previous_chain, place.event_id, members)
+    chain = chain_hash(place.previous_chain, place.event_id, members)
     placed = members | {"outbox_id": place.outbox_id, "seq": place.seq, "chain": chain}
     placed.pop("replay", None)
     placed["replay"] = False
     return chain, json.dumps(placed, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def link(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
+def chain_hash(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
     """The chain of a row: 16 hex digits that tie it to the row before it; SQL can recompute it."""
     parts = (
         previous_chain,
@@ -127,7 +127,7 @@ def link(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class RecordedTime:
     """When a row's swipe was read, by the row's own account."""
 
     boot_id: str
@@ -136,10 +136,10 @@ class Read:
     synced: bool
 
 
-def read_of(row: bytes) -> Read:
+def recorded_time(row: bytes) -> RecordedTime:
     """The moment of a row that nothing else is known of. Raises ValueError, KeyError or TypeError."""
     members = json.loads(row)
-    return Read(
+    return RecordedTime(
         boot_id=members["boot_id"],
         boot_us=members["boot_ms"] * 1_000,
         wall_us=_microseconds(members["recorded_at"]),
@@ -147,7 +147,7 @@ def read_of(row: bytes) -> Read:
     )
 
 
-def retimed(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
+def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
     """The row with the time at which it really happened, as far as that is known.
 
     `sure`: corrected by a clock that was right; else it is estimated. The row stays as it was
@@ -165,12 +165,12 @@ def _microseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
-def waited(row: bytes, now: ClockReading) -> float | None:
+def age_s(row: bytes, now: ClockReading) -> float | None:
     """Seconds since a row's swipe was read: by the boot-time clock within one boot, else by wall clocks.
 
     None if one of those was not to be trusted.
     """
-    read = read_of(row)
+    read = recorded_time(row)
     if read.boot_id == now.boot_id:
         return (now.boot_us - read.boot_us) / 1e6
     return max(0.0, (now.wall_us - read.wall_us) / 1e6) if read.synced and now.trusted else None

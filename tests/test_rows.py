@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import __version__
-from agent.rows import Place, as_replay, first_link, iso, link, render, waited
+from agent.rows import RowPosition, age_s, as_replay, chain_hash, first_link, iso, render
 from agent.swipe import CardCheck, CardRead, Swipe
 from tests.support.swipes import BOOT_ID, NOON_US, instant, swipe
 
-PLACE = Place("0a1b2c3d4e5f", 7, "9d2b1f6e-7c1a-4a55-8c0f-0123456789ab", "00112233aabbccdd")
+PLACE = RowPosition("0a1b2c3d4e5f", 7, "9d2b1f6e-7c1a-4a55-8c0f-0123456789ab", "00112233aabbccdd")
 DECODED = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 45_015, signal_strength=-58.5)
 
 
-def rendered(a_swipe: Swipe, place: Place = PLACE) -> dict[str, Any]:
+def rendered(a_swipe: Swipe, place: RowPosition = PLACE) -> dict[str, Any]:
     _, row = render(a_swipe, place, agent_id="hq-lobby-1")
     members: dict[str, Any] = json.loads(row)
     return members
@@ -93,7 +93,7 @@ def test_the_first_row_is_tied_to_its_outbox() -> None:
 def test_an_altered_row_no_longer_fits_its_chain(member: str) -> None:
     row = rendered(swipe())
 
-    altered = link(PLACE.previous_chain, PLACE.event_id, row | {member: f"{row[member]}0"})
+    altered = chain_hash(PLACE.previous_chain, PLACE.event_id, row | {member: f"{row[member]}0"})
 
     assert altered != row["chain"]
 
@@ -101,8 +101,8 @@ def test_an_altered_row_no_longer_fits_its_chain(member: str) -> None:
 def test_the_chain_depends_on_the_event_and_on_the_row_before() -> None:
     row = rendered(swipe())
 
-    assert link("another", PLACE.event_id, row) != row["chain"]
-    assert link(PLACE.previous_chain, "another", row) != row["chain"]
+    assert chain_hash("another", PLACE.event_id, row) != row["chain"]
+    assert chain_hash(PLACE.previous_chain, "another", row) != row["chain"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50))
@@ -138,12 +138,12 @@ def test_a_time_is_written_with_microseconds_and_z_and_reads_back(moment: dateti
 def test_a_wait_within_one_boot_is_told_by_the_clock_that_nobody_sets() -> None:
     _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
 
-    assert waited(row, instant(wall_us=0, boot_ms=61_500)) == 1.5
+    assert age_s(row, instant(wall_us=0, boot_ms=61_500)) == 1.5
 
 
 def test_a_wait_across_a_reboot_is_told_by_the_wall_clock_and_never_negative() -> None:
     _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
     later = dataclasses.replace(instant(NOON_US + 90_000_000), boot_id="another")
 
-    assert waited(row, later) == 90.0
-    assert waited(row, dataclasses.replace(later, wall_us=0)) == 0.0
+    assert age_s(row, later) == 90.0
+    assert age_s(row, dataclasses.replace(later, wall_us=0)) == 0.0

@@ -34,7 +34,9 @@ def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, asid
                 unreadable += 1
                 continue
             n += 1
-            chain, moved = rows.seal(members, rows.Place(new_id, n - last_n, members["event_id"], chain))
+            chain, moved = rows.with_position(
+                members, rows.RowPosition(new_id, n - last_n, members["event_id"], chain)
+            )
             connection.execute(
                 "INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", (n, chain, trusted_us, moved, *read_at)
             )

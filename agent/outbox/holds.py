@@ -27,7 +27,7 @@ def set_aside(connection: sqlite3.Connection, n: int, reason: str) -> None:
     )
 
 
-def take_back(connection: sqlite3.Connection, numbers: list[int]) -> None:
+def restore(connection: sqlite3.Connection, numbers: list[int]) -> None:
     """These rows are no longer set aside."""
     connection.executemany(
         "DELETE FROM held WHERE kind = 'set_aside' AND first_n = ?", [(n,) for n in numbers]

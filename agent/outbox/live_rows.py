@@ -33,9 +33,9 @@ class LiveRows:
     @property
     def committed(self) -> Position:
         """The high-water mark."""
-        return (0, self._outbox.identity.committed_n)
+        return (0, self._outbox.state.committed_n)
 
-    def is_wanted(self) -> bool:
+    def needs_channel(self) -> bool:
         """Always: an agent shows at its start that it can deliver, not at its first swipe."""
         return True
 
@@ -45,13 +45,13 @@ class LiveRows:
 
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
-        last = self._outbox.identity.last_n
-        while last in self._outbox.aside:
+        last = self._outbox.state.last_n
+        while last in self._outbox.set_aside_numbers:
             last -= 1
         return last > position[1]
 
     @property
-    def waits_s(self) -> float | None:
+    def max_wait_s(self) -> float | None:
         """How long the next row waits for the clock at most; None if it does not."""
         return self._may_wait_s() if self._waits else None
 
@@ -77,7 +77,7 @@ class LiveRows:
 
     def _after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
         taken: list[Columns] = []
-        size, aside = 0, self._outbox.aside
+        size, aside = 0, self._outbox.set_aside_numbers
         with self._outbox.file.reading() as connection:
             cursor = connection.execute(
                 f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
@@ -94,20 +94,20 @@ class LiveRows:
 
     def committed_token(self) -> str | None:
         """The token of the high-water mark."""
-        me = self._outbox.identity
+        me = self._outbox.state
         return self._token(me.committed_n, me.committed_chain) if me.committed_n > me.base else None
 
-    def explain(self, offset_token: str) -> Position | None:
+    def position_of(self, offset_token: str) -> Position | None:
         """A token is ours if the row with that seq has that chain, or if it is the mark's own."""
         ours = _TOKEN.fullmatch(offset_token)
         if ours is None:
             return None
-        n, chain = self._outbox.identity.base + int(ours[1]), ours[2]
+        n, chain = self._outbox.state.base + int(ours[1]), ours[2]
         if offset_token == self.committed_token():
             return (0, n)
-        return self._outbox.surviving(lambda: self._explain(n, chain))
+        return self._outbox.surviving(lambda: self._position_of(n, chain))
 
-    def _explain(self, n: int, chain: str) -> Position | None:
+    def _position_of(self, n: int, chain: str) -> Position | None:
         with self._outbox.file.reading() as connection:
             found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
         return (0, n) if found is not None and found[0] == chain else None
@@ -121,7 +121,7 @@ class LiveRows:
         self._outbox.settle(lambda: self._commit(position[1], errors, rejected))
 
     def _commit(self, n: int, errors: ErrorCount, rejected: Rejected | None) -> None:
-        me = self._outbox.identity
+        me = self._outbox.state
         n, chain = max(n, me.committed_n), me.committed_chain
         with self._outbox.file.writing(durable=False) as connection:
             if n > me.committed_n:
@@ -144,22 +144,22 @@ class LiveRows:
                 holds.set_aside(connection, n, reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside = self._outbox.aside | {n}
+        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers | {n}
 
-    def take_back(self, positions: list[Position]) -> None:
+    def restore(self, positions: list[Position]) -> None:
         """They are pending again."""
         numbers = [n for _, n in positions]
 
         def unmark() -> None:
             with self._outbox.file.writing() as connection:
-                holds.take_back(connection, numbers)
+                holds.restore(connection, numbers)
 
         self._outbox.surviving(unmark)
-        self._outbox.aside = self._outbox.aside - set(numbers)
+        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers - set(numbers)
 
-    def renew_identity(self, why: str) -> None:
+    def start_generation(self, why: str) -> None:
         """A new outbox id for everything pending."""
-        self._outbox.surviving(lambda: self._outbox.renew_identity(why))
+        self._outbox.surviving(lambda: self._outbox.start_generation(why))
 
     def _token(self, n: int, chain: str) -> str:
         return f"{n - self._outbox.identity.base}-{chain}"

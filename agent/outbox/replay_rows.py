@@ -54,7 +54,7 @@ class ReplayRows:
             ).fetchone()
         return at
 
-    def is_wanted(self) -> bool:
+    def needs_channel(self) -> bool:
         """True while a replay waits; one with nothing left to send leaves the queue here."""
         return self._outbox.surviving(self._tidy)
 
@@ -76,7 +76,7 @@ class ReplayRows:
         return self.after(position, 1, max_bytes=0) is not None
 
     @property
-    def waits_s(self) -> float | None:
+    def max_wait_s(self) -> float | None:
         """Never: rows that went have the times with which they went."""
         return None
 
@@ -101,7 +101,7 @@ class ReplayRows:
         replay_id, n, chain = self._at()
         return _token(replay_id, n, chain) if replay_id else None
 
-    def explain(self, offset_token: str) -> Position | None:
+    def position_of(self, offset_token: str) -> Position | None:
         """A token is ours if its row has that chain, or if it is the one written down."""
         ours = _TOKEN.fullmatch(offset_token)
         if ours is None:
@@ -147,9 +147,9 @@ class ReplayRows:
                 holds.set_aside(connection, position[1], reason)
 
         self._outbox.surviving(mark)
-        self._outbox.aside = self._outbox.aside | {position[1]}
+        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers | {position[1]}
 
-    def take_back(self, positions: list[Position]) -> None:
+    def restore(self, positions: list[Position]) -> None:
         """They are in their replay again. What was set aside before its replay stays so."""
         numbered = [(n, replay_id) for replay_id, n in positions]
 
@@ -157,11 +157,11 @@ class ReplayRows:
             with self._outbox.file.writing() as connection:
                 return {n for n, replay_id in numbered if _take_back(connection, n, replay_id)}
 
-        self._outbox.aside = self._outbox.aside - self._outbox.surviving(unmark)
+        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers - self._outbox.surviving(unmark)
 
-    def renew_identity(self, why: str) -> None:
+    def start_generation(self, why: str) -> None:
         """The same history as the live rows': one name for both."""
-        self._outbox.surviving(lambda: self._outbox.renew_identity(why))
+        self._outbox.surviving(lambda: self._outbox.start_generation(why))
 
 
 def _fetch(

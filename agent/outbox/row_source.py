@@ -51,7 +51,7 @@ class Source(Protocol):
     def committed(self) -> Position:
         """The last row known to be committed."""
 
-    def is_wanted(self) -> bool:
+    def needs_channel(self) -> bool:
         """False when there is nothing to send and nothing to ask, so that no channel need be open."""
 
     def seq(self, position: Position) -> int | None:
@@ -61,7 +61,7 @@ class Source(Protocol):
         """True when rows follow a position."""
 
     @property
-    def waits_s(self) -> float | None:
+    def max_wait_s(self) -> float | None:
         """Seconds for which rows that after() does not give yet wait at most; None if none do."""
 
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
@@ -70,7 +70,7 @@ class Source(Protocol):
     def committed_token(self) -> str | None:
         """The offset token of `committed`; None before the first commit."""
 
-    def explain(self, offset_token: str) -> Position | None:
+    def position_of(self, offset_token: str) -> Position | None:
         """The position a token names, or None if it is none of this history."""
 
     def error_count(self) -> ErrorCount | None:
@@ -82,8 +82,8 @@ class Source(Protocol):
     def set_aside(self, position: Position, reason: str) -> None:
         """The server refuses this row on its own: keep it for an operator, go on behind it."""
 
-    def take_back(self, positions: list[Position]) -> None:
+    def restore(self, positions: list[Position]) -> None:
         """They were not refused for their own sake after all."""
 
-    def renew_identity(self, why: str) -> None:
+    def start_generation(self, why: str) -> None:
         """The channel holds a history that is not ours: take a new name."""

@@ -46,7 +46,7 @@ class _Ticket:
 
 
 @dataclass(slots=True)
-class Identity:
+class OutboxState:
     """What the file says of itself; kept in memory because one agent alone changes it.
 
     `n` numbers rows for the life of the file; a row's seq is n - base.
@@ -77,9 +77,9 @@ class Outbox:
         """
         self.agent_id = agent_id
         self._state_dir = state_dir
-        self.aside: set[int] = set()  # replaced, never changed: other threads look at it
+        self.set_aside_numbers: set[int] = set()  # replaced, never changed: other threads look at it
         # The file is being rebuilt, or takes a new id: with millions of rows every call waits for minutes.
-        self.is_mending = False
+        self.is_rebuilding = False
         self.boots = BootHistory()
         self.used_timings = AppliedCurves()  # replaced, never changed, as above
         self._lock = StateLock(state_dir)
@@ -157,8 +157,8 @@ class Outbox:
             last_boot = boot_history.last_number(connection)
         self.boots.load(known, last_boot)
         self.used_timings = used
-        self.identity = Identity(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
-        self.aside = {n for (n,) in aside}
+        self.state = OutboxState(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
+        self.set_aside_numbers = {n for (n,) in aside}
 
     def _check_machine(self, machine_id: str) -> None:
         with self.file.reading() as connection:
@@ -168,13 +168,13 @@ class Outbox:
         # The identity first: a power cut in between must not leave two doors with one.
         if known:
             self.boots.mark_relocated()
-            self.renew_identity("it woke up on another machine: was the SD card copied?")
+            self.start_generation("it woke up on another machine: was the SD card copied?")
         with self.file.writing() as connection:
             connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
 
     def _forget_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
-            boot_history.forget_old(connection, self.identity.committed_n)
+            boot_history.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
 
     # --- taking swipes ------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class Outbox:
         try:
             self._insert(swipes)
         except OutboxCorruptError as error:
-            self._start_anew(error, self.outbox_id)
+            self._rebuild(error, self.outbox_id)
             self._insert(swipes)
         except OutboxFullError:
             self._reserve.free()
@@ -221,12 +221,12 @@ class Outbox:
             self._insert(swipes)
 
     def _insert(self, swipes: list[Swipe]) -> None:
-        me = self.identity
+        me = self.state
         n, chain = me.last_n, me.last_chain
         stored: list[tuple[int, str, int | None, bytes, int, int]] = []
         for swipe in swipes:
             n += 1
-            place = rows.Place(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
+            place = rows.RowPosition(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
             boot, read_at = self.boots.observe(swipe.read_at)
             if read_at is not swipe.read_at:
                 swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
@@ -274,7 +274,7 @@ class Outbox:
 
     # --- a damaged file -----------------------------------------------------------------------
 
-    def look_through(self) -> None:
+    def check_integrity(self) -> None:
         """Check a file too large to be checked at the start, and replace it if it is damaged.
 
         Runs beside the swipes that come in, in a thread of its own.
@@ -285,7 +285,7 @@ class Outbox:
         outbox_id = self.outbox_id
         fault = integrity.fault_in(self._state_dir)
         if fault is not None:
-            self._start_anew(fault, outbox_id)
+            self._rebuild(fault, outbox_id)
 
     def surviving(self, operation: Callable[[], T]) -> T:
         """Run something that holds a position. Raises OutboxReplacedError after the file was replaced."""
@@ -293,7 +293,7 @@ class Outbox:
         try:
             return operation()
         except OutboxCorruptError as error:
-            self._start_anew(error, outbox_id)
+            self._rebuild(error, outbox_id)
             raise OutboxReplacedError(
                 f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
             ) from error
@@ -306,30 +306,32 @@ class Outbox:
             self._reserve.free_rest()
             return self.surviving(operation)
 
-    def _start_anew(self, fault: OutboxCorruptError, outbox_id: str) -> None:
+    def _rebuild(self, fault: OutboxCorruptError, outbox_id: str) -> None:
         """Replace the file in which the fault was found, unless another thread was faster."""
-        with self.file.write_lock, self.file.read_lock, self._mending():
+        with self.file.write_lock, self.file.read_lock, self._rebuilding():
             if self.outbox_id != outbox_id:
                 return
             self.file.close()
             try:
-                rebuild.replace(self._state_dir, fault, last_n=self.identity.last_n)
+                rebuild.replace(self._state_dir, fault, last_n=self.state.last_n)
             finally:
                 self.file.open()  # a full disk: the damaged file goes on until there is room for another
             self._read_state(self.file)
 
     # --- a new identity -----------------------------------------------------------------------
 
-    def renew_identity(self, why: str) -> None:
+    def start_generation(self, why: str) -> None:
         """Take a new outbox id; pending rows move to it, with a seq from 1 and the same event_id.
 
         For when another history may have been sent under the old id. Rows that were on their way
         may arrive twice, with the same event_id; none is swallowed.
         """
-        with self.file.write_lock, self._mending():
-            old = self.identity
+        with self.file.write_lock, self._rebuilding():
+            old = self.state
             with self.file.writing() as connection:
-                generation.renew(connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.aside)
+                generation.renew(
+                    connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.set_aside_numbers
+                )
             self._read_state(self.file)
         _log.error(
             "outbox: %s is now %s, because %s; %d pending swipes move to it",
@@ -341,12 +343,12 @@ class Outbox:
         )
 
     @contextlib.contextmanager
-    def _mending(self) -> Iterator[None]:
-        self.is_mending = True
+    def _rebuilding(self) -> Iterator[None]:
+        self.is_rebuilding = True
         try:
             yield
         finally:
-            self.is_mending = False
+            self.is_rebuilding = False
 
     # --- making room --------------------------------------------------------------------------
 
@@ -362,10 +364,10 @@ class Outbox:
 
     def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
         with self.file.writing(durable=False) as connection:
-            return retention.free(connection, self.identity.committed_n, kept_since_us, max_bytes)
+            return retention.free(connection, self.state.committed_n, kept_since_us, max_bytes)
 
     @property
-    def lacks_room(self) -> bool:
+    def is_disk_full(self) -> bool:
         """The disk was full and has had no room for the reserve since: committed rows should go at once."""
         return self._reserve.gave_way
 
@@ -383,24 +385,24 @@ class Outbox:
     @property
     def outbox_id(self) -> str:
         """The id of this history; a damaged, restored or copied file gets a new one."""
-        return self.identity.outbox_id
+        return self.state.outbox_id
 
     @property
     def last_seq(self) -> int:
         """The seq of the newest swipe; 0 before the first."""
-        return self.identity.last_n - self.identity.base
+        return self.state.last_n - self.state.base
 
     def seq_of(self, n: int) -> int | None:
         """The seq of a row; None for one of an id that the outbox had before."""
-        return n - self.identity.base if n > self.identity.base else None
+        return n - self.state.base if n > self.state.base else None
 
     @property
     def committed_seq(self) -> int:
         """Every seq up to here is in Snowflake, or set aside."""
-        return self.identity.committed_n - self.identity.base
+        return self.state.committed_n - self.state.base
 
     @property
     def pending(self) -> int:
         """Swipes not yet known committed, without those set aside."""
-        me = self.identity
-        return me.last_n - me.committed_n - sum(1 for n in self.aside if n > me.committed_n)
+        me = self.state
+        return me.last_n - me.committed_n - sum(1 for n in self.set_aside_numbers if n > me.committed_n)

@@ -186,7 +186,7 @@ def _age(counts: OutboxCounts) -> float | None:
     if counts.oldest_pending_row is None:
         return None
     try:
-        waited = rows.waited(counts.oldest_pending_row, SystemClock().now())
+        waited = rows.age_s(counts.oldest_pending_row, SystemClock().now())
     except (ValueError, KeyError, TypeError):
         return None  # bytes that changed on the disk
     return round(waited, 1) if waited is not None else None

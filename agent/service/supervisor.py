@@ -159,7 +159,7 @@ class Supervisor:
 
     def _is_well(self) -> bool:
         """True while every loop goes round; says which one no longer does."""
-        patience_s = _MENDING_S if self._agent.outbox.is_mending else 0.0
+        patience_s = _MENDING_S if self._agent.outbox.is_rebuilding else 0.0
         hung = [worker for worker in self._workers if not worker.is_well(patience_s=patience_s)]
         for worker in hung:
             if worker not in self._hung:
@@ -222,7 +222,7 @@ class Supervisor:
         outbox = self._agent.outbox
         inspector = Worker(
             "inspector",
-            lambda _busy: outbox.look_through(),
+            lambda _busy: outbox.check_integrity(),
             ended=self._bell.ring,
             hung_after_s=_INSPECTOR_HUNG_S,
         )
@@ -241,7 +241,7 @@ class Supervisor:
             is_news = self._news() != before
             if is_news:
                 self._bell.ring()
-            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.lacks_room):
+            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
             wait_s = min(max(0.0, purge_at - time.monotonic()), _LOOK_EVERY_S)
             busy(False)
@@ -274,7 +274,7 @@ class Supervisor:
         try:
             return outbox.purge(
                 kept_since_us=kept_since_us if now.trusted else None,
-                max_bytes=0 if outbox.lacks_room else settings.max_bytes,
+                max_bytes=0 if outbox.is_disk_full else settings.max_bytes,
             )
         except OutboxFullError:
             return 0  # not even room to note what goes: keep() frees the reserve for that

@@ -165,7 +165,7 @@ class ChannelSender:
         if self.channel.name != self.source.channel:
             self.channel = self._open_channel(self.source.channel)
             self._start_over()
-        if not self.source.is_wanted() and self._sent <= self.source.committed:
+        if not self.source.needs_channel() and self._sent <= self.source.committed:
             return None
         pause = self._pace.ready_in(now)
         if not self.channel.is_open:
@@ -184,8 +184,8 @@ class ChannelSender:
                 *self._append, now
             )
         waits = [self._poll_at - now] if uncommitted and self._poll_at is not None else []
-        if self.source.waits_s is not None:
-            waits.append(min(self.source.waits_s, _LOOK_S))
+        if self.source.max_wait_s is not None:
+            waits.append(min(self.source.max_wait_s, _LOOK_S))
         return max(0.0, min(waits)) if waits else None
 
     def _open(self, now: float) -> float:
@@ -193,10 +193,10 @@ class ChannelSender:
         self._append = None
         reset_to, self._reset_to = self._reset_to, None
         status = self.channel.open(offset_token=reset_to)
-        position = self._explain(status.committed_token)
+        position = self._position_of(status.committed_token)
         if position is None:
             self.channel.forget()
-            self.source.renew_identity(
+            self.source.start_generation(
                 f"the channel {self.channel.name} holds rows that this outbox has no record of: "
                 "was it restored from a backup, or the SD card copied?"
             )
@@ -223,9 +223,9 @@ class ChannelSender:
         )
         return 0.0
 
-    def _explain(self, token: str | None) -> Position | None:
+    def _position_of(self, token: str | None) -> Position | None:
         """Where a token stands in our history; the very beginning for none, None if it is not ours."""
-        return (0, 0) if token is None else self.source.explain(token)
+        return (0, 0) if token is None else self.source.position_of(token)
 
     def _next_append(self) -> tuple[Append, Batch] | None:
         limit = self._narrow[0] if self._narrow else _BATCH_ROWS
@@ -261,7 +261,7 @@ class ChannelSender:
         self._pace.spend(now)
         status = self.channel.status()
         before = self.source.committed
-        position = self._explain(status.committed_token)
+        position = self._position_of(status.committed_token)
         if position is None:
             self.channel.forget()
             raise SnowpipeError(
@@ -327,7 +327,7 @@ class ChannelSender:
         if errors.rows <= counted_before:
             return None
         after, reach = self.source.committed, max(position, self.source.committed)
-        bound = self._explain(status.last_error_upper_bound) or (0, 0)
+        bound = self._position_of(status.last_error_upper_bound) or (0, 0)
         last = bound if after < bound <= max(position, self._sent) else reach
         if last <= after:
             last = self._sent
@@ -386,7 +386,7 @@ class ChannelSender:
         self._refused.append(batch.last)
         if len(self._refused) >= _REFUSED_IN_A_ROW:
             # Row after row is refused and none accepted: a proxy, or a pipe that changed.
-            self.source.take_back(self._refused)
+            self.source.restore(self._refused)
             self._refused.clear()
             self._distrusted = True
             self._narrow = (1, batch.last)

@@ -104,7 +104,7 @@ class Uploader:
         lane = self._replay if self._live.failure is None and self._replay.failure is not None else self._live
         failure = lane.failure
         reason = str(failure) if failure is not None else None
-        waits_s = self._live.source.waits_s
+        waits_s = self._live.source.max_wait_s
         state: State = "idle"
         if failure is not None:
             state = "holding" if isinstance(failure, AuthError | RowsRefusedError) else "waiting"

@@ -173,7 +173,7 @@ class Rival:
         previous, lines = _FOREIGN, []
         for seq in range(1, count + 1):
             previous, row = rows.render(
-                swipe(seq), rows.Place(_FOREIGN, seq, f"foreign-{seq}", previous), agent_id="rival"
+                swipe(seq), rows.RowPosition(_FOREIGN, seq, f"foreign-{seq}", previous), agent_id="rival"
             )
             lines.append(row)
         self._channel.append(Append(wire.compress(lines), "1-" + "0" * 16, f"{count}-{previous}"))

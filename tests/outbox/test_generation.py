@@ -34,7 +34,7 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 def renew(outbox: Outbox) -> None:
-    outbox.renew_identity("a test wants it")
+    outbox.start_generation("a test wants it")
 
 
 def chain_holds(outbox_id: str, rows: list[dict[str, Any]]) -> bool:
@@ -101,7 +101,7 @@ def test_no_token_of_the_old_id_is_explained_any_more(outbox: Outbox) -> None:
 
     renew(outbox)
 
-    assert [LiveRows(outbox).explain(token) for token in old] == [None] * 8
+    assert [LiveRows(outbox).position_of(token) for token in old] == [None] * 8
     assert LiveRows(outbox).committed_token() is None
 
 
@@ -170,7 +170,7 @@ def test_whatever_happens_the_chain_and_the_numbers_of_what_is_pending_hold(
                 aside = [n for (n,) in connection.execute("SELECT first_n FROM held").fetchall()]
             numbers = seqs(rows_after(outbox, outbox.committed_seq))
             expected = range(outbox.committed_seq + 1, outbox.last_seq + 1)
-            assert numbers == [seq for seq in expected if outbox.identity.base + seq not in aside]
+            assert numbers == [seq for seq in expected if outbox.state.base + seq not in aside]
             assert outbox.pending == len(numbers) == read_counts(state_dir).pending
             events = [row["event_id"] for row in stored(state_dir)]
             assert len(events) == len(set(events))
@@ -240,9 +240,9 @@ def test_the_first_source_that_tells_names_the_machine(tmp_path: Path) -> None:
 
 def test_it_says_so_while_everybody_has_to_wait(outbox: Outbox) -> None:
     seen: set[bool] = set()
-    outbox.file._writer.set_trace_callback(lambda _: seen.add(outbox.is_mending))
+    outbox.file._writer.set_trace_callback(lambda _: seen.add(outbox.is_rebuilding))
 
     renew(outbox)
 
     assert seen == {True}
-    assert not outbox.is_mending
+    assert not outbox.is_rebuilding

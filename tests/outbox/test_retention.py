@@ -107,7 +107,7 @@ def test_numbers_go_on_where_held_rows_are_older_than_what_was_purged(tmp_path: 
         keep(outbox, 5)
         commit(outbox, 5, rejected=(2, 3))
         purge(outbox, 100)
-        chain = outbox.identity.last_chain
+        chain = outbox.state.last_chain
 
     with closing(opened(tmp_path)) as outbox:
         outbox.keep(swipe(6))
@@ -115,7 +115,7 @@ def test_numbers_go_on_where_held_rows_are_older_than_what_was_purged(tmp_path: 
         assert (outbox.last_seq, outbox.committed_seq, outbox.pending) == (6, 5, 1)
         assert seqs(rows_after(outbox, 5)) == [6]
         assert read_counts(tmp_path).pending == 1
-        assert chain != outbox.identity.last_chain
+        assert chain != outbox.state.last_chain
 
 
 def test_a_released_row_that_is_still_pending_stays_out_and_stays_stored(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_an_outbox_does_what_a_list_would(
             assert [row["seq"] for row in rows_after(outbox)] == stored
             live = LiveRows(outbox)
             committed = live.committed_token()
-            assert committed is None or live.explain(committed) == at(outbox, model.committed)
+            assert committed is None or live.position_of(committed) == at(outbox, model.committed)
             assert outbox.pending == len(model.trusted) - model.committed
             assert read_counts(state_dir).pending == outbox.pending
     finally:

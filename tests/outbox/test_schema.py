@@ -56,7 +56,7 @@ def test_every_token_of_an_older_file_is_still_explained(old: Path) -> None:
     with closing(opened(old)) as outbox:
         rows = rows_after(outbox)
 
-        assert [LiveRows(outbox).explain(token(row)) for row in rows] == [(0, row["seq"]) for row in rows]
+        assert [LiveRows(outbox).position_of(token(row)) for row in rows] == [(0, row["seq"]) for row in rows]
 
 
 def test_the_chain_goes_on_from_an_older_file(old: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_older_file_takes_part_in_all_that_is_new(old: Path) -> None:
     with closing(opened(old)) as outbox:
         commit(outbox, 9, rejected=(8, 9))
         gone = purge(outbox, 1000)
-        outbox.renew_identity("a test wants it")
+        outbox.start_generation("a test wants it")
 
         assert gone == 5
         assert seqs(rows_after(outbox)) == [1, 2, 3]

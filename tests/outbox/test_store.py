@@ -254,7 +254,7 @@ def test_before_the_first_commit_there_is_no_token(outbox: Outbox) -> None:
 def test_every_own_token_is_explained_as_its_number(outbox: Outbox) -> None:
     keep(outbox, 10)
 
-    assert [LiveRows(outbox).explain(token(row)) for row in rows_after(outbox)] == [
+    assert [LiveRows(outbox).position_of(token(row)) for row in rows_after(outbox)] == [
         at(outbox, seq) for seq in range(1, 11)
     ]
 
@@ -267,7 +267,7 @@ def test_the_last_committed_token_is_explained_after_its_row_was_purged(outbox: 
     committed = LiveRows(outbox).committed_token()
 
     assert committed is not None
-    assert LiveRows(outbox).explain(committed) == (0, 3)
+    assert LiveRows(outbox).position_of(committed) == (0, 3)
 
 
 def test_the_token_of_another_history_is_not_explained(outbox: Outbox, tmp_path: Path) -> None:
@@ -278,13 +278,13 @@ def test_the_token_of_another_history_is_not_explained(outbox: Outbox, tmp_path:
         keep(other, 3)
         foreign = [token(row) for row in rows_after(other)]
 
-    assert [LiveRows(outbox).explain(text) for text in foreign] == [None] * 3
+    assert [LiveRows(outbox).position_of(text) for text in foreign] == [None] * 3
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\A-?[0-9]{1,30}-[0-9a-fA-F]{0,20}\Z"))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # explain() changes nothing
 def test_no_other_text_is_explained_not_even_before_the_first_commit(outbox: Outbox, text: str) -> None:
-    assert LiveRows(outbox).explain(text) is None
+    assert LiveRows(outbox).position_of(text) is None
 
 
 @pytest.mark.parametrize("form", ["01-{}", " 1-{}", "1-{}\n", "+1-{}", "1-{}0", "2-{}", "1{}"])
@@ -293,7 +293,7 @@ def test_a_token_that_is_almost_ours_is_not_explained(outbox: Outbox, form: str)
 
     text = form.format(rows_after(outbox)[0]["chain"])
 
-    assert LiveRows(outbox).explain(text) is None
+    assert LiveRows(outbox).position_of(text) is None
 
 
 # --- one agent, and others that look on -----------------------------------------------------

@@ -113,7 +113,7 @@ def test_a_power_cut_while_an_older_file_is_brought_up_to_date_costs_nothing(
         (previous,) = connection.execute("SELECT outbox_id FROM state").fetchone()
         outbox_id = previous
         for value in range(1, 201):
-            place = rows.Place(outbox_id, value, f"event-{value}", previous)
+            place = rows.RowPosition(outbox_id, value, f"event-{value}", previous)
             previous, row = rows.render(swipe(value), place, agent_id=AGENT_ID)
             connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (value, previous, None, row))
     promise = Promise(kept=frozenset(range(1, 201)))

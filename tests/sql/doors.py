@@ -40,7 +40,7 @@ def moved(lines: Sequence[bytes], outbox_id: str) -> list[bytes]:
     chain, found = rows.first_link(outbox_id), []
     for seq, line in enumerate(lines, start=1):
         members = json.loads(line)
-        chain, row = rows.seal(members, rows.Place(outbox_id, seq, members["event_id"], chain))
+        chain, row = rows.with_position(members, rows.RowPosition(outbox_id, seq, members["event_id"], chain))
         found.append(row)
     return found
 

@@ -77,7 +77,7 @@ class _Life:
         _mark(kept=list(values))
 
     def _commit(self) -> None:
-        me = self._outbox.identity
+        me = self._outbox.state
         if me.last_n > me.committed_n:
             n = self._random.randint(me.committed_n + 1, me.last_n)
             _mark(committing=self._value(n))
@@ -93,14 +93,14 @@ class _Life:
         self._outbox.purge(kept_since_us=None, max_bytes=0)
 
     def _set_aside(self) -> None:
-        me = self._outbox.identity
+        me = self._outbox.state
         if me.last_n > me.committed_n:
             n = self._random.randint(me.committed_n + 1, me.last_n)
             self._rows.set_aside((0, n), "refused")
             _mark(set_aside=self._value(n))
 
     def _replay(self) -> None:
-        committed = self._outbox.identity.committed_n
+        committed = self._outbox.state.committed_n
         with self._outbox.file.reading() as connection:
             (first,) = connection.execute("SELECT min(n) FROM swipes").fetchone()
         if first is not None and first <= committed:
@@ -116,7 +116,7 @@ class _Life:
         self._rows.after(self._rows.committed, 10, max_bytes=10_000)
 
     def _renew(self) -> None:
-        self._outbox.renew_identity("a channel that holds another history")
+        self._outbox.start_generation("a channel that holds another history")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> 
 
 def at(outbox: Outbox, seq: int) -> Position:
     """Where the live row with a seq stands."""
-    return (0, outbox.identity.base + seq)
+    return (0, outbox.state.base + seq)
 
 
 def rows_after(outbox: Outbox, seq: int = 0) -> list[dict[str, Any]]:

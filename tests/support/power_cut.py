@@ -15,7 +15,7 @@ from typing import Any
 
 from agent import rows
 from agent.outbox import Outbox
-from agent.outbox.store import Identity
+from agent.outbox.store import OutboxState
 from tests.support.outbox_life import AGENT_ID
 from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording
 from tests.support.swipes import swipe
@@ -150,7 +150,7 @@ def _faults(outbox: Outbox, promise: Promise) -> Iterator[str]:
     yield from _gaps(members, outbox.identity)
 
 
-def _gaps(members: dict[int, dict[str, Any]], me: Identity) -> Iterator[str]:
+def _gaps(members: dict[int, dict[str, Any]], me: OutboxState) -> Iterator[str]:
     pending = [n for n in members if n > me.committed_n]
     if pending != list(range(me.committed_n + 1, me.last_n + 1)):
         yield "the numbers of pending swipes have holes"
@@ -159,7 +159,7 @@ def _gaps(members: dict[int, dict[str, Any]], me: Identity) -> Iterator[str]:
         follows = before.get("outbox_id") == row["outbox_id"] and before["seq"] == row["seq"] - 1
         # Of the first row behind purged ones the previous chain is no longer known.
         previous = row["outbox_id"] if row["seq"] == 1 else before["chain"] if follows else None
-        if previous is not None and rows.link(previous, row["event_id"], row) != row["chain"]:
+        if previous is not None and rows.chain_hash(previous, row["event_id"], row) != row["chain"]:
             yield f"the chain is broken at {n}"
         before = row
 

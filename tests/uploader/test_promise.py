@@ -148,7 +148,7 @@ class Promise(RuleBasedStateMachine):
     @rule()
     def take_a_new_identity(self) -> None:
         self.renewed += 1
-        self.door.outbox.renew_identity("a test wants it")
+        self.door.outbox.start_generation("a test wants it")
 
     # --- what must hold at any moment ------------------------------------------------------------
 

@@ -286,7 +286,7 @@ def test_a_replay_goes_on_under_a_new_identity(door: Door) -> None:
     door.drain()
     door.replay(first_seq=3)
 
-    door.outbox.renew_identity("a test wants it")
+    door.outbox.start_generation("a test wants it")
     door.drain()
 
     assert landed_again(door) == [1, 2, 3, 4]

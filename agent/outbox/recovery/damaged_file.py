@@ -39,7 +39,7 @@ class State:
     unreadable: int = 0
 
 
-class Wreck:
+class DamagedFile:
     """A damaged outbox file of any version. Nothing here raises because of the damage."""
 
     def __init__(self, state_dir: Path) -> None:

@@ -15,7 +15,7 @@ from agent.errors import OutboxCorruptError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
-from agent.outbox.recovery.damaged_file import State, Wreck
+from agent.outbox.recovery.damaged_file import DamagedFile, State
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> N
     """
     path = state_dir / OUTBOX_FILE
     with translated(path):
-        with contextlib.closing(Wreck(state_dir)) as wreck:
+        with contextlib.closing(DamagedFile(state_dir)) as wreck:
             kept, lost = _build(state_dir, wreck, last_n)
         (state_dir / _PART_FILE).replace(state_dir / _WHOLE_FILE)
         sync(state_dir)
@@ -72,7 +72,7 @@ def _swap(state_dir: Path) -> Path:
 # --- building the new outbox ----------------------------------------------------------------
 
 
-def _build(state_dir: Path, wreck: Wreck, last_n: int) -> tuple[int, int]:
+def _build(state_dir: Path, wreck: DamagedFile, last_n: int) -> tuple[int, int]:
     """Build the new file, whole and on disk. Returns how many rows it has, and how many are missing.
 
     Row by row, because the file may be larger than the memory.
@@ -91,7 +91,7 @@ def _build(state_dir: Path, wreck: Wreck, last_n: int) -> tuple[int, int]:
     return counted
 
 
-def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[int, int]:
+def _fill(connection: sqlite3.Connection, wreck: DamagedFile, last_n: int) -> tuple[int, int]:
     connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?, ?, ?)", _with_chain(wreck))
     connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", wreck.boots)
     connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", wreck.timings)
@@ -115,14 +115,14 @@ def _fill(connection: sqlite3.Connection, wreck: Wreck, last_n: int) -> tuple[in
     return kept, lost
 
 
-def _with_chain(wreck: Wreck) -> Iterator[tuple[int, str, int | None, bytes, int | None, int | None]]:
+def _with_chain(wreck: DamagedFile) -> Iterator[tuple[int, str, int | None, bytes, int | None, int | None]]:
     return (
         (n, json.loads(row)["chain"], trusted_us, row, boot, boot_us)
         for n, trusted_us, row, boot, boot_us in wreck.numbered()
     )
 
 
-def _queue_replays(connection: sqlite3.Connection, wreck: Wreck) -> None:
+def _queue_replays(connection: sqlite3.Connection, wreck: DamagedFile) -> None:
     """What was asked for is still done; the one that was under way goes on where it stood."""
     connection.executemany("INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?)", wreck.replays)
     waiting = {replay_id for replay_id, *_ in wreck.replays}
@@ -132,7 +132,7 @@ def _queue_replays(connection: sqlite3.Connection, wreck: Wreck) -> None:
     )
 
 
-def _guess(connection: sqlite3.Connection, wreck: Wreck) -> State | None:
+def _guess(connection: sqlite3.Connection, wreck: DamagedFile) -> State | None:
     """The state as the rows tell it; None without a row that has its number.
 
     Rows that were committed, and of which nothing tells so any more, are sent again, with the same
@@ -146,7 +146,7 @@ def _guess(connection: sqlite3.Connection, wreck: Wreck) -> State | None:
     return State(members["outbox_id"], base, base + wreck.marks().get(members["outbox_id"], 0))
 
 
-def _insert_scanned(connection: sqlite3.Connection, wreck: Wreck, state: State) -> None:
+def _insert_scanned(connection: sqlite3.Connection, wreck: DamagedFile, state: State) -> None:
     """Rows that only their bytes are left of. Those of other ids may be copies in pages that are free."""
     connection.executemany(
         "INSERT OR IGNORE INTO swipes(n, chain, row) VALUES (?, ?, ?)",
@@ -158,7 +158,7 @@ def _insert_scanned(connection: sqlite3.Connection, wreck: Wreck, state: State) 
     )
 
 
-def _insert_unnumbered(connection: sqlite3.Connection, wreck: Wreck) -> int:
+def _insert_unnumbered(connection: sqlite3.Connection, wreck: DamagedFile) -> int:
     """Nothing but bytes is left: what is known to be committed first, each history in its order.
 
     Returns the last number of those.

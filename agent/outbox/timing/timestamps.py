@@ -197,7 +197,7 @@ def _gives_the_same(used: OffsetCurve, known: OffsetCurve, stored: StoredRow, bo
 def _retimed(row: bytes, boot_us: int, timing: OffsetCurve) -> bytes:
     correction = timing.at(boot_us)
     bound = correction.bound_us
-    return rows.retimed(
+    return rows.with_timestamp(
         row,
         boot_us + correction.offset_us,
         sure=correction.sure,
@@ -205,8 +205,8 @@ def _retimed(row: bytes, boot_us: int, timing: OffsetCurve) -> bytes:
     )
 
 
-def _read_of(stored: StoredRow) -> rows.Read | None:
+def _read_of(stored: StoredRow) -> rows.RecordedTime | None:
     try:
-        return rows.read_of(stored.row)
+        return rows.recorded_time(stored.row)
     except (ValueError, KeyError, TypeError):
         return None  # bytes that changed on the disk

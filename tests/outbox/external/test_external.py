@@ -208,7 +208,7 @@ def test_seqs_are_those_of_the_present_id_and_times_find_older_ones_too(
 ) -> None:
     keep(outbox, 4)
     commit(outbox, 4)
-    outbox.renew_identity("a test wants it")
+    outbox.start_generation("a test wants it")
     keep(outbox, 3)
     commit(outbox, 3)
 

@@ -73,7 +73,9 @@ def check(state_dir: Path, expected: set[int]) -> None:
         waiting = [int(row["card_raw"], 16) for row in pending]
         assert waiting == sorted(waiting)
         numbers = range(outbox.committed_seq + 1, outbox.last_seq + 1)
-        assert seqs(pending) == [seq for seq in numbers if outbox.identity.base + seq not in outbox.aside]
+        assert seqs(pending) == [
+            seq for seq in numbers if outbox.state.base + seq not in outbox.set_aside_numbers
+        ]
         assert outbox.pending == len(pending) == read_counts(state_dir).pending
         assert {card for card in expected if card > COMMITTED} - {ASIDE} <= set(waiting)
 
@@ -166,7 +168,7 @@ def test_a_row_whose_bytes_have_changed_does_not_stop_the_others(tmp_path: Path)
             connection.execute("UPDATE swipes SET row = x'7b00ff' WHERE n = 4")
         read_counts(tmp_path)
 
-        outbox.renew_identity("a test wants it")
+        outbox.start_generation("a test wants it")
 
         assert [int(row["card_raw"], 16) for row in rows_after(outbox)] == [1, 2, 3, 5, 6, 7, 8, 9]
         assert read_counts(tmp_path).unreadable == 1
@@ -269,7 +271,7 @@ def test_positions_and_replays_of_before_mean_nothing_after_it(tmp_path: Path) -
         stale = (0, 6)
 
         fault = OutboxCorruptError("outbox.db: malformed")
-        outbox._start_anew(fault, outbox.outbox_id)
+        outbox._rebuild(fault, outbox.outbox_id)
         live.commit(stale, ErrorCount(0, 0), None)
         replay_queue.request(tmp_path, replay_queue.find(tmp_path, Wanted(first_us=0)))
         batch = replays.after(replays.committed, PLENTY, max_bytes=10**9)
@@ -321,9 +323,9 @@ def test_two_who_find_the_same_damage_replace_the_file_once(tmp_path: Path) -> N
         keep(outbox, 5)
         before, fault = outbox.outbox_id, OutboxCorruptError("outbox.db: malformed")
 
-        outbox._start_anew(fault, before)
+        outbox._rebuild(fault, before)
         after = outbox.outbox_id
-        outbox._start_anew(fault, before)
+        outbox._rebuild(fault, before)
 
         assert outbox.outbox_id == after != before
 
@@ -402,7 +404,7 @@ def test_a_disk_that_has_no_room_for_the_replacement_leaves_the_old_file_in_use(
         with monkeypatch.context() as patched:
             patched.setattr(rebuild, "replace", full)
             with pytest.raises(OutboxError, match="no space"):
-                outbox._start_anew(OutboxCorruptError("malformed"), outbox.outbox_id)
+                outbox._rebuild(OutboxCorruptError("malformed"), outbox.outbox_id)
 
         keep(outbox, 1)
         assert outbox.pending == 4

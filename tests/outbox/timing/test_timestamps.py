@@ -555,7 +555,7 @@ def test_times_survive_a_new_identity(make: MakeScene) -> None:
     scene = make()
     scene.swipe(3)
     scene.send(limit=1)
-    scene.outbox.renew_identity("a test wants it")
+    scene.outbox.start_generation("a test wants it")
     scene.machine.ntp_comes()
     scene.look()
 
@@ -649,7 +649,7 @@ def test_a_full_disk_keeps_no_row_from_its_right_time(make: MakeScene) -> None:
     live = LiveRows(scene.outbox, lambda: 60.0)
 
     assert live.after(live.committed, 10, max_bytes=10**9) is not None
-    assert live.waits_s is None
+    assert live.max_wait_s is None
 
 
 def test_a_replay_by_time_finds_rows_by_the_time_they_went_with(make: MakeScene) -> None:
