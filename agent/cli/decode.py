@@ -271,13 +271,13 @@ def _answer(line: bytes, defaults: Mapping[str, Any]) -> str:
     if not isinstance(query, dict):
         raise _BadLineError("not a JSON object")
     reader = {key: query.get(key, default) for key, default in defaults.items()}
-    wrong = _wrong_with(reader)
+    wrong = _problem_in(reader)
     if wrong:
         raise _BadLineError(wrong)
     return _json_answer(_outcomes(_asked_frames(query, reader["options"]), _decoder(reader)))
 
 
-def _wrong_with(reader: Mapping[str, Any]) -> str | None:
+def _problem_in(reader: Mapping[str, Any]) -> str | None:
     """What keeps settings from a line of JSON from being a reader's."""
     formats, code = reader["formats"], reader["pin_facility_code"]
     if not isinstance(formats, (list, tuple)) or not all(isinstance(name, str) for name in formats):

@@ -13,7 +13,7 @@ from typing import get_args
 
 from agent.config.toml_table import Table
 from agent.errors import ConfigError, quoted
-from agent.readers.cards.badge_id import wrong_with_badge_id
+from agent.readers.cards.badge_id import badge_id_problem
 from agent.readers.cards.formats import FORMATS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
@@ -31,7 +31,7 @@ from agent.settings import (
     Trust,
     UploaderSettings,
 )
-from agent.snowpipe.account_url import account_url, wrong_with_account, wrong_with_url
+from agent.snowpipe.account_url import account_problem, account_url, url_problem
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
@@ -61,7 +61,7 @@ def settings_of(document: Mapping[str, object], path: Path) -> Settings:
         clock=_clock(root.table("clock")),
         path=path,
     )
-    root.finish()
+    root.report_unknown_keys()
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{path}: {count}", hint=_next_command(path), problems=problems)
@@ -102,16 +102,16 @@ def _next_command(path: Path) -> str:
 def _agent(table: Table, base: Path) -> AgentSettings:
     default = AgentSettings
     return AgentSettings(
-        id=_checked(table, "id", socket.gethostname(), wrong_with_id),
+        id=_checked(table, "id", socket.gethostname(), id_problem),
         state_dir=table.path("state_dir", default.state_dir, base=base),
         runtime_dir=table.path("runtime_dir", default.runtime_dir, base=base),
         log_level=table.choice("log_level", default.log_level, allowed=get_args(LogLevel)),
     )
 
 
-def _checked(table: Table, key: str, default: str, wrong_with: Callable[[str], str | None]) -> str:
+def _checked(table: Table, key: str, default: str, problem_with: Callable[[str], str | None]) -> str:
     value = table.text(key, default)
-    wrong = wrong_with(value) if value else None
+    wrong = problem_with(value) if value else None
     if wrong:
         table.problem(key, wrong)
     return value
@@ -140,9 +140,9 @@ def _reader(table: Table) -> ReaderSettings:
     table.require("id", "zone_id", "port", "protocol")
     protocol = table.choice("protocol", "", allowed=PROTOCOLS)
     return ReaderSettings(
-        id=_checked(table, "id", "", wrong_with_id),
+        id=_checked(table, "id", "", id_problem),
         zone_id=table.text("zone_id", "", longest=50),
-        port=Path(_checked(table, "port", "", wrong_with_port)),
+        port=Path(_checked(table, "port", "", port_problem)),
         protocol=protocol,
         direction=table.choice("direction", None, allowed=get_args(Direction)),
         baudrate=table.integer("baudrate", None, low=50, high=4_000_000),
@@ -150,7 +150,7 @@ def _reader(table: Table) -> ReaderSettings:
         keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
         pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
         parity=table.choice("parity", default.parity, allowed=get_args(ParityPolicy)),
-        badge_id=_checked(table, "badge_id", default.badge_id, wrong_with_badge_id),
+        badge_id=_checked(table, "badge_id", default.badge_id, badge_id_problem),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
         expect_traffic_within=table.integer("expect_traffic_within", None, low=1, high=31_536_000),
         options=_options(table.table("options"), protocol),
@@ -170,7 +170,7 @@ def _options(table: Table, protocol: str) -> Mapping[str, object]:
 
 def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
     table.require("account", "user", "database", "schema", "pipe")
-    account = _checked(table, "account", "", wrong_with_account)
+    account = _checked(table, "account", "", account_problem)
     return SnowflakeSettings(
         account=account,
         user=table.text("user", ""),
@@ -182,7 +182,7 @@ def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
         private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
         # From a wrong account no address follows, and nothing more is to be said of it.
         url=_checked(
-            table, "url", "" if wrong_with_account(account) else account_url(account), wrong_with_url
+            table, "url", "" if account_problem(account) else account_url(account), url_problem
         ).rstrip("/"),
         ca_file=table.path("ca_file", None, base=base),
     )
@@ -231,7 +231,7 @@ def _clock(table: Table) -> ClockSettings:
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
 
 
-def wrong_with_id(value: str) -> str | None:
+def id_problem(value: str) -> str | None:
     """An agent's or a reader's id."""
     if _ID.fullmatch(value):
         return None
@@ -241,7 +241,7 @@ def wrong_with_id(value: str) -> str | None:
     )
 
 
-def wrong_with_port(value: str) -> str | None:
+def port_problem(value: str) -> str | None:
     """The device of a serial port."""
     if value.startswith("/"):
         return None

@@ -130,13 +130,13 @@ class Table:
             return []
         return [self._child(f"{key}[{index}]", item) for index, item in enumerate(value)]
 
-    def finish(self) -> None:
+    def report_unknown_keys(self) -> None:
         """Note every key, here and in the tables below, that nobody asked for."""
         for key in self._values:
             if key not in self._known:
                 self.problem(key, f"unknown key{_meant(key, self._known)}; known: {_listed(self._known)}")
         for child in self._children:
-            child.finish()
+            child.report_unknown_keys()
 
     def _take(self, key: str) -> object:
         self._known.add(key)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agent.emulator import row_loader
 from agent.emulator.channels import Batch, Channel
-from agent.emulator.database import ChannelRecord, Warehouse
+from agent.emulator.database import ChannelRecord, Database
 from agent.emulator.responses import RefusalError
 
 # One transaction: large enough that its fixed cost does not show, small enough that its rows stay in
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 class Commits:
     """The buffer and its committer. Everything but the work in the database thread runs on the loop."""
 
-    def __init__(self, warehouse: Warehouse, worker: ThreadPoolExecutor, *, lag_seconds: float) -> None:
+    def __init__(self, warehouse: Database, worker: ThreadPoolExecutor, *, lag_seconds: float) -> None:
         self._warehouse = warehouse
         self._worker = worker
         self._lag_seconds = lag_seconds

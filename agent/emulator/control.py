@@ -24,7 +24,7 @@ import orjson
 
 from agent.emulator.channels import Channel, Invalid
 from agent.emulator.commits import Commits
-from agent.emulator.endpoints import Request, Service
+from agent.emulator.endpoints import Endpoints, Request
 from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
 from agent.emulator.responses import Answer, RefusalError, json_answer, malformed
 
@@ -50,7 +50,7 @@ class Gate(Protocol):
 class Control:
     """Carries out the rules, and reports what happened."""
 
-    def __init__(self, service: Service, commits: Commits, gate: Gate) -> None:
+    def __init__(self, service: Endpoints, commits: Commits, gate: Gate) -> None:
         self._service = service
         self._channels = service.channels
         self._credentials = service.credentials

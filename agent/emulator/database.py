@@ -115,7 +115,7 @@ _SAVE_CHANNEL = _insert("CHANNELS", [column.name for column in fields(ChannelRec
 _DELETE_CHANNEL = "DELETE FROM CHANNELS WHERE pipe_name = ? AND channel_name = ?"
 
 
-class Warehouse:
+class Database:
     """One connection, used by one thread. Every method raises AgentError when the disk fails."""
 
     def __init__(self, state_dir: Path) -> None:

@@ -13,9 +13,9 @@ from agent.emulator import request_bodies
 from agent.emulator.channels import ELASTIC, Channel, Channels
 from agent.emulator.commits import Commits
 from agent.emulator.credentials import Credentials
-from agent.emulator.database import Warehouse
+from agent.emulator.database import Database
 from agent.emulator.faults import Faults, Rule
-from agent.emulator.request_log import Journal, Seen
+from agent.emulator.request_log import RequestLog, Seen
 from agent.emulator.responses import (
     Answer,
     RefusalError,
@@ -52,7 +52,7 @@ class Names:
     ingest_host: str
 
 
-class Service:
+class Endpoints:
     """Answers every request of the streaming API; what it keeps is in the rooms it is given."""
 
     def __init__(
@@ -62,9 +62,9 @@ class Service:
         channels: Channels,
         commits: Commits,
         credentials: Credentials,
-        warehouse: Warehouse,
+        warehouse: Database,
         faults: Faults,
-        journal: Journal,
+        journal: RequestLog,
         limits: bool,
     ) -> None:
         self._names = names

@@ -36,7 +36,7 @@ class Seen:
     status: int | None = None
 
 
-class Journal:
+class RequestLog:
     """The last requests, and per endpoint how many there were and how many within one second at most."""
 
     def __init__(self) -> None:

@@ -15,11 +15,11 @@ from agent.emulator.channels import Channels
 from agent.emulator.commits import Commits
 from agent.emulator.control import PREFIX, Control
 from agent.emulator.credentials import Credentials, load_public_key
-from agent.emulator.database import Warehouse
-from agent.emulator.endpoints import Names, Request, Service
+from agent.emulator.database import Database
+from agent.emulator.endpoints import Endpoints, Names, Request
 from agent.emulator.faults import Faults
 from agent.emulator.listener import Listener
-from agent.emulator.request_log import Journal
+from agent.emulator.request_log import RequestLog
 from agent.emulator.responses import Answer
 from agent.emulator.settings import Settings
 from agent.errors import ConfigError
@@ -35,7 +35,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     keys = [load_public_key(path) for path in settings.public_key_files]
     # One thread owns the database, so what is asked of it happens in the order it was asked.
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="warehouse") as worker:
-        warehouse = worker.submit(Warehouse, settings.state_dir).result()
+        warehouse = worker.submit(Database, settings.state_dir).result()
         try:
             channels = Channels(settings.pipes, worker.submit(warehouse.channels).result())
             credentials = Credentials(
@@ -48,14 +48,14 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 now=time.time,
             )
             commits = Commits(warehouse, worker, lag_seconds=settings.commit_lag_seconds)
-            service = Service(
+            service = Endpoints(
                 names=Names(settings.database, settings.schema, settings.url_host),
                 channels=channels,
                 commits=commits,
                 credentials=credentials,
                 warehouse=warehouse,
                 faults=Faults(),
-                journal=Journal(),
+                journal=RequestLog(),
                 limits=settings.limits,
             )
             asyncio.run(_run(settings, tls, service, commits, announce))
@@ -66,7 +66,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 async def _run(
     settings: Settings,
     tls: ssl.SSLContext | None,
-    service: Service,
+    service: Endpoints,
     commits: Commits,
     announce: Callable[[str], None],
 ) -> None:

@@ -40,7 +40,7 @@ class Option:
     low: int = 0
     high: int = 16
 
-    def wrong_with(self, value: object) -> str | None:
+    def problem_with(self, value: object) -> str | None:
         """What keeps a value from being one, as a sentence for the installer; None if nothing does."""
         if isinstance(self.default, int):
             if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high:

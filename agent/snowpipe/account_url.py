@@ -19,7 +19,7 @@ def account_url(account: str) -> str:
     return f"https://{account.lower().replace('_', '-')}.snowflakecomputing.com"
 
 
-def wrong_with_account(account: str) -> str | None:
+def account_problem(account: str) -> str | None:
     """An account identifier, ORGANIZATION-ACCOUNT."""
     if _ACCOUNT.fullmatch(account):
         return None
@@ -39,13 +39,13 @@ def _taken_for(account: str) -> str:
     return "which has a character that no organization or account name has"
 
 
-def wrong_with_url(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
     """The address of the control host; never shown whole, because it might carry a password."""
-    wrong = _wrong_with_address(url)
+    wrong = _address_problem(url)
     return wrong and f"{wrong}; must be https://HOST or https://HOST:PORT, nothing after it"
 
 
-def _wrong_with_address(url: str) -> str | None:
+def _address_problem(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

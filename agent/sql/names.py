@@ -22,7 +22,7 @@ _RESERVED = frozenset(
 )
 
 
-def wrong_with_name(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
     """Why Snowflake would not take a name, or None."""
     if not name:
         return "is empty"
@@ -34,8 +34,8 @@ def wrong_with_name(name: str) -> str | None:
 
 
 def identifier(name: str) -> str:
-    """A name in SQL. Raises ValueError for one that wrong_with_name() objects to."""
-    if wrong := wrong_with_name(name):
+    """A name in SQL. Raises ValueError for one that name_problem() objects to."""
+    if wrong := name_problem(name):
         raise ValueError(f"the name {wrong}")
     if _is_plain(name):
         return name

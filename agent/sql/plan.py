@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from agent.errors import ConfigError
-from agent.sql.names import identifier, qualified, stored, user_identifier, wrong_with_name
+from agent.sql.names import identifier, name_problem, qualified, stored, user_identifier
 
 TABLE = "RAW_BADGE_EVENTS"
 VIEWS_SCHEMA = "ANALYTICS_LAYER"
@@ -46,7 +46,7 @@ class Plan:
                 ("user", self.user_name),
                 ("role", self.role_name),
             )
-            if (wrong := wrong_with_name(name))
+            if (wrong := name_problem(name))
         ]
         problems += [
             f"the network {network!r} is no IPv4 address or range"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.badge_id import wrong_with_badge_id
-from agent.snowpipe.account_url import account_url, wrong_with_account, wrong_with_url
+from agent.readers.cards.badge_id import badge_id_problem
+from agent.snowpipe.account_url import account_problem, account_url, url_problem
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from agent.snowpipe.account_url import account_url, wrong_with_account, wrong_wi
     ],
 )
 def test_an_account_of_another_form_is_explained(account: str, words: str) -> None:
-    wrong = wrong_with_account(account)
+    wrong = account_problem(account)
 
     assert wrong is not None
     assert words in wrong
@@ -29,8 +29,8 @@ def test_an_account_of_another_form_is_explained(account: str, words: str) -> No
 def test_every_account_has_an_address_that_passes(account: str) -> None:
     url = account_url(account)
 
-    assert wrong_with_account(account) is None
-    assert wrong_with_url(url) is None
+    assert account_problem(account) is None
+    assert url_problem(url) is None
     assert "_" not in url
     assert url == url.lower()
 
@@ -52,7 +52,7 @@ def test_every_account_has_an_address_that_passes(account: str) -> None:
     ],
 )
 def test_any_other_address_is_refused(url: str, words: str) -> None:
-    wrong = wrong_with_url(url)
+    wrong = url_problem(url)
 
     assert wrong is not None
     assert words in wrong
@@ -63,7 +63,7 @@ def test_any_other_address_is_refused(url: str, words: str) -> None:
     ["{facility_code}-{card_number}", "{card_number:010d}", "{bits}:{raw}", "{{{decimal:x}}}", "{raw!s:>8}"],
 )
 def test_a_template_with_format_specs_is_allowed(template: str) -> None:
-    assert wrong_with_badge_id(template) is None
+    assert badge_id_problem(template) is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_template_with_format_specs_is_allowed(template: str) -> None:
     ],
 )
 def test_a_template_that_cannot_name_a_badge_is_refused(template: str, words: str) -> None:
-    wrong = wrong_with_badge_id(template)
+    wrong = badge_id_problem(template)
 
     assert wrong is not None
     assert words in wrong
@@ -90,4 +90,4 @@ def test_a_template_that_cannot_name_a_badge_is_refused(template: str, words: st
 
 @given(st.text(alphabet="{}:!.[]09drawbits_x", max_size=30))
 def test_no_template_is_a_crash(template: str) -> None:
-    assert wrong_with_badge_id(template) is None or template not in {"{raw}", "{decimal}", "{card_number}"}
+    assert badge_id_problem(template) is None or template not in {"{raw}", "{decimal}", "{card_number}"}

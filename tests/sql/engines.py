@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.emulator import row_loader
-from agent.emulator.database import DATABASE_FILE, Warehouse
+from agent.emulator.database import DATABASE_FILE, Database
 from agent.emulator.views import read_views
 from agent.sql.columns import names
 from agent.sql.plan import TABLE, Plan
@@ -117,7 +117,7 @@ class EmulatorFile:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / DATABASE_FILE
-        self._warehouse = Warehouse(directory)
+        self._warehouse = Database(directory)
 
     def close(self) -> None:
         self._warehouse.close()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sql.names import identifier, literal, qualified, stored, user_identifier, wrong_with_name
+from agent.sql.names import identifier, literal, name_problem, qualified, stored, user_identifier
 
 PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" \"'`;-\\$"), min_size=1)
-NAMES = PRINTABLE.filter(lambda name: wrong_with_name(name) is None)
+NAMES = PRINTABLE.filter(lambda name: name_problem(name) is None)
 
 
 def unquoted(text: str) -> str:
@@ -56,7 +56,7 @@ def test_a_name_is_quoted_where_it_needs_it(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "a\nb", "a\u2028b", "a\x00b", "a\tb", "\u202eb"])
 def test_what_is_no_name_is_refused(name: str) -> None:
-    assert wrong_with_name(name)
+    assert name_problem(name)
     with pytest.raises(ValueError, match="the name"):
         identifier(name)
 

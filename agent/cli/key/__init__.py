@@ -15,7 +15,7 @@ from agent.errors import ConfigError
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from agent.keys.lookup import find_key
 from agent.settings import Settings
-from agent.sql.names import wrong_with_name
+from agent.sql.names import name_problem
 
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
 
@@ -24,7 +24,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer in J
 
 
 def _name_option(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
-    if name is not None and (wrong := wrong_with_name(name)):
+    if name is not None and (wrong := name_problem(name)):
         raise click.BadParameter(f"the name {wrong}")
     return name
 

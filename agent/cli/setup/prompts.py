@@ -140,7 +140,7 @@ def _stay(readers: Sequence[Reader]) -> bool:
     return click.confirm("Leave the readers as they are?", default=True)
 
 
-def wrong_with(document: Document, place: str) -> str | None:
+def problem_with(document: Document, place: str) -> str | None:
     """What the configuration's own checks say about one of its values, or None."""
     try:
         settings_of(document, Path("/etc/badge-agent/config.toml"))
@@ -174,7 +174,7 @@ def _ask(document: Document, question: Question) -> None:
 
 
 def _refuse(trial: Document, place: str) -> None:
-    if wrong := wrong_with(trial, place):
+    if wrong := problem_with(trial, place):
         raise click.BadParameter(wrong)
 
 

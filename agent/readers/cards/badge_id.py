@@ -51,13 +51,13 @@ _SAMPLE_CARD: Mapping[str, int | str] = MappingProxyType(
 _TELLS_CARDS_APART = frozenset({"raw", "decimal", "card_number"})
 
 
-def wrong_with_badge_id(template: str) -> str | None:
+def badge_id_problem(template: str) -> str | None:
     """A format template over the fields of a card."""
-    wrong = _wrong_with_template(template)
+    wrong = _template_problem(template)
     return wrong and f"found {quoted(template)}: {wrong}; fields: {', '.join(_SAMPLE_CARD)}"
 
 
-def _wrong_with_template(template: str) -> str | None:
+def _template_problem(template: str) -> str | None:
     try:
         parts = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
         fields = {name for name, _ in parts}

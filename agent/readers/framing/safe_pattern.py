@@ -34,7 +34,7 @@ _Row = list[_Atom | None]
 """The atoms of a pattern in their order; None where an alternative begins."""
 
 
-def wrong_with_pattern(pattern: str) -> str | None:
+def pattern_problem(pattern: str) -> str | None:
     """What makes a pattern unusable, as a sentence for the installer; None if nothing does.
 
     Only a part of the language is allowed, for which the time of a match has a bound: characters,

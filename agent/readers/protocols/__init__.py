@@ -59,7 +59,7 @@ def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> Wire
     known = PROTOCOLS[name].options
     problems: dict[str, str] = {}
     for key, value in options.items():
-        wrong = known[key].wrong_with(value) if key in known else _unknown(key, name)
+        wrong = known[key].problem_with(value) if key in known else _unknown(key, name)
         if wrong:
             problems[key] = wrong
     if problems:

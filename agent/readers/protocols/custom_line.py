@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading
-from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, wrong_with_pattern
+from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, LONGEST_PATTERN, pattern_problem
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.swipe import CardCheck
@@ -41,7 +41,7 @@ class Line(LineProtocol):
     def __init__(self, *, pattern: str = "") -> None:
         """Raises OptionError for a pattern that is wrong, not safe, or names no card."""
         super().__init__()
-        wrong = wrong_with_pattern(pattern) or _wrong_with_groups(pattern)
+        wrong = pattern_problem(pattern) or _groups_problem(pattern)
         if wrong:
             raise OptionError({"pattern": wrong})
         self._pattern = re.compile(pattern.encode())
@@ -82,7 +82,7 @@ class Line(LineProtocol):
         return CredentialKind.ID if self._number == "decimal" and not self._has_bits else CredentialKind.DATA
 
 
-def _wrong_with_groups(pattern: str) -> str | None:
+def _groups_problem(pattern: str) -> str | None:
     groups = set(re.compile(pattern).groupindex)
     numbers = groups & set(_NUMBERS)
     unknown = sorted(groups - set(_NUMBERS) - {"bits"})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
-from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, wrong_with_pattern
+from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES, pattern_problem
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import make_protocol
 from agent.swipe import CardCheck
@@ -25,7 +25,7 @@ from agent.swipe import CardCheck
     ],
 )
 def test_patterns_that_installers_write_are_allowed(pattern: str) -> None:
-    assert wrong_with_pattern(pattern) is None
+    assert pattern_problem(pattern) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_patterns_that_installers_write_are_allowed(pattern: str) -> None:
     ],
 )
 def test_a_pattern_that_could_take_for_ever_is_refused(pattern: str, said: str) -> None:
-    wrong = wrong_with_pattern(pattern)
+    wrong = pattern_problem(pattern)
 
     assert wrong is not None
     assert said in wrong
@@ -67,7 +67,7 @@ patterns = st.lists(st.tuples(atoms, repeats).map("".join), min_size=1, max_size
 
 @given(patterns, st.sampled_from(["a", "b", "1", "ab", "a1"]))
 def test_an_allowed_pattern_ends_in_time_on_any_line(pattern: str, unit: str) -> None:
-    if wrong_with_pattern(pattern) is None:
+    if pattern_problem(pattern) is None:
         line = (unit * LONGEST_MATCHED_BYTES)[: LONGEST_MATCHED_BYTES - 1] + "\x7f"
         # Without the bound, a few of these would outlast the time limit of a test many times over.
         assert re.fullmatch(pattern + "!", line) is None
@@ -75,7 +75,7 @@ def test_an_allowed_pattern_ends_in_time_on_any_line(pattern: str, unit: str) ->
 
 @given(st.text(max_size=20))
 def test_whatever_is_given_is_judged(pattern: str) -> None:
-    wrong = wrong_with_pattern(pattern)
+    wrong = pattern_problem(pattern)
 
     assert wrong is None or wrong
     if wrong is None:

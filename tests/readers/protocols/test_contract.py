@@ -462,7 +462,7 @@ def test_every_protocol_says_whose_it_is_and_how_to_be_spoken_to(name: str) -> N
     assert protocol.__doc__
     assert protocol.silence_ms > 16, "USB adapters hold bytes back for as long"
     assert protocol.polling is None or (protocol.polling.requests and protocol.polling.every_ms >= 50)
-    assert all(option.wrong_with(option.default) is None for option in protocol.options.values())
+    assert all(option.problem_with(option.default) is None for option in protocol.options.values())
 
 
 @every_protocol
