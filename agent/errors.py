@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.config.toml_table import _kind
-
 
 class AgentError(Exception):
     """What happened, to what; `hint` says what to do next, `exit_code` how a command ends on it."""
@@ -150,6 +148,18 @@ def quoted(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str | int | float):
-        return _kind(value)
+        return type_name(value)
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def type_name(value: object) -> str:
+    """The kind of a TOML value, as the installer would name it."""
+    kinds = (
+        (str, "text"),
+        (bool, "true or false"),
+        (int | float, "a number"),
+        (dict, "a table"),
+        (list, "a list"),
+    )
+    return next((word for kind, word in kinds if isinstance(value, kind)), "a date or time")

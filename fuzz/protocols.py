@@ -22,7 +22,6 @@ with atheris.instrument_imports():
     from agent.readers.protocol import WireProtocol
     from agent.readers.protocols import PROTOCOLS, make_protocol
 
-    pass
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
 # Kept between runs, so that the next one starts where this one ended.

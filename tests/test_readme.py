@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from agent.cli import COMMANDS, _group
 from agent.log.message_ids import MessageId
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TOLD = sorted(set(re.findall(r"(?:`|    |bin/|sudo )badge-agent ([a-z][a-z-]+)", README)))
 RUNNABLE = re.findall(r"`badge-agent (decode [^`]+|protocols)`", README)

@@ -33,8 +33,8 @@ _CHECK_WORDS = {
 
 _NEXT_STEPS = {
     NoiseReason.CHECKSUM: "Swipe again. If it stays: check baud rate, ground wire and cable length.",
-    NoiseReason.PARITY: "No enabled format fits. Swipe again; if it stays, name the card's format with --formats, "
-    "or check whether D0 and D1 are exchanged.",
+    NoiseReason.PARITY: "No enabled format fits. Swipe again; if it stays, name the card's format with "
+    "--formats, or check whether D0 and D1 are exchanged.",
     NoiseReason.LENGTH: "No card has this length, or the digits do not fit it. Check ground wire and cable.",
     NoiseReason.SYNTAX: "Not the protocol's form. Check protocol and baud rate: badge-agent protocols",
     NoiseReason.TRUNCATED: "The frame stops in the middle. Give all of its bytes, a line with its line end.",

@@ -43,11 +43,11 @@ def command() -> None:
 @_json_option
 def list_(config: Path, *, as_json: bool) -> None:
     """List what waits for an operator, and why."""
-    holds = holds.holds(load(config).agent.state_dir)
+    waiting = holds.holds(load(config).agent.state_dir)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(hold) for hold in holds]))
+        click.echo(json.dumps([dataclasses.asdict(hold) for hold in waiting]))
         return
-    if not holds:
+    if not waiting:
         click.echo("nothing waits for an operator")
         return
     table(
@@ -60,7 +60,7 @@ def list_(config: Path, *, as_json: bool) -> None:
                 f"{hold.first_seq}-{hold.last_seq}" if hold.rows > 1 else str(hold.first_seq),
                 hold.reason,
             )
-            for hold in holds
+            for hold in waiting
         ],
     )
     click.echo("next: badge-agent outbox show ID; after mending the cause, badge-agent replay --rejected")

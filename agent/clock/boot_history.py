@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
-import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from agent.clock.offset_model import STEP_US, Boot, OffsetCurve, OffsetSample, earliest_next_us, timings
 from agent.clock.reading import ClockReading
 from agent.clock.system_clock import RELEASED_US, off
-from agent.errors import OutboxCorruptError
 
 _log = logging.getLogger(__name__)
 
@@ -147,21 +143,18 @@ class BootHistory:
 
     # --- writing it down ------------------------------------------------------------------------
 
-    def write(self, connection: sqlite3.Connection) -> dict[int, Boot]:
-        """Into a transaction of the caller's, who calls saved() with the answer when it is committed."""
+    def unsaved(self) -> dict[int, Boot]:
+        """The boots that differ from what was saved; the caller passes them to saved() once they are."""
         with self._guard:
-            written = dict(self._boots)
-            changed = [boot for number, boot in written.items() if boot != self._saved.get(number)]
-        connection.executemany(
-            "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, changed)
-        )
-        return written
+            return {number: boot for number, boot in self._boots.items() if boot != self._saved.get(number)}
 
     def saved(self, written: dict[int, Boot]) -> None:
-        """What write() wrote is committed."""
+        """What unsaved() returned is committed."""
         with self._guard:
-            self._saved = written
-            self.has_news = any(_is_news(written.get(number), boot) for number, boot in self._boots.items())
+            self._saved = self._saved | written
+            self.has_news = any(
+                _is_news(self._saved.get(number), boot) for number, boot in self._boots.items()
+            )
 
 
 def _teaches_nothing(boot: Boot, now: ClockReading) -> bool:
@@ -214,71 +207,3 @@ def _is_news(saved: Boot | None, boot: Boot) -> bool:
     last = boot.points[-1]
     known = OffsetCurve(saved.points).at(last.boot_us)
     return hint_moved or abs(known.offset_us - last.offset_us) > _SAME_US or known.bound_us > 2 * STEP_US
-
-
-# --- as they lie in the file ------------------------------------------------------------------
-
-COLUMNS = "number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points"
-
-
-def read(connection: sqlite3.Connection) -> list[Boot]:
-    """All of them, in order; the last one as far as its last row tells."""
-    found = connection.execute(f"SELECT {COLUMNS} FROM boots ORDER BY number")
-    known = [_boot(columns) for columns in found]
-    newest = connection.execute("SELECT boot, boot_us FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
-    if known and newest is not None and newest[0] == known[-1].number:
-        known[-1] = dataclasses.replace(known[-1], last_us=max(known[-1].last_us, newest[1]))
-    return known
-
-
-def last_number(connection: sqlite3.Connection) -> int:
-    """The number of the newest boot that rows know, also where a damaged file lost all else of it."""
-    found = connection.execute(
-        "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
-    ).fetchone()
-    return found[0] if found else 0
-
-
-def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
-    """Drop the boots of which no row is still to be sent; each boot knows itself what bounds it from below.
-
-    Rows of older files do not know their boot: then all stay.
-    """
-    oldest = connection.execute(
-        "SELECT boot FROM swipes WHERE n > ? ORDER BY n LIMIT 1", (committed_n,)
-    ).fetchone()
-    connection.execute(
-        "DELETE FROM boots WHERE number < ? AND number < (SELECT max(number) FROM boots)",
-        (math.inf if oldest is None else oldest[0],),
-    )
-
-
-def _boot(columns: tuple[Any, ...]) -> Boot:
-    number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points = columns
-    return Boot(number, boot_id, begins_us, last_us, earliest_us, hint_us, bool(trusted), points_of(points))
-
-
-def _columns(boot: Boot) -> tuple[object, ...]:
-    """The columns of a boot, in the order of the table."""
-    return (
-        *(boot.number, boot.boot_id, boot.begins_us, boot.last_us, boot.earliest_us, boot.hint_us),
-        *(int(boot.trusted), text_of(boot.points)),
-    )
-
-
-def points_of(text: str) -> tuple[OffsetSample, ...]:
-    """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
-    try:
-        found = tuple(OffsetSample(*point) for point in json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
-    if not all(
-        type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
-    ):
-        raise OutboxCorruptError("outbox: what it knows of the clock is damaged")
-    return found
-
-
-def text_of(points: tuple[OffsetSample, ...]) -> str:
-    """Points as JSON: [[boot_us, offset_us, error_us], ...]."""
-    return json.dumps([[p.boot_us, p.offset_us, p.error_us] for p in points], separators=(",", ":"))

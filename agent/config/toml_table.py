@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from agent.errors import quoted
+from agent.errors import quoted, type_name
 
 _LONGEST_TEXT = 255  # Snowflake's longest identifier
 
@@ -104,7 +104,7 @@ class Table:
         if value is None:
             return default
         if not isinstance(value, str) or not value.isprintable():
-            self.problem(key, f'found {_kind(value)} that cannot be one; must be a file name in "quotes"')
+            self.problem(key, f'found {type_name(value)} that cannot be one; must be a file name in "quotes"')
             return default
         return base / value
 
@@ -116,7 +116,7 @@ class Table:
         """The table of that name; an empty one where it is not set."""
         value = self._take(key)
         if value is not None and not isinstance(value, dict):
-            self.problem(key, f"found {_kind(value)}; must be a table headed [{self._where(key)}]")
+            self.problem(key, f"found {type_name(value)}; must be a table headed [{self._where(key)}]")
         return self._child(key, value)
 
     def tables(self, key: str) -> list[Table]:
@@ -126,7 +126,9 @@ class Table:
             self.problem(key, f"missing; there must be at least one, headed [[{key}]]")
             return []
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self.problem(key, f"found {_kind(value)}; each one must be headed [[{key}]], with two brackets")
+            self.problem(
+                key, f"found {type_name(value)}; each one must be headed [[{key}]], with two brackets"
+            )
             return []
         return [self._child(f"{key}[{index}]", item) for index, item in enumerate(value)]
 
@@ -150,17 +152,6 @@ class Table:
         child = Table(values if isinstance(values, dict) else {}, self._where(key), self._problems)
         self._children.append(child)
         return child
-
-
-def _kind(value: object) -> str:
-    kinds = (
-        (str, "text"),
-        (bool, "true or false"),
-        (int | float, "a number"),
-        (dict, "a table"),
-        (list, "a list"),
-    )
-    return next((word for kind, word in kinds if isinstance(value, kind)), "a date or time")
 
 
 def _not_allowed(value: object, allowed: Collection[str]) -> str:

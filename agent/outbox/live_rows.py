@@ -28,7 +28,7 @@ class LiveRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>`."""
-        return f"{self._outbox.agent_id}-{self._outbox.identity.outbox_id}"
+        return f"{self._outbox.agent_id}-{self._outbox.state.outbox_id}"
 
     @property
     def committed(self) -> Position:
@@ -162,4 +162,4 @@ class LiveRows:
         self._outbox.surviving(lambda: self._outbox.start_generation(why))
 
     def _token(self, n: int, chain: str) -> str:
-        return f"{n - self._outbox.identity.base}-{chain}"
+        return f"{n - self._outbox.state.base}-{chain}"

@@ -33,7 +33,7 @@ class ReplayRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>-replay`."""
-        return f"{self._outbox.agent_id}-{self._outbox.identity.outbox_id}-replay"
+        return f"{self._outbox.agent_id}-{self._outbox.state.outbox_id}-replay"
 
     @property
     def committed(self) -> Position:

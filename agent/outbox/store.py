@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent import rows
-from agent.clock import boot_history
 from agent.clock.boot_history import BootHistory
 from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
@@ -24,7 +23,7 @@ from agent.outbox.database import OutboxFile
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
 from agent.outbox.state_lock import StateLock
-from agent.outbox.timing import timestamps
+from agent.outbox.timing import boot_table, timestamps
 from agent.outbox.timing.timestamps import AppliedCurve, AppliedCurves
 from agent.swipe import Swipe
 
@@ -153,8 +152,8 @@ class Outbox:
                 committed_chain or rows.first_link(outbox_id),
             )
             aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
-            known, used = boot_history.read(connection), AppliedCurves.read(connection)
-            last_boot = boot_history.last_number(connection)
+            known, used = boot_table.read(connection), AppliedCurves.read(connection)
+            last_boot = boot_table.last_number(connection)
         self.boots.load(known, last_boot)
         self.used_timings = used
         self.state = OutboxState(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
@@ -174,7 +173,7 @@ class Outbox:
 
     def _forget_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
-            boot_history.forget_old(connection, self.state.committed_n)
+            boot_table.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
 
     # --- taking swipes ------------------------------------------------------------------------
@@ -238,7 +237,8 @@ class Outbox:
         with self.file.writing() as connection:
             connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", stored)
             if self.boots.has_news:
-                written = self.boots.write(connection)
+                written = self.boots.unsaved()
+                boot_table.write(connection, written.values())
         if written is not None:
             self.boots.saved(written)
         me.last_n, me.last_chain = n, chain
@@ -257,7 +257,8 @@ class Outbox:
 
     def _write_boots(self) -> None:
         with self.file.writing() as connection:
-            written = self.boots.write(connection)
+            written = self.boots.unsaved()
+            boot_table.write(connection, written.values())
         self.boots.saved(written)
 
     def use_timings(self, new: Sequence[AppliedCurve]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.chaos_rig import QUICK, Stage
 from tests.support.in_parallel import Running, Scenario, add, at_once, names
+from tests.support.paths import ROOT
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -26,7 +27,6 @@ _NO_LOG_FLUSH = 2
 _FIFREEZE, _FITHAW = 0xC004_5877, 0xC004_5878
 
 _CANNOT = 77  # what a scenario's process ends with where it may not do what it needs
-_ROOT = Path(__file__).parents[2]
 _SMALL = QUICK + "\n[outbox]\nreserve_bytes = 1_000_000\n"
 
 
@@ -41,7 +41,7 @@ def on_a_disk_of_its_own(scenario: Scenario) -> Scenario:
             pytest.skip(f"this user may mount nothing here: {may_mount.stderr.strip()}")
         code = f"import pathlib, {__name__} as m; m.{scenario.__name__}(pathlib.Path({str(place)!r}))"
         ended = subprocess.run(
-            [*words, sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=_ROOT
+            [*words, sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
         )
         if ended.returncode == _CANNOT:
             pytest.skip(ended.stderr.strip())

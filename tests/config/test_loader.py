@@ -22,8 +22,9 @@ from agent.settings import (
     SnowflakeSettings,
     UploaderSettings,
 )
+from tests.support.paths import ROOT
 
-EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
+EXAMPLE = ROOT / "config.example.toml"
 
 SECTIONS = {
     "agent": AgentSettings,

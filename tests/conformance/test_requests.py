@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ import pytest
 from agent.cli import main
 from tests.support.conformance_rig import Shape, Stage, Vendor, shapes
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER
+from tests.support.paths import DATA
 
-RECORDED: dict[str, Shape] = json.loads(
-    (Path(__file__).parents[1] / "data" / "vendor-requests.json").read_text(encoding="utf-8")
-)
+RECORDED: dict[str, Shape] = json.loads((DATA / "vendor-requests.json").read_text(encoding="utf-8"))
 
 # Every difference and its reason: requests of the SDK's that the agent does not make ...
 NOT_MADE = {

@@ -9,10 +9,10 @@ import pytest
 
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
+from tests.support.paths import ROOT
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
-ROOT = Path(__file__).parents[2]
 NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port
 SET_UP = """
 import logging

@@ -12,9 +12,10 @@ from agent.errors import OutboxVersionError
 from agent.outbox import LiveRows, Outbox, read_counts, schema
 from agent.outbox.external import holds
 from tests.support.outbox_rig import commit, looked_up, opened, purge, rows_after, seqs, stored, token
+from tests.support.paths import DATA
 from tests.support.swipes import swipe
 
-STORED = Path(__file__).parents[1] / "data"
+STORED = DATA
 # What the stored file of version 1 holds: two rows purged, five committed, five pending.
 OUTBOX_ID, COMMITTED_TOKEN = "909191b8e093", "7-c3eb4287fb8f2ad3"
 

@@ -27,6 +27,7 @@ from agent.errors import (
 from agent.outbox import ErrorCount, LiveRows, Outbox, read_counts
 from agent.readers.events import raw_hex
 from tests.support.outbox_rig import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
+from tests.support.paths import ROOT
 from tests.support.swipes import in_threads, swipe, wait_until
 
 KEEP_AND_DIE = """
@@ -63,7 +64,7 @@ def test_a_kept_swipe_is_there_for_another_process_when_keep_returns(tmp_path: P
 
 
 def test_an_agent_killed_right_after_keep_has_lost_nothing(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
     killed = subprocess.run([sys.executable, "-c", KEEP_AND_DIE, str(tmp_path)], env=environment, check=False)
 

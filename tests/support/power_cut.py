@@ -17,10 +17,10 @@ from agent import rows
 from agent.outbox import Outbox
 from agent.outbox.store import OutboxState
 from tests.support.outbox_life import AGENT_ID
+from tests.support.paths import ROOT
 from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording
 from tests.support.swipes import swipe
 
-_ROOT = Path(__file__).parents[2]
 _LATER = 1_000_000_000
 # More than the swipes that one keep() takes: those under way at a cut may have been stored, or not.
 _IN_FLIGHT = 10
@@ -86,7 +86,7 @@ def record(
             ],
             env=os.environ
             | {"LD_PRELOAD": str(recorder), "POWERCUT_DIR": str(state_dir), "POWERCUT_LOG": str(log)},
-            cwd=_ROOT,
+            cwd=ROOT,
             check=True,
         )
         return Life(before, list(read_recording(log)), promise)
@@ -144,10 +144,10 @@ def _faults(outbox: Outbox, promise: Promise) -> Iterator[str]:
     in_order = [value for n, value in values.items() if n not in aside]
     if in_order != sorted(in_order):
         yield "the order of swipes is another"
-    committed = [value for n, value in values.items() if n <= outbox.identity.committed_n and n not in aside]
+    committed = [value for n, value in values.items() if n <= outbox.state.committed_n and n not in aside]
     if max(committed, default=0) > promise.committing:
         yield "more is committed than ever was"
-    yield from _gaps(members, outbox.identity)
+    yield from _gaps(members, outbox.state)
 
 
 def _gaps(members: dict[int, dict[str, Any]], me: OutboxState) -> Iterator[str]:

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support import debian_root
 from tests.support.installed_agent import Door
+from tests.support.paths import ROOT
 
-_ROOT = Path(__file__).parents[2]
 _RELEASES = os.environ.get("RELEASES", "trixie bookworm").split()
 _NATIVE = debian_root.host_architecture()
 _ARCH = os.environ.get("ARCH", _NATIVE)
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def package() -> Path:
     """The package of this checkout, as `make deb` makes it."""
     made = _run("make", "--no-print-directory", "deb")
-    return _ROOT / made.split()[-1]
+    return ROOT / made.split()[-1]
 
 
 def newer(package: Path, directory: Path) -> Path:
@@ -62,7 +62,7 @@ def newer(package: Path, directory: Path) -> Path:
 
 
 def _run(*words: str) -> str:
-    ended = subprocess.run(words, cwd=_ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from agent import __version__
 
-_ROOT = Path(__file__).parents[2]
-
 
 def test_lintian_finds_nothing(package: Path) -> None:
     found = subprocess.run(

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from agent.clock import boot_history
 from agent.errors import OutboxError
 from agent.outbox import schema
 from agent.outbox.database import OUTBOX_FILE, open_beside
+from agent.outbox.timing import boot_table
 from agent.rows import _LONGEST_ROW_BYTES, _ROW_BEGIN, _ROW_END, members_of
 
 _CHUNK = 256
@@ -58,7 +58,7 @@ class DamagedFile:
         self.replayed = _sound(self._all("SELECT replay_id, n, chain FROM replayed"), (int, int, str))
         self.boots = _with_points(
             _sound(
-                self._all(f"SELECT {boot_history.COLUMNS} FROM boots"),
+                self._all(f"SELECT {boot_table.COLUMNS} FROM boots"),
                 (int, str, int, int, int, int | None, int, str),
             )
         )
@@ -177,7 +177,7 @@ def _with_points(records: list[Any]) -> list[Any]:
     whole = []
     for record in records:
         with contextlib.suppress(OutboxError):
-            if boot_history.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
+            if boot_table.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
                 whole.append(record)
     return whole
 

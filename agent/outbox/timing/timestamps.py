@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from agent import rows
-from agent.clock.boot_history import BootHistory, points_of, text_of
+from agent.clock.boot_history import BootHistory
 from agent.clock.offset_model import STEP_US, OffsetCurve
+from agent.outbox.timing.boot_table import points_of, text_of
 
 # A timing that was used stays in use as long as a newer one gives the same, because each change is a write.
 _SAME_US = 1_000

@@ -5,7 +5,6 @@ import threading
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +16,7 @@ from agent.cli.check.runner import Found, Step, in_order, within
 from agent.cli.console import Finding
 from agent.errors import AgentError, ConfigError, OutboxError
 from tests.support.cli_rig import CLOSED, Check, Door
+from tests.support.paths import ROOT
 
 
 def test_a_door_in_order_passes_every_step(check: Check) -> None:
@@ -112,7 +112,7 @@ def test_a_missing_library_comes_with_its_package(check: Check, monkeypatch: pyt
 
 
 def test_the_libraries_looked_at_are_those_of_the_project() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     names = {re.split("[>=<]", dependency)[0] for dependency in project["dependencies"]}
 

@@ -17,9 +17,10 @@ from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key,
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 from tests.support.namespace_rig import Machine
+from tests.support.paths import ROOT
 from tests.support.programs import install
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = ROOT / "config.example.toml"
 NAMES = (
     *("--account", ACCOUNT, "--user", USER, "--role", "SFE_INGEST_ROLE"),
     *("--database", DATABASE, "--schema", SCHEMA, "--pipe", PIPE, "--agent-id", "hq-lobby-1"),

@@ -16,9 +16,8 @@ from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
 from agent.readers.events import raw_hex
 from tests.support.outbox_rig import commit, keep, looked_up, opened, purge, seqs, set_aside
+from tests.support.paths import ROOT
 from tests.support.swipes import swipe
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

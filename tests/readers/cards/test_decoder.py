@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,10 +12,9 @@ from agent.readers.cards.formats import CARD_BITS, FORMATS
 from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardCheck, CardRead
+from tests.support.paths import DATA
 
-VECTORS = list(
-    csv.DictReader((Path(__file__).parents[1] / "data" / "wiegand-vectors.csv").read_text().splitlines())
-)
+VECTORS = list(csv.DictReader((DATA / "wiegand-vectors.csv").read_text().splitlines()))
 FIELDS = ("facility_code", "card_number", "issue", "oem")
 
 formats = st.sampled_from(list(FORMATS.values()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -14,8 +13,9 @@ from agent.readers.events import Noise, Outcome, RawCredential, Status
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead
+from tests.support.paths import DATA
 
-ROWS = list(csv.DictReader((Path(__file__).parents[1] / "data" / "frames.csv").read_text().splitlines()))
+ROWS = list(csv.DictReader((DATA / "frames.csv").read_text().splitlines()))
 KEYPADS: dict[str, Keypad] = {"": "none", **{keypad: keypad for keypad in get_args(Keypad)}}
 
 

@@ -1,0 +1,85 @@
+"""The table `boots`: what is known of the clock in each boot, as stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from agent.clock.offset_model import Boot, OffsetSample
+from agent.errors import OutboxCorruptError
+
+COLUMNS = "number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points"
+
+
+def read(connection: sqlite3.Connection) -> list[Boot]:
+    """All of them, in order; the last one as far as its last row tells."""
+    found = connection.execute(f"SELECT {COLUMNS} FROM boots ORDER BY number")
+    known = [_boot(columns) for columns in found]
+    newest = connection.execute("SELECT boot, boot_us FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
+    if known and newest is not None and newest[0] == known[-1].number:
+        known[-1] = dataclasses.replace(known[-1], last_us=max(known[-1].last_us, newest[1]))
+    return known
+
+
+def write(connection: sqlite3.Connection, boots: Iterable[Boot]) -> None:
+    """Insert or replace these boots; part of a transaction of the caller's."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, boots)
+    )
+
+
+def last_number(connection: sqlite3.Connection) -> int:
+    """The number of the newest boot that rows know, also where a damaged file lost all else of it."""
+    found = connection.execute(
+        "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
+    ).fetchone()
+    return found[0] if found else 0
+
+
+def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
+    """Drop the boots of which no row is still to be sent; each boot knows itself what bounds it from below.
+
+    Rows of older files do not know their boot: then all stay.
+    """
+    oldest = connection.execute(
+        "SELECT boot FROM swipes WHERE n > ? ORDER BY n LIMIT 1", (committed_n,)
+    ).fetchone()
+    connection.execute(
+        "DELETE FROM boots WHERE number < ? AND number < (SELECT max(number) FROM boots)",
+        (math.inf if oldest is None else oldest[0],),
+    )
+
+
+def _boot(columns: tuple[Any, ...]) -> Boot:
+    number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points = columns
+    return Boot(number, boot_id, begins_us, last_us, earliest_us, hint_us, bool(trusted), points_of(points))
+
+
+def _columns(boot: Boot) -> tuple[object, ...]:
+    """The columns of a boot, in the order of the table."""
+    return (
+        *(boot.number, boot.boot_id, boot.begins_us, boot.last_us, boot.earliest_us, boot.hint_us),
+        *(int(boot.trusted), text_of(boot.points)),
+    )
+
+
+def points_of(text: str) -> tuple[OffsetSample, ...]:
+    """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
+    try:
+        found = tuple(OffsetSample(*point) for point in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
+    if not all(
+        type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
+    ):
+        raise OutboxCorruptError("outbox: what it knows of the clock is damaged")
+    return found
+
+
+def text_of(points: tuple[OffsetSample, ...]) -> str:
+    """Points as JSON: [[boot_us, offset_us, error_us], ...]."""
+    return json.dumps([[p.boot_us, p.offset_us, p.error_us] for p in points], separators=(",", ":"))
