@@ -25,7 +25,7 @@ class CardCheck(StrEnum):
 
 class CardRead(NamedTuple):
     """A card after decoding. `format` and the fields after it are set only when exactly one
-    enabled format validates; `matches` names every enabled format that does. A tuple, as Word is.
+    enabled format validates; `matches` names every enabled format that does. A tuple, as RawCredential is.
     """
 
     bits: int

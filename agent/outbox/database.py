@@ -105,7 +105,7 @@ class OutboxFile:
             yield self._reader
 
 
-def open_beside(state_dir: Path, mode: str) -> sqlite3.Connection:
+def open_external(state_dir: Path, mode: str) -> sqlite3.Connection:
     """A connection beside a running agent, "ro" or "rw". Raises OutboxError if there is no file."""
     path = state_dir / OUTBOX_FILE
     with translated(path):

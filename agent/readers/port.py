@@ -103,7 +103,7 @@ class Port:
             raise PortError(f"{device}: {error.strerror}") from error
 
     def fileno(self) -> int:
-        """The descriptor, for a Shelf."""
+        """The descriptor, for an FdStore."""
         return self._serial.fileno()
 
     def read(self, timeout_s: float | None) -> bytes:
@@ -133,7 +133,7 @@ class Port:
     def close(self) -> None:
         """Give the port back. Only the reading thread calls this, after its last read()."""
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
-            # It outlives us where a Shelf holds the device open.
+            # It outlives us where an FdStore holds the device open.
             fcntl.ioctl(self._serial.fileno(), termios.TIOCNXCL)
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
             self._serial.close()

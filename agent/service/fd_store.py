@@ -40,7 +40,7 @@ class StoredPorts:
 
 
 class StoredPort:
-    """One reader's place in the store: an agent.readers.port.Shelf."""
+    """One reader's place in the store: an agent.readers.port.FdStore."""
 
     def __init__(self, reader_id: str, left: int | None) -> None:
         self._name = f"FDNAME={reader_id}"

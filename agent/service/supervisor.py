@@ -48,7 +48,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         """Check everything and open the outbox; nothing runs yet."""
-        self._bell = Wakeup()
+        self._wakeup = Wakeup()
         self._kept = threading.Event()
         self._stopping = False
         self._replay_asked = self._reload_asked = False
@@ -57,17 +57,17 @@ class Supervisor:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGUSR1, self._on_replay)
         signal.signal(signal.SIGHUP, self._on_reload)
-        signal.set_wakeup_fd(self._bell.fd, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wakeup.fd, warn_on_full_buffer=False)
         with Starting():
-            self._agent: Agent = build(settings, kept=self._on_kept, changed=self._bell.ring)
+            self._agent: Agent = build(settings, kept=self._on_kept, changed=self._wakeup.set)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
-            Worker("uploader", self._upload, ended=self._bell.ring, hung_after_s=_UPLOADER_HUNG_S),
+            Worker("uploader", self._upload, ended=self._wakeup.set, hung_after_s=_UPLOADER_HUNG_S),
             *(
                 Worker(
                     f"reader {session.reader.id}",
                     session.run,
-                    ended=self._bell.ring,
+                    ended=self._wakeup.set,
                     hung_after_s=_READER_HUNG_S,
                     reader=session.reader.id,
                 )
@@ -134,7 +134,7 @@ class Supervisor:
                 self._reload()
             self._write_status()
             time.sleep(_STATUS_PAUSE_S)
-            self._bell.wait(watchdog_s / 3 if watchdog_s is not None else None)
+            self._wakeup.wait(watchdog_s / 3 if watchdog_s is not None else None)
 
     def _reload(self) -> None:
         """Sign with the key that is there now; readers, outbox and the request under way go on."""
@@ -223,7 +223,7 @@ class Supervisor:
         inspector = Worker(
             "inspector",
             lambda _busy: outbox.check_integrity(),
-            ended=self._bell.ring,
+            ended=self._wakeup.set,
             hung_after_s=_INSPECTOR_HUNG_S,
         )
         inspector.start()
@@ -240,7 +240,7 @@ class Supervisor:
             delay = uploader.step()
             is_news = self._news() != before
             if is_news:
-                self._bell.ring()
+                self._wakeup.set()
             if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
                 purge_at = time.monotonic() + (0.0 if self._purge() else _PURGE_EVERY_S)
             wait_s = min(max(0.0, purge_at - time.monotonic()), _LOOK_EVERY_S)

@@ -13,7 +13,7 @@ class Wakeup:
     def __init__(self) -> None:
         self._hears, self.fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Wake the waiter; rings that nobody waits for are heard by the next wait()."""
         with contextlib.suppress(BlockingIOError):  # the pipe is full of rings already
             os.write(self.fd, b"!")

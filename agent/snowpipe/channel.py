@@ -23,7 +23,7 @@ class Append:
 class Channel:
     """Our end of a named channel. Whoever opens it fences every earlier writer.
 
-    After any error but RetryError and AuthError the position is in doubt: forget(), open() again
+    After any error but TransientError and AuthError the position is in doubt: forget(), open() again
     and resume after the committed token. The server does not de-duplicate on tokens; this does.
     """
 

@@ -48,7 +48,7 @@ class Http:
             self._session.mount("https://", _ExtraAuthorities(ca_file))
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
-        """One try. Raises UnreachableError when nothing was sent, ReplyLostError when no answer came.
+        """One try. Raises UnreachableError when nothing was sent, OutcomeUnknownError when no answer came.
 
         Any answer, whatever its status, is returned. Redirects are not followed: a token must not
         travel to a host that the account did not name.

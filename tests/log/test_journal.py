@@ -17,9 +17,9 @@ NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port
 SET_UP = """
 import logging
 from agent.errors import PortBusyError
-from agent.log.message_ids import Event, fields
-from agent.service import logs
-logs.set_up("debug")
+from agent.log.message_ids import MessageId, fields
+from agent.log import journal
+journal.set_up("debug")
 log = logging.getLogger("agent.test")
 """
 ALWAYS = {"CODE_FILE", "CODE_LINE", "CODE_FUNC", "LOGGER", "MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER"}
@@ -48,7 +48,7 @@ def say(manager: ServiceManager, code: str, *, before: str = "") -> str:
 def test_a_line_has_its_fields(manager: ServiceManager) -> None:
     code = """
 error = PortBusyError("/dev/ttyUSB0 is held by process 7")
-told = fields(Event.READER_LOST, reader="RDR-101", seq=12, channel="hq-lobby-1-0a1b", error=error)
+told = fields(MessageId.READER_LOST, reader="RDR-101", seq=12, channel="hq-lobby-1-0a1b", error=error)
 log.warning("reader %s: %s", "RDR-101", error, extra=told)
 """
 
@@ -97,14 +97,16 @@ def test_an_entry_has_the_priority_of_its_line(manager: ServiceManager, level: s
     "before",
     [
         'import sys; sys.modules["systemd"] = None',
-        "from agent.service import journal; from pathlib import Path; journal._SOCKET = Path('/run/nothing')",
+        "from agent.log import journal; from pathlib import Path; journal._SOCKET = Path('/run/nothing')",
     ],
     ids=["no systemd-python", "no socket"],
 )
 def test_where_the_socket_cannot_be_used_lines_have_their_priority(
     manager: ServiceManager, before: str
 ) -> None:
-    on_stderr = say(manager, r'log.error("first\nsecond", extra=fields(Event.THREAD_DIED))', before=before)
+    on_stderr = say(
+        manager, r'log.error("first\nsecond", extra=fields(MessageId.THREAD_DIED))', before=before
+    )
 
     assert on_stderr == "<3>first\n<3>second\n"
     assert manager.entries == []
@@ -112,7 +114,7 @@ def test_where_the_socket_cannot_be_used_lines_have_their_priority(
 
 def test_a_line_that_the_journal_does_not_take_comes_out_of_stderr(manager: ServiceManager) -> None:
     before = """
-from agent.service import journal
+from agent.log import journal
 def send(*_, **__):
     raise OSError(105, "No buffer space available")
 journal.journal.send = send

@@ -21,7 +21,7 @@ from agent.errors import (
 )
 from agent.outbox import database as outbox_file
 from agent.outbox import schema
-from agent.outbox.database import PAGE_BYTES, OutboxFile, open_beside, translated
+from agent.outbox.database import PAGE_BYTES, OutboxFile, open_external, translated
 
 NEWER_AND_KILLED = """
 import os, sys
@@ -192,7 +192,7 @@ def test_a_damaged_file_is_named_as_damaged(tmp_path: Path) -> None:
 
 def test_a_missing_outbox_is_not_made_by_looking(tmp_path: Path) -> None:
     with pytest.raises(OutboxError, match=r"outbox\.db"):
-        open_beside(tmp_path, "ro")
+        open_external(tmp_path, "ro")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -200,7 +200,7 @@ def test_a_missing_outbox_is_not_made_by_looking(tmp_path: Path) -> None:
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     with (
         opened(tmp_path),
-        closing(open_beside(tmp_path, "ro")) as reader,
+        closing(open_external(tmp_path, "ro")) as reader,
         pytest.raises(OutboxError, match="readonly") as caught,
         translated(tmp_path / "outbox.db"),
     ):

@@ -53,13 +53,13 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
 
 HANDED_OVER = """
 import os, sys
-from agent.service.fd_store import HeldPorts
+from agent.service.fd_store import StoredPorts
 for number, device in enumerate(sys.argv[1:], 3):  # the numbers that systemd gives them
     os.dup2(os.open(device, os.O_RDWR | os.O_NOCTTY), number + 10)
 for number in range(3, 3 + len(sys.argv[1:])):
     os.dup2(number + 10, number)
 os.environ["LISTEN_PID"] = str(os.getpid())
-held = HeldPorts()
+held = StoredPorts()
 port = held.of("RDR-101", sys.argv[1])
 print(port.take(), port.take(), held.of("RDR-102", "/dev/full").take())
 held.clear_others()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.service import notify
 from agent.service.notify import Starting
-from tests.cli.test_status import starting
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -17,7 +17,7 @@ MORE = "EXTEND_TIMEOUT_USEC=90000000"
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
     pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
-    monkeypatch.setattr(starting, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(notify, "_LOOK_EVERY_S", 0.1)
     with ServiceManager(tmp_path) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield manager

@@ -18,33 +18,33 @@ def usr1() -> Iterator[None]:
 
 
 def test_a_ring_before_the_wait_is_not_missed() -> None:
-    bell = Wakeup()
-    bell.ring()
+    wakeup = Wakeup()
+    wakeup.set()
 
-    bell.wait(None)
+    wakeup.wait(None)
 
 
 def test_a_ring_from_another_thread_ends_the_wait() -> None:
-    bell = Wakeup()
-    thread = threading.Thread(target=bell.ring)
+    wakeup = Wakeup()
+    thread = threading.Thread(target=wakeup.set)
     thread.start()
 
-    bell.wait(None)
+    wakeup.wait(None)
 
     thread.join()
 
 
 def test_many_rings_are_heard_as_one_and_never_block() -> None:
-    bell = Wakeup()
+    wakeup = Wakeup()
     for _ in range(100_000):  # more than the pipe holds
-        bell.ring()
+        wakeup.set()
 
     for _ in range(100):
-        bell.wait(0.0)
+        wakeup.wait(0.0)
 
-    waiter = threading.Thread(target=bell.wait, args=(None,))
+    waiter = threading.Thread(target=wakeup.wait, args=(None,))
     waiter.start()
-    bell.ring()
+    wakeup.set()
     waiter.join(5.0)
     assert not waiter.is_alive()
 
@@ -55,9 +55,9 @@ def test_an_unrung_wait_ends_with_its_timeout() -> None:
 
 @pytest.mark.usefixtures("usr1")
 def test_a_signal_rings_it() -> None:
-    bell = Wakeup()
-    signal.set_wakeup_fd(bell.fd)
+    wakeup = Wakeup()
+    signal.set_wakeup_fd(wakeup.fd)
 
     signal.raise_signal(signal.SIGUSR1)
 
-    bell.wait(None)
+    wakeup.wait(None)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import NotPermittedError, OutboxError
-from agent.outbox.database import OUTBOX_FILE, open_beside, translated
+from agent.outbox.database import OUTBOX_FILE, open_external, translated
 from agent.outbox.schema import VERSION
 
 
 @contextlib.contextmanager
-def _beside(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def outbox_connection(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """Raises OutboxError if there is no outbox, NotPermittedError if this user may not read it."""
     path = state_dir / OUTBOX_FILE
     if not is_there(state_dir):
@@ -22,7 +22,7 @@ def _beside(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
             f"there is no outbox in {state_dir}",
             hint="it is made when the agent first runs; is [agent] state_dir right?",
         )
-    with translated(path), contextlib.closing(open_beside(state_dir, mode)) as connection:
+    with translated(path), contextlib.closing(open_external(state_dir, mode)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
             raise OutboxError(
@@ -32,7 +32,8 @@ def _beside(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _one(connection: sqlite3.Connection, query: str, *values: object) -> int:
+def one_number(connection: sqlite3.Connection, query: str, *values: object) -> int:
+    """The first column of the first row as a whole number; 0 where there is none."""
     found = connection.execute(query, values).fetchone()
     return int(found[0] or 0) if found else 0
 

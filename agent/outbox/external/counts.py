@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.outbox.database import OUTBOX_FILE
-from agent.outbox.external.connection import _beside, _one
+from agent.outbox.external.connection import one_number, outbox_connection
 from agent.rows import members_of
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
@@ -32,13 +32,13 @@ class OutboxCounts:
 
 def read_counts(state_dir: Path) -> OutboxCounts:
     """What `status` shows. Raises OutboxError if there is no outbox, NotPermittedError."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         connection.execute("BEGIN")  # one moment for all the looks below
         outbox_id, base, committed_n, unreadable = connection.execute(
             "SELECT outbox_id, base, committed_n, unreadable FROM state"
         ).fetchone()
-        last_n = max(_one(connection, "SELECT max(n) FROM swipes") or 0, committed_n)
-        waiting_aside = _one(
+        last_n = max(one_number(connection, "SELECT max(n) FROM swipes") or 0, committed_n)
+        waiting_aside = one_number(
             connection,
             "SELECT count(DISTINCT first_n) FROM held WHERE kind = 'set_aside' AND first_n > ?",
             committed_n,
@@ -48,12 +48,12 @@ def read_counts(state_dir: Path) -> OutboxCounts:
                (SELECT first_n FROM held WHERE kind = 'set_aside') ORDER BY n LIMIT 1""",
             (committed_n,),
         ).fetchone()
-        aside = _one(connection, "SELECT count(*) FROM held WHERE kind = 'set_aside' AND released = 0")
+        aside = one_number(connection, "SELECT count(*) FROM held WHERE kind = 'set_aside' AND released = 0")
         return OutboxCounts(
             outbox_id=outbox_id,
             pending=last_n - committed_n - waiting_aside,
             kept=_kept(connection, base, committed_n),
-            rejected=_one(
+            rejected=one_number(
                 connection,
                 "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0",
             ),
@@ -61,7 +61,7 @@ def read_counts(state_dir: Path) -> OutboxCounts:
             last_seq=last_n - base,
             committed_seq=committed_n - base,
             unreadable=unreadable,
-            replays=_one(connection, "SELECT count(*) FROM replays"),
+            replays=one_number(connection, "SELECT count(*) FROM replays"),
             oldest_pending_row=oldest[0] if oldest else None,
             bytes=(state_dir / OUTBOX_FILE).stat().st_size,
         )
@@ -73,14 +73,14 @@ def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
     Not counted one by one, which takes seconds for a million rows. Where the outbox took a new id,
     the numbers of the rows that moved to it are missing; each row's seq tells where its id began.
     """
-    first = _one(
+    first = one_number(
         connection,
         """SELECT n FROM swipes WHERE n <= ?1 AND NOT EXISTS
            (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN first_n AND last_n) ORDER BY n LIMIT 1""",
         committed_n,
     )
     before = first or committed_n + 1
-    kept = _one(
+    kept = one_number(
         connection,
         f"""SELECT count(DISTINCT n) FROM held JOIN swipes ON n BETWEEN first_n AND last_n
             WHERE kind = 'rejected' AND released = 0 AND n < ? AND n NOT IN {_ASIDE}""",
@@ -89,7 +89,7 @@ def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
     last, begin = committed_n, base
     while first and last >= first:
         low = max(first, begin + 1)
-        kept += max(0, last - low + 1) - _one(
+        kept += max(0, last - low + 1) - one_number(
             connection, f"SELECT count(*) FROM swipes WHERE n IN {_ASIDE} AND n BETWEEN ? AND ?", low, last
         )
         older = connection.execute(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.outbox.external.connection import _beside
+from agent.outbox.external.connection import outbox_connection
 from agent.outbox.holds import Kind
 from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 from agent.rows import members_of
@@ -28,7 +28,7 @@ class Hold:
 
 def holds(state_dir: Path) -> list[Hold]:
     """Every range that waits for an operator, oldest first."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         found = connection.execute(
             "SELECT id, kind, first_n, last_n, reason FROM held WHERE released = 0 ORDER BY id"
         ).fetchall()
@@ -58,7 +58,7 @@ def _hold(
 
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
     """The rows of one hold, or of all of them, in order, as they go to the pipe."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
         for found in connection.execute(
             f"""SELECT {STORED} FROM swipes WHERE EXISTS (
@@ -72,7 +72,7 @@ def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
 
 def release(state_dir: Path, hold_ids: list[int] | None) -> int:
     """The operator has dealt with these holds (None: all): they may be purged. Returns how many."""
-    with _beside(state_dir, "rw") as connection:
+    with outbox_connection(state_dir, "rw") as connection:
         connection.execute("BEGIN IMMEDIATE")
         chosen = [i for (i,) in connection.execute("SELECT id FROM held WHERE released = 0").fetchall()]
         chosen = chosen if hold_ids is None else [i for i in chosen if i in hold_ids]

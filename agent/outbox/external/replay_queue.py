@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError
-from agent.outbox.external.connection import _beside, _one
+from agent.outbox.external.connection import one_number, outbox_connection
 from agent.outbox.holds import Kind
 from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 
@@ -45,7 +45,7 @@ class Range:
 
 def find(state_dir: Path, wanted: Wanted) -> list[Range]:
     """The ranges of stored rows that fit. Raises NothingToReplayError if there are none."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         ranges = _held(connection, wanted.kind) if wanted.kind else _committed(connection, wanted)
     if not ranges:
         raise NothingToReplayError(
@@ -62,7 +62,7 @@ def _held(connection: sqlite3.Connection, kind: Kind) -> list[Range]:
         (kind,),
     ).fetchall()
     counted = [
-        Range(first_n, last_n, hold_id, _one(connection, f"SELECT count(*) {_SENT_AGAIN}", *ends))
+        Range(first_n, last_n, hold_id, one_number(connection, f"SELECT count(*) {_SENT_AGAIN}", *ends))
         for ends in found
         for first_n, last_n, hold_id in [ends]
     ]
@@ -101,7 +101,7 @@ def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int
 
 def request(state_dir: Path, ranges: list[Range]) -> list[int]:
     """Ask for ranges to be sent again; on disk when it returns. Returns the replays' ids."""
-    with _beside(state_dir, "rw") as connection:
+    with outbox_connection(state_dir, "rw") as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         ids = [
@@ -122,7 +122,7 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
     """The rows that a replay of ranges sends, in order, as they were the first time."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
         for wanted in ranges:
             ends = (wanted.first_n, wanted.last_n, wanted.held_id)
@@ -132,10 +132,10 @@ def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:
     """How many rows of these replays are still to be committed."""
-    with _beside(state_dir, "ro") as connection:
+    with outbox_connection(state_dir, "ro") as connection:
         replay_id, n = connection.execute("SELECT replay_id, n FROM replayed").fetchone()
         return sum(
-            _one(
+            one_number(
                 connection,
                 """SELECT count(*) FROM replays JOIN swipes ON n BETWEEN first_n AND last_n
                    WHERE id = ?1 AND (?1 > ?2 OR n > ?3)""",

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import OutboxError
 from agent.outbox import schema
-from agent.outbox.database import OUTBOX_FILE, open_beside
+from agent.outbox.database import OUTBOX_FILE, open_external
 from agent.outbox.timing import boot_table
 from agent.rows import _LONGEST_ROW_BYTES, _ROW_BEGIN, _ROW_END, members_of
 
@@ -46,7 +46,7 @@ class DamagedFile:
         self._state_dir = state_dir
         self._connection: sqlite3.Connection | None = None
         with contextlib.suppress(OutboxError):
-            self._connection = open_beside(state_dir, "ro")
+            self._connection = open_external(state_dir, "ro")
         self.state = self._read_state()
         self.held = _sound(
             self._all("SELECT id, kind, first_n, last_n, reason, released FROM held"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.errors import OutboxCorruptError
 from agent.outbox import schema
-from agent.outbox.database import OUTBOX_FILE, open_beside, translated
+from agent.outbox.database import OUTBOX_FILE, open_external, translated
 
 # SQLite's virtual machine asks whether to go on after so many of its instructions: often enough to
 # stop in time on a slow card, too seldom to slow the reading.
@@ -33,7 +33,7 @@ def inspect(state_dir: Path, *, limit_s: float) -> Inspection:
     """
     path = state_dir / OUTBOX_FILE
     try:
-        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+        with translated(path), contextlib.closing(open_external(state_dir, "ro")) as connection:
             schema.refuse_newer(connection, path)
             return _quick_check(connection, time.monotonic() + limit_s)
     except OutboxCorruptError as error:
@@ -55,7 +55,7 @@ def fault_in(state_dir: Path) -> OutboxCorruptError | None:
     """Look through the whole file, beside its writer. Returns what is wrong with it, or None."""
     path = state_dir / OUTBOX_FILE
     try:
-        with translated(path), contextlib.closing(open_beside(state_dir, "ro")) as connection:
+        with translated(path), contextlib.closing(open_external(state_dir, "ro")) as connection:
             answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except OutboxCorruptError as error:
         return error

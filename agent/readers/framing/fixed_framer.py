@@ -42,7 +42,7 @@ class FramedProtocol(ABC):
 
     @abstractmethod
     def read(self, frame: bytes) -> ReaderEvent | NoiseReason | None:
-        """What a frame that fills one of the shapes says; None for "no card", a Reason for noise."""
+        """What a frame that fills one of the shapes says; None for "no card", a NoiseReason for noise."""
 
     @property
     def partial(self) -> bool:

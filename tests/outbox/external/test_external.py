@@ -28,7 +28,10 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 def elsewhere(statement: str, state_dir: Path) -> str:
     """What a statement prints in a process of its own."""
-    code = "import sys\nfrom pathlib import Path\nfrom agent.outbox import beside\nd = Path(sys.argv[1])\n"
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from agent.outbox.external import counts, holds, replay_queue\nd = Path(sys.argv[1])\n"
+    )
     return subprocess.run(
         [sys.executable, "-c", code + statement, str(state_dir)],
         cwd=ROOT,
@@ -46,7 +49,7 @@ def test_another_process_counts_what_the_agent_keeps(tmp_path: Path, outbox: Out
     set_aside(outbox, 9)
     commit(outbox, 6, rejected=(2, 4))
 
-    told = elsewhere("c = beside.read_counts(d); print(c.pending, c.kept, c.rejected, c.set_aside)", tmp_path)
+    told = elsewhere("c = counts.read_counts(d); print(c.pending, c.kept, c.rejected, c.set_aside)", tmp_path)
 
     assert told.split() == ["3", "6", "3", "1"]
 
@@ -162,7 +165,7 @@ def test_a_release_from_another_process_does_not_stop_a_swipe(tmp_path: Path, ou
     keep(outbox, 3)
     set_aside(outbox, 2)
 
-    told = elsewhere("print(beside.release(d, None))", tmp_path)
+    told = elsewhere("print(holds.release(d, None))", tmp_path)
     outbox.keep(swipe(4))
 
     assert told.strip() == "1"
@@ -195,7 +198,9 @@ def test_a_request_from_another_process_is_in_the_file(tmp_path: Path, outbox: O
     commit(outbox, 5)
 
     told = elsewhere(
-        "r = beside.find(d, beside.Wanted(first_seq=2, last_seq=3)); print(*beside.request(d, r))", tmp_path
+        "r = replay_queue.find(d, replay_queue.Wanted(first_seq=2, last_seq=3));"
+        "print(*replay_queue.request(d, r))",
+        tmp_path,
     )
 
     assert told.split() == ["1"]
