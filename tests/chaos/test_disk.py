@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chaos_rig import QUICK, Stage
+from tests.support.chaos_rig import QUICK, ChaosRig
 from tests.support.in_parallel import Running, Scenario, add, at_once, names
 from tests.support.paths import ROOT
 from tests.support.service_manager import ServiceManager
@@ -81,7 +81,7 @@ def fill(disk: Path, *, leave: int) -> None:
 
 @on_a_disk_of_its_own
 def the_disk_is_full_for_a_while(place: Path) -> None:
-    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=_SMALL) as stage:
         stage.swipe(50)
         stage.wait_until_delivered()
         stage.pipe.stop()
@@ -103,7 +103,7 @@ def the_disk_is_full_for_a_while(place: Path) -> None:
 
 @on_a_disk_of_its_own
 def the_disk_is_full_of_what_is_already_committed(place: Path) -> None:
-    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=_SMALL) as stage:
         for _ in range(3):
             stage.present(1000, per_second=1000)
             stage.swipe(1)
@@ -120,7 +120,7 @@ def the_disk_is_full_of_what_is_already_committed(place: Path) -> None:
 
 @on_a_disk_of_its_own
 def the_disk_stays_full_and_the_network_comes_back(place: Path) -> None:
-    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=_SMALL) as stage:
         stage.swipe(50)
         stage.wait_until_delivered()
         stage.pipe.stop()
@@ -136,7 +136,7 @@ def the_disk_stays_full_and_the_network_comes_back(place: Path) -> None:
 
 @on_a_disk_of_its_own
 def the_disk_is_read_only_at_the_start(place: Path) -> None:
-    with a_disk(place, *tmpfs(12_000_000)) as disk, Stage(place, tables=_SMALL) as stage:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=_SMALL) as stage:
         stage.pipe.stop()
         stage.swipe(20)
         for stop in (stage.stop, stage.kill):
@@ -177,7 +177,7 @@ def the_disk_takes_nothing_for_a_while_and_the_watchdog_is_starved(place: Path) 
     with (
         ServiceManager(place / "manager", watchdog_s=0.6) as manager,
         a_disk(place, "-o", "loop", str(image)) as disk,
-        Stage(place, tables=_SMALL, under=manager, but_first=impatient) as stage,
+        ChaosRig(place, tables=_SMALL, under=manager, but_first=impatient) as stage,
     ):
         stage.swipe(20)
         root = os.open(disk, os.O_RDONLY)
@@ -202,7 +202,7 @@ def the_disk_takes_nothing_for_a_while_and_the_watchdog_is_starved(place: Path) 
 @on_a_disk_of_its_own
 def the_disk_fails_while_it_runs(place: Path) -> None:
     image = a_card(place)
-    with a_disk(place, "-o", "loop", str(image)) as disk, Stage(place, tables=_SMALL) as stage:
+    with a_disk(place, "-o", "loop", str(image)) as disk, ChaosRig(place, tables=_SMALL) as stage:
         stage.pipe.stop()
         stage.swipe(20)
         root = os.open(disk, os.O_RDONLY)
@@ -223,7 +223,7 @@ def the_disk_fails_while_it_runs(place: Path) -> None:
 
 @at_once
 def the_reader_is_unplugged_in_the_middle_of_a_frame(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for cut in (1, 5, 13):
             stage.swipe(3)
             stage.line.write(b"\x02010063E9AE8B\x03"[:cut])

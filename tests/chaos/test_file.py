@@ -15,17 +15,17 @@ from random import Random
 import pytest
 
 from tests.support.agent_process import raws
-from tests.support.chaos_rig import Stage, assert_exactly_once, assert_histories_are_whole, once_per_event
+from tests.support.chaos_rig import ChaosRig, assert_exactly_once, assert_histories_are_whole, once_per_event
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.rounds import ROUNDS, chances
 from tests.support.swipes import wait_until
 
 
-def outbox_ids(stage: Stage) -> list[str]:
+def outbox_ids(stage: ChaosRig) -> list[str]:
     return list(dict.fromkeys(row["outbox_id"] for row in stage.rows()))
 
 
-def assert_none_is_swallowed(stage: Stage) -> None:
+def assert_none_is_swallowed(stage: ChaosRig) -> None:
     """Every tag, in order; a row that came twice has the same event_id."""
     stage.wait_until_delivered()
     wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
@@ -38,7 +38,7 @@ def assert_none_is_swallowed(stage: Stage) -> None:
 
 @at_once
 def the_sd_card_is_new(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for _ in range(3):
             stage.swipe(10)
             stage.assert_delivered()
@@ -54,7 +54,7 @@ def the_sd_card_is_new(place: Path) -> None:
 
 def a_backup_comes_back(since: int, offline: int, place: Path) -> None:
     """After so many swipes that it does not know; then it takes others before it has a network."""
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(10)
         stage.assert_delivered()
         stage.stop()
@@ -85,7 +85,7 @@ for _since, _offline in ((20, 5), (20, 17), (20, 50), (1, 1)):
 
 @at_once
 def a_backup_with_pending_swipes_comes_back_after_they_were_sent(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(10)
         stage.wait_until_delivered()
         stage.pipe.stop()
@@ -107,7 +107,7 @@ def a_backup_with_pending_swipes_comes_back_after_they_were_sent(place: Path) ->
 
 @at_once
 def the_card_was_copied_to_another_machine(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(10)
         stage.wait_until_delivered()
         stage.pipe.stop()
@@ -127,7 +127,7 @@ def the_card_was_copied_to_another_machine(place: Path) -> None:
 
 @at_once
 def a_second_agent_is_started_on_the_same_directory(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(10)
 
         second = stage.command("run")
@@ -178,7 +178,7 @@ _DAMAGES = {
 
 def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> None:
     random, while_running = chances(f"damage to {what} {moment}", number), moment == "while it runs"
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(200)
         stage.wait_until_delivered()
         stage.pipe.stop()

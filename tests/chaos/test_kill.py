@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.agent_process import raws
-from tests.support.chaos_rig import QUICK, Stage, assert_histories_are_whole
+from tests.support.chaos_rig import QUICK, ChaosRig, assert_histories_are_whole
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.rounds import ROUNDS, chances
 from tests.support.swipes import wait_until
@@ -47,7 +47,7 @@ class Life:
     kept: int
 
 
-def one_life(stage: Stage, random: Random) -> Life:
+def one_life(stage: ChaosRig, random: Random) -> Life:
     """Start the agent, present swipes at random moments, kill it at another one, or while it starts."""
     stage.agent.start(wait=False)
     if random.random() < _KILLED_AT_START:
@@ -74,7 +74,7 @@ def one_life(stage: Stage, random: Random) -> Life:
 def killed_again_and_again(door: int, place: Path) -> None:
     random = chances("kill", door)
     lives = []
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.agent.kill()
         for number in range(_KILLS_A_DOOR * ROUNDS):
             lives.append(one_life(stage, random))
@@ -122,7 +122,7 @@ for _door in range(_DOORS):
 _SLOW = QUICK + "max_bytes_per_second = 60_000\n"
 
 
-def replay(stage: Stage, *words: str) -> subprocess.Popen[bytes]:
+def replay(stage: ChaosRig, *words: str) -> subprocess.Popen[bytes]:
     """Ask for it, and go on at once."""
     return subprocess.Popen(
         [sys.executable, "-m", "agent", "replay", *words, "--config", str(stage.agent.config)],
@@ -131,18 +131,18 @@ def replay(stage: Stage, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
-def replayed(stage: Stage) -> list[int]:
+def replayed(stage: ChaosRig) -> list[int]:
     return [row["seq"] for row in stage.rows() if row["replay"]]
 
 
-def wait_until_replayed(stage: Stage, count: int) -> None:
+def wait_until_replayed(stage: ChaosRig, count: int) -> None:
     wait_until(lambda: len(replayed(stage)) >= count, what=f"{count} replayed rows", timeout_s=30)
 
 
 @at_once
 def a_replay_is_killed_in_the_middle(place: Path) -> None:
     random = chances("replay")
-    with Stage(place, tables=_SLOW) as stage:
+    with ChaosRig(place, tables=_SLOW) as stage:
         stage.present(400, per_second=1000)
         stage.swipe(1)
         stage.assert_delivered()
@@ -163,7 +163,7 @@ def a_replay_is_killed_in_the_middle(place: Path) -> None:
 
 @at_once
 def a_replay_without_an_agent_is_killed_and_an_agent_goes_on_with_it(place: Path) -> None:
-    with Stage(place, tables=_SLOW) as stage:
+    with ChaosRig(place, tables=_SLOW) as stage:
         stage.present(400, per_second=1000)
         stage.swipe(1)
         stage.assert_delivered()
@@ -181,7 +181,7 @@ def a_replay_without_an_agent_is_killed_and_an_agent_goes_on_with_it(place: Path
 
 @at_once
 def swipes_come_in_while_a_replay_goes_on(place: Path) -> None:
-    with Stage(place, tables=_SLOW) as stage:
+    with ChaosRig(place, tables=_SLOW) as stage:
         stage.present(400, per_second=1000)
         stage.swipe(1)
         stage.assert_delivered()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.chaos_rig import Stage, appends
+from tests.support.chaos_rig import ChaosRig, appends
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.swipes import wait_until
 
@@ -44,7 +44,7 @@ _WAYS: dict[str, list[dict[str, Any]]] = {
 
 
 def every_fault_on(endpoint: str, place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for fault in _FAULTS:
             stage.pipe.fault(on=endpoint, **fault)
             for way in _WAYS[endpoint]:
@@ -65,7 +65,7 @@ for _endpoint in _WAYS:
 
 @at_once
 def a_retry_is_the_same_request_with_its_count_one_higher(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for keys in _STATUSES[:7]:
             stage.pipe.fault("status", on="append", times=3, **keys)
             stage.swipe(4)
@@ -87,7 +87,7 @@ def a_retry_is_the_same_request_with_its_count_one_higher(place: Path) -> None:
 
 @at_once
 def retry_after_is_waited_for(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.pipe.fault("status", on="append", times=2, status=503, retry_after=2)
 
         stage.swipe(1)
@@ -99,7 +99,7 @@ def retry_after_is_waited_for(place: Path) -> None:
 
 @at_once
 def a_server_that_is_away_gets_everything_when_it_is_back(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(5)
         stage.pipe.fault("refuse", seconds=2)
         stage.swipe(20)
@@ -114,7 +114,7 @@ def a_server_that_is_away_gets_everything_when_it_is_back(place: Path) -> None:
 
 @at_once
 def a_server_that_dies_with_rows_in_its_buffer_gets_them_again(place: Path) -> None:
-    with Stage(place, commit_lag_seconds=1.5) as stage:
+    with ChaosRig(place, commit_lag_seconds=1.5) as stage:
         for _ in range(3):
             stage.swipe(20)
             wait_until(
@@ -129,7 +129,7 @@ def a_server_that_dies_with_rows_in_its_buffer_gets_them_again(place: Path) -> N
 
 @at_once
 def several_faults_at_once_while_swipes_go_on(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for endpoint in _WAYS:
             stage.pipe.fault("drop_after", on=endpoint, times=2)
             stage.pipe.fault("status", on=endpoint, status=503, times=2)
@@ -144,7 +144,7 @@ def several_faults_at_once_while_swipes_go_on(place: Path) -> None:
 
 @at_once
 def an_agent_that_starts_offline_delivers_when_there_is_a_network(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.stop()
         stage.pipe.stop()
         stage.agent.start()

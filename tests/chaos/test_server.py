@@ -19,7 +19,7 @@ from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.http import Http
 from tests.support.agent_process import AGENT_ID, raws
 from tests.support.chaos_rig import (
-    Stage,
+    ChaosRig,
     assert_exactly_once,
     assert_histories_are_whole,
     held,
@@ -36,7 +36,7 @@ _FOREIGN = "f" * 12
 # --- credentials ----------------------------------------------------------------------------
 
 
-def holds_everything(stage: Stage, count: int) -> None:
+def holds_everything(stage: ChaosRig, count: int) -> None:
     """Swipes wait, the status says why, and no row is blamed."""
     before = len(stage.rows())
     stage.swipe(count)
@@ -48,7 +48,7 @@ def holds_everything(stage: Stage, count: int) -> None:
 
 @at_once
 def tokens_that_expire_are_renewed(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for _ in range(5):
             stage.swipe(5)
             stage.pipe.fault("expire_tokens")
@@ -58,7 +58,7 @@ def tokens_that_expire_are_renewed(place: Path) -> None:
 
 @at_once
 def a_revoked_key_holds_everything_until_it_is_restored(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(3)
         stage.wait_until_delivered()
         stage.pipe.fault("revoke_key")
@@ -71,7 +71,7 @@ def a_revoked_key_holds_everything_until_it_is_restored(place: Path) -> None:
 
 @at_once
 def a_replaced_key_is_read_without_a_restart(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(3)
         stage.wait_until_delivered()
         new = make_key("replaced")
@@ -86,7 +86,7 @@ def a_replaced_key_is_read_without_a_restart(place: Path) -> None:
 
 @at_once
 def a_missing_privilege_holds_everything_until_it_is_granted(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.pipe.fault("status", on="append", status=403)
         holds_everything(stage, 20)
         stage.pipe.fault("clear")
@@ -99,7 +99,7 @@ def a_missing_privilege_holds_everything_until_it_is_granted(place: Path) -> Non
 
 @at_once
 def an_invalid_channel_that_still_says_200_is_noticed(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for reopens in (0, 2):
             stage.swipe(5)
             stage.pipe.fault("invalidate_channel", reopens=reopens)
@@ -111,7 +111,7 @@ def an_invalid_channel_that_still_says_200_is_noticed(place: Path) -> None:
 
 @at_once
 def an_invalid_channel_that_refuses_is_reopened(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for reopens in (0, 3):
             stage.swipe(5)
             stage.pipe.fault(
@@ -125,7 +125,7 @@ def an_invalid_channel_that_refuses_is_reopened(place: Path) -> None:
 
 @at_once
 def a_channel_deleted_after_its_commits_were_noted_costs_nothing(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(10)
         stage.assert_delivered()
         stage.pipe.fault("delete_channel")
@@ -140,7 +140,7 @@ def a_channel_deleted_after_its_commits_were_noted_costs_nothing(place: Path) ->
 
 @at_once
 def commits_that_stall_are_waited_for(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.pipe.fault("stall_commits")
         stage.swipe(20)
         time.sleep(0.5)
@@ -160,7 +160,7 @@ def commits_that_stall_are_waited_for(place: Path) -> None:
 class Rival:
     """Another process with our key and our channel's name."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ChaosRig) -> None:
         settings = load(stage.agent.config)
         self._account = make_client(settings, Http(ca_file=None))
         name = f"{AGENT_ID}-{stage.agent.outbox().outbox_id}"
@@ -184,7 +184,7 @@ class Rival:
 
 @at_once
 def another_writer_that_opens_our_channel_is_overruled(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(5)
         with closing(Rival(stage)) as rival:
             for _ in range(3):
@@ -196,7 +196,7 @@ def another_writer_that_opens_our_channel_is_overruled(place: Path) -> None:
 
 @at_once
 def another_writers_rows_in_our_channel_swallow_none_of_ours(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(5)
         stage.wait_until_delivered()
         with closing(Rival(stage)) as rival:
@@ -216,7 +216,7 @@ def another_writers_rows_in_our_channel_swallow_none_of_ours(place: Path) -> Non
 # --- rows that are not taken ----------------------------------------------------------------
 
 
-def backlog(stage: Stage, count: int) -> list[int]:
+def backlog(stage: ChaosRig, count: int) -> list[int]:
     """Swipes that go to the server together, because it is away for a moment; their tags."""
     stage.pipe.fault("refuse", seconds=1)
     stage.swipe(count)
@@ -225,7 +225,7 @@ def backlog(stage: Stage, count: int) -> list[int]:
 
 @at_once
 def rows_that_the_server_refuses_are_set_aside_and_sent_when_it_takes_them(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(3)
         tags = range(4, 44)
         refused = [tags[0], tags[11], tags[12], tags[-1]]
@@ -250,7 +250,7 @@ def rows_that_the_server_refuses_are_set_aside_and_sent_when_it_takes_them(place
 
 @at_once
 def rows_that_the_server_could_not_load_are_kept_and_sent_again(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.swipe(3)
         stage.wait_until_delivered()
         bad = 20
@@ -275,7 +275,7 @@ def rows_that_the_server_could_not_load_are_kept_and_sent_again(place: Path) -> 
 
 @at_once
 def requests_too_large_for_something_on_the_way_are_split(place: Path) -> None:
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         for limit in ({"max_rows": 7}, {"max_rows": 1}, {"max_bytes": 2_000}):
             stage.pipe.fault("refuse_rows", **limit)
             backlog(stage, 30)
@@ -294,7 +294,7 @@ _REFUSALS: list[dict[str, Any]] = [
 
 def a_server_that_refuses_every_row(refusal: dict[str, Any], place: Path) -> None:
     """Not the rows' fault: all are held, none is set aside for good."""
-    with Stage(place) as stage:
+    with ChaosRig(place) as stage:
         stage.pipe.fault(**refusal)
         backlog(stage, 40)
         wait_for(stage, lambda uploader: uploader.get("state") == "holding", "a held uploader")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from tests.support.cli_rig import Check, Checked, Door
+from tests.support.cli_rig import Check, Checked, CliRig
 from tests.support.emulator_process import EmulatorProcess
 
 
@@ -26,14 +26,14 @@ def emulator(running_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
 
 
 @pytest.fixture
-def door(running_emulator: EmulatorProcess, tmp_path: Path) -> Iterator[Door]:
-    door = Door(tmp_path, key_file=running_emulator.private_key_file, url=running_emulator.url)
+def door(running_emulator: EmulatorProcess, tmp_path: Path) -> Iterator[CliRig]:
+    door = CliRig(tmp_path, key_file=running_emulator.private_key_file, url=running_emulator.url)
     yield door
     door.close()
 
 
 @pytest.fixture
-def check(door: Door, capsys: pytest.CaptureFixture[str]) -> Check:
+def check(door: CliRig, capsys: pytest.CaptureFixture[str]) -> Check:
     """`badge-agent check --json` with further options, on the door of the test."""
 
     def run(*options: str) -> Checked:

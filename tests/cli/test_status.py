@@ -20,14 +20,14 @@ from agent.cli.status import _duration, clock
 from agent.clock.system_clock import SystemClock
 from agent.keys.keypair import new_key, pem
 from agent.outbox import Outbox
-from tests.support.cli_rig import AGENT_ID, FRAME, Door
+from tests.support.cli_rig import AGENT_ID, FRAME, CliRig
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.outbox_rig import commit
 from tests.support.swipes import swipe, wait_until
 
 
 @contextmanager
-def starting(door: Door) -> Iterator[None]:
+def starting(door: CliRig) -> Iterator[None]:
     """An agent whose key nobody has registered: it starts all the same."""
     with subprocess.Popen(
         [sys.executable, "-m", "agent", "run", "--config", str(door.config)], stderr=subprocess.DEVNULL
@@ -36,13 +36,13 @@ def starting(door: Door) -> Iterator[None]:
         agent.terminate()
 
 
-def page(door: Door, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+def page(door: CliRig, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     code = main(["status", "--config", str(door.config)])
     return code, capsys.readouterr().out
 
 
 def test_before_the_first_start_it_says_what_will_make_the_outbox(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    door: CliRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out = page(door, capsys)
 
@@ -51,7 +51,7 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
     assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start makes it" in out
 
 
-def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_the_agent_stopped_it_says_what_waits(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
     now = SystemClock("always").now()
     outbox.keep(*(swipe(value, read_at=now) for value in (1, 2, 3)))
@@ -67,7 +67,7 @@ def test_with_the_agent_stopped_it_says_what_waits(door: Door, capsys: pytest.Ca
 
 
 def test_a_program_gets_every_member_also_before_the_first_start(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    door: CliRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(["status", "--json", "--config", str(door.config)])
 
@@ -78,7 +78,7 @@ def test_a_program_gets_every_member_also_before_the_first_start(
     assert status["outbox"]["ok"] is False
 
 
-def test_a_running_agent_that_needs_nobody_is_0(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_agent_that_needs_nobody_is_0(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     with door.running_agent() as pid:
         os.write(door.master, FRAME)
         wait_until(lambda: door.status()["uploader"]["rows_committed"] == 1, what="the swipe's commit")
@@ -97,7 +97,7 @@ def test_a_running_agent_that_needs_nobody_is_0(door: Door, capsys: pytest.Captu
 
 
 def test_waiting_for_the_network_is_0_and_says_when_it_tries_again(
-    door: Door, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
+    door: CliRig, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with door.running_agent():
         emulator.fault("refuse")
@@ -113,7 +113,7 @@ def test_waiting_for_the_network_is_0_and_says_when_it_tries_again(
 
 
 def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
-    door: Door, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
+    door: CliRig, emulator: EmulatorProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with door.running_agent():
         emulator.fault("revoke_key")
@@ -128,7 +128,7 @@ def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
     assert "next: badge-agent check\n" in out
 
 
-def test_a_lost_reader_is_1_and_named(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lost_reader_is_1_and_named(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     door.configure(port="/dev/no-such-reader")
     with door.running_agent():
         code, out = page(door, capsys)
@@ -137,7 +137,7 @@ def test_a_lost_reader_is_1_and_named(door: Door, capsys: pytest.CaptureFixture[
     assert "failed   reader RDR-101: /dev/no-such-reader is not open" in out
 
 
-def test_a_damaged_outbox_is_1_and_leads_to_check(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_outbox_is_1_and_leads_to_check(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     (door.state_dir / "outbox.db").write_bytes(b"no database " * 1000)
 
     code, out = page(door, capsys)
@@ -147,7 +147,7 @@ def test_a_damaged_outbox_is_1_and_leads_to_check(door: Door, capsys: pytest.Cap
     assert "next: badge-agent check --offline" in out
 
 
-def test_an_agent_without_status_file_is_1(door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_agent_without_status_file_is_1(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     with door.running_agent():
         door.config.write_text(door.config.read_text().replace('"run"', '"elsewhere"'))
 
@@ -158,7 +158,7 @@ def test_an_agent_without_status_file_is_1(door: Door, capsys: pytest.CaptureFix
 
 
 @pytest.fixture
-def closed_door(door: Door) -> Iterator[Path]:
+def closed_door(door: CliRig) -> Iterator[Path]:
     """The configuration of a door whose state directory is for its owner only."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -193,7 +193,7 @@ def test_times_are_told_in_the_unit_a_person_would_use(seconds: float, said: str
 
 
 def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    door: CliRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fresh = door.directory / "rsa_key.p8"
     old = replace(new_key(), created_at=datetime.now(UTC) - timedelta(days=91))

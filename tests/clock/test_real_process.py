@@ -59,7 +59,7 @@ class Clocks:
         self._control[index * 8 : index * 8 + 8] = struct.pack("=q", value)
 
 
-class Door:
+class ClockProcessRig:
     """An agent with clocks of its own, its reader, a pipe, and between which moments each tag was read."""
 
     def __init__(self, directory: Path, library: Path, *, hold_s: int) -> None:
@@ -104,9 +104,9 @@ class Door:
 @pytest.fixture
 def door(
     request: pytest.FixtureRequest, tmp_path: Path, clocks_library: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Door]:
+) -> Iterator[ClockProcessRig]:
     """The pipe has the clock of this machine, the agent another one."""
-    door = Door(tmp_path, clocks_library, hold_s=request.param)
+    door = ClockProcessRig(tmp_path, clocks_library, hold_s=request.param)
     for name, value in door.clocks.environment.items():
         monkeypatch.setenv(name, value)
     try:
@@ -120,7 +120,7 @@ def moment(row: dict[str, Any]) -> datetime:
 
 
 @pytest.mark.parametrize("door", [3_600], indirect=True)
-def test_power_cuts_without_network_and_then_ntp(door: Door) -> None:
+def test_power_cuts_without_network_and_then_ntp(door: ClockProcessRig) -> None:
     door.agent.start()
     door.clocks.ntp_comes()
     door.swipe(3)
@@ -159,7 +159,7 @@ def test_power_cuts_without_network_and_then_ntp(door: Door) -> None:
 
 
 @pytest.mark.parametrize("door", [1], indirect=True)
-def test_where_ntp_never_comes_the_servers_clock_is_told_with_its_uncertainty(door: Door) -> None:
+def test_where_ntp_never_comes_the_servers_clock_is_told_with_its_uncertainty(door: ClockProcessRig) -> None:
     door.agent.start()
     door.swipe(3)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.conformance_rig import Stage, Vendor
+from tests.support.conformance_rig import ConformanceRig, Vendor
 from tests.support.emulator_process import EmulatorProcess, make_certificate
 
 HAS_WHEEL = platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"}
@@ -21,15 +21,15 @@ CLIENT = Path(__file__).parent / "vendor_client.py"
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConformanceRig]:
     directory = tmp_path_factory.mktemp("conformance")
     ca_file, certificate, key = make_certificate(directory)
     with EmulatorProcess(directory, tls=(certificate, key)) as emulator:
-        yield Stage(emulator, ca_file)
+        yield ConformanceRig(emulator, ca_file)
 
 
 @pytest.fixture(scope="module")
-def vendor(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Vendor:
+def vendor(stage: ConformanceRig, tmp_path_factory: pytest.TempPathFactory) -> Vendor:
     """Run the SDK with these words, and give its answer."""
     if not HAS_WHEEL:
         pytest.skip(f"the vendor's SDK has no wheel for {platform.machine()}")

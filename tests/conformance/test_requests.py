@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from tests.support.conformance_rig import Shape, Stage, Vendor, shapes
+from tests.support.conformance_rig import ConformanceRig, Shape, Vendor, shapes
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER
 from tests.support.paths import DATA
 
@@ -33,7 +33,7 @@ SENT_BESIDES = {
 
 
 @pytest.fixture(scope="module")
-def agents(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shape]:
+def agents(stage: ConformanceRig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Shape]:
     """What the agent asks for on the way to three committed rows, by all of its own rooms."""
     config = tmp_path_factory.mktemp("agent") / "config.toml"
     config.write_text(
@@ -64,7 +64,7 @@ def agents(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return shapes(stage.seen()[before:])
 
 
-def test_the_sdk_still_asks_as_it_was_recorded(stage: Stage, vendor: Vendor) -> None:
+def test_the_sdk_still_asks_as_it_was_recorded(stage: ConformanceRig, vendor: Vendor) -> None:
     before = len(stage.seen())
 
     vendor("rows", "6000")

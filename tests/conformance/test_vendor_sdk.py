@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.conformance_rig import Stage, Vendor
+from tests.support.conformance_rig import ConformanceRig, Vendor
 
 ROWS = 10_000
 
@@ -34,13 +34,15 @@ def answers(vendor: Vendor) -> dict[str, dict[str, str]]:
     return dict(zip(FAULTS, vendor("faults", *rules), strict=True))
 
 
-def appends(stage: Stage, fault: str) -> list[dict[str, Any]]:
+def appends(stage: ConformanceRig, fault: str) -> list[dict[str, Any]]:
     """The append requests of the channel that met this fault."""
     channel = f"vendor-fault-{list(FAULTS).index(fault)}"
     return [one for one in stage.seen(channel) if one["endpoint"] == "append"]
 
 
-def test_ten_thousand_rows_are_committed_each_once_and_in_order(stage: Stage, vendor: Vendor) -> None:
+def test_ten_thousand_rows_are_committed_each_once_and_in_order(
+    stage: ConformanceRig, vendor: Vendor
+) -> None:
     answer = vendor("rows", str(ROWS))
 
     assert answer == {"committed": str(ROWS), "rows_inserted": ROWS, "rows_error_count": 0}
@@ -53,7 +55,7 @@ def test_ten_thousand_rows_are_committed_each_once_and_in_order(stage: Stage, ve
 
 @pytest.mark.parametrize("fault", RETRIED)
 def test_what_is_down_for_a_moment_is_sent_again_unchanged(
-    stage: Stage, answers: dict[str, dict[str, str]], fault: str
+    stage: ConformanceRig, answers: dict[str, dict[str, str]], fault: str
 ) -> None:
     refused, taken, _ = appends(stage, fault)
 
@@ -65,7 +67,7 @@ def test_what_is_down_for_a_moment_is_sent_again_unchanged(
     assert taken["bytes"] == refused["bytes"]
 
 
-def test_an_expired_token_is_renewed_once(stage: Stage, answers: dict[str, dict[str, str]]) -> None:
+def test_an_expired_token_is_renewed_once(stage: ConformanceRig, answers: dict[str, dict[str, str]]) -> None:
     refused, taken, _ = appends(stage, "401")
     seen = stage.emulator.state()["seen"]
     places = [
@@ -82,7 +84,7 @@ def test_an_expired_token_is_renewed_once(stage: Stage, answers: dict[str, dict[
 
 @pytest.mark.parametrize("fault", INVALIDATED)
 def test_what_puts_the_position_in_doubt_ends_the_channel(
-    stage: Stage, answers: dict[str, dict[str, str]], fault: str
+    stage: ConformanceRig, answers: dict[str, dict[str, str]], fault: str
 ) -> None:
     seen = appends(stage, fault)
 
@@ -90,7 +92,7 @@ def test_what_puts_the_position_in_doubt_ends_the_channel(
     assert [one["status"] for one in seen] == [INVALIDATED[fault]["status"]]
 
 
-def test_a_table_is_sent_to_through_its_default_pipe(stage: Stage, vendor: Vendor) -> None:
+def test_a_table_is_sent_to_through_its_default_pipe(stage: ConformanceRig, vendor: Vendor) -> None:
     answer = vendor("table")
 
     assert answer == {"committed": "1", "pipe": "RAW_BADGE_EVENTS-STREAMING"}

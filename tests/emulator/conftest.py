@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door
+from tests.support.emulator_rig import EmulatorRig
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def emulator(shared_emulator: EmulatorProcess) -> Iterator[EmulatorProcess]:
 
 
 @pytest.fixture
-def door(emulator: EmulatorProcess) -> Iterator[Door]:
-    door = Door(emulator.url)
+def door(emulator: EmulatorProcess) -> Iterator[EmulatorRig]:
+    door = EmulatorRig(emulator.url)
     with door.session:
         yield door

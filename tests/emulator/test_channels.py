@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.emulator_process import DATABASE, PIPE, SCHEMA, EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, row, wait_for
+from tests.support.emulator_rig import EmulatorRig, error_code, row, wait_for
 
 STALE = (400, "STALE_CONTINUATION_TOKEN_SEQUENCER")
 NO_PIPE = (404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED")
@@ -13,7 +13,7 @@ NO_CHANNEL = (404, "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED")
 UNCOMMITTED = (409, "ERR_CHANNEL_HAS_UNCOMMITTED_DATA")
 
 
-def test_a_new_channel_has_no_offset_token_and_no_rows(door: Door) -> None:
+def test_a_new_channel_has_no_offset_token_and_no_rows(door: EmulatorRig) -> None:
     status = door.open().json()["channel_status"]
 
     assert status["last_committed_offset_token"] is None
@@ -24,7 +24,9 @@ def test_a_new_channel_has_no_offset_token_and_no_rows(door: Door) -> None:
     assert status["last_error_message"] is None
 
 
-def test_appended_rows_are_committed_with_their_offset_token(door: Door, emulator: EmulatorProcess) -> None:
+def test_appended_rows_are_committed_with_their_offset_token(
+    door: EmulatorRig, emulator: EmulatorProcess
+) -> None:
     door.opened()
 
     reply = door.append([row(seq=1), row(seq=2)], "2-abc")
@@ -35,7 +37,7 @@ def test_appended_rows_are_committed_with_their_offset_token(door: Door, emulato
     assert [(stored["seq"], stored["offset_token"]) for stored in rows] == [(1, "2-abc"), (2, "2-abc")]
 
 
-def test_200_is_not_a_commit(door: Door, emulator: EmulatorProcess) -> None:
+def test_200_is_not_a_commit(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     emulator.fault("stall_commits")
     door.opened()
 
@@ -47,7 +49,7 @@ def test_200_is_not_a_commit(door: Door, emulator: EmulatorProcess) -> None:
     door.committed("1")
 
 
-def test_the_older_single_offset_token_is_taken(door: Door) -> None:
+def test_the_older_single_offset_token_is_taken(door: EmulatorRig) -> None:
     door.opened()
 
     door.append([row()], offsetToken="7")
@@ -55,7 +57,7 @@ def test_the_older_single_offset_token_is_taken(door: Door) -> None:
     door.committed("7")
 
 
-def test_rows_without_an_offset_token_leave_it_as_it_was(door: Door) -> None:
+def test_rows_without_an_offset_token_leave_it_as_it_was(door: EmulatorRig) -> None:
     door.opened()
     door.append([row()], "1")
 
@@ -65,7 +67,7 @@ def test_rows_without_an_offset_token_leave_it_as_it_was(door: Door) -> None:
     assert status["last_committed_offset_token"] == "1"
 
 
-def test_the_same_offset_token_twice_is_two_rows(door: Door) -> None:
+def test_the_same_offset_token_twice_is_two_rows(door: EmulatorRig) -> None:
     door.opened()
 
     door.append([row()], "1")
@@ -74,7 +76,7 @@ def test_the_same_offset_token_twice_is_two_rows(door: Door) -> None:
     assert wait_for(door.status, lambda status: status["rows_inserted"] == 2)
 
 
-def test_a_continuation_token_is_good_once(door: Door) -> None:
+def test_a_continuation_token_is_good_once(door: EmulatorRig) -> None:
     first = door.opened().continuation_token
     door.append([row()], "1")
 
@@ -84,7 +86,7 @@ def test_a_continuation_token_is_good_once(door: Door) -> None:
     assert door.append([row()], "2").status_code == 200
 
 
-def test_a_reopen_fences_the_writer_before(door: Door) -> None:
+def test_a_reopen_fences_the_writer_before(door: EmulatorRig) -> None:
     older = door.opened().continuation_token
     door.open()
 
@@ -94,7 +96,7 @@ def test_a_reopen_fences_the_writer_before(door: Door) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "bogus", "1_0", "1_1_00000000"])
-def test_an_invented_continuation_token_is_stale(door: Door, token: str) -> None:
+def test_an_invented_continuation_token_is_stale(door: EmulatorRig, token: str) -> None:
     door.opened()
 
     reply = door.append([row()], continuationToken=token)
@@ -102,7 +104,7 @@ def test_an_invented_continuation_token_is_stale(door: Door, token: str) -> None
     assert error_code(reply) == STALE
 
 
-def test_an_append_without_a_continuation_token_is_malformed(door: Door) -> None:
+def test_an_append_without_a_continuation_token_is_malformed(door: EmulatorRig) -> None:
     door.opened()
 
     reply = door.call("POST", door.rows_path, data=b"{}\n")
@@ -110,7 +112,7 @@ def test_an_append_without_a_continuation_token_is_malformed(door: Door) -> None
     assert error_code(reply) == (400, "ERR_MALFORMED_REQUEST")
 
 
-def test_a_reopen_discards_what_was_not_committed(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_reopen_discards_what_was_not_committed(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened().append([row(seq=1)], "1")
     door.committed("1")
     emulator.fault("stall_commits")
@@ -126,7 +128,9 @@ def test_a_reopen_discards_what_was_not_committed(door: Door, emulator: Emulator
     assert stored == [1, 3]
 
 
-def test_open_and_drop_can_insist_that_nothing_is_uncommitted(door: Door, emulator: EmulatorProcess) -> None:
+def test_open_and_drop_can_insist_that_nothing_is_uncommitted(
+    door: EmulatorRig, emulator: EmulatorProcess
+) -> None:
     emulator.fault("stall_commits")
     door.opened().append([row()], "1")
 
@@ -140,7 +144,7 @@ def test_open_and_drop_can_insist_that_nothing_is_uncommitted(door: Door, emulat
     assert door.open(fail_on_uncommitted_rows=True).status_code == 200
 
 
-def test_an_open_can_set_the_offset_token(door: Door) -> None:
+def test_an_open_can_set_the_offset_token(door: EmulatorRig) -> None:
     status = door.open(offset_token="41-f00").json()["channel_status"]
 
     assert status["last_committed_offset_token"] == "41-f00"
@@ -148,7 +152,7 @@ def test_an_open_can_set_the_offset_token(door: Door) -> None:
     assert door.open().json()["channel_status"]["last_committed_offset_token"] == "41-f00"
 
 
-def test_a_dropped_channel_is_gone_with_its_token(door: Door) -> None:
+def test_a_dropped_channel_is_gone_with_its_token(door: EmulatorRig) -> None:
     door.opened().append([row()], "1")
     door.committed("1")
 
@@ -161,7 +165,7 @@ def test_a_dropped_channel_is_gone_with_its_token(door: Door) -> None:
     assert door.open().json()["channel_status"]["last_committed_offset_token"] is None
 
 
-def test_names_in_the_path_have_no_case_and_names_in_bulk_status_do(door: Door) -> None:
+def test_names_in_the_path_have_no_case_and_names_in_bulk_status_do(door: EmulatorRig) -> None:
     door.opened()
     name = door.channel
     door.channel = name.upper()
@@ -175,14 +179,14 @@ def test_names_in_the_path_have_no_case_and_names_in_bulk_status_do(door: Door) 
 
 
 def test_a_name_may_be_percent_encoded(emulator: EmulatorProcess) -> None:
-    door = Door(emulator.url, channel="café 1/2 %")
+    door = EmulatorRig(emulator.url, channel="café 1/2 %")
 
     door.opened().append([row()], "1")
 
     assert door.committed("1")["channel_name"] == "café 1/2 %"
 
 
-def test_both_spellings_of_the_error_counter_are_there(door: Door) -> None:
+def test_both_spellings_of_the_error_counter_are_there(door: EmulatorRig) -> None:
     door.opened().append([row(), {"badge_id": "only"}, row()], "3")
 
     status = door.committed("3")
@@ -194,7 +198,7 @@ def test_both_spellings_of_the_error_counter_are_there(door: Door) -> None:
     assert status["last_error_timestamp"] == status["last_error_timestamp_ms"] > 1e12
 
 
-def test_counters_go_on_after_a_reopen(door: Door) -> None:
+def test_counters_go_on_after_a_reopen(door: EmulatorRig) -> None:
     door.opened().append([row(), {}], "2")
     door.committed("2")
 
@@ -204,7 +208,7 @@ def test_counters_go_on_after_a_reopen(door: Door) -> None:
 
 
 @pytest.mark.parametrize(("part", "other"), [(DATABASE, "OTHER"), (SCHEMA, "OTHER"), (PIPE, "OTHER")])
-def test_an_unknown_database_schema_or_pipe_is_404(door: Door, part: str, other: str) -> None:
+def test_an_unknown_database_schema_or_pipe_is_404(door: EmulatorRig, part: str, other: str) -> None:
     paths = [
         path.replace(part, other) for path in (door.channel_path, f"{door.pipe_path}:bulk-channel-status")
     ]
@@ -214,15 +218,15 @@ def test_an_unknown_database_schema_or_pipe_is_404(door: Door, part: str, other:
     assert [error_code(reply) for reply in replies] == [NO_PIPE, NO_PIPE]
 
 
-def test_an_append_to_a_channel_nobody_opened_is_404(door: Door) -> None:
+def test_an_append_to_a_channel_nobody_opened_is_404(door: EmulatorRig) -> None:
     reply = door.append([row()], "1", continuationToken="1_0")
 
     assert error_code(reply) == NO_CHANNEL
 
 
 def test_pipes_keep_their_channels_apart(emulator: EmulatorProcess) -> None:
-    first = Door(emulator.url, channel="same-name").opened()
-    second = Door(emulator.url, channel="same-name", pipe="SECOND_PIPE").opened()
+    first = EmulatorRig(emulator.url, channel="same-name").opened()
+    second = EmulatorRig(emulator.url, channel="same-name", pipe="SECOND_PIPE").opened()
 
     first.append([row()], "1")
     second.append([row(), row()], "2")
@@ -233,7 +237,7 @@ def test_pipes_keep_their_channels_apart(emulator: EmulatorProcess) -> None:
     assert sorted(stored) == ["SECOND_PIPE", "SECOND_PIPE", PIPE]
 
 
-def test_the_session_of_a_pipe_has_all_the_vendor_asks_for(door: Door) -> None:
+def test_the_session_of_a_pipe_has_all_the_vendor_asks_for(door: EmulatorRig) -> None:
     info = door.call("POST", f"{door.pipe_path}:pipe-info", json={"generate_new_token": True}).json()
 
     assert set(info) == {"rowset_stage_location", "durable_stage_location", "encryption_info"}
@@ -242,7 +246,9 @@ def test_the_session_of_a_pipe_has_all_the_vendor_asks_for(door: Door) -> None:
 
 
 @pytest.mark.parametrize("where", ["tables/RAW_BADGE_EVENTS", f"pipes/{PIPE}/channels/ELASTIC"])
-def test_elastic_mode_takes_rows_without_any_token(door: Door, emulator: EmulatorProcess, where: str) -> None:
+def test_elastic_mode_takes_rows_without_any_token(
+    door: EmulatorRig, emulator: EmulatorProcess, where: str
+) -> None:
     path = f"/v2/streaming/data/databases/{DATABASE}/schemas/{SCHEMA}/{where}/rows"
     before = door.bulk_status("ELASTIC")["ELASTIC"]["rows_inserted"]
 
@@ -255,10 +261,12 @@ def test_elastic_mode_takes_rows_without_any_token(door: Door, emulator: Emulato
     wait_for(lambda: emulator.channel_state("ELASTIC"), lambda state: state["rows_uncommitted"] == 0)
 
 
-def test_the_elastic_channel_is_not_opened_and_has_one_table(emulator: EmulatorProcess, door: Door) -> None:
+def test_the_elastic_channel_is_not_opened_and_has_one_table(
+    emulator: EmulatorProcess, door: EmulatorRig
+) -> None:
     table = f"/v2/streaming/data/databases/{DATABASE}/schemas/{SCHEMA}/tables/OTHER/rows"
 
-    opening = Door(emulator.url, channel="ELASTIC").open()
+    opening = EmulatorRig(emulator.url, channel="ELASTIC").open()
     other = door.call("POST", table, data=b"")
 
     assert error_code(opening) == (400, "ERR_MALFORMED_REQUEST")

@@ -17,7 +17,7 @@ from tests.support.emulator_process import (
     private_pem,
     public_pem,
 )
-from tests.support.emulator_rig import Door, row
+from tests.support.emulator_rig import EmulatorRig, row
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_missing_extra_gets_one_sentence(words: list[str]) -> None:
 def test_it_speaks_https_with_a_given_certificate(tmp_path: Path) -> None:
     ca, certificate, key = make_certificate(tmp_path)
     with EmulatorProcess(tmp_path, tls=(certificate, key)) as emulator:
-        door = Door(emulator.url, verify=str(ca)).opened()
+        door = EmulatorRig(emulator.url, verify=str(ca)).opened()
 
         door.append([row()], "1")
 

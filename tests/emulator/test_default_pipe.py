@@ -6,17 +6,17 @@ from typing import Any
 
 from agent.emulator.row_loader import DEFAULT_PIPE, load
 from tests.support.emulator_process import DATABASE, SCHEMA, EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, ndjson, row, wait_for
+from tests.support.emulator_rig import EmulatorRig, error_code, ndjson, row, wait_for
 
 ORIGIN = ("2026-11-20 10:00:01.000000", DEFAULT_PIPE, "door", "1")
 
 
-def stored(emulator: EmulatorProcess, door: Door) -> dict[str, Any]:
+def stored(emulator: EmulatorProcess, door: EmulatorRig) -> dict[str, Any]:
     return next(item for item in emulator.rows() if item["channel_name"] == door.channel)
 
 
 def test_it_is_there_for_every_client(emulator: EmulatorProcess) -> None:
-    door = Door(emulator.url, pipe="RAW_BADGE_EVENTS-STREAMING")
+    door = EmulatorRig(emulator.url, pipe="RAW_BADGE_EVENTS-STREAMING")
 
     info = door.call("POST", f"{door.pipe_path}:pipe-info", json={})
     door.opened().append([row(seq=1)], "1")
@@ -26,7 +26,7 @@ def test_it_is_there_for_every_client(emulator: EmulatorProcess) -> None:
 
 
 def test_columns_without_a_member_are_null_also_where_they_have_a_default(emulator: EmulatorProcess) -> None:
-    door = Door(emulator.url, pipe=DEFAULT_PIPE).opened()
+    door = EmulatorRig(emulator.url, pipe=DEFAULT_PIPE).opened()
 
     door.append([row(direction="entry")], "1")
 
@@ -55,7 +55,7 @@ def test_the_rules_of_the_table_hold_here_too() -> None:
     assert (len(loaded.rows), loaded.errors) == (0, 4)
 
 
-def test_rows_for_the_table_itself_go_through_it(emulator: EmulatorProcess, door: Door) -> None:
+def test_rows_for_the_table_itself_go_through_it(emulator: EmulatorProcess, door: EmulatorRig) -> None:
     path = f"/v2/streaming/data/databases/{DATABASE}/schemas/{SCHEMA}/tables/RAW_BADGE_EVENTS/rows"
 
     reply = door.call("POST", path, data=ndjson([row(event_id="by-table")]))
@@ -65,7 +65,7 @@ def test_rows_for_the_table_itself_go_through_it(emulator: EmulatorProcess, door
     assert (found[0]["pipe_name"], found[0]["signal_quality"]) == (DEFAULT_PIPE, None)
 
 
-def test_a_channel_has_a_session_until_it_is_opened_again(door: Door) -> None:
+def test_a_channel_has_a_session_until_it_is_opened_again(door: EmulatorRig) -> None:
     door.opened()
 
     sessions = [door.append([row()]).headers["X-Snowflake-Session"] for _ in range(2)]
@@ -75,7 +75,7 @@ def test_a_channel_has_a_session_until_it_is_opened_again(door: Door) -> None:
     assert sessions[0] == sessions[1] != after
 
 
-def test_files_are_not_taken_and_it_says_what_is(door: Door) -> None:
+def test_files_are_not_taken_and_it_says_what_is(door: EmulatorRig) -> None:
     door.opened()
 
     reply = door.call("POST", f"{door.rows_path}/filebuffer", json={})

@@ -10,12 +10,12 @@ import pytest
 import requests
 
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row, wait_for
+from tests.support.emulator_rig import EmulatorRig, error_code, key_pair_jwt, ndjson, row, wait_for
 
 REOPEN = "ERR_CHANNEL_MUST_BE_REOPENED"
 
 
-def test_a_status_is_answered_as_often_as_asked(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_status_is_answered_as_often_as_asked(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("status", on="append", status=503, code="BUSY", message="later", retry_after=2, times=2)
 
@@ -40,7 +40,9 @@ def test_a_status_is_answered_as_often_as_asked(door: Door, emulator: EmulatorPr
         ("any", lambda door: door.open()),
     ],
 )
-def test_a_rule_holds_for_its_endpoint(door: Door, emulator: EmulatorProcess, on: str, call: Any) -> None:  # noqa: ANN401 - one of the calls above
+def test_a_rule_holds_for_its_endpoint(
+    door: EmulatorRig, emulator: EmulatorProcess, on: str, call: Any
+) -> None:  # noqa: ANN401 - one of the calls above
     assert door.scoped
     emulator.fault("status", on=on, status=418)
 
@@ -52,7 +54,7 @@ def test_a_rule_holds_for_its_endpoint(door: Door, emulator: EmulatorProcess, on
     assert after.status_code != 418
 
 
-def test_a_request_dropped_before_was_not_processed(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_request_dropped_before_was_not_processed(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("drop_before", on="append", times=1)
 
@@ -64,7 +66,7 @@ def test_a_request_dropped_before_was_not_processed(door: Door, emulator: Emulat
     assert door.append([row()], "1").status_code == 200
 
 
-def test_a_request_dropped_after_was_processed(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_request_dropped_after_was_processed(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("drop_after", on="append", times=1)
 
@@ -75,7 +77,7 @@ def test_a_request_dropped_after_was_processed(door: Door, emulator: EmulatorPro
     assert error_code(door.append([row()], "1"))[1] == "STALE_CONTINUATION_TOKEN_SEQUENCER"
 
 
-def test_a_delay_holds_the_answer_back(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_delay_holds_the_answer_back(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     emulator.fault("delay", on="open", seconds=0.2, times=1)
 
     started = time.monotonic()
@@ -84,7 +86,7 @@ def test_a_delay_holds_the_answer_back(door: Door, emulator: EmulatorProcess) ->
     assert time.monotonic() - started >= 0.2
 
 
-def test_rules_act_together_in_their_order(door: Door, emulator: EmulatorProcess) -> None:
+def test_rules_act_together_in_their_order(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     emulator.fault("delay", on="open", seconds=0.1)
     emulator.fault("status", on="open", status=500)
 
@@ -94,12 +96,12 @@ def test_rules_act_together_in_their_order(door: Door, emulator: EmulatorProcess
     assert (reply.status_code, time.monotonic() - started >= 0.1) == (500, True)
 
 
-def test_while_connections_are_refused_nobody_gets_in(door: Door, emulator: EmulatorProcess) -> None:
+def test_while_connections_are_refused_nobody_gets_in(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened().append([row()], "1")
     emulator.fault("refuse")
 
     with pytest.raises(requests.ConnectionError):
-        Door(emulator.url).open()
+        EmulatorRig(emulator.url).open()
 
     with pytest.raises(requests.ConnectionError):  # an open connection is cut too, after the answer
         wait_for(door.status, lambda _: False)
@@ -112,7 +114,7 @@ def test_refused_connections_come_back_by_themselves(emulator: EmulatorProcess) 
     emulator.fault("refuse", seconds=0.1)
     wait_for(lambda: emulator.state()["accepting"], lambda accepting: accepting)
 
-    reply = Door(emulator.url).open()
+    reply = EmulatorRig(emulator.url).open()
 
     assert reply.status_code == 200
 
@@ -125,18 +127,18 @@ def test_rules_can_be_posted_to_the_port_itself(emulator: EmulatorProcess) -> No
     assert (reply.status_code, reply.json()) == (200, {"faults": []})
 
 
-def test_expired_tokens_are_renewed_with_the_key(door: Door, emulator: EmulatorProcess) -> None:
+def test_expired_tokens_are_renewed_with_the_key(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("expire_tokens")
 
     reply = door.append([row()], "1")
-    renewed = Door(emulator.url, channel=door.channel).open()
+    renewed = EmulatorRig(emulator.url, channel=door.channel).open()
 
     assert error_code(reply) == (401, "390318")
     assert renewed.status_code == 200
 
 
-def test_a_revoked_key_signs_in_nobody(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_revoked_key_signs_in_nobody(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     emulator.fault("revoke_key")
     refused = door.exchange(key_pair_jwt())
     emulator.fault("restore_key")
@@ -147,7 +149,7 @@ def test_a_revoked_key_signs_in_nobody(door: Door, emulator: EmulatorProcess) ->
 
 
 def test_an_invalid_channel_may_still_answer_200_and_lose_the_rows(
-    door: Door, emulator: EmulatorProcess
+    door: EmulatorRig, emulator: EmulatorProcess
 ) -> None:
     door.opened()
     emulator.fault("invalidate_channel", channel=door.channel)
@@ -162,7 +164,7 @@ def test_an_invalid_channel_may_still_answer_200_and_lose_the_rows(
     assert door.committed("1")["rows_inserted"] == 1
 
 
-def test_an_invalid_channel_may_refuse_appends(door: Door, emulator: EmulatorProcess) -> None:
+def test_an_invalid_channel_may_refuse_appends(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("invalidate_channel", channel=door.channel, appends="refused")
 
@@ -173,7 +175,7 @@ def test_an_invalid_channel_may_refuse_appends(door: Door, emulator: EmulatorPro
     assert door.append([row()], "1").status_code == 200
 
 
-def test_an_invalid_pipe_outlives_reopens(door: Door, emulator: EmulatorProcess) -> None:
+def test_an_invalid_pipe_outlives_reopens(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("invalidate_channel", code="ERR_PIPE_IN_INVALID_STATE", reopens=1)
 
@@ -183,7 +185,7 @@ def test_an_invalid_pipe_outlives_reopens(door: Door, emulator: EmulatorProcess)
 
 
 def test_invalidating_a_channel_discards_what_was_not_committed(
-    door: Door, emulator: EmulatorProcess
+    door: EmulatorRig, emulator: EmulatorProcess
 ) -> None:
     emulator.fault("stall_commits")
     door.opened().append([row()], "1")
@@ -195,7 +197,7 @@ def test_invalidating_a_channel_discards_what_was_not_committed(
     assert door.open().json()["channel_status"]["last_committed_offset_token"] is None
 
 
-def test_a_deleted_channel_starts_from_nothing(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_deleted_channel_starts_from_nothing(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened().append([row()], "1")
     door.committed("1")
     emulator.fault("delete_channel", channel=door.channel)
@@ -207,7 +209,7 @@ def test_a_deleted_channel_starts_from_nothing(door: Door, emulator: EmulatorPro
     assert (status["last_committed_offset_token"], status["rows_inserted"]) == (None, 0)
 
 
-def test_stalled_commits_go_on_in_order(door: Door, emulator: EmulatorProcess) -> None:
+def test_stalled_commits_go_on_in_order(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     emulator.fault("stall_commits")
     door.opened()
     for number in range(5):
@@ -222,7 +224,9 @@ def test_stalled_commits_go_on_in_order(door: Door, emulator: EmulatorProcess) -
     assert stored == [0, 1, 2, 3, 4]
 
 
-def test_the_next_rows_can_be_rejected_while_the_token_moves(door: Door, emulator: EmulatorProcess) -> None:
+def test_the_next_rows_can_be_rejected_while_the_token_moves(
+    door: EmulatorRig, emulator: EmulatorProcess
+) -> None:
     door.opened()
     emulator.fault("reject_rows", rows=2)
 
@@ -234,7 +238,7 @@ def test_the_next_rows_can_be_rejected_while_the_token_moves(door: Door, emulato
     assert emulator.state()["faults"] == []
 
 
-def test_rows_with_a_value_can_be_rejected(door: Door, emulator: EmulatorProcess) -> None:
+def test_rows_with_a_value_can_be_rejected(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     emulator.fault("reject_rows", field="seq", value=2)
 
@@ -246,7 +250,7 @@ def test_rows_with_a_value_can_be_rejected(door: Door, emulator: EmulatorProcess
 
 
 def test_a_batch_with_a_refused_row_is_400_and_smaller_batches_are_not(
-    door: Door, emulator: EmulatorProcess
+    door: EmulatorRig, emulator: EmulatorProcess
 ) -> None:
     door.opened()
     emulator.fault("refuse_rows", field="seq", value=2)
@@ -258,7 +262,9 @@ def test_a_batch_with_a_refused_row_is_400_and_smaller_batches_are_not(
 
 
 @pytest.mark.parametrize("limit", [{"max_rows": 2}, {"max_bytes": 400}])
-def test_batches_can_be_too_large(door: Door, emulator: EmulatorProcess, limit: dict[str, int]) -> None:
+def test_batches_can_be_too_large(
+    door: EmulatorRig, emulator: EmulatorProcess, limit: dict[str, int]
+) -> None:
     door.opened()
     emulator.fault("refuse_rows", **limit)
 
@@ -295,7 +301,7 @@ def test_a_rule_that_cannot_be_kept_is_400(emulator: EmulatorProcess, rule: obje
     assert emulator.state()["faults"] == []
 
 
-def test_the_rules_in_force_are_told_with_what_is_left(emulator: EmulatorProcess, door: Door) -> None:
+def test_the_rules_in_force_are_told_with_what_is_left(emulator: EmulatorProcess, door: EmulatorRig) -> None:
     assert door.scoped
     emulator.fault("status", on="open", status=500, times=3)
     door.open()
@@ -305,7 +311,9 @@ def test_the_rules_in_force_are_told_with_what_is_left(emulator: EmulatorProcess
     assert rules == [{"do": "status", "on": "open", "status": 500, "times": 3, "left": 2}]
 
 
-def test_a_request_is_seen_with_names_but_without_values(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_request_is_seen_with_names_but_without_values(
+    door: EmulatorRig, emulator: EmulatorProcess
+) -> None:
     door.opened()
     before = time.monotonic_ns()
     door.append([row(badge_id="SECRET-4711")], "77-f00", retryCount="2", requestId="an-id")
@@ -330,7 +338,7 @@ def test_a_request_is_seen_with_names_but_without_values(door: Door, emulator: E
     assert door.scoped not in str(state)
 
 
-def test_the_state_tells_what_a_channel_has(door: Door, emulator: EmulatorProcess) -> None:
+def test_the_state_tells_what_a_channel_has(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened().append([row(), {}], "2")
     door.committed("2")
 
@@ -349,7 +357,7 @@ def test_the_state_tells_what_a_channel_has(door: Door, emulator: EmulatorProces
 
 def test_requests_are_counted_per_endpoint(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
+        door = EmulatorRig(emulator.url).opened()
         door.open()
         door.status()
 

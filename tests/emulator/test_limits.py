@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.emulator.limits import CHANNELS_PER_PIPE, Bucket, Peak
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, ndjson, row
+from tests.support.emulator_rig import EmulatorRig, error_code, ndjson, row
 
 THROTTLED = (429, "390701")
 ONE_GIBIBYTE_KB = 1024 * 1024
@@ -23,8 +23,8 @@ GAPS = st.lists(st.floats(0, 0.5), min_size=1, max_size=60)
 
 def test_more_than_ten_requests_at_once_are_throttled_and_lose_no_token(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
-        other = Door(emulator.url)
+        door = EmulatorRig(emulator.url).opened()
+        other = EmulatorRig(emulator.url)
 
         replies = [door.append([row()]) for _ in range(40)]
 
@@ -37,8 +37,8 @@ def test_more_than_ten_requests_at_once_are_throttled_and_lose_no_token(tmp_path
 def test_more_than_twenty_megabytes_a_second_are_throttled(tmp_path: Path) -> None:
     three_seconds = gzip.compress(b" " * 60_000_000)
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
-        other = Door(emulator.url).opened()
+        door = EmulatorRig(emulator.url).opened()
+        other = EmulatorRig(emulator.url).opened()
 
         taken = door.append(three_seconds, headers={"Content-Encoding": "gzip"})
         refused = door.append([row()])
@@ -49,7 +49,7 @@ def test_more_than_twenty_megabytes_a_second_are_throttled(tmp_path: Path) -> No
 
 
 def test_limits_can_be_lifted(emulator: EmulatorProcess) -> None:
-    door = Door(emulator.url).opened()
+    door = EmulatorRig(emulator.url).opened()
 
     codes = {door.append([row()]).status_code for _ in range(40)}
 
@@ -91,7 +91,7 @@ def test_a_peak_is_the_fullest_second(gaps: list[float]) -> None:
     assert peak.highest == max(sum(end - 1.0 < at <= end for at in times) for end in times)
 
 
-async def _visit(session: aiohttp.ClientSession, door: Door, number: int) -> int:
+async def _visit(session: aiohttp.ClientSession, door: EmulatorRig, number: int) -> int:
     headers = {"Authorization": f"Bearer {door.scoped}"}
     channel = f"{door.url}{door.pipe_path}/channels/many-{number}"
     async with session.put(channel, json={}, headers=headers) as reply:
@@ -105,7 +105,7 @@ async def _visit(session: aiohttp.ClientSession, door: Door, number: int) -> int
         return reply.status
 
 
-async def _visit_all(door: Door, count: int) -> list[int]:
+async def _visit_all(door: EmulatorRig, count: int) -> list[int]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers={"Accept": "*/*"}) as session:
         return await asyncio.gather(*(_visit(session, door, number) for number in range(count)))
@@ -115,11 +115,11 @@ def test_two_thousand_doors_at_once_and_not_one_more(tmp_path: Path) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url, channel="many-0")
+        door = EmulatorRig(emulator.url, channel="many-0")
 
         codes = asyncio.run(_visit_all(door, CHANNELS_PER_PIPE))
         door.committed("1")
-        one_more = Door(emulator.url).open()
+        one_more = EmulatorRig(emulator.url).open()
 
         assert codes == [200] * CHANNELS_PER_PIPE
         assert error_code(one_more) == (400, "ERR_CHANNEL_LIMIT_EXCEEDED")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agent.emulator.request_bodies import MAX_UNCOMPRESSED_BYTES, MAX_WIRE_BYTES, decompressed
 from agent.emulator.responses import RefusalError
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, key_pair_jwt, ndjson, row
+from tests.support.emulator_rig import EmulatorRig, error_code, key_pair_jwt, ndjson, row
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -27,7 +27,7 @@ TOO_LARGE = (413, "ERR_REQUEST_TOO_LARGE")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "identity", "ZSTD"])
-def test_rows_may_be_compressed(door: Door, encoding: str) -> None:
+def test_rows_may_be_compressed(door: EmulatorRig, encoding: str) -> None:
     door.opened()
 
     door.append(
@@ -40,7 +40,7 @@ def test_rows_may_be_compressed(door: Door, encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 @pytest.mark.parametrize("spoil", [lambda body: body[:-3], lambda _: b"nothing of the kind", lambda _: b""])
 def test_a_broken_compressed_body_is_400_and_uses_up_no_token(
-    door: Door, encoding: str, spoil: Callable[[bytes], bytes]
+    door: EmulatorRig, encoding: str, spoil: Callable[[bytes], bytes]
 ) -> None:
     body = spoil(COMPRESS[encoding](ndjson([row()])))
     door.opened()
@@ -51,7 +51,7 @@ def test_a_broken_compressed_body_is_400_and_uses_up_no_token(
     assert door.append([row()], "1").status_code == 200
 
 
-def test_an_unknown_compression_is_415(door: Door) -> None:
+def test_an_unknown_compression_is_415(door: EmulatorRig) -> None:
     door.opened()
 
     reply = door.append(b"", "1", headers={"Content-Encoding": "br"})
@@ -59,7 +59,7 @@ def test_an_unknown_compression_is_415(door: Door) -> None:
     assert error_code(reply) == (415, "ERR_UNSUPPORTED_CONTENT_ENCODING")
 
 
-def test_four_mebibytes_on_the_wire_are_taken_and_one_byte_more_is_413(door: Door) -> None:
+def test_four_mebibytes_on_the_wire_are_taken_and_one_byte_more_is_413(door: EmulatorRig) -> None:
     door.opened()
     full = b" " * (MAX_WIRE_BYTES - 1) + b"\n"
 
@@ -109,14 +109,14 @@ def test_a_truncated_body_is_never_taken_for_whole(body: bytes, encoding: str, c
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", b'"text"', b"\xff", b'{"offset_token": 5}', b'{"fail_on_uncommitted_rows": "yes"}']
 )
-def test_an_open_with_a_malformed_body_is_400(door: Door, body: bytes) -> None:
+def test_an_open_with_a_malformed_body_is_400(door: EmulatorRig, body: bytes) -> None:
     reply = door.call("PUT", door.channel_path, data=body)
 
     assert error_code(reply) == MALFORMED
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"channel_names": "one"}', b'{"channel_names": [1]}'])
-def test_a_status_request_without_a_list_of_names_is_400(door: Door, body: bytes) -> None:
+def test_a_status_request_without_a_list_of_names_is_400(door: EmulatorRig, body: bytes) -> None:
     reply = door.call("POST", f"{door.pipe_path}:bulk-channel-status", data=body)
 
     assert error_code(reply) == MALFORMED
@@ -132,14 +132,14 @@ def test_a_status_request_without_a_list_of_names_is_400(door: Door, body: bytes
     ],
 )
 def test_what_is_not_there_is_said_to_be_not_there(
-    door: Door, method: str, path: str, expected: tuple[int, str]
+    door: EmulatorRig, method: str, path: str, expected: tuple[int, str]
 ) -> None:
     reply = door.call(method, path)
 
     assert error_code(reply) == expected
 
 
-def test_a_token_request_that_is_no_form_is_400(door: Door) -> None:
+def test_a_token_request_that_is_no_form_is_400(door: EmulatorRig) -> None:
     replies = [
         door.call("POST", "/oauth/token", token=key_pair_jwt(), data=body) for body in (b"{}", b"\xff=1")
     ]
@@ -156,7 +156,7 @@ def test_a_token_request_that_is_no_form_is_400(door: Door) -> None:
     query=st.text(st.characters(codec="ascii", exclude_characters="#"), max_size=20),
 )
 def test_no_body_makes_the_emulator_fail(
-    door: Door, which: str, body: bytes, encoding: str, query: str
+    door: EmulatorRig, which: str, body: bytes, encoding: str, query: str
 ) -> None:
     method, path = {
         "open": ("PUT", door.channel_path),
@@ -199,14 +199,14 @@ def raw_exchange(emulator: EmulatorProcess, sent: bytes, until: bytes) -> bytes:
         b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_bytes_that_are_no_http_get_a_400(door: Door, emulator: EmulatorProcess, sent: bytes) -> None:
+def test_bytes_that_are_no_http_get_a_400(door: EmulatorRig, emulator: EmulatorProcess, sent: bytes) -> None:
     received = raw_exchange(emulator, sent, until=b"\r\n\r\n")
 
     assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
     assert door.open().status_code == 200
 
 
-def test_a_client_that_waits_for_100_continue_gets_it(door: Door, emulator: EmulatorProcess) -> None:
+def test_a_client_that_waits_for_100_continue_gets_it(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     door.opened()
     body = ndjson([row()])
     head = (
@@ -221,7 +221,9 @@ def test_a_client_that_waits_for_100_continue_gets_it(door: Door, emulator: Emul
     door.committed("1")
 
 
-def test_an_upload_that_ends_early_leaves_nothing_behind(door: Door, emulator: EmulatorProcess) -> None:
+def test_an_upload_that_ends_early_leaves_nothing_behind(
+    door: EmulatorRig, emulator: EmulatorProcess
+) -> None:
     door.opened()
     address = urlsplit(emulator.url)
     head = (

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door, error_code, row, wait_for
+from tests.support.emulator_rig import EmulatorRig, error_code, row, wait_for
 
 STALE = (400, "STALE_CONTINUATION_TOKEN_SEQUENCER")
 
@@ -19,7 +19,7 @@ STALE = (400, "STALE_CONTINUATION_TOKEN_SEQUENCER")
 @pytest.mark.parametrize("way", ["restart", "kill"])
 def test_a_restart_keeps_what_was_committed_and_fences_every_writer(tmp_path: Path, way: str) -> None:
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
+        door = EmulatorRig(emulator.url).opened()
         door.append([row(seq=1), {}], "2")
         door.committed("2")
         before = door.status()
@@ -40,7 +40,7 @@ def test_a_restart_keeps_what_was_committed_and_fences_every_writer(tmp_path: Pa
         assert [item["seq"] for item in emulator.rows()] == [1, 3]
 
 
-def append_until_it_is_gone(door: Door, sent: int) -> int:
+def append_until_it_is_gone(door: EmulatorRig, sent: int) -> int:
     """Rows numbered from sent + 1 on, two at a time; the last number that may have arrived."""
     while True:
         sent += 2
@@ -52,7 +52,7 @@ def append_until_it_is_gone(door: Door, sent: int) -> int:
 
 def test_a_kill_at_any_moment_never_parts_rows_from_their_offset_token(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path, commit_lag_seconds=0, options=["--no-limits"]) as emulator:
-        door = Door(emulator.url)
+        door = EmulatorRig(emulator.url)
         sent = 0
         for round_number in range(4):
             status = door.open().json()["channel_status"]
@@ -72,7 +72,7 @@ def test_a_kill_at_any_moment_never_parts_rows_from_their_offset_token(tmp_path:
 
 def test_sigterm_ends_it_cleanly_with_requests_in_the_air(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
+        door = EmulatorRig(emulator.url).opened()
         door.append([row()], "1")
         door.committed("1")
         emulator.fault("delay", on="open", seconds=60)

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from agent.emulator import row_loader
 from tests.support.emulator_process import EmulatorProcess
-from tests.support.emulator_rig import Door, ndjson, row
+from tests.support.emulator_rig import EmulatorRig, ndjson, row
 
 ORIGIN = ("2026-11-20 10:00:00.000000", "PIPE", "door", "1-abc")
 
@@ -46,7 +46,7 @@ def skipped(**changes: object) -> str:
     return loaded.last_error
 
 
-def test_every_field_of_a_swipe_finds_its_column(door: Door, emulator: EmulatorProcess) -> None:
+def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: EmulatorProcess) -> None:
     fields = row(
         signal_strength=-65.5,
         direction="ENTRY",
@@ -196,7 +196,7 @@ def test_lines_that_are_no_json_objects_are_skipped_and_counted() -> None:
     assert (len(loaded.rows), loaded.errors, row_loader.count(body)) == (1, 5, 6)
 
 
-def test_skipped_rows_let_the_offset_token_move_on(door: Door) -> None:
+def test_skipped_rows_let_the_offset_token_move_on(door: EmulatorRig) -> None:
     door.opened().append(b'{"broken\n\n[]\n' + ndjson([row()]), "4")
 
     status = door.committed("4")
@@ -233,7 +233,7 @@ def test_an_error_message_never_quotes_the_row(secret: str) -> None:
 
 def test_the_metrics_view_has_the_columns_of_the_demo(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path) as emulator:
-        door = Door(emulator.url).opened()
+        door = EmulatorRig(emulator.url).opened()
         rows = [
             row(badge_id="a", direction="entry", signal_strength=-85),
             row(badge_id="b", direction="entry", signal_strength=-50),

@@ -15,7 +15,7 @@ from agent.readers.protocols import make_protocol
 from agent.readers.session import Reader, ReaderSession
 from agent.settings import Keypad
 from agent.swipe import Swipe
-from tests.support.fd_store import OpenShelf
+from tests.support.fd_store import MemoryFdStore
 
 
 def test_each_request_has_its_turn_and_its_time() -> None:
@@ -66,7 +66,7 @@ class Line:
             user_of=lambda _: "UNKNOWN",
             clock=SystemClock("always"),
             changed=self.news.set,
-            shelf=OpenShelf(),
+            shelf=MemoryFdStore(),
         )
         self.thread = threading.Thread(target=self.session.run, args=[lambda _: None])
         self.thread.start()

@@ -17,13 +17,13 @@ from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.swipe import CardCheck, Swipe
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
-from tests.support.fd_store import OpenShelf
+from tests.support.fd_store import MemoryFdStore
 from tests.support.swipes import DrivenClock, wait_until
 
 TAG = 0x0100_63E9_AE
 
 
-class Door:
+class ReaderRig:
     """A session on a thread of its own, the line it reads, and what it has kept."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Door:
         self.clock = DrivenClock()
         self.changes = 0
         self.ended_by: list[BaseException] = []
-        self.shelf = OpenShelf()
+        self.shelf = MemoryFdStore()
         self.line = PtyReader(directory / f"{protocol}-reader")
         self.reader = Reader(
             id="RDR-101",
@@ -93,22 +93,22 @@ class Door:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[Door]:
-    door = Door(tmp_path)
+def door(tmp_path: Path) -> Iterator[ReaderRig]:
+    door = ReaderRig(tmp_path)
     door.start()
     yield door
     door.close()
 
 
 @pytest.fixture
-def wiegand_door(tmp_path: Path) -> Iterator[Door]:
-    door = Door(tmp_path, "bits")
+def wiegand_door(tmp_path: Path) -> Iterator[ReaderRig]:
+    door = ReaderRig(tmp_path, "bits")
     door.start()
     yield door
     door.close()
 
 
-def test_a_tag_in_front_of_the_reader_is_one_kept_swipe(door: Door) -> None:
+def test_a_tag_in_front_of_the_reader_is_one_kept_swipe(door: ReaderRig) -> None:
     door.line.present(TAG)
 
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
@@ -122,7 +122,7 @@ def test_a_tag_in_front_of_the_reader_is_one_kept_swipe(door: Door) -> None:
     assert swipe.read_at == door.clock.now()
 
 
-def test_a_card_that_decodes_has_its_badge_and_its_holder(wiegand_door: Door) -> None:
+def test_a_card_that_decodes_has_its_badge_and_its_holder(wiegand_door: ReaderRig) -> None:
     door = wiegand_door
 
     door.line.write(bits_line(26, h10301(123, 45_015)))
@@ -133,14 +133,14 @@ def test_a_card_that_decodes_has_its_badge_and_its_holder(wiegand_door: Door) ->
     assert (swipe.card.format, swipe.card.facility_code, swipe.card.card_number) == ("H10301", 123, 45_015)
 
 
-def test_frames_that_came_in_one_read_are_kept_in_their_order(door: Door) -> None:
+def test_frames_that_came_in_one_read_are_kept_in_their_order(door: ReaderRig) -> None:
     door.line.write(b"".join(rdm6300_frame(tag) for tag in range(1, 51)))
 
     door.wait_until(lambda: len(door.kept) == 50, "50 swipes")
     assert [swipe.card.raw for swipe in door.kept] == [raw_hex(40, tag) for tag in range(1, 51)]
 
 
-def test_a_frame_that_comes_byte_by_byte_is_one_swipe(door: Door) -> None:
+def test_a_frame_that_comes_byte_by_byte_is_one_swipe(door: ReaderRig) -> None:
     for byte in rdm6300_frame(TAG):
         door.line.write(bytes([byte]))
 
@@ -148,7 +148,7 @@ def test_a_frame_that_comes_byte_by_byte_is_one_swipe(door: Door) -> None:
     assert door.session.counts.noise.total() == 0
 
 
-def test_a_held_card_is_one_swipe_and_its_repeats_are_counted(door: Door) -> None:
+def test_a_held_card_is_one_swipe_and_its_repeats_are_counted(door: ReaderRig) -> None:
     for _ in range(5):
         door.line.present(TAG)
 
@@ -156,7 +156,7 @@ def test_a_held_card_is_one_swipe_and_its_repeats_are_counted(door: Door) -> Non
     assert len(door.kept) == door.session.counts.swipes == 1
 
 
-def test_the_same_card_after_the_hold_off_is_another_swipe(door: Door) -> None:
+def test_the_same_card_after_the_hold_off_is_another_swipe(door: ReaderRig) -> None:
     door.line.present(TAG)
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
 
@@ -166,7 +166,7 @@ def test_the_same_card_after_the_hold_off_is_another_swipe(door: Door) -> None:
     door.wait_until(lambda: len(door.kept) == 2, "a second swipe")
 
 
-def test_a_truncated_frame_is_noise_once_the_line_is_silent(door: Door) -> None:
+def test_a_truncated_frame_is_noise_once_the_line_is_silent(door: ReaderRig) -> None:
     door.line.write(rdm6300_frame(TAG)[:9])
 
     door.wait_until(lambda: door.session.counts.noise[NoiseReason.TRUNCATED] == 1, "noise")
@@ -174,7 +174,7 @@ def test_a_truncated_frame_is_noise_once_the_line_is_silent(door: Door) -> None:
     door.wait_until(lambda: len(door.kept) == 1, "a swipe after it")
 
 
-def test_noise_is_counted_by_its_reason_and_never_kept(door: Door) -> None:
+def test_noise_is_counted_by_its_reason_and_never_kept(door: ReaderRig) -> None:
     broken = bytearray(rdm6300_frame(TAG))
     broken[-2] ^= 1
 
@@ -184,7 +184,7 @@ def test_noise_is_counted_by_its_reason_and_never_kept(door: Door) -> None:
     assert door.kept == []
 
 
-def test_noise_is_news_too_so_that_status_shows_it(door: Door) -> None:
+def test_noise_is_news_too_so_that_status_shows_it(door: ReaderRig) -> None:
     before = door.changes
 
     door.line.write(b"garbage")
@@ -192,7 +192,7 @@ def test_noise_is_news_too_so_that_status_shows_it(door: Door) -> None:
     door.wait_until(lambda: door.changes > before, "news")
 
 
-def test_counts_tell_when_the_last_swipe_and_the_last_byte_came(door: Door) -> None:
+def test_counts_tell_when_the_last_swipe_and_the_last_byte_came(door: ReaderRig) -> None:
     door.line.present(TAG)
 
     door.wait_until(lambda: door.session.counts.swipes == 1, "a swipe")
@@ -201,7 +201,7 @@ def test_counts_tell_when_the_last_swipe_and_the_last_byte_came(door: Door) -> N
 
 
 def test_a_swipe_that_could_not_be_kept_is_admitted_again(tmp_path: Path) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
 
     def full(_: list[Swipe]) -> None:
         raise OutboxError("outbox.db: database or disk is full")
@@ -224,7 +224,7 @@ def test_a_swipe_that_could_not_be_kept_is_admitted_again(tmp_path: Path) -> Non
 
 
 def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
-    door: Door, caplog: pytest.LogCaptureFixture
+    door: ReaderRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="agent")
     door.line.present(1)
@@ -242,7 +242,7 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
     assert any("recovered after" in line for line in told)
 
 
-def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: Door) -> None:
+def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: ReaderRig) -> None:
     frame = rdm6300_frame(TAG)
     door.line.write(frame[:7])
     door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "bytes")
@@ -258,7 +258,7 @@ def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: Door
 
 
 def test_a_port_that_is_not_there_at_the_start_is_waited_for(tmp_path: Path) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     door.line.unplug()
     door.thread = threading.Thread(target=door._run)
     door.thread.start()
@@ -269,7 +269,7 @@ def test_a_port_that_is_not_there_at_the_start_is_waited_for(tmp_path: Path) -> 
     door.close()
 
 
-def test_a_stop_is_obeyed_while_the_line_is_idle(door: Door) -> None:
+def test_a_stop_is_obeyed_while_the_line_is_idle(door: ReaderRig) -> None:
     door.session.stop()
 
     door.thread.join(5.0)
@@ -277,7 +277,7 @@ def test_a_stop_is_obeyed_while_the_line_is_idle(door: Door) -> None:
 
 
 def test_a_stop_before_the_port_was_open_is_obeyed_too(tmp_path: Path) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     door.session.stop()
 
     door._run()
@@ -287,7 +287,7 @@ def test_a_stop_before_the_port_was_open_is_obeyed_too(tmp_path: Path) -> None:
 
 
 def test_a_swipe_on_the_line_when_the_stop_comes_is_still_kept(tmp_path: Path) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
 
     def keep_while_stopping(swipes: list[Swipe]) -> None:
         door.kept.extend(swipes)
@@ -306,7 +306,7 @@ def test_a_swipe_on_the_line_when_the_stop_comes_is_still_kept(tmp_path: Path) -
 
 
 def test_the_rest_of_a_frame_is_waited_for_at_a_stop(tmp_path: Path) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     frame = rdm6300_frame(2)
     rest = threading.Timer(0.02, door.line.write, [frame[7:]])
 
@@ -327,7 +327,7 @@ def test_the_rest_of_a_frame_is_waited_for_at_a_stop(tmp_path: Path) -> None:
     door.close()
 
 
-def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: Door) -> None:
+def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: ReaderRig) -> None:
     ended = threading.Event()
 
     def chatter() -> None:
@@ -349,7 +349,7 @@ def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: Door) -> None:
 def test_a_port_that_stays_away_is_tried_ever_more_seldom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     door.line.unplug()
     delays: list[float] = []
 
@@ -373,7 +373,7 @@ def test_a_port_that_stays_away_is_tried_ever_more_seldom(
 def test_a_port_that_opens_and_fails_at_once_is_tried_ever_more_seldom_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     delays: list[float] = []
 
     def broken(_port: Port, _timeout_s: float | None) -> bytes:
@@ -398,7 +398,7 @@ def test_the_log_and_the_status_name_the_device_behind_the_port(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="agent")
-    door = Door(tmp_path)
+    door = ReaderRig(tmp_path)
     device = os.path.realpath(door.line.device)
 
     door.start()
@@ -416,7 +416,7 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="agent")
-    door = Door(tmp_path, expect_traffic_within_s=0.2)
+    door = ReaderRig(tmp_path, expect_traffic_within_s=0.2)
     door.start()
     door.wait_until(lambda: door.session.traffic.silent, "silence")
     assert door.session.counts.state == "open"
@@ -430,7 +430,7 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
 
 
 def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
-    wiegand_door: Door, caplog: pytest.LogCaptureFixture
+    wiegand_door: ReaderRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     wiegand_door.line.write(b"26:2F657AF\r\n" * (NOISY_PER_MINUTE + 5))
 
@@ -440,7 +440,7 @@ def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
 
 
 def test_no_card_is_in_the_log_at_any_level(
-    door: Door, caplog: pytest.LogCaptureFixture, wiegand_door: Door
+    door: ReaderRig, caplog: pytest.LogCaptureFixture, wiegand_door: ReaderRig
 ) -> None:
     caplog.set_level(logging.DEBUG)
     door.line.write(rdm6300_frame(TAG) + rdm6300_frame(TAG)[:9])
@@ -456,7 +456,7 @@ def test_no_card_is_in_the_log_at_any_level(
         assert secret not in caplog.text
 
 
-def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door: Door) -> None:
+def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door: ReaderRig) -> None:
     door.session.stop()
     door.thread.join(5.0)
 

@@ -26,7 +26,7 @@ from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
-from tests.support.fd_store import OpenShelf
+from tests.support.fd_store import MemoryFdStore
 from tests.support.outbox_rig import commit
 from tests.support.swipes import swipe
 
@@ -71,7 +71,7 @@ def reader() -> ReaderSession:
         user_of=str,
         clock=SystemClock(),
         changed=lambda: None,
-        shelf=OpenShelf(),
+        shelf=MemoryFdStore(),
     )
 
 

@@ -19,7 +19,7 @@ PIPE = wire.PipeName("DB", "SCHEMA", "PIPE")
 STATUS = wire.channel_status(PIPE, "door")
 
 
-class Door:
+class ClientRig:
     """An account whose key is loaded by `load_key`, and how often it was."""
 
     def __init__(self, url: str, load_key: Callable[[], KeyPair], role: str | None = None) -> None:
@@ -51,8 +51,8 @@ def key(rsa_key_file: Path) -> KeyPair:
 
 
 @pytest.fixture
-def doors() -> Iterator[list[Door]]:
-    doors: list[Door] = []
+def doors() -> Iterator[list[ClientRig]]:
+    doors: list[ClientRig] = []
     yield doors
     for door in doors:
         door.http.close()
@@ -94,10 +94,10 @@ def of_path(seen: list[Seen], path: str) -> list[Seen]:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_first_call_asks_for_host_and_token_and_the_next_ones_for_neither(
-    key: KeyPair, doors: list[Door], *, as_json: bool
+    key: KeyPair, doors: list[ClientRig], *, as_json: bool
 ) -> None:
     with ScriptedServer(snowflake(fine, as_json=as_json)) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         for _ in range(3):
             reply = door.account.call(STATUS, RequestAttempt())
 
@@ -108,9 +108,9 @@ def test_a_first_call_asks_for_host_and_token_and_the_next_ones_for_neither(
     assert {seen.headers["x-snowflake-authorization-token-type"] for seen in server.seen[2:]} == {"OAUTH"}
 
 
-def test_signing_in_uses_the_key_pair_token_and_names_the_role(key: KeyPair, doors: list[Door]) -> None:
+def test_signing_in_uses_the_key_pair_token_and_names_the_role(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine)) as server:
-        doors.append(door := Door(server.url, lambda: key, role="LOADER"))
+        doors.append(door := ClientRig(server.url, lambda: key, role="LOADER"))
         door.account.call(STATUS, RequestAttempt())
 
     sign_in = server.seen[1]
@@ -121,10 +121,10 @@ def test_signing_in_uses_the_key_pair_token_and_names_the_role(key: KeyPair, doo
 
 
 def test_every_request_has_an_id_of_its_own_and_says_that_it_is_the_first_try(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(fine)) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         door.account.call(STATUS, RequestAttempt())
 
     assert len({seen.query["requestId"] for seen in server.seen}) == 3
@@ -135,10 +135,10 @@ def test_every_request_has_an_id_of_its_own_and_says_that_it_is_the_first_try(
 
 
 def test_a_refused_scoped_token_is_fetched_anew_and_the_same_request_sent_again(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(refused(401, times=1))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         reply = door.account.call(STATUS, RequestAttempt())
 
     tries = of_path(server.seen, "bulk-channel-status")
@@ -150,10 +150,10 @@ def test_a_refused_scoped_token_is_fetched_anew_and_the_same_request_sent_again(
 
 
 def test_a_lasting_401_renews_token_jwt_and_key_in_turn_and_is_then_raised(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(refused(401))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="401 390318"):
             door.account.call(STATUS, RequestAttempt())
 
@@ -165,11 +165,13 @@ def test_a_lasting_401_renews_token_jwt_and_key_in_turn_and_is_then_raised(
     assert door.loads == 2
 
 
-def test_the_tries_of_one_request_are_counted_on_from_call_to_call(key: KeyPair, doors: list[Door]) -> None:
+def test_the_tries_of_one_request_are_counted_on_from_call_to_call(
+    key: KeyPair, doors: list[ClientRig]
+) -> None:
     tries = RequestAttempt()
 
     with ScriptedServer(snowflake(refused(401))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         for _ in range(2):
             with pytest.raises(AuthError):
                 door.account.call(STATUS, tries)
@@ -180,7 +182,7 @@ def test_the_tries_of_one_request_are_counted_on_from_call_to_call(key: KeyPair,
 
 
 def test_a_replaced_key_file_is_read_again_before_giving_up(
-    key: KeyPair, doors: list[Door], tmp_path: Path
+    key: KeyPair, doors: list[ClientRig], tmp_path: Path
 ) -> None:
     new = generate_key(tmp_path / "new.p8")
     keys = iter([key, new])
@@ -193,14 +195,14 @@ def test_a_replaced_key_file_is_read_again_before_giving_up(
         return Answer(body=b"127.0.0.1" if "hostname" in seen.path else b"{}")
 
     with ScriptedServer(only_the_new_key) as server:
-        doors.append(door := Door(server.url, lambda: next(keys)))
+        doors.append(door := ClientRig(server.url, lambda: next(keys)))
         reply = door.account.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
 
 
 def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     keys = iter([key])
 
@@ -210,7 +212,7 @@ def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
         raise KeyFileError("/etc/badge-agent/rsa_key.p8: no such private key file", hint="make a key")
 
     with ScriptedServer(snowflake(refused(401))) as server:
-        doors.append(door := Door(server.url, load_key))
+        doors.append(door := ClientRig(server.url, load_key))
         with pytest.raises(AuthError, match=r"rsa_key\.p8: no such private key file") as caught:
             door.account.call(STATUS, RequestAttempt())
 
@@ -218,10 +220,10 @@ def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
 
 
 def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(refused(403))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="403") as caught:
             door.account.call(STATUS, RequestAttempt())
 
@@ -231,18 +233,18 @@ def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
     assert "SHOW GRANTS" in caught.value.hint
 
 
-def test_any_other_refusal_is_raised_at_once(key: KeyPair, doors: list[Door]) -> None:
+def test_any_other_refusal_is_raised_at_once(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(refused(503))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(TransientError):
             door.account.call(STATUS, RequestAttempt())
 
     assert len(of_path(server.seen, "bulk-channel-status")) == 1
 
 
-def test_no_refusal_shows_a_token(key: KeyPair, doors: list[Door]) -> None:
+def test_no_refusal_shows_a_token(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(refused(401))) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError) as caught:
             door.account.call(STATUS, RequestAttempt())
 
@@ -254,20 +256,20 @@ def test_no_refusal_shows_a_token(key: KeyPair, doors: list[Door]) -> None:
 # --- the ingest host ------------------------------------------------------------------------
 
 
-def test_a_host_without_a_port_is_reached_by_the_accounts_port(key: KeyPair, doors: list[Door]) -> None:
+def test_a_host_without_a_port_is_reached_by_the_accounts_port(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine, host="localhost")) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         door.account.call(STATUS, RequestAttempt())
 
     assert server.seen[-1].headers["host"] == f"localhost:{server.port}"
 
 
-def test_a_host_with_a_port_is_reached_there(key: KeyPair, doors: list[Door]) -> None:
+def test_a_host_with_a_port_is_reached_there(key: KeyPair, doors: list[ClientRig]) -> None:
     with (
         ScriptedServer(fine) as ingest,
         ScriptedServer(snowflake(fine, host=f"127.0.0.1:{ingest.port}")) as server,
     ):
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         door.account.call(STATUS, RequestAttempt())
 
     assert len(ingest.seen) == 1
@@ -275,17 +277,17 @@ def test_a_host_with_a_port_is_reached_there(key: KeyPair, doors: list[Door]) ->
 
 
 def test_underscores_of_a_host_are_hyphens_also_in_the_scope_of_the_token(
-    key: KeyPair, doors: list[Door]
+    key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(fine, host="MY_ORG-ACC.localhost")) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
 
         assert door.account.ingest_host() == "my-org-acc.localhost"
 
 
-def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[Door]) -> None:
+def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine, host="abc.snowflakecomputing.invalid")) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(TransientError, match="in the clear") as caught:
             door.account.call(STATUS, RequestAttempt())
 
@@ -293,7 +295,7 @@ def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[
     assert "https" in caught.value.hint
 
 
-def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, doors: list[Door]) -> None:
+def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(fine) as gone:
         pass
     hosts = iter([f"127.0.0.1:{gone.port}", "127.0.0.1"])
@@ -304,7 +306,7 @@ def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, do
         return Answer(body=b"scoped-1")
 
     with ScriptedServer(moved) as server:
-        doors.append(door := Door(server.url, lambda: key))
+        doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(UnreachableError):
             door.account.call(STATUS, RequestAttempt())
         reply = door.account.call(STATUS, RequestAttempt())

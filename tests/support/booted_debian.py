@@ -17,7 +17,7 @@ _BOOT_S = 180.0
 _COMMAND_S = 300.0
 
 
-class Machine:
+class BootedDebian:
     """One booted container. It shares this machine's loopback, so that a server here is 127.0.0.1 there.
 
     `with` unpacks a fresh root and boots it; leaving takes both away.

@@ -24,7 +24,7 @@ QUICK = "[uploader]\nbackoff_max_seconds = 0.5\n"
 _DELIVERED_S = 60.0
 
 
-class Stage:
+class ChaosRig:
     """A reader, an agent and a pipe of their own under one directory. The agent starts with it."""
 
     def __init__(
@@ -210,12 +210,12 @@ def appends(pipe: EmulatorProcess) -> list[dict[str, Any]]:
     return [seen for seen in pipe.state()["seen"] if seen["endpoint"] == "append"]
 
 
-def held(stage: Stage) -> list[dict[str, Any]]:
+def held(stage: ChaosRig) -> list[dict[str, Any]]:
     """What waits for an operator."""
     found: list[dict[str, Any]] = json.loads(stage.command("outbox", "list", "--json").stdout)
     return found
 
 
-def wait_for(stage: Stage, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
+def wait_for(stage: ChaosRig, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
     """Return when the running agent says so of its uploader."""
     wait_until(lambda: holds(stage.agent.status().get("uploader") or {}), what=what, timeout_s=30)

@@ -21,7 +21,7 @@ CLOSED = "http://127.0.0.1:9"  # discard: nobody listens there
 FRAME = bytes.fromhex("02 30313030363345394145 3235 03")
 
 
-class Door:
+class CliRig:
     """Everything under `directory`; `master` is the reader's end of its cable."""
 
     def __init__(self, directory: Path, *, key_file: Path, url: str) -> None:

@@ -11,7 +11,7 @@ _KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel count
 _KERNEL_GROWTH = 500 / 1_000_000
 
 
-class Machine:
+class ClockRig:
     """Without a battery clock: after each boot the wall clock begins at `wakes_at_us` of itself.
 
     `drift` is how much faster than true time its crystal runs; NTP, while it is there, takes it out.

@@ -14,7 +14,7 @@ Shape = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Stage:
+class ConformanceRig:
     """An emulator, and the CA that vouches for it."""
 
     emulator: EmulatorProcess

@@ -66,7 +66,7 @@ def key_pair_jwt(
     return jwt.encode(chosen, signed_by or key, algorithm="RS256")
 
 
-class Door:
+class EmulatorRig:
     """One client with a channel of its own; every call gives the raw reply."""
 
     def __init__(self, url: str, *, channel: str = "", pipe: str = PIPE, verify: str | bool = True) -> None:
@@ -118,7 +118,7 @@ class Door:
             self.continuation_token = reply.json()["next_continuation_token"]
         return reply
 
-    def opened(self) -> Door:
+    def opened(self) -> EmulatorRig:
         reply = self.open()
         assert reply.status_code == 200, reply.text
         return self

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 
-class OpenShelf:
+class MemoryFdStore:
     """Duplicates what it is given, like a descriptor that is sent to another process."""
 
     def __init__(self) -> None:

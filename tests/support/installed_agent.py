@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.agent_process import assert_in_order_and_whole, raws, rdm6300_frame, sent_rows
-from tests.support.booted_debian import Machine, wait_until
+from tests.support.booted_debian import BootedDebian, wait_until
 from tests.support.debian_root import Release
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
@@ -21,10 +21,10 @@ _CLOCK_MARK = "/etc/tmpfiles.d/zz-time-server.conf"
 _DELIVERED_S = 90.0
 
 
-class Reader:
+class StandInReader:
     """A stand-in reader inside the machine, and every tag that was shown to it."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: BootedDebian) -> None:
         self.tags: list[int] = []
         self._machine = machine
         self._process: subprocess.Popen[str] | None = None
@@ -65,13 +65,13 @@ class Reader:
         assert self._process.stdout.readline().strip() == word
 
 
-class Door:
+class InstalledAgent:
     """Machine, reader and pipe of one release: each test goes on where the one before it ended."""
 
     def __init__(self, release: Release, directory: Path) -> None:
-        self.machine = Machine(release, directory)
+        self.machine = BootedDebian(release, directory)
         self.pipe = EmulatorProcess(directory / f"{release.name}-pipe")
-        self.reader = Reader(self.machine)
+        self.reader = StandInReader(self.machine)
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:

@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-class Machine:
+class SetupRig:
     """`with_systemd` gives it a systemctl that notes what it was told, and knows whether the service runs."""
 
     def __init__(self, root: Path, *, with_systemd: bool = True) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from agent.clock.offset_model import OffsetSample
 from agent.outbox import ErrorCount, LiveRows
 from agent.outbox.external import replay_queue
-from tests.support.clock_rig import Machine
+from tests.support.clock_rig import ClockRig
 from tests.support.outbox_rig import PLENTY, opened
 from tests.support.swipes import swipe
 
@@ -23,10 +23,10 @@ def microseconds(text: str) -> int:
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
-class Scene:
+class TimingRig:
     """Nothing happens in it but by its methods. `truth` has the true time of each swipe, by its value."""
 
-    def __init__(self, directory: Path, machine: Machine) -> None:
+    def __init__(self, directory: Path, machine: ClockRig) -> None:
         self.machine = machine
         self.truth: dict[int, int] = {}
         self.sent: list[dict[str, Any]] = []

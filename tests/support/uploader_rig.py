@@ -35,7 +35,7 @@ class Wish(TypedDict, total=False):
     last_us: int
 
 
-class Door:
+class UploaderRig:
     """Nothing happens in it but by keep() and run()."""
 
     def __init__(

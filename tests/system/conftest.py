@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import debian_root
-from tests.support.installed_agent import Door
+from tests.support.installed_agent import InstalledAgent
 from tests.support.paths import ROOT
 
 _RELEASES = os.environ.get("RELEASES", "trixie bookworm").split()
@@ -68,10 +68,12 @@ def _run(*words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def door(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InstalledAgent]:
     """A door of one release, for all the tests of a module."""
     release: debian_root.Release = request.param
-    with Door(release, tmp_path_factory.mktemp("system")) as door:
+    with InstalledAgent(release, tmp_path_factory.mktemp("system")) as door:
         yield door
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.log.message_ids import MessageId
 from tests.support.booted_debian import wait_until
-from tests.support.installed_agent import Door
+from tests.support.installed_agent import InstalledAgent
 from tests.system.conftest import newer
 
 Told = Callable[[str], None]
@@ -23,7 +23,7 @@ _MOST_EXPOSURE = 1.2
 _IDLE_S = 15.0
 
 
-def test_apt_install_is_the_whole_installation(door: Door, package: Path, told: Told) -> None:
+def test_apt_install_is_the_whole_installation(door: InstalledAgent, package: Path, told: Told) -> None:
     door.machine.run("apt-get", "update")
 
     printed = door.install(package)
@@ -36,13 +36,13 @@ def test_apt_install_is_the_whole_installation(door: Door, package: Path, told: 
     told(f"{size_kb} KB unpacked")
 
 
-def test_it_does_not_start_before_it_is_set_up(door: Door) -> None:
+def test_it_does_not_start_before_it_is_set_up(door: InstalledAgent) -> None:
     unit = door.machine.service("ActiveState", "UnitFileState")
 
     assert unit == {"ActiveState": "inactive", "UnitFileState": "disabled"}
 
 
-def test_setup_without_a_question_leaves_an_active_service(door: Door) -> None:
+def test_setup_without_a_question_leaves_an_active_service(door: InstalledAgent) -> None:
     printed = door.set_up()
     door.register(printed)
 
@@ -52,7 +52,7 @@ def test_setup_without_a_question_leaves_an_active_service(door: Door) -> None:
     door.wait_until_open()
 
 
-def test_the_private_key_is_an_encrypted_credential(door: Door) -> None:
+def test_the_private_key_is_an_encrypted_credential(door: InstalledAgent) -> None:
     modes = door.machine.run("find", "/etc/credstore", "/etc/credstore.encrypted", "-printf", "%M %u %p\n")
 
     assert sorted(modes.splitlines()) == [
@@ -63,7 +63,7 @@ def test_the_private_key_is_an_encrypted_credential(door: Door) -> None:
     assert door.machine.exit_code("grep", "-rq", "PRIVATE KEY-", "/etc", "/var/lib/badge-agent") == 1
 
 
-def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: Door, told: Told) -> None:
+def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: InstalledAgent, told: Told) -> None:
     door.reader.present(5)
     door.wait_until_pending(5)
     door.set_clock()
@@ -74,7 +74,7 @@ def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: Door, to
     told("5 swipes, corrected; the agent may not ask the kernel, and needs not")
 
 
-def test_swipes_arrive_as_rows(door: Door, told: Told) -> None:
+def test_swipes_arrive_as_rows(door: InstalledAgent, told: Told) -> None:
     door.reader.present(20)
 
     rows = door.assert_delivered()[5:]
@@ -83,7 +83,7 @@ def test_swipes_arrive_as_rows(door: Door, told: Told) -> None:
     told(f"{len(rows)} of 20, in order, under an unbroken chain")
 
 
-def test_it_is_ready_soon_after_its_start(door: Door, told: Told) -> None:
+def test_it_is_ready_soon_after_its_start(door: InstalledAgent, told: Told) -> None:
     took_s: list[float] = []
     for _ in range(3):
         door.machine.run("systemctl", "restart", "badge-agent")
@@ -96,7 +96,7 @@ def test_it_is_ready_soon_after_its_start(door: Door, told: Told) -> None:
     told(f"start to READY, its check before it included: {', '.join(f'{s:.2f}' for s in took_s)} s")
 
 
-def test_it_may_do_little_and_listens_to_nobody(door: Door, told: Told) -> None:
+def test_it_may_do_little_and_listens_to_nobody(door: InstalledAgent, told: Told) -> None:
     analysis = door.machine.run("systemd-analyze", "security", "--no-pager", "badge-agent")
     exposure = float(re.findall(r"Overall exposure level for badge-agent.service: ([0-9.]+)", analysis)[0])
     sockets = door.machine.run("find", f"/proc/{door.pid()}/fd", "-lname", "socket:*", "-printf", "%l\n")
@@ -112,7 +112,7 @@ def test_it_may_do_little_and_listens_to_nobody(door: Door, told: Told) -> None:
     told(f"exposure {exposure}")
 
 
-def test_the_journal_has_its_fields(door: Door) -> None:
+def test_the_journal_has_its_fields(door: InstalledAgent) -> None:
     entries = [
         json.loads(line)
         for line in door.machine.journal("--output=json").splitlines()
@@ -125,7 +125,7 @@ def test_the_journal_has_its_fields(door: Door) -> None:
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 
-def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: Door, told: Told) -> None:
+def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: InstalledAgent, told: Told) -> None:
     door.assert_delivered()
     door.wait_until_pending(0)
     before = _written_bytes(door)
@@ -136,7 +136,7 @@ def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: Door, told: Tol
     told(f"0 bytes in {_IDLE_S:.0f} s")
 
 
-def test_killed_it_starts_again_and_nothing_is_lost(door: Door, told: Told) -> None:
+def test_killed_it_starts_again_and_nothing_is_lost(door: InstalledAgent, told: Told) -> None:
     before = door.pid()
     door.reader.present(10)
     door.assert_delivered()
@@ -149,7 +149,7 @@ def test_killed_it_starts_again_and_nothing_is_lost(door: Door, told: Told) -> N
     told("20 swipes, 10 of them while it was away")
 
 
-def test_a_hung_process_is_restarted_by_the_watchdog(door: Door, told: Told) -> None:
+def test_a_hung_process_is_restarted_by_the_watchdog(door: InstalledAgent, told: Told) -> None:
     door.machine.put(
         "/etc/systemd/system/badge-agent.service.d/quick.conf",
         b"[Service]\nWatchdogSec=3s\nTimeoutAbortSec=2s\n",
@@ -171,7 +171,7 @@ def test_a_hung_process_is_restarted_by_the_watchdog(door: Door, told: Told) -> 
     told("5 swipes while it hung")
 
 
-def test_snowflake_away_and_back_drains_the_outbox(door: Door, told: Told) -> None:
+def test_snowflake_away_and_back_drains_the_outbox(door: InstalledAgent, told: Told) -> None:
     door.cut_network()
     door.reader.present(20)
     door.wait_until_pending(20)
@@ -182,7 +182,7 @@ def test_snowflake_away_and_back_drains_the_outbox(door: Door, told: Told) -> No
     told("20 swipes meanwhile")
 
 
-def test_a_dead_network_is_no_reason_to_restart(door: Door) -> None:
+def test_a_dead_network_is_no_reason_to_restart(door: InstalledAgent) -> None:
     before = door.pid()
     door.cut_network()
     door.reader.present(1)
@@ -194,7 +194,7 @@ def test_a_dead_network_is_no_reason_to_restart(door: Door) -> None:
     door.assert_delivered()
 
 
-def test_a_reboot_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
+def test_a_reboot_in_an_outage_loses_nothing(door: InstalledAgent, told: Told) -> None:
     door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
@@ -212,7 +212,7 @@ def test_a_reboot_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
     told("10 swipes before it, 10 after it")
 
 
-def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
+def test_a_power_cut_in_an_outage_loses_nothing(door: InstalledAgent, told: Told) -> None:
     door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
@@ -227,7 +227,7 @@ def test_a_power_cut_in_an_outage_loses_nothing(door: Door, told: Told) -> None:
     told("10 swipes before it")
 
 
-def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
+def test_the_clock_is_not_waited_for_at_boot(door: InstalledAgent, told: Told) -> None:
     door.machine.run(
         "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "systemd-timesyncd"
     )
@@ -245,7 +245,7 @@ def test_the_clock_is_not_waited_for_at_boot(door: Door, told: Told) -> None:
     told("with systemd-time-wait-sync enabled and no time server")
 
 
-def test_a_wrong_configuration_is_a_failure_and_no_loop(door: Door) -> None:
+def test_a_wrong_configuration_is_a_failure_and_no_loop(door: InstalledAgent) -> None:
     right = door.machine.path(CONFIG).read_bytes()
     door.machine.put(CONFIG, right + b"\n[uploader]\nmax_request_byte = 1\n")
 
@@ -260,7 +260,9 @@ def test_a_wrong_configuration_is_a_failure_and_no_loop(door: Door) -> None:
     door.wait_until_open()
 
 
-def test_an_upgrade_in_an_outage_loses_nothing(door: Door, package: Path, told: Told, tmp_path: Path) -> None:
+def test_an_upgrade_in_an_outage_loses_nothing(
+    door: InstalledAgent, package: Path, told: Told, tmp_path: Path
+) -> None:
     door.cut_network()
     door.reader.present(10)
     before = door.pid()
@@ -287,7 +289,7 @@ def test_an_upgrade_in_an_outage_loses_nothing(door: Door, package: Path, told: 
     told(f"{len(door.reader.tags)} swipes in all, some in every phase of it")
 
 
-def test_a_new_key_takes_over_without_a_restart(door: Door, told: Told) -> None:
+def test_a_new_key_takes_over_without_a_restart(door: InstalledAgent, told: Told) -> None:
     before, old = door.pid(), door.status()["key"]["fingerprint"]
     rotating = subprocess.Popen(
         door.machine.words("badge-agent", "key", "rotate", "--yes"), stdout=subprocess.PIPE, text=True
@@ -315,7 +317,7 @@ def test_a_new_key_takes_over_without_a_restart(door: Door, told: Told) -> None:
     told("15 swipes before, meanwhile and after; the old key is gone")
 
 
-def test_purging_leaves_nothing(door: Door) -> None:
+def test_purging_leaves_nothing(door: InstalledAgent) -> None:
     door.machine.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "purge", "--yes", "badge-agent")
 
     left = door.machine.run(
@@ -327,11 +329,11 @@ def test_purging_leaves_nothing(door: Door) -> None:
     assert door.machine.exit_code("systemctl", "cat", "badge-agent") != 0
 
 
-def _written_bytes(door: Door) -> int:
+def _written_bytes(door: InstalledAgent) -> int:
     counters = door.machine.run("cat", f"/proc/{door.pid()}/io")
     return int(re.findall(r"^write_bytes: (\d+)", counters, re.MULTILINE)[0])
 
 
-def _versions(door: Door) -> list[str]:
+def _versions(door: InstalledAgent) -> list[str]:
     newest = door.machine.run("dpkg-query", "--show", "--showformat=${Version}", "badge-agent")
     return [newest.removesuffix(".1"), newest]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.keys.keypair import KeyPair, load_private_key
-from tests.support.uploader_rig import Door
+from tests.support.uploader_rig import UploaderRig
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +17,9 @@ def key(rsa_key_file: Path) -> KeyPair:
 
 
 @pytest.fixture
-def door(tmp_path: Path, key: KeyPair) -> Iterator[Door]:
+def door(tmp_path: Path, key: KeyPair) -> Iterator[UploaderRig]:
     state_dir = tmp_path / "state"
     state_dir.mkdir()
-    door = Door(state_dir, key)
+    door = UploaderRig(state_dir, key)
     yield door
     door.close()

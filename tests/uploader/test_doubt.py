@@ -9,10 +9,10 @@ from agent.errors import OutboxCorruptError
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
 from tests.support.pipe_model import Fall, Lose, Refuse, Unreachable
-from tests.support.uploader_rig import Door
+from tests.support.uploader_rig import UploaderRig
 
 
-def values(door: Door) -> list[int]:
+def values(door: UploaderRig) -> list[int]:
     """The cards in the table, in order."""
     return [int(row["card_raw"], 16) for _, row in door.pipe.landed]
 
@@ -32,7 +32,7 @@ def values(door: Door) -> list[int]:
     ],
 )
 def test_after_a_doubt_the_channel_is_opened_again_and_tells_where_it_stands(
-    door: Door, fault: Refuse | Lose | Fall
+    door: UploaderRig, fault: Refuse | Lose | Fall
 ) -> None:
     door.keep(5)
     door.drain()
@@ -46,7 +46,7 @@ def test_after_a_doubt_the_channel_is_opened_again_and_tells_where_it_stands(
 
 
 @pytest.mark.parametrize("code", ["STALE_PIPE_CACHE", "ERR_TABLE_DOES_NOT_EXIST_NOT_AUTHORIZED"])
-def test_a_channel_that_opens_ill_takes_no_row_until_it_is_well(door: Door, code: str) -> None:
+def test_a_channel_that_opens_ill_takes_no_row_until_it_is_well(door: UploaderRig, code: str) -> None:
     door.pipe.status_code = code
     door.keep(5)
     door.run(600)
@@ -62,7 +62,7 @@ def test_a_channel_that_opens_ill_takes_no_row_until_it_is_well(door: Door, code
     assert values(door) == [1, 2, 3, 4, 5]
 
 
-def test_a_channel_that_stays_ill_is_asked_at_a_slow_pace(door: Door) -> None:
+def test_a_channel_that_stays_ill_is_asked_at_a_slow_pace(door: UploaderRig) -> None:
     door.pipe.status_code = "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"
 
     door.run(3600)
@@ -70,7 +70,7 @@ def test_a_channel_that_stays_ill_is_asked_at_a_slow_pace(door: Door) -> None:
     assert len(door.pipe.of("open")) < 120
 
 
-def test_a_commit_that_does_not_come_for_ten_minutes_is_a_doubt(door: Door) -> None:
+def test_a_commit_that_does_not_come_for_ten_minutes_is_a_doubt(door: UploaderRig) -> None:
     door.pipe.is_stalled = True
     door.keep(5)
     door.run(590)
@@ -85,7 +85,7 @@ def test_a_commit_that_does_not_come_for_ten_minutes_is_a_doubt(door: Door) -> N
     assert values(door) == [1, 2, 3, 4, 5]
 
 
-def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: Door) -> None:
+def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: UploaderRig) -> None:
     door.keep(1)
     door.drain()
     door.clock.advance(3600)
@@ -96,7 +96,7 @@ def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(
     assert len(door.pipe.of("open")) == 1
 
 
-def test_a_deleted_channel_is_opened_with_our_position(door: Door) -> None:
+def test_a_deleted_channel_is_opened_with_our_position(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     token = LiveRows(door.outbox).committed_token()
@@ -110,7 +110,7 @@ def test_a_deleted_channel_is_opened_with_our_position(door: Door) -> None:
     assert token.encode() in door.pipe.of("open")[-1].body
 
 
-def test_a_second_writer_that_only_opens_costs_one_reopen(door: Door) -> None:
+def test_a_second_writer_that_only_opens_costs_one_reopen(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     door.pipe.other_writer(door.uploader.status().channel)
@@ -124,7 +124,7 @@ def test_a_second_writer_that_only_opens_costs_one_reopen(door: Door) -> None:
 
 @pytest.mark.parametrize("token", ["12-0123456789abcdef", "3-0123456789abcdef", "what is this?", ""])
 def test_a_token_that_is_not_ours_is_never_adopted(
-    door: Door, token: str, caplog: pytest.LogCaptureFixture
+    door: UploaderRig, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     door.keep(5)
     door.drain()
@@ -143,7 +143,7 @@ def test_a_token_that_is_not_ours_is_never_adopted(
 def test_a_token_that_moves_away_while_rows_are_on_their_way_is_not_adopted_either(
     tmp_path: Path, key: KeyPair
 ) -> None:
-    door = Door(tmp_path, key, lag_s=1.0)
+    door = UploaderRig(tmp_path, key, lag_s=1.0)
     door.keep(5)
     door.run(0.5)
     door.pipe.other_writer(f"door-{door.outbox.outbox_id}", "99-0123456789abcdef")
@@ -157,7 +157,7 @@ def test_a_token_that_moves_away_while_rows_are_on_their_way_is_not_adopted_eith
 # --- the file -------------------------------------------------------------------------------
 
 
-def test_a_backup_that_is_behind_the_token_goes_on_under_a_new_id(door: Door) -> None:
+def test_a_backup_that_is_behind_the_token_goes_on_under_a_new_id(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     backup = door.image()
@@ -173,7 +173,7 @@ def test_a_backup_that_is_behind_the_token_goes_on_under_a_new_id(door: Door) ->
     assert values(door) == list(range(1, 11))
 
 
-def test_a_backup_that_took_more_swipes_than_the_token_is_ahead_loses_none_of_them(door: Door) -> None:
+def test_a_backup_that_took_more_swipes_than_the_token_is_ahead_loses_none_of_them(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     backup = door.image()
@@ -190,7 +190,7 @@ def test_a_backup_that_took_more_swipes_than_the_token_is_ahead_loses_none_of_th
 
 def test_the_copy_of_a_card_and_its_original_both_deliver(tmp_path: Path, key: KeyPair) -> None:
     (state_dir := tmp_path / "state").mkdir()
-    door = Door(state_dir, key, machine_id="1" * 16)
+    door = UploaderRig(state_dir, key, machine_id="1" * 16)
     door.keep(3)
     door.drain()
     door.keep(2)  # pending on both cards
@@ -210,7 +210,9 @@ def test_the_copy_of_a_card_and_its_original_both_deliver(tmp_path: Path, key: K
     door.close()
 
 
-def test_a_new_card_with_an_empty_outbox_is_not_swallowed_by_an_old_token(door: Door, tmp_path: Path) -> None:
+def test_a_new_card_with_an_empty_outbox_is_not_swallowed_by_an_old_token(
+    door: UploaderRig, tmp_path: Path
+) -> None:
     door.keep(9)
     door.drain()
 
@@ -224,7 +226,7 @@ def test_a_new_card_with_an_empty_outbox_is_not_swallowed_by_an_old_token(door: 
 
 def test_a_crash_at_any_step_neither_loses_nor_doubles(tmp_path: Path, key: KeyPair) -> None:
     (state_dir := tmp_path / "state").mkdir()
-    door = Door(state_dir, key, lag_s=0.03)
+    door = UploaderRig(state_dir, key, lag_s=0.03)
 
     for _ in range(25):
         door.keep(2)
@@ -236,7 +238,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(tmp_path: Path, key: KeyP
     door.close()
 
 
-def test_a_file_that_is_damaged_while_rows_are_sent_goes_on_under_a_new_id(door: Door) -> None:
+def test_a_file_that_is_damaged_while_rows_are_sent_goes_on_under_a_new_id(door: UploaderRig) -> None:
     door.keep(6)
     door.drain()
     door.keep(6)
@@ -251,7 +253,7 @@ def test_a_file_that_is_damaged_while_rows_are_sent_goes_on_under_a_new_id(door:
 
 
 def test_a_disk_that_damages_every_new_file_is_not_worn_out(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    door: UploaderRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.keep(3)
 
@@ -272,7 +274,7 @@ def test_a_disk_that_damages_every_new_file_is_not_worn_out(
 
 
 def test_a_try_is_counted_only_when_the_rows_were_sent(tmp_path: Path, key: KeyPair) -> None:
-    door = Door(tmp_path, key, lag_s=0.3)
+    door = UploaderRig(tmp_path, key, lag_s=0.3)
     door.keep(1)
     door.run(0.1)
     door.keep(1)

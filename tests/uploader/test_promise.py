@@ -18,7 +18,7 @@ from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import NothingToReplayError
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
-from tests.support.uploader_rig import Door, Wish
+from tests.support.uploader_rig import UploaderRig, Wish
 
 FAULTS = st.sampled_from(
     [
@@ -61,7 +61,7 @@ class Promise(RuleBasedStateMachine):
     def open_the_door(self, lag_s: float) -> None:
         self.directory = Path(tempfile.mkdtemp())
         (self.directory / "state").mkdir()
-        self.door = Door(self.directory / "state", self.key, lag_s=lag_s)
+        self.door = UploaderRig(self.directory / "state", self.key, lag_s=lag_s)
         self.door.pipe.cannot_load = lambda row: card(row) in self.not_loadable
         self.door.pipe.refuses = lambda row: card(row) in self.refusable
         self.not_loadable: set[int] = set()
@@ -232,7 +232,7 @@ def test_whatever_happens_in_whatever_order_the_promise_is_kept(key: KeyPair) ->
 
 def test_a_hold_that_is_released_is_not_replayed(key: KeyPair, tmp_path: Path) -> None:
     (state_dir := tmp_path / "state").mkdir()
-    door = Door(state_dir, key)
+    door = UploaderRig(state_dir, key)
     door.pipe.refuses = lambda row: card(row) == 2
     door.keep(3)
     door.drain()

@@ -14,7 +14,7 @@ from agent.outbox import read_counts
 from agent.outbox.external import holds
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Refuse
-from tests.support.uploader_rig import Door
+from tests.support.uploader_rig import UploaderRig
 
 
 def cards(*numbers: int) -> Callable[[dict[str, Any]], bool]:
@@ -23,7 +23,7 @@ def cards(*numbers: int) -> Callable[[dict[str, Any]], bool]:
     return lambda row: int(row["card_raw"], 16) in chosen
 
 
-def landed(door: Door) -> list[int]:
+def landed(door: UploaderRig) -> list[int]:
     return [int(row["card_raw"], 16) for _, row in door.pipe.landed if not row["replay"]]
 
 
@@ -31,7 +31,7 @@ def without(count: int, gone: Iterable[int]) -> list[int]:
     return [value for value in range(1, count + 1) if value not in set(gone)]
 
 
-def held(door: Door, kind: str) -> list[tuple[int, int]]:
+def held(door: UploaderRig, kind: str) -> list[tuple[int, int]]:
     """The ranges that wait for an operator, by seq."""
     return [(hold.first_seq, hold.last_seq) for hold in holds.holds(door.state_dir) if hold.kind == kind]
 
@@ -40,7 +40,7 @@ def held(door: Door, kind: str) -> list[tuple[int, int]]:
 
 
 def test_an_error_that_the_server_counts_holds_the_rows_it_may_be_among(
-    door: Door, caplog: pytest.LogCaptureFixture
+    door: UploaderRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     door.keep(4)
     door.drain()
@@ -61,7 +61,7 @@ def test_an_error_that_the_server_counts_holds_the_rows_it_may_be_among(
     assert "badge-agent outbox list" in errors[0]
 
 
-def test_errors_counted_before_a_restart_are_not_counted_again(door: Door) -> None:
+def test_errors_counted_before_a_restart_are_not_counted_again(door: UploaderRig) -> None:
     door.pipe.cannot_load = cards(2)
     door.keep(4)
     door.drain()
@@ -73,7 +73,7 @@ def test_errors_counted_before_a_restart_are_not_counted_again(door: Door) -> No
     assert held(door, "rejected") == [(1, 4)]
 
 
-def test_errors_counted_while_the_agent_was_down_are_seen_at_its_start(door: Door) -> None:
+def test_errors_counted_while_the_agent_was_down_are_seen_at_its_start(door: UploaderRig) -> None:
     door.pipe.cannot_load = cards(2)
     door.keep(4)
     door.run(0.03)  # sent, not committed
@@ -85,7 +85,7 @@ def test_errors_counted_while_the_agent_was_down_are_seen_at_its_start(door: Doo
     assert held(door, "rejected") == [(1, 4)]
 
 
-def test_errors_counted_only_after_their_rows_were_committed_are_seen_too(door: Door) -> None:
+def test_errors_counted_only_after_their_rows_were_committed_are_seen_too(door: UploaderRig) -> None:
     door.keep(4)
     door.drain()
     door.pipe.counts_errors_late = True
@@ -99,7 +99,7 @@ def test_errors_counted_only_after_their_rows_were_committed_are_seen_too(door: 
     assert held(door, "rejected") == [(5, 12)]
 
 
-def test_the_count_of_a_channel_made_anew_begins_at_nothing(door: Door) -> None:
+def test_the_count_of_a_channel_made_anew_begins_at_nothing(door: UploaderRig) -> None:
     door.pipe.cannot_load = cards(2)
     door.keep(4)
     door.drain()
@@ -120,7 +120,9 @@ def test_the_count_of_a_channel_made_anew_begins_at_nothing(door: Door) -> None:
     [[1], [17], [40], [39, 40], [1, 2, 3], [20, 21], [7, 23, 24, 31], list(range(10, 31))],
     ids=str,
 )
-def test_rows_that_are_refused_are_set_aside_and_no_other_is_kept_up(door: Door, bad: list[int]) -> None:
+def test_rows_that_are_refused_are_set_aside_and_no_other_is_kept_up(
+    door: UploaderRig, bad: list[int]
+) -> None:
     door.pipe.refuses = cards(*bad)
     door.keep(40)
     door.drain()
@@ -141,7 +143,7 @@ def test_rows_that_are_refused_are_set_aside_and_no_other_is_kept_up(door: Door,
 def test_whichever_rows_are_refused_all_others_land_once_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, key: KeyPair, bad: set[int], batches: list[int]
 ) -> None:
-    door = Door(tmp_path_factory.mktemp("door"), key)
+    door = UploaderRig(tmp_path_factory.mktemp("door"), key)
     door.pipe.refuses = cards(*bad)
 
     for count in batches:
@@ -154,7 +156,7 @@ def test_whichever_rows_are_refused_all_others_land_once_and_in_order(
     door.close()
 
 
-def test_a_crash_in_the_middle_of_narrowing_down_neither_loses_nor_doubles(door: Door) -> None:
+def test_a_crash_in_the_middle_of_narrowing_down_neither_loses_nor_doubles(door: UploaderRig) -> None:
     door.pipe.refuses = cards(7, 8, 30)
     door.keep(40)
 
@@ -167,7 +169,7 @@ def test_a_crash_in_the_middle_of_narrowing_down_neither_loses_nor_doubles(door:
     assert held(door, "set_aside") == [(7, 7), (8, 8), (30, 30)]
 
 
-def test_what_an_operator_released_stays_out_of_the_live_rows(door: Door) -> None:
+def test_what_an_operator_released_stays_out_of_the_live_rows(door: UploaderRig) -> None:
     door.pipe.refuses = cards(5)
     door.keep(5)
     door.drain()
@@ -181,7 +183,7 @@ def test_what_an_operator_released_stays_out_of_the_live_rows(door: Door) -> Non
     assert read_counts(door.state_dir).pending == 0
 
 
-def test_when_row_after_row_is_refused_it_is_not_the_rows_fault(door: Door) -> None:
+def test_when_row_after_row_is_refused_it_is_not_the_rows_fault(door: UploaderRig) -> None:
     door.pipe.refuses = lambda _: True
     door.keep(60)
     door.run(3600)
@@ -195,7 +197,7 @@ def test_when_row_after_row_is_refused_it_is_not_the_rows_fault(door: Door) -> N
     assert held(door, "set_aside") == []
 
 
-def test_a_bad_row_is_still_found_after_a_time_when_all_were_refused(door: Door) -> None:
+def test_a_bad_row_is_still_found_after_a_time_when_all_were_refused(door: UploaderRig) -> None:
     door.pipe.refuses = lambda _: True
     door.keep(60)
     door.run(3600)
@@ -208,7 +210,7 @@ def test_a_bad_row_is_still_found_after_a_time_when_all_were_refused(door: Door)
 
 
 def test_a_pipe_that_refuses_everything_costs_little_and_is_told_once(
-    door: Door, caplog: pytest.LogCaptureFixture
+    door: UploaderRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     door.pipe.refuses = lambda _: True
     door.keep(1000)
@@ -223,7 +225,7 @@ def test_a_pipe_that_refuses_everything_costs_little_and_is_told_once(
     assert len(caplog.records) - settled <= 21  # at most one line a minute
 
 
-def test_refused_credentials_never_set_a_row_aside(door: Door) -> None:
+def test_refused_credentials_never_set_a_row_aside(door: UploaderRig) -> None:
     door.run()
     door.pipe.faults += [Refuse(403)] * 80
     door.keep(5)
@@ -237,7 +239,7 @@ def test_refused_credentials_never_set_a_row_aside(door: Door) -> None:
 # --- requests that are too large ------------------------------------------------------------------
 
 
-def test_a_batch_that_is_too_large_is_split(door: Door) -> None:
+def test_a_batch_that_is_too_large_is_split(door: UploaderRig) -> None:
     door.pipe.takes_bytes = 3_000
     door.keep(300)
 
@@ -247,7 +249,7 @@ def test_a_batch_that_is_too_large_is_split(door: Door) -> None:
     assert held(door, "set_aside") == []
 
 
-def test_what_is_too_large_is_learned_and_not_tried_again(door: Door) -> None:
+def test_what_is_too_large_is_learned_and_not_tried_again(door: UploaderRig) -> None:
     door.pipe.takes_bytes = 100_000
     door.keep(4000)
     door.drain()
@@ -261,7 +263,7 @@ def test_what_is_too_large_is_learned_and_not_tried_again(door: Door) -> None:
     assert max(sizes) <= 100_000
 
 
-def test_a_row_that_is_too_large_on_its_own_is_set_aside(door: Door) -> None:
+def test_a_row_that_is_too_large_on_its_own_is_set_aside(door: UploaderRig) -> None:
     door.keep(3)
     door.drain()
     door.pipe.takes_bytes = 10
@@ -279,7 +281,7 @@ def test_a_row_that_is_too_large_on_its_own_is_set_aside(door: Door) -> None:
 # --- what an operator sees --------------------------------------------------------------------
 
 
-def test_held_rows_can_be_read_and_released(door: Door) -> None:
+def test_held_rows_can_be_read_and_released(door: UploaderRig) -> None:
     door.pipe.refuses = cards(2)
     door.keep(3)
     door.drain()
@@ -295,7 +297,7 @@ def test_held_rows_can_be_read_and_released(door: Door) -> None:
 
 
 def test_no_card_is_in_the_reason_of_a_hold_or_in_the_log(
-    door: Door, caplog: pytest.LogCaptureFixture
+    door: UploaderRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     door.pipe.refuses = cards(0x63E9AE)

@@ -12,10 +12,10 @@ from agent.outbox.external.replay_queue import NothingToReplayError, Wanted
 from tests.support.outbox_rig import looked_up
 from tests.support.pipe_model import Lose, Refuse
 from tests.support.swipes import NOON_US, instant, swipe
-from tests.support.uploader_rig import Door
+from tests.support.uploader_rig import UploaderRig
 
 
-def landed_again(door: Door) -> list[int]:
+def landed_again(door: UploaderRig) -> list[int]:
     return door.pipe.replayed
 
 
@@ -26,7 +26,7 @@ def seqs_of(rows: list[bytes]) -> list[int]:
 # --- which rows -------------------------------------------------------------------------------
 
 
-def test_a_range_is_sent_again_once_and_each_row_is_the_same_but_for_its_mark(door: Door) -> None:
+def test_a_range_is_sent_again_once_and_each_row_is_the_same_but_for_its_mark(door: UploaderRig) -> None:
     door.keep(10)
     door.drain()
 
@@ -46,7 +46,7 @@ def test_a_range_is_sent_again_once_and_each_row_is_the_same_but_for_its_mark(do
     [(None, 3, [1, 2, 3]), (8, None, [8, 9]), (0, 99, list(range(1, 10))), (4, 4, [4])],
 )
 def test_a_range_may_be_open_and_ends_with_what_is_committed(
-    door: Door, first: int | None, last: int | None, seqs: list[int]
+    door: UploaderRig, first: int | None, last: int | None, seqs: list[int]
 ) -> None:
     door.keep(9)
     door.drain()
@@ -58,7 +58,7 @@ def test_a_range_may_be_open_and_ends_with_what_is_committed(
     assert sum(some.rows for some in found) == len(seqs)
 
 
-def test_a_time_finds_what_was_read_then_and_untrusted_reads_in_between(door: Door) -> None:
+def test_a_time_finds_what_was_read_then_and_untrusted_reads_in_between(door: UploaderRig) -> None:
     reads = [(1, 1, True), (10, 10, True), (15, 10**6, False), (20, 20, True), (30, 30, True)]
     for boot_s, wall_s, trusted in reads:
         read_at = instant(NOON_US + wall_s * 10**6, boot_ms=boot_s * 1_000, trusted=trusted)
@@ -71,7 +71,7 @@ def test_a_time_finds_what_was_read_then_and_untrusted_reads_in_between(door: Do
 
 
 @pytest.mark.parametrize("wanted", [Wanted(first_seq=6), Wanted(kind="rejected"), Wanted(first_us=2**60)])
-def test_what_does_not_exist_cannot_be_replayed(door: Door, wanted: Wanted) -> None:
+def test_what_does_not_exist_cannot_be_replayed(door: UploaderRig, wanted: Wanted) -> None:
     door.keep(5)
     door.drain()
 
@@ -79,7 +79,7 @@ def test_what_does_not_exist_cannot_be_replayed(door: Door, wanted: Wanted) -> N
         replay_queue.find(door.state_dir, wanted)
 
 
-def test_a_look_at_what_would_be_sent_changes_nothing(door: Door) -> None:
+def test_a_look_at_what_would_be_sent_changes_nothing(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
 
@@ -90,7 +90,7 @@ def test_a_look_at_what_would_be_sent_changes_nothing(door: Door) -> None:
     assert landed_again(door) == []
 
 
-def test_rows_set_aside_inside_a_range_are_neither_shown_nor_sent(door: Door) -> None:
+def test_rows_set_aside_inside_a_range_are_neither_shown_nor_sent(door: UploaderRig) -> None:
     door.pipe.refuses = lambda row: row["seq"] in {3, 4}
     door.keep(6)
     door.drain()
@@ -106,7 +106,7 @@ def test_rows_set_aside_inside_a_range_are_neither_shown_nor_sent(door: Door) ->
 # --- rows that were held --------------------------------------------------------------------------
 
 
-def test_rejected_rows_are_sent_again_after_the_fix_and_need_nobody_then(door: Door) -> None:
+def test_rejected_rows_are_sent_again_after_the_fix_and_need_nobody_then(door: UploaderRig) -> None:
     door.pipe.cannot_load = lambda row: row["seq"] == 2
     door.keep(4)
     door.drain()
@@ -119,7 +119,7 @@ def test_rejected_rows_are_sent_again_after_the_fix_and_need_nobody_then(door: D
     assert holds.holds(door.state_dir) == []
 
 
-def test_rejected_rows_that_fail_again_are_held_again(door: Door) -> None:
+def test_rejected_rows_that_fail_again_are_held_again(door: UploaderRig) -> None:
     door.pipe.cannot_load = lambda row: row["seq"] == 2
     door.keep(4)
     door.drain()
@@ -131,7 +131,7 @@ def test_rejected_rows_that_fail_again_are_held_again(door: Door) -> None:
     assert (hold.kind, hold.first_seq, hold.last_seq) == ("rejected", 1, 4)
 
 
-def test_rows_set_aside_are_sent_again_after_the_fix_and_need_nobody_then(door: Door) -> None:
+def test_rows_set_aside_are_sent_again_after_the_fix_and_need_nobody_then(door: UploaderRig) -> None:
     door.pipe.refuses = lambda row: row["seq"] in {2, 5}
     door.keep(6)
     door.drain()
@@ -145,7 +145,7 @@ def test_rows_set_aside_are_sent_again_after_the_fix_and_need_nobody_then(door: 
     assert door.pipe.table == [1, 3, 4, 6]
 
 
-def test_rows_set_aside_that_are_refused_again_stay_and_do_not_hold_up_the_others(door: Door) -> None:
+def test_rows_set_aside_that_are_refused_again_stay_and_do_not_hold_up_the_others(door: UploaderRig) -> None:
     door.pipe.refuses = lambda row: row["seq"] in {2, 5}
     door.keep(6)
     door.drain()
@@ -158,7 +158,7 @@ def test_rows_set_aside_that_are_refused_again_stay_and_do_not_hold_up_the_other
     assert [hold.first_seq for hold in holds.holds(door.state_dir)] == [2]
 
 
-def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: Door) -> None:
+def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: UploaderRig) -> None:
     door.keep(6)
     door.drain()
     door.pipe.refuses = lambda row: row["seq"] == 4
@@ -170,7 +170,7 @@ def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: Door) -> None:
     assert [(hold.kind, hold.first_seq) for hold in holds.holds(door.state_dir)] == [("set_aside", 4)]
 
 
-def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: Door) -> None:
+def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: UploaderRig) -> None:
     door.keep(60)
     door.drain()
     door.pipe.refuses = lambda row: bool(row["replay"])
@@ -184,7 +184,7 @@ def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: Doo
     assert holds.holds(door.state_dir) == []
 
 
-def test_the_same_hold_is_not_replayed_twice_by_two_who_ask_at_once(door: Door) -> None:
+def test_the_same_hold_is_not_replayed_twice_by_two_who_ask_at_once(door: UploaderRig) -> None:
     door.pipe.cannot_load = lambda row: row["seq"] == 2
     door.keep(3)
     door.drain()
@@ -201,7 +201,7 @@ def test_the_same_hold_is_not_replayed_twice_by_two_who_ask_at_once(door: Door) 
 # --- exactly once -----------------------------------------------------------------------------
 
 
-def test_two_replays_are_two(door: Door) -> None:
+def test_two_replays_are_two(door: UploaderRig) -> None:
     door.keep(4)
     door.drain()
 
@@ -213,7 +213,7 @@ def test_two_replays_are_two(door: Door) -> None:
 
 
 @pytest.mark.parametrize("fault", [Lose(processed=True), Lose(processed=False), Refuse(503), Refuse(409)])
-def test_a_fault_in_the_middle_neither_loses_nor_doubles(door: Door, fault: Lose | Refuse) -> None:
+def test_a_fault_in_the_middle_neither_loses_nor_doubles(door: UploaderRig, fault: Lose | Refuse) -> None:
     door.keep(10)
     door.drain()
     door.replay(first_seq=1)
@@ -227,7 +227,7 @@ def test_a_fault_in_the_middle_neither_loses_nor_doubles(door: Door, fault: Lose
 
 def test_a_crash_at_any_moment_neither_loses_nor_doubles(tmp_path: Path, key: KeyPair) -> None:
     (state_dir := tmp_path / "state").mkdir()
-    door = Door(state_dir, key, lag_s=0.03)
+    door = UploaderRig(state_dir, key, lag_s=0.03)
     door.keep(5)
     door.drain()
 
@@ -241,7 +241,7 @@ def test_a_crash_at_any_moment_neither_loses_nor_doubles(tmp_path: Path, key: Ke
     door.close()
 
 
-def test_how_much_is_left_can_be_watched(door: Door) -> None:
+def test_how_much_is_left_can_be_watched(door: UploaderRig) -> None:
     door.keep(6)
     door.drain()
     ids = replay_queue.request(
@@ -254,7 +254,7 @@ def test_how_much_is_left_can_be_watched(door: Door) -> None:
     assert (before, replay_queue.rows_to_replay(door.state_dir, ids)) == (3, 0)
 
 
-def test_rows_that_wait_for_their_replay_are_not_purged(door: Door) -> None:
+def test_rows_that_wait_for_their_replay_are_not_purged(door: UploaderRig) -> None:
     door.keep(6)
     door.drain()
     door.replay(first_seq=2, last_seq=3)
@@ -266,7 +266,7 @@ def test_rows_that_wait_for_their_replay_are_not_purged(door: Door) -> None:
     assert landed_again(door) == [2, 3]
 
 
-def test_a_deleted_replay_channel_does_not_send_old_replays_again(door: Door) -> None:
+def test_a_deleted_replay_channel_does_not_send_old_replays_again(door: UploaderRig) -> None:
     door.keep(4)
     door.drain()
     door.replay(first_seq=1, last_seq=2)
@@ -279,7 +279,7 @@ def test_a_deleted_replay_channel_does_not_send_old_replays_again(door: Door) ->
     assert landed_again(door) == [1, 2, 3, 4]
 
 
-def test_a_replay_goes_on_under_a_new_identity(door: Door) -> None:
+def test_a_replay_goes_on_under_a_new_identity(door: UploaderRig) -> None:
     door.keep(4)
     door.drain()
     door.replay(first_seq=1, last_seq=2)
@@ -295,7 +295,7 @@ def test_a_replay_goes_on_under_a_new_identity(door: Door) -> None:
 # --- live swipes first ------------------------------------------------------------------------
 
 
-def test_live_swipes_go_first(door: Door) -> None:
+def test_live_swipes_go_first(door: UploaderRig) -> None:
     door.keep(30)
     door.drain()
     door.replay(first_seq=1)
@@ -309,7 +309,7 @@ def test_live_swipes_go_first(door: Door) -> None:
     assert landed_again(door) == list(range(1, 31))
 
 
-def test_a_replay_that_fails_does_not_hold_up_live_swipes(door: Door) -> None:
+def test_a_replay_that_fails_does_not_hold_up_live_swipes(door: UploaderRig) -> None:
     door.keep(3)
     door.drain()
     door.pipe.refuses = lambda row: bool(row["replay"])
@@ -322,7 +322,7 @@ def test_a_replay_that_fails_does_not_hold_up_live_swipes(door: Door) -> None:
     assert door.pipe.table == [1, 2, 3, 4, 5, 6]
 
 
-def test_an_idle_door_without_a_replay_opens_no_replay_channel(door: Door) -> None:
+def test_an_idle_door_without_a_replay_opens_no_replay_channel(door: UploaderRig) -> None:
     door.keep(3)
 
     door.drain()
@@ -330,7 +330,7 @@ def test_an_idle_door_without_a_replay_opens_no_replay_channel(door: Door) -> No
     assert [seen.channel for seen in door.pipe.of("open")] == [f"door-{door.outbox.outbox_id}"]
 
 
-def test_a_replay_leaves_nothing_in_the_queue(door: Door) -> None:
+def test_a_replay_leaves_nothing_in_the_queue(door: UploaderRig) -> None:
     door.keep(3)
     door.drain()
     door.replay(first_seq=1)

@@ -13,7 +13,7 @@ from agent.keys.keypair import KeyPair
 from agent.uploader.channel_sender import Limits
 from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
-from tests.support.uploader_rig import Door
+from tests.support.uploader_rig import UploaderRig
 
 
 def seqs(count: int) -> list[int]:
@@ -27,7 +27,7 @@ def pauses(seen: list[Seen]) -> list[float]:
 # --- the ordinary way -----------------------------------------------------------------------
 
 
-def test_what_was_swiped_is_in_the_table_once_and_in_order(door: Door) -> None:
+def test_what_was_swiped_is_in_the_table_once_and_in_order(door: UploaderRig) -> None:
     door.keep(50)
 
     door.drain()
@@ -35,7 +35,7 @@ def test_what_was_swiped_is_in_the_table_once_and_in_order(door: Door) -> None:
     assert door.pipe.table == seqs(50)
 
 
-def test_a_swipe_is_sent_at_once_when_the_door_was_idle(door: Door) -> None:
+def test_a_swipe_is_sent_at_once_when_the_door_was_idle(door: UploaderRig) -> None:
     door.run()
     asked_at = door.clock.seconds
 
@@ -46,7 +46,7 @@ def test_a_swipe_is_sent_at_once_when_the_door_was_idle(door: Door) -> None:
     assert append.at == asked_at
 
 
-def test_what_gathered_while_a_request_was_on_its_way_goes_in_one_batch(door: Door) -> None:
+def test_what_gathered_while_a_request_was_on_its_way_goes_in_one_batch(door: UploaderRig) -> None:
     door.run()
     door.keep(1)
     door.uploader.step()
@@ -57,7 +57,7 @@ def test_what_gathered_while_a_request_was_on_its_way_goes_in_one_batch(door: Do
     assert len(door.pipe.of("append")) == 2
 
 
-def test_one_request_is_in_flight_at_a_time(door: Door) -> None:
+def test_one_request_is_in_flight_at_a_time(door: UploaderRig) -> None:
     door.keep(100)
 
     door.drain()
@@ -65,7 +65,7 @@ def test_one_request_is_in_flight_at_a_time(door: Door) -> None:
     assert door.pipe.most_in_flight == 1
 
 
-def test_an_idle_door_costs_no_request(door: Door) -> None:
+def test_an_idle_door_costs_no_request(door: UploaderRig) -> None:
     door.keep(3)
     door.drain()
     before = len(door.pipe.seen)
@@ -77,7 +77,7 @@ def test_an_idle_door_costs_no_request(door: Door) -> None:
     assert len(door.pipe.seen) == before
 
 
-def test_a_restart_sends_nothing_again(door: Door) -> None:
+def test_a_restart_sends_nothing_again(door: UploaderRig) -> None:
     door.keep(20)
     door.drain()
 
@@ -87,7 +87,9 @@ def test_a_restart_sends_nothing_again(door: Door) -> None:
     assert door.pipe.table == seqs(20)
 
 
-def test_an_agent_that_ended_with_rows_on_their_way_goes_on_where_the_server_stands(door: Door) -> None:
+def test_an_agent_that_ended_with_rows_on_their_way_goes_on_where_the_server_stands(
+    door: UploaderRig,
+) -> None:
     door.keep(20)
     door.run(0.03)  # sent, not committed
 
@@ -102,7 +104,7 @@ def test_an_agent_that_ended_with_rows_on_their_way_goes_on_where_the_server_sta
 
 
 def test_no_second_sees_more_than_ten_requests(tmp_path: Path, key: KeyPair) -> None:
-    door = Door(tmp_path, key, lag_s=0.4, way_s=0.0)
+    door = UploaderRig(tmp_path, key, lag_s=0.4, way_s=0.0)
 
     for _ in range(300):
         door.keep(1)
@@ -118,7 +120,7 @@ def test_no_second_sees_more_than_ten_requests(tmp_path: Path, key: KeyPair) -> 
 
 def test_a_backlog_respects_the_byte_rate_and_the_request_size(tmp_path: Path, key: KeyPair) -> None:
     limits = Limits(2_000, 10, 60_000, 60)
-    door = Door(tmp_path, key, way_s=0.0, limits=limits)
+    door = UploaderRig(tmp_path, key, way_s=0.0, limits=limits)
     door.keep(1000)
 
     door.drain()
@@ -133,7 +135,7 @@ def test_a_backlog_respects_the_byte_rate_and_the_request_size(tmp_path: Path, k
 def test_polls_double_their_pause_up_to_five_seconds_and_stop_once_all_is_committed(
     tmp_path: Path, key: KeyPair
 ) -> None:
-    door = Door(tmp_path, key, lag_s=30, way_s=0.0)
+    door = UploaderRig(tmp_path, key, lag_s=30, way_s=0.0)
     door.keep(1)
 
     door.drain()
@@ -148,7 +150,7 @@ def test_polls_double_their_pause_up_to_five_seconds_and_stop_once_all_is_commit
 # --- failures -------------------------------------------------------------------------------
 
 
-def test_a_request_that_was_refused_for_now_is_sent_again_the_very_same(door: Door) -> None:
+def test_a_request_that_was_refused_for_now_is_sent_again_the_very_same(door: UploaderRig) -> None:
     door.run()  # the channel is open before anything goes wrong
     door.pipe.faults += [Refuse(503), Refuse(429), Refuse(500)]
     door.keep(5)
@@ -161,7 +163,7 @@ def test_a_request_that_was_refused_for_now_is_sent_again_the_very_same(door: Do
     assert door.pipe.table == seqs(5)
 
 
-def test_a_server_that_says_when_is_asked_then(door: Door) -> None:
+def test_a_server_that_says_when_is_asked_then(door: UploaderRig) -> None:
     door.run()  # the channel is open before anything goes wrong
     door.pipe.faults.append(Refuse(429, retry_after=17))
     door.keep(1)
@@ -172,7 +174,7 @@ def test_a_server_that_says_when_is_asked_then(door: Door) -> None:
     assert again.at - refused.at == pytest.approx(17, abs=0.1)
 
 
-def test_pauses_between_tries_grow_no_longer_than_the_configured_maximum(door: Door) -> None:
+def test_pauses_between_tries_grow_no_longer_than_the_configured_maximum(door: UploaderRig) -> None:
     door.pipe.faults += [Unreachable()] * 40
     door.keep(1)
 
@@ -185,7 +187,7 @@ def test_pauses_between_tries_grow_no_longer_than_the_configured_maximum(door: D
 
 
 @pytest.mark.parametrize("processed", [False, True])
-def test_a_lost_reply_neither_loses_nor_doubles(door: Door, *, processed: bool) -> None:
+def test_a_lost_reply_neither_loses_nor_doubles(door: UploaderRig, *, processed: bool) -> None:
     door.keep(5)
     door.drain()
     door.pipe.faults.append(Lose(processed=processed))
@@ -200,7 +202,7 @@ def test_a_lost_reply_neither_loses_nor_doubles(door: Door, *, processed: bool) 
 def test_a_lost_reply_whose_rows_were_committed_meanwhile_does_not_double(
     tmp_path: Path, key: KeyPair
 ) -> None:
-    door = Door(tmp_path, key, lag_s=0.0)
+    door = UploaderRig(tmp_path, key, lag_s=0.0)
     door.pipe.faults += [Lose(processed=True)] * 3
     door.keep(5)
 
@@ -210,7 +212,7 @@ def test_a_lost_reply_whose_rows_were_committed_meanwhile_does_not_double(
     door.close()
 
 
-def test_a_channel_that_fell_ill_is_reopened_though_appends_still_answer_200(door: Door) -> None:
+def test_a_channel_that_fell_ill_is_reopened_though_appends_still_answer_200(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     door.pipe.faults.append(Fall())
@@ -221,7 +223,7 @@ def test_a_channel_that_fell_ill_is_reopened_though_appends_still_answer_200(doo
     assert door.pipe.table == seqs(10)
 
 
-def test_another_writer_of_the_channel_is_a_doubt_that_a_reopen_ends(door: Door) -> None:
+def test_another_writer_of_the_channel_is_a_doubt_that_a_reopen_ends(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     door.pipe.faults.append(Refuse(400, "STALE_CONTINUATION_TOKEN_SEQUENCER"))
@@ -232,7 +234,7 @@ def test_another_writer_of_the_channel_is_a_doubt_that_a_reopen_ends(door: Door)
     assert door.pipe.table == seqs(10)
 
 
-def test_a_channel_deleted_with_its_position_goes_on_after_our_own(door: Door) -> None:
+def test_a_channel_deleted_with_its_position_goes_on_after_our_own(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
     door.pipe.forget_channel()
@@ -246,7 +248,7 @@ def test_a_channel_deleted_with_its_position_goes_on_after_our_own(door: Door) -
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_hold_every_row_at_a_slow_pace_until_they_are_good(
-    door: Door, status: int
+    door: UploaderRig, status: int
 ) -> None:
     door.run()  # the channel is open before anything goes wrong
     door.pipe.faults += [Refuse(status)] * 12
@@ -263,7 +265,7 @@ def test_refused_credentials_hold_every_row_at_a_slow_pace_until_they_are_good(
     assert door.pipe.table == seqs(5)
 
 
-def test_a_failure_is_told_once_and_its_end_once(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_told_once_and_its_end_once(door: UploaderRig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="agent")
     door.pipe.faults += [Unreachable()] * 5
     door.keep(5)
@@ -276,7 +278,7 @@ def test_a_failure_is_told_once_and_its_end_once(door: Door, caplog: pytest.LogC
     assert sum("recovered after 5 failures" in line for line in told) == 1
 
 
-def test_no_card_is_in_the_log_or_in_the_status(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_card_is_in_the_log_or_in_the_status(door: UploaderRig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="agent")
     door.outbox.keep(swipe(0x63E9AE))
     door.pipe.faults += [Refuse(400, "ERR_ROWS"), Lose(processed=True), Refuse(503), Refuse(401)]
@@ -320,7 +322,7 @@ def test_whatever_happens_every_swipe_is_there_once_and_in_order(
     lag_s: float,
 ) -> None:
     with ExitStack() as stack:
-        door = Door(tmp_path_factory.mktemp("door"), key, lag_s=lag_s)
+        door = UploaderRig(tmp_path_factory.mktemp("door"), key, lag_s=lag_s)
         stack.callback(door.close)
         for event, argument in course:
             if event == "swipes" and isinstance(argument, int):

@@ -15,7 +15,7 @@ from agent.cli.check import LIBRARIES
 from agent.cli.check.runner import Found, Step, in_order, within
 from agent.cli.console import Finding
 from agent.errors import AgentError, ConfigError, OutboxError
-from tests.support.cli_rig import CLOSED, Check, Door
+from tests.support.cli_rig import CLOSED, Check, CliRig
 from tests.support.paths import ROOT
 
 
@@ -30,7 +30,7 @@ def test_a_door_in_order_passes_every_step(check: Check) -> None:
     ]
 
 
-def test_every_failure_says_what_to_do_next(door: Door, check: Check) -> None:
+def test_every_failure_says_what_to_do_next(door: CliRig, check: Check) -> None:
     door.configure(
         port="/dev/no-such-reader", private_key_file="missing.p8", cardholders="missing.csv", url=CLOSED
     )
@@ -41,7 +41,7 @@ def test_every_failure_says_what_to_do_next(door: Door, check: Check) -> None:
     assert all(one["next"] for one in checked.findings if one["state"] == "failed")
 
 
-def test_the_first_failure_gives_the_exit_code(door: Door, check: Check) -> None:
+def test_the_first_failure_gives_the_exit_code(door: CliRig, check: Check) -> None:
     door.configure(port="/dev/no-such-reader", url=CLOSED)
     reader_first = check()
     door.configure(private_key_file="missing.p8")
@@ -49,7 +49,7 @@ def test_the_first_failure_gives_the_exit_code(door: Door, check: Check) -> None
     assert (reader_first.code, check().code) == (1, 78)
 
 
-def test_offline_asks_nobody(door: Door, check: Check) -> None:
+def test_offline_asks_nobody(door: CliRig, check: Check) -> None:
     door.configure(url=CLOSED)
 
     checked = check("--offline")
@@ -59,7 +59,7 @@ def test_offline_asks_nobody(door: Door, check: Check) -> None:
 
 
 def test_a_person_reads_states_and_the_next_step_below(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    door: CliRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     door.configure(port="/dev/no-such-reader")
 
@@ -73,7 +73,7 @@ def test_a_person_reads_states_and_the_next_step_below(
     ) in out
 
 
-def test_every_problem_of_a_configuration_is_a_finding(door: Door, check: Check) -> None:
+def test_every_problem_of_a_configuration_is_a_finding(door: CliRig, check: Check) -> None:
     door.config.write_text("[agent]\nlog_level = 'loud'\nid = ' '\n")
 
     checked = check()
@@ -88,7 +88,7 @@ def test_every_problem_of_a_configuration_is_a_finding(door: Door, check: Check)
 
 
 def test_what_to_do_about_a_configuration_is_printed_once(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    door: CliRig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     door.config.write_text("[agent]\nlog_level = 'loud'\nid = ' '\n")
 

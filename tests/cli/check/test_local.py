@@ -16,12 +16,12 @@ from agent.keys.keypair import generate_key, new_key, pem
 from agent.outbox import Outbox
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
-from tests.support.cli_rig import AGENT_ID, Check, Door
+from tests.support.cli_rig import AGENT_ID, Check, CliRig
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.swipes import swipe, wait_until
 
 
-def test_a_key_open_to_others_is_told_with_its_cure(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_key_open_to_others_is_told_with_its_cure(door: CliRig, check: Check, tmp_path: Path) -> None:
     generate_key(tmp_path / "open.p8")
     (tmp_path / "open.p8").chmod(0o644)
     door.configure(private_key_file="open.p8")
@@ -34,7 +34,9 @@ def test_a_key_open_to_others_is_told_with_its_cure(door: Door, check: Check, tm
     assert checked.named("TLS")["state"] == "ok"
 
 
-def test_a_key_that_is_too_old_is_a_warning_and_no_failure(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_key_that_is_too_old_is_a_warning_and_no_failure(
+    door: CliRig, check: Check, tmp_path: Path
+) -> None:
     path = tmp_path / "old.p8"
     path.touch(mode=0o600)
     path.write_bytes(pem(replace(new_key(), created_at=datetime.now(UTC) - timedelta(days=91))))
@@ -48,7 +50,7 @@ def test_a_key_that_is_too_old_is_a_warning_and_no_failure(door: Door, check: Ch
     assert finding["text"].endswith("91 days old: change it")
 
 
-def test_a_port_that_another_process_holds_is_a_failure(door: Door, check: Check) -> None:
+def test_a_port_that_another_process_holds_is_a_failure(door: CliRig, check: Check) -> None:
     port = Port(door.port, LineSettings())
 
     checked = check("--offline")
@@ -59,7 +61,7 @@ def test_a_port_that_another_process_holds_is_a_failure(door: Door, check: Check
 
 
 def test_before_the_services_start_the_port_keeps_what_it_has_collected(
-    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = Port(door.port, LineSettings())
     monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
@@ -72,7 +74,7 @@ def test_before_the_services_start_the_port_keeps_what_it_has_collected(
 
 
 def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
-    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.configure(port="/dev/serial/by-id/none")
     monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
@@ -84,7 +86,7 @@ def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
 
 
 def test_a_name_that_changes_at_every_plugging_is_a_warning(
-    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(local, "_UNSTABLE_NAME", re.compile(re.escape(door.port)))
     monkeypatch.setattr(local, "_STABLE_NAMES", tmp_path / "by-id")
@@ -106,7 +108,7 @@ def test_only_numbers_dealt_out_at_plugging_are_unstable(port: str, *, unstable:
     assert bool(local._UNSTABLE_NAME.fullmatch(port)) is unstable
 
 
-def test_a_broken_cardholders_file_names_its_line(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_broken_cardholders_file_names_its_line(door: CliRig, check: Check, tmp_path: Path) -> None:
     (tmp_path / "holders.csv").write_text("badge_id,user_id\n1-2,USR-001\n1-3\n")
     door.configure(cardholders="holders.csv")
 
@@ -117,7 +119,7 @@ def test_a_broken_cardholders_file_names_its_line(door: Door, check: Check, tmp_
     assert "1-3" not in json.dumps(checked.findings)
 
 
-def test_a_good_cardholders_file_is_counted(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_good_cardholders_file_is_counted(door: CliRig, check: Check, tmp_path: Path) -> None:
     (tmp_path / "holders.csv").write_text("badge_id,user_id\n1-2,USR-001\n")
     door.configure(cardholders="holders.csv")
 
@@ -126,7 +128,7 @@ def test_a_good_cardholders_file_is_counted(door: Door, check: Check, tmp_path: 
     assert checked.named("cardholders")["text"].endswith("1 badges")
 
 
-def test_an_outbox_is_counted_and_left_as_it_is(door: Door, check: Check) -> None:
+def test_an_outbox_is_counted_and_left_as_it_is(door: CliRig, check: Check) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
     outbox.keep(swipe(1), swipe(2))
     outbox.close()
@@ -138,7 +140,7 @@ def test_an_outbox_is_counted_and_left_as_it_is(door: Door, check: Check) -> Non
     assert (door.state_dir / "outbox.db").read_bytes() == before
 
 
-def test_a_damaged_outbox_is_kept_for_rescue(door: Door, check: Check) -> None:
+def test_a_damaged_outbox_is_kept_for_rescue(door: CliRig, check: Check) -> None:
     Outbox(door.state_dir, agent_id=AGENT_ID).close()
     file = door.state_dir / "outbox.db"
     file.write_bytes(b"no database " * 1000)
@@ -149,7 +151,7 @@ def test_a_damaged_outbox_is_kept_for_rescue(door: Door, check: Check) -> None:
     assert f"sudo cp -a {door.state_dir} {door.state_dir}.damaged" in checked.named("outbox")["next"]
 
 
-def test_a_missing_state_directory_comes_with_the_command_that_makes_it(door: Door, check: Check) -> None:
+def test_a_missing_state_directory_comes_with_the_command_that_makes_it(door: CliRig, check: Check) -> None:
     door.state_dir.rmdir()
 
     checked = check("--offline")
@@ -175,7 +177,7 @@ def test_too_little_disk_is_told_before_it_is_none(
 
 
 def test_a_clock_that_nobody_set_is_a_warning(
-    door: Door, check: Check, monkeypatch: pytest.MonkeyPatch
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.config.write_text(door.config.read_text().replace('"always"', '"auto"'))
     monkeypatch.setattr(local, "is_synchronised", lambda: False)
@@ -195,7 +197,7 @@ def sequencer_of(emulator: EmulatorProcess, channel: str) -> int | None:
     return next((one["client_sequencer"] for one in channels if one["channel"] == channel), None)
 
 
-def test_a_running_agent_is_not_disturbed(door: Door, check: Check, emulator: EmulatorProcess) -> None:
+def test_a_running_agent_is_not_disturbed(door: CliRig, check: Check, emulator: EmulatorProcess) -> None:
     with door.running_agent() as pid:
         live = door.status()["uploader"]["channel"]
         wait_until(lambda: sequencer_of(emulator, live) is not None, what="the agent's open channel")

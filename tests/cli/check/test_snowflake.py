@@ -13,12 +13,12 @@ from agent.cli.check import snowflake
 from agent.cli.check.network import look_at_certificate, look_up
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
-from tests.support.cli_rig import CLOSED, ROLE, Check, Door
+from tests.support.cli_rig import CLOSED, ROLE, Check, CliRig
 from tests.support.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
 
 
 def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
-    door: Door, check: Check, tmp_path: Path
+    door: CliRig, check: Check, tmp_path: Path
 ) -> None:
     generate_key(tmp_path / "other.p8")
     door.configure(private_key_file="other.p8")
@@ -36,7 +36,7 @@ def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
     assert "PRIVATE" not in json.dumps(checked.findings)
 
 
-def test_a_key_of_the_second_slot_is_looked_for_there(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_key_of_the_second_slot_is_looked_for_there(door: CliRig, check: Check, tmp_path: Path) -> None:
     key = new_key("RSA_PUBLIC_KEY_2")
     replace_file(tmp_path / "second.p8", pem(key), mode=0o600)
     door.configure(private_key_file="second.p8")
@@ -62,7 +62,7 @@ def test_a_missing_privilege_names_the_role(
 
 
 def test_a_role_left_to_the_user_is_looked_up_there(
-    door: Door, check: Check, emulator: EmulatorProcess
+    door: CliRig, check: Check, emulator: EmulatorProcess
 ) -> None:
     door.config.write_text(door.config.read_text().replace(f'role = "{ROLE}"\n', ""))
     emulator.fault("status", on="open", status=403)
@@ -72,7 +72,7 @@ def test_a_role_left_to_the_user_is_looked_up_there(
     assert f"DESC USER {USER};" in checked.named("channel")["next"]
 
 
-def test_a_missing_pipe_is_looked_for_in_its_schema(door: Door, check: Check) -> None:
+def test_a_missing_pipe_is_looked_for_in_its_schema(door: CliRig, check: Check) -> None:
     door.configure(pipe="lower-case")
 
     checked = check()
@@ -103,7 +103,7 @@ def test_a_server_that_does_not_answer_as_snowflake_does_is_not_blamed_on_the_ke
     assert "proxy" in checked.named("scoped token")["next"]
 
 
-def test_a_name_without_address_stops_the_walk_there(door: Door, check: Check) -> None:
+def test_a_name_without_address_stops_the_walk_there(door: CliRig, check: Check) -> None:
     door.configure(url="https://myorg-myaccount.invalid")
 
     checked = check()
@@ -114,7 +114,7 @@ def test_a_name_without_address_stops_the_walk_there(door: Door, check: Check) -
     )
 
 
-def test_nobody_listening_is_told_with_host_and_port(door: Door, check: Check) -> None:
+def test_nobody_listening_is_told_with_host_and_port(door: CliRig, check: Check) -> None:
     door.configure(url=CLOSED)
 
     checked = check()
@@ -122,7 +122,9 @@ def test_nobody_listening_is_told_with_host_and_port(door: Door, check: Check) -
     assert checked.named("TLS")["text"] == "no connection to 127.0.0.1 port 9: Connection refused"
 
 
-def test_a_certificate_is_verified_and_its_days_are_counted(door: Door, check: Check, tmp_path: Path) -> None:
+def test_a_certificate_is_verified_and_its_days_are_counted(
+    door: CliRig, check: Check, tmp_path: Path
+) -> None:
     authority, *server = make_certificate(tmp_path)
     with EmulatorProcess(tmp_path / "tls", tls=(server[0], server[1])) as emulator:
         door.configure(url=emulator.url, private_key_file=str(emulator.private_key_file))
@@ -139,7 +141,7 @@ def test_a_certificate_is_verified_and_its_days_are_counted(door: Door, check: C
 
 
 def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
-    door: Door, check: Check, emulator: EmulatorProcess
+    door: CliRig, check: Check, emulator: EmulatorProcess
 ) -> None:
     door.configure(url=emulator.url.replace("http:", "https:"))
 

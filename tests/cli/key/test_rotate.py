@@ -19,7 +19,7 @@ from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private
 from tests.cli.setup.test_setup import NAMES, READER
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.support.emulator_process import EmulatorProcess, make_key, private_pem
-from tests.support.namespace_rig import Machine
+from tests.support.namespace_rig import SetupRig
 from tests.support.programs import install
 from tests.support.swipes import wait_until
 from tests.support.terminal import Terminal
@@ -44,7 +44,7 @@ class Service:
     """A commissioned machine whose agent runs as systemd would run it."""
 
     def __init__(self, root: Path, pipe: EmulatorProcess, line: PtyReader) -> None:
-        self.machine = Machine(root)
+        self.machine = SetupRig(root)
         self.machine.plug_in("usb-reader", str(line.device))
         self.pipe = pipe
         options = ("--url", pipe.url, "--private-key-file", str(pipe.private_key_file), "--trust-clock")
@@ -241,7 +241,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
     assert "UNSET" not in told.out
 
 
-def patch_machine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def patch_machine(machine: SetupRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same places for a command in this process."""
     monkeypatch.setattr("agent.keys.systemd_creds.ETC", machine.etc)
     monkeypatch.setattr("agent.service.systemctl.BOOTED", machine.root / "booted")

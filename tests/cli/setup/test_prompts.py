@@ -10,7 +10,7 @@ import pytest
 from agent.config.loader import load
 from tests.cli.setup.test_setup import ANSWERS, CLOSED, NAMES, READER
 from tests.support.agent_process import PtyReader
-from tests.support.namespace_rig import Machine
+from tests.support.namespace_rig import SetupRig
 from tests.support.terminal import Terminal
 
 ABOUT_SNOWFLAKE = (
@@ -34,14 +34,14 @@ ABOUT_READER = (
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+def machine(tmp_path: Path) -> Iterator[SetupRig]:
     with PtyReader(tmp_path / "line") as line:
-        machine = Machine(tmp_path / "machine")
+        machine = SetupRig(tmp_path / "machine")
         machine.plug_in("usb-reader", str(line.device))
         yield machine
 
 
-def setup(machine: Machine, *options: str) -> Terminal:
+def setup(machine: SetupRig, *options: str) -> Terminal:
     return Terminal(machine.command("setup", *options), environment=machine.environment)
 
 
@@ -52,7 +52,7 @@ def answer(terminal: Terminal, answers: Sequence[tuple[str, str]]) -> None:
         terminal.type(text)
 
 
-def test_an_installer_answers_and_the_door_runs(machine: Machine) -> None:
+def test_an_installer_answers_and_the_door_runs(machine: SetupRig) -> None:
     with setup(machine, *CLOSED) as terminal:
         answer(terminal, [*ABOUT_SNOWFLAKE, *ABOUT_READER, ("Another reader?", "n"), ("Write", "y")])
         code = terminal.ended()
@@ -67,7 +67,7 @@ def test_an_installer_answers_and_the_door_runs(machine: Machine) -> None:
     assert "PRIVATE" not in terminal.screen
 
 
-def test_what_is_wrong_is_refused_where_it_is_typed_with_the_reason(machine: Machine) -> None:
+def test_what_is_wrong_is_refused_where_it_is_typed_with_the_reason(machine: SetupRig) -> None:
     with setup(machine, *NAMES, *CLOSED) as terminal:
         terminal.expect("port, a number or a name [1]: ")
         terminal.type("7")
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_refused_where_it_is_typed_with_the_reason(machine: Mac
     assert list(machine.etc.iterdir()) == []
 
 
-def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: Machine) -> None:
+def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: SetupRig) -> None:
     second = machine.plug_in("usb-second")
 
     with setup(machine, *NAMES, *CLOSED) as terminal:
@@ -102,7 +102,7 @@ def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: Mac
     assert str(load(machine.config).readers[1].port) == second
 
 
-def test_what_is_given_is_not_asked_and_no_is_an_answer(machine: Machine) -> None:
+def test_what_is_given_is_not_asked_and_no_is_an_answer(machine: SetupRig) -> None:
     with setup(machine, *NAMES, *CLOSED, "--reader", READER) as terminal:
         answer(terminal, [*ABOUT_READER[5:], ("Write", "n")])
         code = terminal.ended()
@@ -111,7 +111,7 @@ def test_what_is_given_is_not_asked_and_no_is_an_answer(machine: Machine) -> Non
     assert list(machine.etc.iterdir()) == []
 
 
-def test_the_second_time_every_answer_is_there_already(machine: Machine) -> None:
+def test_the_second_time_every_answer_is_there_already(machine: SetupRig) -> None:
     machine.run("setup", *ANSWERS)
     before = machine.config.read_text()
 

@@ -16,7 +16,7 @@ from agent.config.loader import load
 from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, pem
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
-from tests.support.namespace_rig import Machine
+from tests.support.namespace_rig import SetupRig
 from tests.support.paths import ROOT
 from tests.support.programs import install
 
@@ -31,20 +31,20 @@ ANSWERS = ("--yes", *NAMES, *CLOSED, "--trust-clock", "--reader", READER)
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
+def machine(tmp_path: Path) -> Iterator[SetupRig]:
     """A Pi with one reader on a serial adapter."""
     with PtyReader(tmp_path / "line") as line:
-        machine = Machine(tmp_path / "machine")
+        machine = SetupRig(tmp_path / "machine")
         machine.plug_in("usb-reader", str(line.device))
         yield machine
 
 
-def stored_key(machine: Machine) -> str:
+def stored_key(machine: SetupRig) -> str:
     return machine.run("key", "fingerprint").stdout.strip()
 
 
 def test_one_command_makes_an_installed_package_a_running_service(
-    machine: Machine, emulator: EmulatorProcess
+    machine: SetupRig, emulator: EmulatorProcess
 ) -> None:
     key = ("--private-key-file", str(emulator.private_key_file))
 
@@ -81,7 +81,7 @@ def test_one_command_makes_an_installed_package_a_running_service(
     assert stored_key(machine) == load_private_key(emulator.private_key_file).fingerprint
 
 
-def test_a_key_is_made_and_never_shown_and_lies_nowhere_in_the_clear(machine: Machine) -> None:
+def test_a_key_is_made_and_never_shown_and_lies_nowhere_in_the_clear(machine: SetupRig) -> None:
     done = machine.run("setup", *ANSWERS)
 
     assert "key: new, SHA256:" in done.stdout
@@ -91,7 +91,7 @@ def test_a_key_is_made_and_never_shown_and_lies_nowhere_in_the_clear(machine: Ma
     assert not any(b"PRIVATE KEY" in path.read_bytes() for path in files)
 
 
-def test_without_snowflake_all_is_set_up_and_what_comes_later_is_told(machine: Machine) -> None:
+def test_without_snowflake_all_is_set_up_and_what_comes_later_is_told(machine: SetupRig) -> None:
     done = machine.run("setup", *ANSWERS)
 
     assert done.returncode == 0
@@ -100,7 +100,7 @@ def test_without_snowflake_all_is_set_up_and_what_comes_later_is_told(machine: M
 
 
 def test_a_key_that_snowflake_does_not_know_yet_is_what_the_sql_above_is_for(
-    machine: Machine, emulator: EmulatorProcess
+    machine: SetupRig, emulator: EmulatorProcess
 ) -> None:
     done = machine.run("setup", *ANSWERS, "--url", emulator.url)
 
@@ -109,7 +109,7 @@ def test_a_key_that_snowflake_does_not_know_yet_is_what_the_sql_above_is_for(
     assert done.stdout.count("ALTER USER") == 1
 
 
-def test_run_twice_it_changes_nothing(machine: Machine) -> None:
+def test_run_twice_it_changes_nothing(machine: SetupRig) -> None:
     machine.run("setup", *ANSWERS)
     before = machine.config.read_text(), stored_key(machine)
 
@@ -123,7 +123,7 @@ def test_run_twice_it_changes_nothing(machine: Machine) -> None:
     assert not machine.config.with_name("config.toml.old").exists()
 
 
-def test_what_is_given_anew_changes_and_everything_else_stays(machine: Machine) -> None:
+def test_what_is_given_anew_changes_and_everything_else_stays(machine: SetupRig) -> None:
     machine.run("setup", *ANSWERS)
     with machine.config.open("a") as file:
         file.write("[uploader]\nmax_bytes_per_second = 5_000\n# metered\n")
@@ -142,7 +142,7 @@ def test_what_is_given_anew_changes_and_everything_else_stays(machine: Machine) 
     assert machine.told[-1] == "restart badge-agent.service"
 
 
-def test_the_packages_example_is_no_configuration_and_stays_at_hand(machine: Machine) -> None:
+def test_the_packages_example_is_no_configuration_and_stays_at_hand(machine: SetupRig) -> None:
     machine.config.parent.mkdir()
     shutil.copy(EXAMPLE, machine.config)
 
@@ -157,7 +157,7 @@ def test_the_packages_example_is_no_configuration_and_stays_at_hand(machine: Mac
     assert machine.config.with_name("config.example.toml").read_text() == EXAMPLE.read_text()
 
 
-def test_every_missing_answer_is_named_at_once_and_nothing_is_written(machine: Machine) -> None:
+def test_every_missing_answer_is_named_at_once_and_nothing_is_written(machine: SetupRig) -> None:
     machine.plug_in("usb-second")
 
     done = machine.run("setup", "--yes", "--account", ACCOUNT, "--reader", "id=RDR-101")
@@ -180,7 +180,7 @@ def test_every_missing_answer_is_named_at_once_and_nothing_is_written(machine: M
     ],
 )
 def test_a_wrong_answer_is_refused_with_its_reason_before_anything_is_written(
-    machine: Machine, answer: tuple[str, str], said: str
+    machine: SetupRig, answer: tuple[str, str], said: str
 ) -> None:
     base = ("--yes", *NAMES, *(("--reader", READER) if answer[0] != "--reader" else ()))
 
@@ -192,21 +192,21 @@ def test_a_wrong_answer_is_refused_with_its_reason_before_anything_is_written(
 
 
 @pytest.mark.parametrize("text", ["RDR-101", "id=A,id=B", "color=red", "zone_id=Z"])
-def test_a_reader_is_written_in_keys_and_values(machine: Machine, text: str) -> None:
+def test_a_reader_is_written_in_keys_and_values(machine: SetupRig, text: str) -> None:
     done = machine.run("setup", "--yes", "--reader", text)
 
     assert done.returncode == 2
     assert "must be KEY=VALUE" in done.stderr
 
 
-def test_without_a_terminal_it_says_so_and_does_not_wait(machine: Machine) -> None:
+def test_without_a_terminal_it_says_so_and_does_not_wait(machine: SetupRig) -> None:
     done = machine.run("setup")
 
     assert done.returncode == 2
     assert "give every answer as an option, and --yes" in done.stderr
 
 
-def test_several_readers_each_need_their_port(machine: Machine) -> None:
+def test_several_readers_each_need_their_port(machine: SetupRig) -> None:
     second = machine.plug_in("usb-second")
     readers = (
         f"{READER},port={machine.root}/dev/serial/by-id/usb-reader",
@@ -227,7 +227,7 @@ def test_several_readers_each_need_their_port(machine: Machine) -> None:
     assert (settings.readers[1].keypad, settings.readers[1].baudrate) == ("burst4", 19_200)
 
 
-def test_the_key_of_a_configured_file_moves_into_the_services_keeping(machine: Machine) -> None:
+def test_the_key_of_a_configured_file_moves_into_the_services_keeping(machine: SetupRig) -> None:
     key_file = machine.config.with_name("rsa_key.p8")
     machine.config.parent.mkdir()
     key = generate_key(key_file)
@@ -246,7 +246,7 @@ def test_the_key_of_a_configured_file_moves_into_the_services_keeping(machine: M
 
 
 def test_another_key_is_checked_and_not_the_one_from_the_last_rotation(
-    machine: Machine, emulator: EmulatorProcess
+    machine: SetupRig, emulator: EmulatorProcess
 ) -> None:
     machine.run("setup", *ANSWERS, "--url", emulator.url)
     handed_over = machine.runtime_dir / "private_key"
@@ -262,7 +262,7 @@ def test_another_key_is_checked_and_not_the_one_from_the_last_rotation(
 
 
 def test_a_key_that_cannot_be_used_is_refused_before_anything_is_written(
-    machine: Machine, tmp_path: Path
+    machine: SetupRig, tmp_path: Path
 ) -> None:
     (tmp_path / "rsa_key.p8").touch(mode=0o600)
 
@@ -273,7 +273,7 @@ def test_a_key_that_cannot_be_used_is_refused_before_anything_is_written(
     assert list(machine.etc.iterdir()) == []
 
 
-def test_a_present_configuration_that_cannot_be_used_is_left_alone(machine: Machine) -> None:
+def test_a_present_configuration_that_cannot_be_used_is_left_alone(machine: SetupRig) -> None:
     machine.config.parent.mkdir()
     machine.config.write_text('[agent]\nid = "a|b"\n')
 
@@ -284,7 +284,7 @@ def test_a_present_configuration_that_cannot_be_used_is_left_alone(machine: Mach
     assert machine.config.read_text() == '[agent]\nid = "a|b"\n'
 
 
-def test_the_service_can_be_left_alone(machine: Machine) -> None:
+def test_the_service_can_be_left_alone(machine: SetupRig) -> None:
     done = machine.run("setup", *ANSWERS, "--no-start")
 
     assert done.returncode == 0
@@ -292,7 +292,7 @@ def test_the_service_can_be_left_alone(machine: Machine) -> None:
     assert "sudo systemctl enable --now badge-agent.service" in done.stdout
 
 
-def test_a_service_that_does_not_start_is_told_with_where_to_look(machine: Machine) -> None:
+def test_a_service_that_does_not_start_is_told_with_where_to_look(machine: SetupRig) -> None:
     install(
         machine.programs,
         "systemctl",
@@ -308,7 +308,7 @@ def test_a_service_that_does_not_start_is_told_with_where_to_look(machine: Machi
 
 def test_without_systemd_it_says_how_to_run_the_agent(tmp_path: Path) -> None:
     with PtyReader(tmp_path / "line") as line:
-        machine = Machine(tmp_path / "machine", with_systemd=False)
+        machine = SetupRig(tmp_path / "machine", with_systemd=False)
         machine.plug_in("usb-reader", str(line.device))
 
         done = machine.run("setup", *ANSWERS)
@@ -341,7 +341,7 @@ def test_what_is_written_reads_as_what_was_meant() -> None:
 
 
 def test_a_taken_over_key_keeps_the_age_of_its_file(
-    machine: Machine, rsa_key_file: Path, tmp_path: Path
+    machine: SetupRig, rsa_key_file: Path, tmp_path: Path
 ) -> None:
     key = load_private_key(rsa_key_file)
     path = tmp_path / "old.p8"

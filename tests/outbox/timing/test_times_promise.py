@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.clock_rig import Machine
-from tests.support.timing_rig import MS, Scene, microseconds
+from tests.support.clock_rig import ClockRig
+from tests.support.timing_rig import MS, TimingRig, microseconds
 
 # For so long without a time server the kernel still vouches for a clock that may be as wrong as this.
 _SYNCED_MS = 16_000
@@ -37,9 +37,9 @@ class Course(RuleBasedStateMachine):
 
     @initialize(drift=st.floats(-450e-6, 450e-6), saves_clock=st.booleans())
     def install(self, drift: float, saves_clock: bool) -> None:  # noqa: FBT001 - hypothesis calls by name
-        self.machine = Machine(drift=drift)
+        self.machine = ClockRig(drift=drift)
         self.saves_clock = saves_clock
-        self.scene = Scene(Path(self._directory.name), self.machine)
+        self.scene = TimingRig(Path(self._directory.name), self.machine)
 
     @rule(count=st.integers(1, 4), every_s=st.sampled_from([0.0004, 0.5, 40.0, 7_000.0]))
     def swipe(self, count: int, every_s: float) -> None:

@@ -12,23 +12,23 @@ from agent.errors import OutboxCorruptError
 from agent.outbox import LiveRows, ReplayRows
 from agent.outbox.external import replay_queue
 from agent.outbox.recovery import rebuild
-from tests.support.clock_rig import TRUE_START_US, Machine
+from tests.support.clock_rig import TRUE_START_US, ClockRig
 from tests.support.outbox_rig import looked_up, opened, rows_after
 from tests.support.swipes import instant, swipe
-from tests.support.timing_rig import MS, Scene, clocks, in_order, microseconds
+from tests.support.timing_rig import MS, TimingRig, clocks, in_order, microseconds
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 YEARS_56_S = 56 * 365.25 * DAY_S
 
-MakeScene = Callable[..., Scene]
+MakeScene = Callable[..., TimingRig]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[MakeScene]:
-    scenes: list[Scene] = []
+    scenes: list[TimingRig] = []
 
-    def one(*, drift: float = 0.0, wakes_at_us: int = 0) -> Scene:
-        scenes.append(Scene(tmp_path, Machine(drift=drift, wakes_at_us=wakes_at_us)))
+    def one(*, drift: float = 0.0, wakes_at_us: int = 0) -> TimingRig:
+        scenes.append(TimingRig(tmp_path, ClockRig(drift=drift, wakes_at_us=wakes_at_us)))
         return scenes[-1]
 
     yield one
@@ -450,7 +450,7 @@ def test_a_machine_that_ran_before_the_file_came_to_it_does_not_bound_it(tmp_pat
     first.look(instant(TRUE_START_US, trusted=True))
     first.keep(swipe(1, read_at=instant(TRUE_START_US)))
     first.close()
-    other = Machine()
+    other = ClockRig()
     other.ntp_comes()
     other.true_us, other._boot_us = TRUE_START_US + 60_000_000, 30 * DAY_S * 1e6
     other.ntp_comes()
