@@ -41,8 +41,11 @@ def test_a_status_is_answered_as_often_as_asked(door: EmulatorRig, emulator: Emu
     ],
 )
 def test_a_rule_holds_for_its_endpoint(
-    door: EmulatorRig, emulator: EmulatorProcess, on: str, call: Any
-) -> None:  # noqa: ANN401 - one of the calls above
+    door: EmulatorRig,
+    emulator: EmulatorProcess,
+    on: str,
+    call: Any,  # noqa: ANN401 - one of several functions
+) -> None:
     assert door.scoped
     emulator.fault("status", on=on, status=418)
 

@@ -19,8 +19,8 @@ from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private
 from tests.cli.setup.test_setup import NAMES, READER
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.support.emulator_process import EmulatorProcess, make_key, private_pem
-from tests.support.namespace_rig import SetupRig
 from tests.support.programs import install
+from tests.support.setup_rig import SetupRig
 from tests.support.swipes import wait_until
 from tests.support.terminal import Terminal
 

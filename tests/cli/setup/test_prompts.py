@@ -10,7 +10,7 @@ import pytest
 from agent.config.loader import load
 from tests.cli.setup.test_setup import ANSWERS, CLOSED, NAMES, READER
 from tests.support.agent_process import PtyReader
-from tests.support.namespace_rig import SetupRig
+from tests.support.setup_rig import SetupRig
 from tests.support.terminal import Terminal
 
 ABOUT_SNOWFLAKE = (

@@ -16,9 +16,9 @@ from agent.config.loader import load
 from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, pem
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
-from tests.support.namespace_rig import SetupRig
 from tests.support.paths import ROOT
 from tests.support.programs import install
+from tests.support.setup_rig import SetupRig
 
 EXAMPLE = ROOT / "config.example.toml"
 NAMES = (

@@ -14,15 +14,17 @@ from tests.support.programs import install, working_systemd_creds
 _PROGRAM = """
 import sys
 from pathlib import Path
-from agent import config
+from agent import settings
 from agent.cli import main
-from agent.readers import devices
-from agent.service import credential, unit
+from agent.config import loader
+from agent.keys import systemd_creds
+from agent.readers import port_names
+from agent.service import systemctl
 root = Path(sys.argv.pop(1))
-credential.ETC, devices.DEV, unit.BOOTED = root / "etc", root / "dev", root / "booted"
-devices.SYS_TTY = root / "sys"
-config.AgentSettings.state_dir, config.AgentSettings.runtime_dir = root / "state", root / "run"
-config.DEFAULT_CONFIG = root / "etc/badge-agent/config.toml"
+systemd_creds.ETC, port_names.DEV, systemctl.BOOTED = root / "etc", root / "dev", root / "booted"
+port_names.SYS_TTY = root / "sys"
+settings.AgentSettings.state_dir, settings.AgentSettings.runtime_dir = root / "state", root / "run"
+loader.DEFAULT_CONFIG = root / "etc/badge-agent/config.toml"
 sys.exit(main(sys.argv[1:]))
 """
 
