@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from agent import rows
@@ -13,7 +14,7 @@ from agent.rows import members_of
 _MOVE_ROWS = 1_000
 
 
-def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: set[int]) -> None:
+def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: AbstractSet[int]) -> None:
     """Move pending rows behind `last_n`, under a new id, with a seq from 1 and the same event_id.
 
     Rows set aside stay where they are. What is no row of ours any more, because its bytes have

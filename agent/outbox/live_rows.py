@@ -1,11 +1,10 @@
-"""The swipes as they came in, as a source of rows: sent once, in order."""
+"""New swipes as a row source: sent once, in order."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from agent.errors import OutboxReplacedError
 from agent.outbox import holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.store import Outbox
@@ -17,7 +16,7 @@ _TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
 class LiveRows:
     """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history.
 
-    `may_wait_s` tells for how many seconds rows with an untrusted time may still wait for the clock.
+    `may_wait_s` returns for how many seconds rows with an untrusted time may still wait for the clock.
     """
 
     def __init__(self, outbox: Outbox, may_wait_s: Callable[[], float] = lambda: 0.0) -> None:
@@ -28,7 +27,7 @@ class LiveRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>`."""
-        return f"{self._outbox.agent_id}-{self._outbox.state.outbox_id}"
+        return f"{self._outbox.agent_id}-{self._outbox.outbox_id}"
 
     @property
     def committed(self) -> Position:
@@ -36,17 +35,18 @@ class LiveRows:
         return (0, self._outbox.state.committed_n)
 
     def needs_channel(self) -> bool:
-        """Always: an agent shows at its start that it can deliver, not at its first swipe."""
+        """Always true: an agent shows at its start that it can deliver, not at its first swipe."""
         return True
 
     def seq(self, position: Position) -> int | None:
-        """As the row has it."""
-        return self._outbox.seq_of(position[1])
+        """The seq in the row; None for a row of an earlier outbox id."""
+        return self._outbox.state.seq_of(position[1])
 
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
-        last = self._outbox.state.last_n
-        while last in self._outbox.set_aside_numbers:
+        state = self._outbox.state
+        last = state.last_n
+        while last in state.set_aside_numbers:
             last -= 1
         return last > position[1]
 
@@ -56,17 +56,17 @@ class LiveRows:
         return self._may_wait_s() if self._waits else None
 
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
-        """The rows that follow, without those set aside, with the times that are known of them now."""
-        taken = self._outbox.surviving(lambda: self._after(position[1], limit, max_bytes))
-        sending = BatchTimestamps(
-            self._outbox.boots, self._outbox.used_timings, may_wait=self._may_wait_s() > 0
+        """The rows that follow, without those set aside, with their times as known now."""
+        taken = self._read_after(position[1], limit, max_bytes)
+        timestamps = BatchTimestamps(
+            self._outbox.boots, self._outbox.state.applied_curves, may_wait=self._may_wait_s() > 0
         )
-        rows = sending.rows(taken)
+        rows = timestamps.rows(taken)
         self._waits = bool(taken) and not rows
         if not rows:
             return None
-        # Before they go: a row that is replayed must carry the time that it had.
-        self._outbox.use_timings(sending.new)
+        # Stored before the rows are sent: a replay must carry the same times.
+        self._outbox.apply_curves(timestamps.new)
         first, last = taken[0], taken[len(rows) - 1]
         return Batch(
             rows=rows,
@@ -75,10 +75,11 @@ class LiveRows:
             last_token=self._token(*last[:2]),
         )
 
-    def _after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
+    def _read_after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
         taken: list[Columns] = []
-        size, aside = 0, self._outbox.set_aside_numbers
-        with self._outbox.file.reading() as connection:
+        size = 0
+        with self._outbox.reading() as connection:
+            aside = self._outbox.set_aside_numbers
             cursor = connection.execute(
                 f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
             )
@@ -89,77 +90,46 @@ class LiveRows:
                 size += len(found[3])
                 if size >= max_bytes or len(taken) >= limit:
                     break
-            cursor.close()  # ends the look at the file, so that a checkpoint can pass
+            cursor.close()  # ends the read transaction, so that a checkpoint can pass
         return taken
 
     def committed_token(self) -> str | None:
-        """The token of the high-water mark."""
-        me = self._outbox.state
-        return self._token(me.committed_n, me.committed_chain) if me.committed_n > me.base else None
+        """The token of the high-water mark; None before the first commit of this generation."""
+        state = self._outbox.state
+        return self._token(state.committed_n, state.committed_chain) if state.committed_seq > 0 else None
 
     def position_of(self, offset_token: str) -> Position | None:
-        """A token is ours if the row with that seq has that chain, or if it is the mark's own."""
-        ours = _TOKEN.fullmatch(offset_token)
-        if ours is None:
+        """A token is valid if the row with its seq has its chain, or if it is the high-water mark's."""
+        parts = _TOKEN.fullmatch(offset_token)
+        if parts is None:
             return None
-        n, chain = self._outbox.state.base + int(ours[1]), ours[2]
+        n, chain = self._outbox.state.base + int(parts[1]), parts[2]
         if offset_token == self.committed_token():
             return (0, n)
-        return self._outbox.surviving(lambda: self._position_of(n, chain))
-
-    def _position_of(self, n: int, chain: str) -> Position | None:
-        with self._outbox.file.reading() as connection:
+        with self._outbox.reading() as connection:
             found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
         return (0, n) if found is not None and found[0] == chain else None
 
     def error_count(self) -> ErrorCount | None:
-        """As last written down."""
-        return self._outbox.surviving(lambda: holds.error_count(self._outbox.file, self.channel))
+        """The server's error count as last stored."""
+        with self._outbox.reading() as connection:
+            return holds.error_count(connection, self.channel)
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
-        """Not flushed: after a power cut the remote token tells it again."""
-        self._outbox.settle(lambda: self._commit(position[1], errors, rejected))
-
-    def _commit(self, n: int, errors: ErrorCount, rejected: Rejected | None) -> None:
-        me = self._outbox.state
-        n, chain = max(n, me.committed_n), me.committed_chain
-        with self._outbox.file.writing(durable=False) as connection:
-            if n > me.committed_n:
-                found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
-                if found is None:
-                    raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                (chain,) = found
-                connection.execute("UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain))
-            holds.note_errors(connection, self.channel, errors)
-            if rejected is not None:
-                holds.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
-        me.committed_n, me.committed_chain = n, chain
+        """Not flushed: after a power cut the channel's token gives the position again."""
+        self._outbox.mark_committed(position[1], channel=self.channel, errors=errors, rejected=rejected)
 
     def set_aside(self, position: Position, reason: str) -> None:
-        """On disk before anything behind the row is sent: the token will pass over it."""
-        n = position[1]
-
-        def mark() -> None:
-            with self._outbox.file.writing() as connection:
-                holds.set_aside(connection, n, reason)
-
-        self._outbox.surviving(mark)
-        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers | {n}
+        """On disk before any later row is sent: the token will pass over this one."""
+        self._outbox.set_aside(position[1], reason)
 
     def restore(self, positions: list[Position]) -> None:
-        """They are pending again."""
-        numbers = [n for _, n in positions]
-
-        def unmark() -> None:
-            with self._outbox.file.writing() as connection:
-                holds.restore(connection, numbers)
-
-        self._outbox.surviving(unmark)
-        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers - set(numbers)
+        """These rows are pending again."""
+        self._outbox.restore([n for _, n in positions])
 
     def start_generation(self, why: str) -> None:
         """A new outbox id for everything pending."""
-        self._outbox.surviving(lambda: self._outbox.start_generation(why))
+        self._outbox.start_generation(why)
 
     def _token(self, n: int, chain: str) -> str:
         return f"{n - self._outbox.state.base}-{chain}"

@@ -1,4 +1,4 @@
-"""Rows to send again, as a source of rows: through a channel of their own, each replay exactly once."""
+"""Replays as a row source: stored rows sent again through a separate channel, each replay exactly once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 
 _TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
 
-# The rows of one replay behind a number. One that is set aside goes only if the replay is for that
-# very hold: a row refused once more is held anew, and so drops out. One lower bound and not two:
-# SQLite seeks to the first it finds, and would walk from there to the other.
+# The rows of one replay after a number. A row set aside is sent only if the replay is for its hold: a row
+# refused once more gets a new hold, and so drops out. One lower bound and not two: SQLite seeks to the
+# first bound only, and would scan from there to the other.
 _SENDABLE = """
   n BETWEEN max(replays.first_n, {after} + 1) AND replays.last_n
   AND NOT EXISTS (SELECT 1 FROM held WHERE kind = 'set_aside' AND released = 0
@@ -24,7 +24,7 @@ _SENDABLE = """
 
 
 class ReplayRows:
-    """The queue of replays. An offset token is `<replay id>.<n>-<chain>`."""
+    """The queue of replays, oldest first. An offset token is `<replay id>.<n>-<chain>`."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -33,43 +33,36 @@ class ReplayRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>-replay`."""
-        return f"{self._outbox.agent_id}-{self._outbox.state.outbox_id}-replay"
+        return f"{self._outbox.agent_id}-{self._outbox.outbox_id}-replay"
 
     @property
     def committed(self) -> Position:
-        """How far the queue is done."""
-        return self._at()[:2]
+        """The replay and the row of the last commit."""
+        return self._last_commit()[:2]
 
-    def _at(self) -> tuple[int, int, str]:
-        """Replay, row and chain of the last commit, read once for every identity the outbox has had."""
+    def _last_commit(self) -> tuple[int, int, str]:
+        """Replay, row and chain of the last commit, read once per outbox id."""
         outbox_id = self._outbox.outbox_id
         if self._known is None or self._known[0] != outbox_id:
-            self._known = (outbox_id, self._outbox.surviving(self._read))
+            with self._outbox.reading() as connection:
+                at = connection.execute("SELECT replay_id, n, chain FROM replayed").fetchone()
+            self._known = (outbox_id, at)
         return self._known[1]
 
-    def _read(self) -> tuple[int, int, str]:
-        with self._outbox.file.reading() as connection:
-            at: tuple[int, int, str] = connection.execute(
-                "SELECT replay_id, n, chain FROM replayed"
-            ).fetchone()
-        return at
-
     def needs_channel(self) -> bool:
-        """True while a replay waits; one with nothing left to send leaves the queue here."""
-        return self._outbox.surviving(self._tidy)
-
-    def _tidy(self) -> bool:
-        with self._outbox.file.reading() as connection:
+        """True while a replay waits; a replay with nothing left to send is removed from the queue here."""
+        with self._outbox.reading() as connection:
             waiting = connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
         if not waiting:
             return False
-        with self._outbox.file.writing() as connection:
-            _finish(connection, self.committed)
+        committed = self.committed
+        with self._outbox.writing() as connection:
+            _finish(connection, committed)
             return connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
 
     def seq(self, position: Position) -> int | None:
-        """As the row has it."""
-        return self._outbox.seq_of(position[1])
+        """The seq in the row; None for a row of an earlier outbox id."""
+        return self._outbox.state.seq_of(position[1])
 
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
@@ -77,91 +70,76 @@ class ReplayRows:
 
     @property
     def max_wait_s(self) -> float | None:
-        """Never: rows that went have the times with which they went."""
+        """Always None: rows that were sent keep the times they were sent with."""
         return None
 
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
-        """The next rows of the replay at `position`, or else of one behind it."""
-        return self._outbox.surviving(lambda: self._after(position, limit, max_bytes))
-
-    def _after(self, position: Position, limit: int, max_bytes: int) -> Batch | None:
+        """The next rows of the replay at `position`, or else of a later one."""
         replay_id, n = position
-        with self._outbox.file.reading() as connection:
+        with self._outbox.reading() as connection:
             waiting = connection.execute(
                 "SELECT id FROM replays WHERE id >= ? ORDER BY id", (replay_id,)
             ).fetchall()
             for (waiting_id,) in waiting:
                 found = _fetch(connection, waiting_id, n if waiting_id == replay_id else 0, limit, max_bytes)
                 if found:
-                    return _batch(waiting_id, found, self._outbox.used_timings)
+                    return _batch(waiting_id, found, self._outbox.state.applied_curves)
         return None
 
     def committed_token(self) -> str | None:
-        """The token of how far the queue is done."""
-        replay_id, n, chain = self._at()
+        """The token of the last commit; None before the first."""
+        replay_id, n, chain = self._last_commit()
         return _token(replay_id, n, chain) if replay_id else None
 
     def position_of(self, offset_token: str) -> Position | None:
-        """A token is ours if its row has that chain, or if it is the one written down."""
-        ours = _TOKEN.fullmatch(offset_token)
-        if ours is None:
+        """A token is valid if its replay was requested and its row has its chain, or if it is stored."""
+        parts = _TOKEN.fullmatch(offset_token)
+        if parts is None:
             return None
-        position = (int(ours[1]), int(ours[2]))
+        position = (int(parts[1]), int(parts[2]))
         if offset_token == self.committed_token():
             return position
-        return position if self._outbox.surviving(lambda: self._has(position, ours[3])) else None
-
-    def _has(self, position: Position, chain: str) -> bool:
-        """True if that replay was ever asked for and that row has that chain."""
-        with self._outbox.file.reading() as connection:
+        with self._outbox.reading() as connection:
             newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'replays'").fetchone()
             row = connection.execute("SELECT chain FROM swipes WHERE n = ?", position[1:]).fetchone()
-        return newest is not None and position[0] <= newest[0] and row == (chain,)
+        is_known = newest is not None and position[0] <= newest[0] and row == (parts[3],)
+        return position if is_known else None
 
     def error_count(self) -> ErrorCount | None:
-        """As last written down."""
-        return self._outbox.surviving(lambda: holds.error_count(self._outbox.file, self.channel))
+        """The server's error count as last stored."""
+        with self._outbox.reading() as connection:
+            return holds.error_count(connection, self.channel)
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
-        """Replays that are done leave the queue, and what they were for is dealt with."""
-        self._outbox.settle(lambda: self._commit(position, errors, rejected))
-
-    def _commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
-        position, outbox_id = max(position, self.committed), self._outbox.outbox_id
-        chain = self._at()[2]
-        with self._outbox.file.writing() as connection:
-            if position > self.committed:
-                (chain,) = connection.execute("SELECT chain FROM swipes WHERE n = ?", position[1:]).fetchone()
-                connection.execute("UPDATE replayed SET replay_id = ?, n = ?, chain = ?", (*position, chain))
-            holds.note_errors(connection, self.channel, errors)
-            if rejected is not None:
-                _reject(connection, rejected)
-            _finish(connection, position)
+        """Remove the replays that are done, and release the holds they were for."""
+        outbox_id, channel = self._outbox.outbox_id, self.channel
+        position, committed, chain = max(position, self.committed), self.committed, self._last_commit()[2]
+        for attempt in self._outbox.writing_with_reserve():
+            with attempt as connection:
+                if position > committed:
+                    (chain,) = connection.execute(
+                        "SELECT chain FROM swipes WHERE n = ?", position[1:]
+                    ).fetchone()
+                    connection.execute(
+                        "UPDATE replayed SET replay_id = ?, n = ?, chain = ?", (*position, chain)
+                    )
+                holds.note_errors(connection, channel, errors)
+                if rejected is not None:
+                    _reject(connection, rejected)
+                _finish(connection, position)
         self._known = (outbox_id, (*position, chain))
 
     def set_aside(self, position: Position, reason: str) -> None:
-        """Refused again, or for the first time: it stays, or becomes, a row for an operator."""
-
-        def mark() -> None:
-            with self._outbox.file.writing() as connection:
-                holds.set_aside(connection, position[1], reason)
-
-        self._outbox.surviving(mark)
-        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers | {position[1]}
+        """Hold the row for an operator; a row that was already held is held with the new reason."""
+        self._outbox.set_aside(position[1], reason)
 
     def restore(self, positions: list[Position]) -> None:
-        """They are in their replay again. What was set aside before its replay stays so."""
-        numbered = [(n, replay_id) for replay_id, n in positions]
-
-        def unmark() -> set[int]:
-            with self._outbox.file.writing() as connection:
-                return {n for n, replay_id in numbered if _take_back(connection, n, replay_id)}
-
-        self._outbox.set_aside_numbers = self._outbox.set_aside_numbers - self._outbox.surviving(unmark)
+        """These rows are in their replay again. A row set aside before its replay stays so."""
+        self._outbox.restore_replayed(positions)
 
     def start_generation(self, why: str) -> None:
-        """The same history as the live rows': one name for both."""
-        self._outbox.surviving(lambda: self._outbox.start_generation(why))
+        """A new outbox id for the live rows as well: both share one history."""
+        self._outbox.start_generation(why)
 
 
 def _fetch(
@@ -193,23 +171,12 @@ def _batch(replay_id: int, taken: list[StoredRow], timings: AppliedCurves) -> Ba
     )
 
 
-def _take_back(connection: sqlite3.Connection, n: int, replay_id: int) -> bool:
-    """False for a row whose replay was for the very hold that its refusal renewed."""
-    undone = connection.execute(
-        """DELETE FROM held WHERE kind = 'set_aside' AND first_n = ? AND EXISTS (
-             SELECT 1 FROM replays WHERE replays.id = ?
-             AND (held_id IS NULL OR held_id IN (SELECT id FROM held WHERE kind = 'rejected')))""",
-        (n, replay_id),
-    )
-    return undone.rowcount > 0
-
-
 def _token(replay_id: int, n: int, chain: str) -> str:
     return f"{replay_id}.{n}-{chain}"
 
 
 def _finish(connection: sqlite3.Connection, done: Position) -> None:
-    """Drop the replays that have nothing left to send behind `done`; what they were for is released."""
+    """Remove the replays that have nothing left to send after `done`, and release the holds they were for."""
     left = _SENDABLE.format(after="iif(replays.id = ?1, ?2, 0)")
     over = connection.execute(
         f"""SELECT id, held_id FROM replays
@@ -222,7 +189,7 @@ def _finish(connection: sqlite3.Connection, done: Position) -> None:
 
 
 def _reject(connection: sqlite3.Connection, rejected: Rejected) -> None:
-    """The range may span several replays; each part of it becomes a range of its own."""
+    """Hold a rejected range; where it spans several replays, one hold for each of them."""
     parts = connection.execute(
         """SELECT min(n), max(n) FROM replays JOIN swipes ON n BETWEEN first_n AND last_n
            WHERE (id, n) > (?, ?) AND (id, n) <= (?, ?) GROUP BY id""",

@@ -1,20 +1,31 @@
-"""Which committed rows may go: what is old enough by a trusted clock, or too much for the disk."""
+"""Retention: which committed rows are purged, by age on a trusted clock or by size."""
 
 from __future__ import annotations
 
 import sqlite3
 
-# One purge step frees at most so many rows, so that a swipe never waits long for the file.
+from agent.outbox.recovery.recovering_file import RecoveringFile
+
+# One purge step frees at most this many rows, so that a swipe never waits long for the file.
 PURGE_ROWS = 500
-# Rows that nobody needs to look at and nobody asked to send again.
+# Rows that are neither held for an operator nor part of a replay.
 _FREE = """
   NOT EXISTS (SELECT 1 FROM held WHERE released = 0 AND n BETWEEN held.first_n AND held.last_n)
   AND NOT EXISTS (SELECT 1 FROM replays WHERE n BETWEEN replays.first_n AND replays.last_n)
 """
 
 
-def free(connection: sqlite3.Connection, committed_n: int, kept_since_us: int | None, max_bytes: int) -> int:
-    """Free at most PURGE_ROWS rows; returns how many went. Part of a transaction of the caller's."""
+def purge(file: RecoveringFile, *, kept_since_us: int | None, max_bytes: int) -> int:
+    """One step: free at most PURGE_ROWS committed rows; returns how many. Not flushed.
+
+    `kept_since_us`: rows read before it are too old, None for none. Above `max_bytes` the oldest
+    rows are freed whatever their age. Raises OutboxReplacedError.
+    """
+    with file.writing(durable=False) as connection:
+        return _free(connection, file.state.committed_n, kept_since_us, max_bytes)
+
+
+def _free(connection: sqlite3.Connection, committed_n: int, kept_since_us: int | None, max_bytes: int) -> int:
     crowded = _used_bytes(connection) > max_bytes
     candidates = connection.execute(
         f"SELECT n, trusted_us FROM swipes WHERE n <= ? AND {_FREE} ORDER BY n LIMIT ?",
@@ -33,7 +44,7 @@ def free(connection: sqlite3.Connection, committed_n: int, kept_since_us: int | 
 
 
 def _last_older(candidates: list[tuple[int, int | None]], kept_since_us: int) -> int:
-    """The last row of which a trusted clock says that it is old enough, before one that is not."""
+    """The last row that is old enough by a trusted clock, before the first that is not; 0 if none."""
     last = 0
     for n, trusted_us in candidates:
         if trusted_us is not None:
@@ -49,7 +60,7 @@ def _all_older(
     committed_n: int,
     kept_since_us: int | None,
 ) -> bool:
-    """True when none of them has a trusted time but the next one that has is old enough itself."""
+    """True when no candidate has a trusted time and the next row with one is old enough."""
     if kept_since_us is None or any(trusted_us is not None for _, trusted_us in candidates):
         return False
     following = connection.execute(
@@ -61,7 +72,7 @@ def _all_older(
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
-    """What rows take up; the file itself never shrinks, but its free pages are used again."""
+    """Bytes in use; the file itself never shrinks, but its free pages are reused."""
     page, count, free = (
         connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_size", "page_count", "freelist_count")

@@ -1,69 +1,78 @@
-"""Keep a swipe on disk before anything else happens, and until it is committed, and a while longer."""
+"""Durable queue of swipes: stored before acknowledged, kept until committed plus the retention time.
+
+Theory of operation
+
+One SQLite file per state directory holds every swipe that is not yet known to be in Snowflake, and
+committed ones for the retention time. Rows are numbered by `n` for the life of the file:
+
+      purged       kept for replay          pending             next swipe
+    |---------|------------------------|----------------------|............> n
+              oldest row          committed_n              last_n
+
+A row goes PENDING -> COMMITTED -> PURGED. Snowflake's committed offset token alone moves
+`committed_n`, which never goes back within one outbox id. A row that Snowflake refuses on its own is
+SET ASIDE: it stays in the file, is passed over, and an operator releases or replays it.
+
+    seq = n - base       the number in the row and in the offset token, from 1 in each generation
+    generation           one outbox id; a new one moves pending rows after last_n and sets base = last_n
+
+Invariants
+- `n` is never reused: not after a purge, not in a rebuilt file, not in a new generation.
+- A pending row is never deleted; purging takes committed rows only, and none that is held or in a replay.
+- An outbox id names one history. Whenever another history may have been sent under the id (damaged,
+  copied or restored file), the outbox takes a new id before anything else is sent.
+- Not flushed means recoverable: `committed_n` is written without a flush, because after a power cut the
+  token of the channel gives it again. Swipes, rows set aside and the curves that batches are sent
+  with are flushed, because nothing else knows them.
+
+Parts, and who may change what
+- state_lock: one agent per state directory. Other processes (agent.outbox.external) add and release
+  holds and replays, never rows.
+- recovery.recovering_file.RecoveringFile: the open file, and `state`, an immutable value that is assigned
+  under the write lock together with the transaction it describes. Damage is handled there and only
+  there: the file is replaced, and whoever holds a position gets OutboxReplacedError.
+- writer.SwipeWriter: the only one that appends rows. `last_n` and `last_chain` change there.
+- Outbox (this module): `committed_n`, the rows set aside, the applied curves, a new outbox id.
+- live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
+  change the state through the methods of Outbox alone.
+
+Threads: readers call keep(), the uploader everything else; check_integrity() has a thread of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-import threading
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
 
-from agent import rows
-from agent.clock.boot_history import BootHistory
 from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
-from agent.errors import OutboxCorruptError, OutboxError, OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import generation, retention, schema
+from agent.outbox import generation, holds, retention
 from agent.outbox.database import OutboxFile
-from agent.outbox.recovery import integrity, rebuild
+from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.reserve import Reserve
+from agent.outbox.row_source import ErrorCount, Rejected
+from agent.outbox.state import OutboxState
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import boot_table, timestamps
-from agent.outbox.timing.timestamps import AppliedCurve, AppliedCurves
+from agent.outbox.timing.timestamps import AppliedCurve
+from agent.outbox.writer import SwipeWriter
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-# A file up to this size is looked through before the first swipe; a larger one while they come.
-_CHECKED_AT_OPEN_BYTES = 16_000_000
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """Swipes waiting for the commit that will carry them."""
-
-    swipes: Sequence[Swipe]
-    done: bool = False
-    error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class OutboxState:
-    """What the file says of itself; kept in memory because one agent alone changes it.
-
-    `n` numbers rows for the life of the file; a row's seq is n - base.
-    """
-
-    outbox_id: str
-    base: int
-    last_n: int
-    last_chain: str
-    committed_n: int
-    committed_chain: str
-
 
 class Outbox:
-    """The agent's outbox file; one instance at a time per state directory, safe for several threads.
+    """The agent's outbox file; one instance per state directory, for several threads.
 
-    A damaged file is replaced by what can be read of it, in the middle of a call if need be:
-    keep() goes on, calls that hold a position raise OutboxReplacedError. Every method raises
+    A damaged file is replaced by what can be read of it, also in the middle of a call: keep()
+    continues with the new file, the other methods raise OutboxReplacedError. Every method raises
     OutboxError when the disk fails.
     """
 
@@ -72,316 +81,61 @@ class Outbox:
     ) -> None:
         """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
 
-        `machine_id` tells a copied card from the one it was copied from.
+        A `machine_id` other than the stored one means a copied card; "" skips this check.
         """
         self.agent_id = agent_id
-        self._state_dir = state_dir
-        self.set_aside_numbers: set[int] = set()  # replaced, never changed: other threads look at it
-        # The file is being rebuilt, or takes a new id: with millions of rows every call waits for minutes.
-        self.is_rebuilding = False
-        self.boots = BootHistory()
-        self.used_timings = AppliedCurves()  # replaced, never changed, as above
         self._lock = StateLock(state_dir)
-        self._reserve = Reserve(state_dir, reserve_bytes)
-        self._queueing = threading.Lock()
-        self._waiting: list[_Ticket] = []
-        self._looked_through = False
         try:
-            self.file = self._open_somehow(state_dir)
+            self._reserve = Reserve(state_dir, reserve_bytes)
+            self._file = RecoveringFile(state_dir, self._reserve)
+            self.boots = self._file.boots
+            self._writer = SwipeWriter(self._file, agent_id)
             try:
                 self._check_machine(machine_id)
-                self._forget_old_times()
+                self._purge_old_times()
             except BaseException:
-                self.file.close()
+                self._file.close()
                 raise
         except BaseException:
             self._lock.release()
             raise
         self._reserve.fill()
 
-    def _open_somehow(self, state_dir: Path) -> OutboxFile:
-        """Open; a full disk is given its reserve, a file that shows its damage only now is replaced."""
-        try:
-            file = self._open(state_dir)
-        except OutboxFullError:
-            self._reserve.free_rest()
-            file = self._open(state_dir)
-        try:
-            self._read_state(file)
-        except OutboxCorruptError as error:
-            file.close()
-            rebuild.replace(state_dir, error)
-            file.open()
-            self._read_state(file)
-        except BaseException:
-            file.close()
-            raise
-        return file
-
-    def _open(self, state_dir: Path) -> OutboxFile:
-        rebuild.finish_interrupted(state_dir)
-        try:
-            file = OutboxFile(state_dir)
-        except OutboxCorruptError as error:
-            rebuild.replace(state_dir, error)
-            return OutboxFile(state_dir)
-        if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
-            fault = integrity.fault_in(state_dir)
-            if fault is not None:
-                file.close()
-                rebuild.replace(state_dir, fault)
-                file.open()
-            self._looked_through = True
-        return file
-
-    def _read_state(self, file: OutboxFile) -> None:
-        with file.reading() as connection:
-            state = connection.execute(
-                "SELECT outbox_id, base, committed_n, committed_chain FROM state"
-            ).fetchone()
-            if state is None or not schema.is_sound(connection, *state):
-                raise OutboxCorruptError(f"{file.path}: its state is damaged")
-            outbox_id, base, committed_n, committed_chain = state
-            # Only behind the high-water mark: older rows may be held while newer ones were purged.
-            newest = connection.execute(
-                "SELECT n, chain FROM swipes WHERE n > ? ORDER BY n DESC LIMIT 1", (committed_n,)
-            )
-            # Without a row the last one is committed; the high-water mark remembers it.
-            last_n, last_chain = newest.fetchone() or (
-                committed_n,
-                committed_chain or rows.first_link(outbox_id),
-            )
-            aside = connection.execute("SELECT first_n FROM held WHERE kind = 'set_aside'").fetchall()
-            known, used = boot_table.read(connection), AppliedCurves.read(connection)
-            last_boot = boot_table.last_number(connection)
-        self.boots.load(known, last_boot)
-        self.used_timings = used
-        self.state = OutboxState(outbox_id, base, last_n, last_chain, committed_n, committed_chain)
-        self.set_aside_numbers = {n for (n,) in aside}
-
     def _check_machine(self, machine_id: str) -> None:
         with self.file.reading() as connection:
             (known,) = connection.execute("SELECT machine_id FROM state").fetchone()
         if machine_id in {"", known}:
             return
-        # The identity first: a power cut in between must not leave two doors with one.
+        # The new id first: after a power cut in between, two machines must not share one id.
         if known:
             self.boots.mark_relocated()
-            self.start_generation("it woke up on another machine: was the SD card copied?")
+            self._start_generation("the machine is another one: was the SD card copied?")
         with self.file.writing() as connection:
             connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
 
-    def _forget_old_times(self) -> None:
+    def _purge_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
             boot_table.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
 
-    # --- taking swipes ------------------------------------------------------------------------
+    def close(self) -> None:
+        """Close the file and release the state directory."""
+        with contextlib.suppress(OutboxError):
+            self._save_boots(self.file.writing())  # the end of this boot bounds the times of the next
+        self._file.close()
+        self._lock.release()
 
-    def keep(self, *swipes: Swipe) -> None:
-        """Store swipes in order; they are on disk when this returns.
-
-        Raises OutboxFullError or OutboxError, then none of them is stored. Calls that arrive while
-        another one is being written share the next commit: whoever gets the file first carries
-        everybody who waits.
-        """
-        ticket = _Ticket(swipes)
-        with self._queueing:
-            self._waiting.append(ticket)
-        with self.file.write_lock:
-            if not ticket.done:
-                with self._queueing:
-                    tickets, self._waiting = self._waiting, []
-                self._commit(tickets)
-        if ticket.error is not None:
-            raise ticket.error
-
-    def _commit(self, tickets: list[_Ticket]) -> None:
-        swipes = [swipe for ticket in tickets for swipe in ticket.swipes]
-        try:
-            self._insert_somehow(swipes)
-        except BaseException as error:  # noqa: BLE001 - it belongs to every waiting caller, who raise it
-            for ticket in tickets:
-                ticket.error = error
-        for ticket in tickets:
-            ticket.done = True
-
-    def _insert_somehow(self, swipes: list[Swipe]) -> None:
-        """Insert; a damaged file is replaced first, a full disk is given its reserve and old rows."""
-        try:
-            self._insert(swipes)
-        except OutboxCorruptError as error:
-            self._rebuild(error, self.outbox_id)
-            self._insert(swipes)
-        except OutboxFullError:
-            self._reserve.free()
-            with contextlib.suppress(OutboxReplacedError):
-                self.purge(kept_since_us=None, max_bytes=0)
-            self._insert(swipes)
-
-    def _insert(self, swipes: list[Swipe]) -> None:
-        me = self.state
-        n, chain = me.last_n, me.last_chain
-        stored: list[tuple[int, str, int | None, bytes, int, int]] = []
-        for swipe in swipes:
-            n += 1
-            place = rows.RowPosition(me.outbox_id, n - me.base, str(uuid.uuid4()), chain)
-            boot, read_at = self.boots.observe(swipe.read_at)
-            if read_at is not swipe.read_at:
-                swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
-            chain, row = rows.render(swipe, place, agent_id=self.agent_id)
-            trusted_us = read_at.wall_us if read_at.trusted else None
-            stored.append((n, chain, trusted_us, row, boot, read_at.boot_us))
-        # What the swipes tell of the clock goes along, so that it costs no flush of its own.
-        written = None
-        with self.file.writing() as connection:
-            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", stored)
-            if self.boots.has_news:
-                written = self.boots.unsaved()
-                boot_table.write(connection, written.values())
-        if written is not None:
-            self.boots.saved(written)
-        me.last_n, me.last_chain = n, chain
-
-    # --- the time of a swipe ------------------------------------------------------------------
-
-    def look(self, now: ClockReading, server: OffsetSample | None = None) -> None:
-        """Learn from the clocks of this moment, and from what a server's clock said; written down if news.
-
-        A disk that takes no more is no fault here: what is not written down is seen again.
-        """
-        self.boots.observe(now, server)
-        if self.boots.has_news:
-            with contextlib.suppress(OutboxFullError, OutboxReplacedError):
-                self.surviving(self._write_boots)
-
-    def _write_boots(self) -> None:
-        with self.file.writing() as connection:
-            written = self.boots.unsaved()
-            boot_table.write(connection, written.values())
-        self.boots.saved(written)
-
-    def use_timings(self, new: Sequence[AppliedCurve]) -> None:
-        """Write down with which timings rows are about to go; on disk when it returns."""
-        if not new:
-            return
-
-        def note() -> None:
-            with self.file.writing() as connection:
-                timestamps.write(connection, new)
-
-        self.settle(note)
-        self.used_timings = self.used_timings.with_new(new)
-
-    # --- a damaged file -----------------------------------------------------------------------
-
-    def check_integrity(self) -> None:
-        """Check a file too large to be checked at the start, and replace it if it is damaged.
-
-        Runs beside the swipes that come in, in a thread of its own.
-        """
-        if self._looked_through:
-            return
-        self._looked_through = True
-        outbox_id = self.outbox_id
-        fault = integrity.fault_in(self._state_dir)
-        if fault is not None:
-            self._rebuild(fault, outbox_id)
-
-    def surviving(self, operation: Callable[[], T]) -> T:
-        """Run something that holds a position. Raises OutboxReplacedError after the file was replaced."""
-        outbox_id = self.outbox_id
-        try:
-            return operation()
-        except OutboxCorruptError as error:
-            self._rebuild(error, outbox_id)
-            raise OutboxReplacedError(
-                f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
-            ) from error
-
-    def settle(self, operation: Callable[[], T]) -> T:
-        """As surviving(), for what makes rows purgeable: it may use the last of the reserve."""
-        try:
-            return self.surviving(operation)
-        except OutboxFullError:
-            self._reserve.free_rest()
-            return self.surviving(operation)
-
-    def _rebuild(self, fault: OutboxCorruptError, outbox_id: str) -> None:
-        """Replace the file in which the fault was found, unless another thread was faster."""
-        with self.file.write_lock, self.file.read_lock, self._rebuilding():
-            if self.outbox_id != outbox_id:
-                return
-            self.file.close()
-            try:
-                rebuild.replace(self._state_dir, fault, last_n=self.state.last_n)
-            finally:
-                self.file.open()  # a full disk: the damaged file goes on until there is room for another
-            self._read_state(self.file)
-
-    # --- a new identity -----------------------------------------------------------------------
-
-    def start_generation(self, why: str) -> None:
-        """Take a new outbox id; pending rows move to it, with a seq from 1 and the same event_id.
-
-        For when another history may have been sent under the old id. Rows that were on their way
-        may arrive twice, with the same event_id; none is swallowed.
-        """
-        with self.file.write_lock, self._rebuilding():
-            old = self.state
-            with self.file.writing() as connection:
-                generation.renew(
-                    connection, committed_n=old.committed_n, last_n=old.last_n, aside=self.set_aside_numbers
-                )
-            self._read_state(self.file)
-        _log.error(
-            "outbox: %s is now %s, because %s; %d pending swipes move to it",
-            old.outbox_id,
-            self.outbox_id,
-            why,
-            self.last_seq,
-            extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
-        )
-
-    @contextlib.contextmanager
-    def _rebuilding(self) -> Iterator[None]:
-        self.is_rebuilding = True
-        try:
-            yield
-        finally:
-            self.is_rebuilding = False
-
-    # --- making room --------------------------------------------------------------------------
-
-    def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
-        """Free committed rows read before a moment of the trusted clock; returns how many went.
-
-        One bounded step. None for a clock that is not trusted: then nothing is too old. Rows are in
-        the order of their reading, so everything before a trusted row that is old enough is old
-        enough too. Past `max_bytes` the oldest go whatever their age. Pending rows never go, nor
-        those that an operator has to look at or asked to send again.
-        """
-        return self.surviving(lambda: self._purge(kept_since_us, max_bytes))
-
-    def _purge(self, kept_since_us: int | None, max_bytes: int) -> int:
-        with self.file.writing(durable=False) as connection:
-            return retention.free(connection, self.state.committed_n, kept_since_us, max_bytes)
+    # --- state --------------------------------------------------------------------------------
 
     @property
-    def is_disk_full(self) -> bool:
-        """The disk was full and has had no room for the reserve since: committed rows should go at once."""
-        return self._reserve.gave_way
+    def file(self) -> OutboxFile:
+        """The file without recovery, for its counters and for tests."""
+        return self._file.file
 
-    def refill_reserve(self) -> None:
-        """Make the reserve whole again once the disk has room."""
-        self._reserve.fill()
-
-    def close(self) -> None:
-        """Close the file and let the next agent in."""
-        with contextlib.suppress(OutboxError):
-            self._write_boots()  # how far this boot was seen, for the boot after it
-        self.file.close()
-        self._lock.release()
+    @property
+    def state(self) -> OutboxState:
+        """The current state, an immutable value: read it once where several fields must agree."""
+        return self._file.state
 
     @property
     def outbox_id(self) -> str:
@@ -391,19 +145,189 @@ class Outbox:
     @property
     def last_seq(self) -> int:
         """The seq of the newest swipe; 0 before the first."""
-        return self.state.last_n - self.state.base
-
-    def seq_of(self, n: int) -> int | None:
-        """The seq of a row; None for one of an id that the outbox had before."""
-        return n - self.state.base if n > self.state.base else None
+        return self.state.last_seq
 
     @property
     def committed_seq(self) -> int:
-        """Every seq up to here is in Snowflake, or set aside."""
-        return self.state.committed_n - self.state.base
+        """Every seq up to this one is in Snowflake, or set aside."""
+        return self.state.committed_seq
 
     @property
     def pending(self) -> int:
-        """Swipes not yet known committed, without those set aside."""
-        me = self.state
-        return me.last_n - me.committed_n - sum(1 for n in self.set_aside_numbers if n > me.committed_n)
+        """Swipes not yet known to be committed, without those set aside."""
+        return self.state.pending
+
+    @property
+    def set_aside_numbers(self) -> frozenset[int]:
+        """The numbers `n` of the rows set aside."""
+        return self.state.set_aside_numbers
+
+    @property
+    def is_rebuilding(self) -> bool:
+        """A rebuild or a new outbox id is under way; calls may wait for minutes."""
+        return self._file.is_rebuilding
+
+    @property
+    def is_disk_full(self) -> bool:
+        """The disk was full, and the reserve has not been refilled: committed rows should be purged."""
+        return self._reserve.gave_way
+
+    # --- swipes and the clock -----------------------------------------------------------------
+
+    def keep(self, *swipes: Swipe) -> None:
+        """Store swipes in order; they are on disk when this returns.
+
+        Raises OutboxFullError or OutboxError, then none of them is stored.
+        """
+        self._writer.keep(swipes)
+
+    def observe_clock(self, now: ClockReading, server: OffsetSample | None = None) -> None:
+        """Add an observation of this machine's clocks, and one of a server's; stored if it changes much.
+
+        A full disk or a replaced file raises nothing: the clock is observed again.
+        """
+        self.boots.observe(now, server)
+        if self.boots.has_news:
+            with contextlib.suppress(OutboxFullError, OutboxReplacedError):
+                self._save_boots(self._file.writing())
+
+    def _save_boots(self, transaction: AbstractContextManager[sqlite3.Connection]) -> None:
+        with transaction as connection:
+            saved = self.boots.unsaved()
+            boot_table.write(connection, saved.values())
+        self.boots.saved(saved)
+
+    # --- for the row sources ------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read what is committed; cursors must be exhausted or closed inside.
+
+        Raises OutboxReplacedError after the file turned out to be damaged and was replaced.
+        """
+        with self._file.reading() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk when it ends, for tables that are no part of `state`.
+
+        Raises OutboxReplacedError as reading() does.
+        """
+        with self._file.writing() as connection:
+            yield connection
+
+    def writing_with_reserve(self) -> Iterator[AbstractContextManager[sqlite3.Connection]]:
+        """As writing(), repeated with the rest of the reserve: `for attempt in ...: with attempt as ...`."""
+        return self._file.writing_with_reserve()
+
+    def mark_committed(self, n: int, *, channel: str, errors: ErrorCount, rejected: Rejected | None) -> None:
+        """Everything up to row `n` is committed; a smaller `n` than before only stores the error count.
+
+        Not flushed: after a power cut the channel's token gives the position again.
+        Raises OutboxReplacedError if there is no row `n`.
+        """
+        with self.file.write_lock:
+            for attempt in self._file.writing_with_reserve(durable=False):
+                with attempt as connection:
+                    state = self.state
+                    chain = state.committed_chain
+                    if n > state.committed_n:
+                        found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+                        if found is None:
+                            raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
+                        (chain,) = found
+                        connection.execute(
+                            "UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain)
+                        )
+                    holds.note_errors(connection, channel, errors)
+                    if rejected is not None:
+                        holds.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
+            if n > self.state.committed_n:
+                self._file.state = dataclasses.replace(self.state, committed_n=n, committed_chain=chain)
+
+    def apply_curves(self, new: Sequence[AppliedCurve]) -> None:
+        """Store the offset curves that rows are about to be sent with; on disk when it returns."""
+        if not new:
+            return
+        with self.file.write_lock:
+            for attempt in self._file.writing_with_reserve():
+                with attempt as connection:
+                    timestamps.write(connection, new)
+            applied = self.state.applied_curves.with_new(new)
+            self._file.state = dataclasses.replace(self.state, applied_curves=applied)
+
+    def set_aside(self, n: int, reason: str) -> None:
+        """Hold row `n` for an operator; on disk when it returns."""
+        with self.file.write_lock:
+            with self._file.writing() as connection:
+                holds.set_aside(connection, n, reason)
+            self._replace_set_aside(self.set_aside_numbers | {n})
+
+    def restore(self, numbers: Sequence[int]) -> None:
+        """Make these rows, which were set aside, pending again."""
+        with self.file.write_lock:
+            with self._file.writing() as connection:
+                holds.restore(connection, numbers)
+            self._replace_set_aside(self.set_aside_numbers - frozenset(numbers))
+
+    def restore_replayed(self, refused: Sequence[tuple[int, int]]) -> None:
+        """As restore(), for (replay id, n); a row set aside before its replay stays so."""
+        with self.file.write_lock:
+            with self._file.writing() as connection:
+                restored = {n for replay_id, n in refused if holds.restore_replayed(connection, n, replay_id)}
+            self._replace_set_aside(self.set_aside_numbers - restored)
+
+    def _replace_set_aside(self, numbers: frozenset[int]) -> None:
+        self._file.state = dataclasses.replace(self.state, set_aside_numbers=numbers)
+
+    # --- a new outbox id ----------------------------------------------------------------------
+
+    def start_generation(self, why: str) -> None:
+        """Take a new outbox id; pending rows move to it, with a seq from 1 and the same event_id.
+
+        For when another history may have been sent under the old id. Rows that were on their way
+        may arrive twice, with the same event_id; none is lost.
+        """
+        with self._file.recovering():
+            self._start_generation(why)
+
+    def _start_generation(self, why: str) -> None:
+        with self.file.write_lock, self._file.rebuilding():
+            old = self.state
+            with self.file.writing() as connection:
+                generation.renew(
+                    connection, committed_n=old.committed_n, last_n=old.last_n, aside=old.set_aside_numbers
+                )
+            self._file.read_state(self.file)
+        _log.error(
+            "outbox: %s is now %s, because %s; %d pending swipes move to it",
+            old.outbox_id,
+            self.outbox_id,
+            why,
+            self.last_seq,
+            extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
+        )
+
+    # --- maintenance --------------------------------------------------------------------------
+
+    def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
+        """Free committed rows read before a moment of the trusted clock; returns how many were freed.
+
+        One bounded step. None for a clock that is not trusted: then no row is too old. Rows are in
+        the order of their reading, so everything before a trusted row that is old enough is old
+        enough too. Above `max_bytes` the oldest rows are freed whatever their age. Pending rows are
+        never freed, nor rows held for an operator or waiting for a replay.
+        """
+        return retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes)
+
+    def refill_reserve(self) -> None:
+        """Make the reserve whole again once the disk has room."""
+        self._reserve.fill()
+
+    def check_integrity(self) -> None:
+        """Check a file that was too large to be checked at open, once; replace it if it is damaged.
+
+        Reads the whole file in parallel with incoming swipes: call it in a thread of its own.
+        """
+        self._file.check_integrity()

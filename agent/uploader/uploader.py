@@ -89,7 +89,7 @@ class Uploader:
                 int(heard.boot_s * 1e6), int(heard.offset_s * 1e6), int(heard.error_s * 1e6)
             )
             self._heard = heard
-        self._outbox.look(self._now, server)
+        self._outbox.observe_clock(self._now, server)
 
     def _may_wait_s(self) -> float:
         return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)

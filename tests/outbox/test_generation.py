@@ -216,7 +216,7 @@ def test_a_power_cut_before_the_new_id_is_written_makes_it_at_the_next_start(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Outbox, "start_generation", cut)
+        patched.setattr(Outbox, "_start_generation", cut)
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path, machine_id="2" * 16)
 

@@ -94,7 +94,7 @@ def test_a_burst_shares_one_commit(outbox: Outbox) -> None:
 
     def let_go_when_all_wait() -> None:
         with outbox.file.write_lock:
-            wait_until(lambda: len(outbox._waiting) == 8, what="eight swipes waiting")
+            wait_until(lambda: len(outbox._writer._waiting) == 8, what="eight swipes waiting")
 
     in_threads(let_go_when_all_wait, *(partial(outbox.keep, swipe(value)) for value in range(8)))
 

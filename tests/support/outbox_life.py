@@ -110,7 +110,7 @@ class _Life:
     def _look(self) -> None:
         """The clock is set, or lost, and rows are about to go: what that teaches is written down."""
         boot_ms = self._random.randrange(10**9)
-        self._outbox.look(
+        self._outbox.observe_clock(
             instant(NOON_US + boot_ms * 1_000, boot_ms=boot_ms, trusted=self._random.random() < 0.5)
         )
         self._rows.after(self._rows.committed, 10, max_bytes=10_000)

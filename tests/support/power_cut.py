@@ -15,7 +15,7 @@ from typing import Any
 
 from agent import rows
 from agent.outbox import Outbox
-from agent.outbox.store import OutboxState
+from agent.outbox.state import OutboxState
 from tests.support.outbox_life import AGENT_ID
 from tests.support.paths import ROOT
 from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording

@@ -44,13 +44,13 @@ class TimingRig:
             self.outbox.keep(swipe(value, read_at=self.machine.now()))
 
     def look(self) -> None:
-        self.outbox.look(self.machine.now())
+        self.outbox.observe_clock(self.machine.now())
 
     def server_tells(self, *, error_s: float = 1.6, off_s: float = 0.0) -> None:
         """An answer came, with a Date."""
         machine = self.machine
         told = OffsetSample(machine.boot_us, machine.true_offset_us + int(off_s * 1e6), int(error_s * 1e6))
-        self.outbox.look(machine.now(), told)
+        self.outbox.observe_clock(machine.now(), told)
 
     def send(self, *, may_wait: bool = False, limit: int = PLENTY) -> list[dict[str, Any]]:
         """What goes now, committed at once."""

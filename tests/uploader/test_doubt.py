@@ -244,7 +244,7 @@ def test_a_file_that_is_damaged_while_rows_are_sent_goes_on_under_a_new_id(door:
     door.keep(6)
 
     fault = OutboxCorruptError("outbox.db: database disk image is malformed")
-    door.outbox._rebuild(fault, door.outbox.outbox_id)
+    door.outbox._file.rebuild(fault, door.outbox.outbox_id)
     door.keep(6)
     door.drain()
 

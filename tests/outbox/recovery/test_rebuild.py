@@ -271,7 +271,7 @@ def test_positions_and_replays_of_before_mean_nothing_after_it(tmp_path: Path) -
         stale = (0, 6)
 
         fault = OutboxCorruptError("outbox.db: malformed")
-        outbox._rebuild(fault, outbox.outbox_id)
+        outbox._file.rebuild(fault, outbox.outbox_id)
         live.commit(stale, ErrorCount(0, 0), None)
         replay_queue.request(tmp_path, replay_queue.find(tmp_path, Wanted(first_us=0)))
         batch = replays.after(replays.committed, PLENTY, max_bytes=10**9)
@@ -323,9 +323,9 @@ def test_two_who_find_the_same_damage_replace_the_file_once(tmp_path: Path) -> N
         keep(outbox, 5)
         before, fault = outbox.outbox_id, OutboxCorruptError("outbox.db: malformed")
 
-        outbox._rebuild(fault, before)
+        outbox._file.rebuild(fault, before)
         after = outbox.outbox_id
-        outbox._rebuild(fault, before)
+        outbox._file.rebuild(fault, before)
 
         assert outbox.outbox_id == after != before
 
@@ -404,7 +404,7 @@ def test_a_disk_that_has_no_room_for_the_replacement_leaves_the_old_file_in_use(
         with monkeypatch.context() as patched:
             patched.setattr(rebuild, "replace", full)
             with pytest.raises(OutboxError, match="no space"):
-                outbox._rebuild(OutboxCorruptError("malformed"), outbox.outbox_id)
+                outbox._file.rebuild(OutboxCorruptError("malformed"), outbox.outbox_id)
 
         keep(outbox, 1)
         assert outbox.pending == 4

@@ -447,7 +447,7 @@ def test_how_a_clock_ran_off_before_a_power_cut_bounds_the_boot_after(make: Make
 def test_a_machine_that_ran_before_the_file_came_to_it_does_not_bound_it(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     first = opened(tmp_path / "state", machine_id="a")
-    first.look(instant(TRUE_START_US, trusted=True))
+    first.observe_clock(instant(TRUE_START_US, trusted=True))
     first.keep(swipe(1, read_at=instant(TRUE_START_US)))
     first.close()
     other = ClockRig()

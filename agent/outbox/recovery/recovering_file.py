@@ -1,0 +1,182 @@
+"""The outbox file with recovery: the only module that replaces a file found damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from agent.clock.boot_history import BootHistory
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.outbox.database import OutboxFile
+from agent.outbox.recovery import integrity, rebuild
+from agent.outbox.reserve import Reserve
+from agent.outbox.state import OutboxState
+from agent.outbox.timing import boot_table
+
+# A file up to this size is checked before the first swipe; a larger one in parallel with new swipes.
+_CHECKED_AT_OPEN_BYTES = 16_000_000
+
+
+class RecoveringFile:
+    """The open outbox file and the state read from it. A damaged file is replaced by what can be read of it.
+
+    `state` is an immutable value. Only a thread that holds `file.write_lock` assigns it, in the same
+    hold as the transaction that it describes; any thread may read it without a lock.
+    """
+
+    def __init__(self, state_dir: Path, reserve: Reserve) -> None:
+        """Open or create. Raises OutboxVersionError, OutboxError, NotPermittedError."""
+        self._state_dir = state_dir
+        self.reserve = reserve
+        self.boots = BootHistory()
+        # A rebuild or a new outbox id is under way: with millions of rows every call waits for minutes.
+        self.is_rebuilding = False
+        self._is_checked = False
+        self.file = self._open_with_reserve()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def _open_with_reserve(self) -> OutboxFile:
+        """Open and read the state; on a full disk free the reserve first."""
+        try:
+            file = self._open()
+        except OutboxFullError:
+            self.reserve.free_rest()
+            file = self._open()
+        try:
+            self.read_state(file)
+        except OutboxCorruptError as error:
+            file.close()
+            rebuild.replace(self._state_dir, error)
+            file.open()
+            self.read_state(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _open(self) -> OutboxFile:
+        rebuild.finish_interrupted(self._state_dir)
+        try:
+            file = OutboxFile(self._state_dir)
+        except OutboxCorruptError as error:
+            rebuild.replace(self._state_dir, error)
+            return OutboxFile(self._state_dir)
+        if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
+            fault = integrity.fault_in(self._state_dir)
+            if fault is not None:
+                file.close()
+                rebuild.replace(self._state_dir, fault)
+                file.open()
+            self._is_checked = True
+        return file
+
+    def read_state(self, file: OutboxFile) -> None:
+        """Load `state` and `boots` from the file. Raises OutboxCorruptError."""
+        with file.reading() as connection:
+            try:
+                state = OutboxState.read(connection)
+            except OutboxCorruptError as error:
+                raise OutboxCorruptError(f"{file.path}: {error}") from error
+            known, last_boot = boot_table.read(connection), boot_table.last_number(connection)
+        self.boots.load(known, last_boot)
+        self.state = state
+
+    # --- access ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read what is committed; cursors must be exhausted or closed inside.
+
+        Raises OutboxReplacedError after the file turned out to be damaged and was replaced.
+        """
+        with self.recovering(), self.file.reading() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction, as OutboxFile.writing(). Raises OutboxReplacedError as reading() does."""
+        with self.recovering(), self.file.writing(durable=durable) as connection:
+            yield connection
+
+    def writing_with_reserve(
+        self, *, durable: bool = True
+    ) -> Iterator[AbstractContextManager[sqlite3.Connection]]:
+        """At most two attempts at one transaction, for what makes rows purgeable.
+
+        Use: `for attempt in ...: with attempt as connection: ...`. On a full disk the first attempt
+        is undone, the rest of the reserve is freed and the body runs again. The loop ends after
+        the attempt that was committed; the second attempt raises OutboxFullError.
+        """
+        failed: list[OutboxFullError] = []
+        yield self._first_attempt(failed, durable=durable)
+        if failed:
+            self.reserve.free_rest()
+            yield self.writing(durable=durable)
+
+    @contextlib.contextmanager
+    def _first_attempt(self, failed: list[OutboxFullError], *, durable: bool) -> Iterator[sqlite3.Connection]:
+        try:
+            with self.writing(durable=durable) as connection:
+                yield connection
+        except OutboxFullError as error:
+            failed.append(error)
+
+    # --- recovery -------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Replace the file if the body finds it damaged, then raise OutboxReplacedError.
+
+        The body is not repeated: a position that the caller holds means nothing in the new file.
+        """
+        outbox_id = self.state.outbox_id
+        try:
+            yield
+        except OutboxCorruptError as error:
+            self.rebuild(error, outbox_id)
+            raise OutboxReplacedError(
+                f"{self.file.path} was damaged and replaced", hint="sending starts again with the new outbox"
+            ) from error
+
+    def rebuild(self, fault: OutboxCorruptError, outbox_id: str) -> None:
+        """Replace the file in which the fault was found, unless another thread has already done so.
+
+        `outbox_id` is the id that the file had when the fault was found: a rebuilt file has another.
+        """
+        with self.file.write_lock, self.file.read_lock, self.rebuilding():
+            if self.state.outbox_id != outbox_id:
+                return
+            self.file.close()
+            try:
+                rebuild.replace(self._state_dir, fault, last_n=self.state.last_n)
+            finally:
+                # On a full disk the damaged file stays in use until there is room for a new one.
+                self.file.open()
+            self.read_state(self.file)
+
+    @contextlib.contextmanager
+    def rebuilding(self) -> Iterator[None]:
+        """Report `is_rebuilding` during the body."""
+        self.is_rebuilding = True
+        try:
+            yield
+        finally:
+            self.is_rebuilding = False
+
+    def check_integrity(self) -> None:
+        """Check a file that was too large to be checked at open, once; replace it if it is damaged."""
+        if self._is_checked:
+            return
+        self._is_checked = True
+        outbox_id = self.state.outbox_id
+        fault = integrity.fault_in(self._state_dir)
+        if fault is not None:
+            self.rebuild(fault, outbox_id)

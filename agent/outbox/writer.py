@@ -1,0 +1,125 @@
+"""Stores swipes: calls that arrive while a commit is under way share the next one.
+
+Theory of operation
+
+A commit costs one flush of the disk, 5-50 ms on an SD card, whatever it carries. keep() therefore
+queues a ticket and takes the file's write lock; the thread that gets the lock takes every queued
+ticket and stores their swipes in one transaction (group commit). The others find their ticket done.
+
+    ticket:  WAITING --taken by the thread with the write lock--> STORING --> STORED | FAILED
+
+Invariants
+- A swipe is on disk before keep() returns (durable before acknowledged).
+- Swipes are numbered in queue order, without gaps: n = last_n + 1, and each chain includes the chain
+  before it. So numbering happens inside the write lock, and never for a swipe that is not stored.
+- A transaction carries all swipes of its tickets or none; on failure every ticket gets the error.
+- `state.last_n` and `state.last_chain` change here only, and only after COMMIT.
+- A swipe holds no position: after a damaged file was replaced it is stored in the new file, while every
+  other call is told by OutboxReplacedError that its position is void.
+
+Who may change what
+- `_waiting` is guarded by `_queue_lock`, which is never held while waiting for the disk.
+- Everything else is guarded by `file.write_lock`. Lock order: write_lock before _queue_lock.
+
+What fails, and what follows
+- damaged file: rebuild, then one more attempt;
+- full disk: free half of the reserve, free one step of committed rows, then one more attempt;
+- anything else: raised to the caller, who still has the swipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent import rows
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.outbox import retention
+from agent.outbox.recovery.recovering_file import RecoveringFile
+from agent.outbox.timing import boot_table
+from agent.swipe import Swipe
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """Swipes of one call, waiting for the commit that stores them."""
+
+    swipes: Sequence[Swipe]
+    is_done: bool = False
+    error: BaseException | None = None
+
+
+class SwipeWriter:
+    """Appends swipes to the file. For several threads."""
+
+    def __init__(self, file: RecoveringFile, agent_id: str) -> None:
+        self._file = file
+        self._agent_id = agent_id
+        self._queue_lock = threading.Lock()
+        self._waiting: list[_Ticket] = []
+
+    def keep(self, swipes: Sequence[Swipe]) -> None:
+        """Store swipes in order; they are on disk when this returns.
+
+        Raises OutboxFullError or OutboxError, then none of them is stored.
+        """
+        ticket = _Ticket(swipes)
+        with self._queue_lock:
+            self._waiting.append(ticket)
+        with self._file.file.write_lock:
+            if not ticket.is_done:
+                with self._queue_lock:
+                    tickets, self._waiting = self._waiting, []
+                self._store(tickets)
+        if ticket.error is not None:
+            raise ticket.error
+
+    def _store(self, tickets: list[_Ticket]) -> None:
+        swipes = [swipe for ticket in tickets for swipe in ticket.swipes]
+        try:
+            self._insert_recovering(swipes)
+        except BaseException as error:  # noqa: BLE001 - every waiting caller raises it
+            for ticket in tickets:
+                ticket.error = error
+        for ticket in tickets:
+            ticket.is_done = True
+
+    def _insert_recovering(self, swipes: list[Swipe]) -> None:
+        try:
+            self._insert(swipes)
+        except OutboxCorruptError as error:
+            self._file.rebuild(error, self._file.state.outbox_id)
+            self._insert(swipes)
+        except OutboxFullError:
+            self._file.reserve.free()
+            with contextlib.suppress(OutboxReplacedError):
+                retention.purge(self._file, kept_since_us=None, max_bytes=0)
+            self._insert(swipes)
+
+    def _insert(self, swipes: list[Swipe]) -> None:
+        state, boots = self._file.state, self._file.boots
+        n, chain = state.last_n, state.last_chain
+        stored: list[tuple[int, str, int | None, bytes, int, int]] = []
+        for swipe in swipes:
+            n += 1
+            position = rows.RowPosition(state.outbox_id, n - state.base, str(uuid.uuid4()), chain)
+            boot, read_at = boots.observe(swipe.read_at)
+            if read_at is not swipe.read_at:
+                swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
+            chain, row = rows.render(swipe, position, agent_id=self._agent_id)
+            trusted_us = read_at.wall_us if read_at.trusted else None
+            stored.append((n, chain, trusted_us, row, boot, read_at.boot_us))
+        # Clock observations join the transaction, so that they cost no flush of their own.
+        saved = None
+        with self._file.file.writing() as connection:
+            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", stored)
+            if boots.has_news:
+                saved = boots.unsaved()
+                boot_table.write(connection, saved.values())
+        if saved is not None:
+            boots.saved(saved)
+        self._file.state = dataclasses.replace(state, last_n=n, last_chain=chain)
