@@ -1,9 +1,11 @@
-"""Swipe to row: the only place that knows the table's column names (design: one JSON object a swipe)."""
+"""The row format: one JSON object per swipe; the only module that spells the members of a row."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,23 +17,23 @@ from agent.swipe import Swipe
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CHAIN_DIGITS = 16
 
-# The row ends with this member, so that a replay is a change of the last bytes, not a new encoding.
+# The row ends with this member, so that marking a replay replaces the last bytes and encodes nothing again.
 _LIVE_END = b'"replay":false}'
 _REPLAY_END = b'"replay":true}'
-# Members whose values have one length in every row. A quote inside a text is escaped in JSON, so no
-# card holder's name can be taken for one of them.
+# Members whose values have the same length in every row. JSON escapes a quote inside a text, so a
+# cardholder's name cannot contain these bytes.
 _TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
 _SYNCED, _CORRECTED, _ESTIMATED = b'"clock":"synced"', b'"clock":"corrected"', b'"clock":"estimated"'
-# What a datetime can hold: a clock that is wrong may be wrong by anything.
+# The range of datetime: a wrong clock may show any time.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
-# A correction says how sure it is where it may be further off than that.
-_TOLD_FROM_MS = 1_000
+# A corrected time carries its uncertainty only above this value.
+_UNCERTAINTY_SENT_ABOVE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class RowPosition:
-    """Where a swipe stands for ever: which outbox, its number in it, and the links that prove it."""
+    """The position of a swipe: outbox id, seq, event id, and the chain of the swipe before it."""
 
     outbox_id: str
     seq: int
@@ -40,21 +42,21 @@ class RowPosition:
 
 
 def iso(wall_us: int) -> str:
-    """UTC, ISO 8601, microseconds, `Z`."""
+    """Microseconds since 1970 as UTC in ISO 8601, with microseconds and `Z`."""
     moment = _EPOCH + timedelta(microseconds=min(max(wall_us, _FIRST_US), _LAST_US))
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def first_link(outbox_id: str) -> str:
-    """What stands for the previous chain before seq 1."""
+    """The value used as previous chain for seq 1."""
     return outbox_id
 
 
-def render(swipe: Swipe, place: RowPosition, *, agent_id: str) -> tuple[str, bytes]:
-    """The swipe's chain and its row, one line of NDJSON without the line end.
+def render(swipe: Swipe, position: RowPosition, *, agent_id: str) -> tuple[str, bytes]:
+    """The swipe's chain and its row: one line of NDJSON without the line end.
 
-    Optional members are absent, never null, so that the pipe's `$1:name` yields NULL either way
-    and a row stays short.
+    Optional members are absent, never null: the pipe's `$1:name` yields NULL either way, and the
+    row is shorter.
     """
     card, read_at = swipe.card, swipe.read_at
     recorded_at = iso(read_at.wall_us)
@@ -66,7 +68,7 @@ def render(swipe: Swipe, place: RowPosition, *, agent_id: str) -> tuple[str, byt
         "event_timestamp": recorded_at,
         "direction": swipe.direction,
         "signal_strength": card.signal_strength,
-        "event_id": place.event_id,
+        "event_id": position.event_id,
         "agent_id": agent_id,
         "card_bits": card.bits,
         "card_raw": card.raw,
@@ -80,15 +82,15 @@ def render(swipe: Swipe, place: RowPosition, *, agent_id: str) -> tuple[str, byt
         "boot_ms": read_at.boot_ms,
         "agent_version": __version__,
     }
-    return with_position({name: value for name, value in members.items() if value is not None}, place)
+    return with_position({name: value for name, value in members.items() if value is not None}, position)
 
 
 def sample(
     names: dict[str, str], signal_strength: float, *, event_id: str, agent_id: str, wall_us: int
 ) -> bytes:
-    """A row that no reader saw: badge_id, user_id, zone_id and reader_id as given, no card, no outbox.
+    """A sample row without a swipe: badge_id, user_id, zone_id and reader_id as given, no card, no outbox.
 
-    Without an outbox it has no seq and no chain, so the checks on doors pass it over.
+    It has no seq and no chain, so the views that check sequences ignore it.
     """
     members = {
         **names,
@@ -102,17 +104,17 @@ def sample(
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def with_position(members: dict[str, Any], place: RowPosition) -> tuple[str, bytes]:
-    """Give a row's members their place: outbox, seq and chain. Returns the chain and the row."""
-    chain = chain_hash(place.previous_chain, place.event_id, members)
-    placed = members | {"outbox_id": place.outbox_id, "seq": place.seq, "chain": chain}
+def with_position(members: dict[str, Any], position: RowPosition) -> tuple[str, bytes]:
+    """Add outbox id, seq and chain to the members of a row. Returns the chain and the row."""
+    chain = chain_hash(position.previous_chain, position.event_id, members)
+    placed = members | {"outbox_id": position.outbox_id, "seq": position.seq, "chain": chain}
     placed.pop("replay", None)
     placed["replay"] = False
     return chain, json.dumps(placed, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def chain_hash(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
-    """The chain of a row: 16 hex digits that tie it to the row before it; SQL can recompute it."""
+    """The chain of a row: 16 hex digits, a hash over the row and the chain before it; SQL can recompute it."""
     parts = (
         previous_chain,
         event_id,
@@ -128,7 +130,7 @@ def chain_hash(previous_chain: str, event_id: str, members: dict[str, Any]) -> s
 
 @dataclass(frozen=True, slots=True)
 class RecordedTime:
-    """When a row's swipe was read, by the row's own account."""
+    """When a swipe was read, as recorded in its row."""
 
     boot_id: str
     boot_us: int
@@ -137,7 +139,7 @@ class RecordedTime:
 
 
 def recorded_time(row: bytes) -> RecordedTime:
-    """The moment of a row that nothing else is known of. Raises ValueError, KeyError or TypeError."""
+    """The recorded time of a row. Raises ValueError, KeyError or TypeError for damaged bytes."""
     members = json.loads(row)
     return RecordedTime(
         boot_id=members["boot_id"],
@@ -148,15 +150,15 @@ def recorded_time(row: bytes) -> RecordedTime:
 
 
 def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
-    """The row with the time at which it really happened, as far as that is known.
+    """The row with a corrected `event_timestamp`.
 
-    `sure`: corrected by a clock that was right; else it is estimated. The row stays as it was
-    built in all that the chain is made over.
+    `sure`: corrected by a synchronised clock, otherwise estimated. The members that the chain
+    covers do not change.
     """
     begin = row.index(_TIME) + len(_TIME)
     row = row[:begin] + iso(wall_us).encode() + row[begin + _TIME_LENGTH :]
     clock = _CORRECTED if sure else _ESTIMATED
-    if uncertainty_ms is not None and not (sure and uncertainty_ms <= _TOLD_FROM_MS):
+    if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):
         clock += b',"time_uncertainty_ms":%d' % uncertainty_ms
     return row.replace(_ESTIMATED, clock, 1).replace(_SYNCED, clock, 1)
 
@@ -168,7 +170,7 @@ def _microseconds(text: str) -> int:
 def age_s(row: bytes, now: ClockReading) -> float | None:
     """Seconds since a row's swipe was read: by the boot-time clock within one boot, else by wall clocks.
 
-    None if one of those was not to be trusted.
+    None if one of the wall clocks was not trusted.
     """
     read = recorded_time(row)
     if read.boot_id == now.boot_id:
@@ -177,20 +179,19 @@ def age_s(row: bytes, now: ClockReading) -> float | None:
 
 
 def as_replay(row: bytes) -> bytes:
-    """The same row, marked as sent again."""
+    """The same row, marked as a replay."""
     return row.removesuffix(_LIVE_END) + _REPLAY_END
 
 
-# A row as rows.seal() writes it. Rows that fit into a page lie in one piece in the file, so they
-# can be found even where the B-tree around them is gone.
-_ROW_BEGIN, _ROW_END = b'{"badge_id":', b'"replay":false}'
+# --- reading stored rows --------------------------------------------------------------------
 
-
+# Rows that fit into a page lie in one piece in the file, so their bytes can be found even where the
+# B-tree around them is gone.
+_ROW_BEGIN = b'{"badge_id":'
 _LONGEST_ROW_BYTES = 4_000
 
-
-# What a row must have to be given a new place.
-_MEMBERS = {
+# The members that a row must have to be given a new position, and their types.
+_REQUIRED_MEMBERS = {
     "event_id": str,
     "outbox_id": str,
     "seq": int,
@@ -204,12 +205,44 @@ _MEMBERS = {
 }
 
 
-def members_of(row: object) -> dict[str, Any] | None:
-    """The row's members if it is one of ours and whole, else None."""
+class ParsedRow:
+    """A stored row that has every required member."""
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        self._members = members
+        self.outbox_id: str = members["outbox_id"]
+        self.seq: int = members["seq"]
+        self.event_id: str = members["event_id"]
+        self.chain: str = members["chain"]
+
+    def moved(self, outbox_id: str, seq: int, previous_chain: str) -> tuple[str, bytes]:
+        """The same event at another position: its new chain and row."""
+        return with_position(self._members, RowPosition(outbox_id, seq, self.event_id, previous_chain))
+
+
+def parse(row: object) -> ParsedRow | None:
+    """None for anything that is not a complete row."""
     try:
         members = json.loads(row) if isinstance(row, bytes) else None
     except ValueError:
         return None
     if not isinstance(members, dict):
         return None
-    return members if all(isinstance(members.get(name), kind) for name, kind in _MEMBERS.items()) else None
+    if all(isinstance(members.get(name), kind) for name, kind in _REQUIRED_MEMBERS.items()):
+        return ParsedRow(members)
+    return None
+
+
+def scan(content: mmap.mmap) -> Iterator[tuple[ParsedRow, bytes]]:
+    """Every complete row in the bytes of a file, wherever it lies."""
+    begin = content.find(_ROW_BEGIN)
+    while begin >= 0:
+        following = content.find(_ROW_BEGIN, begin + 1)
+        limit = begin + _LONGEST_ROW_BYTES
+        limit = min(limit, following) if following >= 0 else limit
+        end = content.find(_LIVE_END, begin, limit)
+        row = content[begin : end + len(_LIVE_END)] if end >= 0 else None
+        parsed = parse(row)
+        if row is not None and parsed is not None:
+            yield parsed, row
+        begin = following

@@ -1,4 +1,4 @@
-"""What `status` shows of an outbox."""
+"""Counts of an outbox, read from another process: what `status` shows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent import rows
 from agent.outbox.database import OUTBOX_FILE
 from agent.outbox.external.connection import one_number, outbox_connection
-from agent.rows import members_of
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxCounts:
-    """What `status` shows of the file. Rows set aside are neither pending nor kept."""
+    """Counts of one outbox file. Rows set aside are neither pending nor kept."""
 
     outbox_id: str
     pending: int
@@ -31,9 +31,9 @@ class OutboxCounts:
 
 
 def read_counts(state_dir: Path) -> OutboxCounts:
-    """What `status` shows. Raises OutboxError if there is no outbox, NotPermittedError."""
+    """Count within one read transaction. Raises OutboxError if there is no outbox, NotPermittedError."""
     with outbox_connection(state_dir, "ro") as connection:
-        connection.execute("BEGIN")  # one moment for all the looks below
+        connection.execute("BEGIN")  # one snapshot for all the queries below
         outbox_id, base, committed_n, unreadable = connection.execute(
             "SELECT outbox_id, base, committed_n, unreadable FROM state"
         ).fetchone()
@@ -68,10 +68,10 @@ def read_counts(state_dir: Path) -> OutboxCounts:
 
 
 def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
-    """Committed rows that are still stored: those that were never purged, and the held ones before.
+    """Committed rows that are still stored: those after the last purged row, and held ones before it.
 
-    Not counted one by one, which takes seconds for a million rows. Where the outbox took a new id,
-    the numbers of the rows that moved to it are missing; each row's seq tells where its id began.
+    Computed from ranges of `n`, because counting a million rows takes seconds. Where the outbox took
+    a new id, the numbers of the rows that moved are missing; n - seq of a row is where its id began.
     """
     first = one_number(
         connection,
@@ -97,5 +97,6 @@ def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
         ).fetchone()
         if older is None:
             break
-        last, begin = older[0], older[0] - (members_of(older[1]) or {"seq": older[0]})["seq"]
+        parsed = rows.parse(older[1])
+        last, begin = older[0], older[0] - parsed.seq if parsed is not None else 0
     return kept

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import rows
 from agent.outbox.external.connection import outbox_connection
 from agent.outbox.holds import Kind
 from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
-from agent.rows import members_of
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Rows an operator has to deal with. Times and seqs are those of the rows at both ends."""
+    """A range of rows held for an operator, with the seqs of its first and last row."""
 
     id: int
     kind: Kind
@@ -27,7 +27,7 @@ class Hold:
 
 
 def holds(state_dir: Path) -> list[Hold]:
-    """Every range that waits for an operator, oldest first."""
+    """Every hold not yet released, oldest first. Raises OutboxError, NotPermittedError."""
     with outbox_connection(state_dir, "ro") as connection:
         found = connection.execute(
             "SELECT id, kind, first_n, last_n, reason FROM held WHERE released = 0 ORDER BY id"
@@ -39,25 +39,25 @@ def _hold(
     connection: sqlite3.Connection, hold_id: int, kind: Kind, first_n: int, last_n: int, reason: str
 ) -> Hold:
     ends = [
-        members_of(row) or {}
+        rows.parse(row)
         for (row,) in connection.execute(
             "SELECT row FROM swipes WHERE n IN (?, ?) ORDER BY n", (first_n, last_n)
         ).fetchall()
     ]
-    first, last = (ends[0], ends[-1]) if ends else ({}, {})
+    first, last = (ends[0], ends[-1]) if ends else (None, None)
     return Hold(
         id=hold_id,
         kind=kind,
         rows=last_n - first_n + 1,
-        outbox_id=first.get("outbox_id", ""),
-        first_seq=first.get("seq", 0),
-        last_seq=last.get("seq", 0),
+        outbox_id=first.outbox_id if first else "",
+        first_seq=first.seq if first else 0,
+        last_seq=last.seq if last else 0,
         reason=reason,
     )
 
 
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
-    """The rows of one hold, or of all of them, in order, as they go to the pipe."""
+    """The rows of one hold, or of all holds (None), in order, as they are sent to the pipe."""
     with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
         for found in connection.execute(
@@ -71,7 +71,7 @@ def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
 
 
 def release(state_dir: Path, hold_ids: list[int] | None) -> int:
-    """The operator has dealt with these holds (None: all): they may be purged. Returns how many."""
+    """Release these holds (None: all), so that their rows may be purged. Returns how many were released."""
     with outbox_connection(state_dir, "rw") as connection:
         connection.execute("BEGIN IMMEDIATE")
         chosen = [i for (i,) in connection.execute("SELECT id FROM held WHERE released = 0").fetchall()]

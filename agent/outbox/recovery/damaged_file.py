@@ -1,4 +1,4 @@
-"""What can still be read of a damaged outbox: row by row through SQLite, then from the bytes of the file."""
+"""Reads a damaged outbox file: rows through SQLite where its pages allow, else from the raw bytes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import schema
 from agent.outbox.database import OUTBOX_FILE, open_external
 from agent.outbox.timing import boot_table
-from agent.rows import _LONGEST_ROW_BYTES, _ROW_BEGIN, _ROW_END, members_of
+from agent.rows import ParsedRow
 
 _CHUNK = 256
-_TIMING_COLUMNS = 4  # a timing without a point says nothing, a boot without one does
-# No row takes less of the file than this: so many numbers are tried in vain before the rest is given up.
+_TIMING_COLUMNS = 4  # a curve without points is useless, a boot without points is not
+# The smallest size of a row in the file; bounds how many missing numbers are tried one by one.
 _LEAST_ROW_BYTES = 100
 # The record of the table `state`: outbox id, the committed number in up to eight bytes, its chain.
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 
-Numbered = tuple[int, int | None, bytes, int | None, int | None]
+_Stored = tuple[int, int | None, bytes, int | None, int | None]
+# The columns of `swipes`: n, chain, trusted_us, row, boot, boot_us.
+Numbered = tuple[int, str, int | None, bytes, int | None, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the file said of itself."""
+    """The table `state`, as far as the rebuild needs it."""
 
     outbox_id: str
     base: int
@@ -40,7 +43,7 @@ class State:
 
 
 class DamagedFile:
-    """A damaged outbox file of any version. Nothing here raises because of the damage."""
+    """A damaged outbox file of any schema version. No method raises because of the damage."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -65,18 +68,18 @@ class DamagedFile:
         self.timings = _with_points(
             _sound(self._all("SELECT first_n, boot, boot_id, points FROM timings"), (int, int, str, str))
         )
-        # Rows of older files do not know their boot by number.
+        # Older schemas have no boot number in `swipes`.
         knows_boots = bool(self._all("SELECT 1 FROM pragma_table_info('swipes') WHERE name = 'boot_us'"))
         self._columns = "rowid, trusted_us, row, " + ("boot, boot_us" if knows_boots else "NULL, NULL")
         self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
 
     def _all(self, query: str, *values: object) -> list[Any]:
-        """Everything a query finds, or nothing: each look on its own, one that fails stops no other."""
+        """All rows of a query, or none if it fails: each query is independent of the others."""
         with contextlib.suppress(sqlite3.Error):
             if self._connection is not None:
                 return self._connection.execute(query, values).fetchall()
@@ -93,7 +96,7 @@ class DamagedFile:
         return None
 
     def _is_sound(self, *state: object) -> bool:
-        # A page that took another's place may hold values of any type.
+        # A misplaced page may hold values of any type.
         with contextlib.suppress(sqlite3.Error, TypeError):
             return self._connection is not None and schema.is_sound(self._connection, *state)  # type: ignore[arg-type]
         return False
@@ -101,7 +104,7 @@ class DamagedFile:
     # --- through SQLite -----------------------------------------------------------------------
 
     def numbered(self) -> Iterator[Numbered]:
-        """Rows by number: in chunks where the pages are sound, one by one around the others."""
+        """Rows by number: in chunks where the pages are sound, one by one around damaged pages."""
         budget = (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
         n, connection = 0, self._connection
         while connection is not None:
@@ -113,14 +116,14 @@ class DamagedFile:
                 budget -= 1
                 n += 1
                 with contextlib.suppress(sqlite3.Error):
-                    yield from _whole(self._chunk(connection, "rowid = ?", n))
+                    yield from _complete(self._chunk(connection, "rowid = ?", n))
                 continue
             if not chunk:
                 return
-            yield from _whole(chunk)
+            yield from _complete(chunk)
             n = chunk[-1][0]
 
-    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[Numbered]:
+    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[_Stored]:
         found = connection.execute(
             f"SELECT {self._columns} FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
         ).fetchall()
@@ -130,33 +133,22 @@ class DamagedFile:
 
     # --- from the bytes -----------------------------------------------------------------------
 
-    def scanned(self) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Every row in the bytes of the file and of its WAL, wherever it lies, with its members."""
+    def scanned(self) -> Iterator[tuple[ParsedRow, bytes]]:
+        """Every complete row in the bytes of the file and of its WAL."""
         for content in self._contents():
-            begin = content.find(_ROW_BEGIN)
-            while begin >= 0:
-                following = content.find(_ROW_BEGIN, begin + 1)
-                limit = begin + _LONGEST_ROW_BYTES
-                limit = min(limit, following) if following >= 0 else limit
-                end = content.find(_ROW_END, begin, limit)
-                row = content[begin : end + len(_ROW_END)] if end >= 0 else None
-                members = members_of(row)
-                if row is not None and members is not None:
-                    yield members, row
-                begin = following
+            yield from rows.scan(content)
 
     def marks(self) -> dict[str, int]:
-        """How far each outbox id was committed, by seq, from whatever copies of its record are left.
+        """The committed seq of each outbox id, from the copies of the state record left in the bytes.
 
-        A copy names the chain of the last committed row. Copies are of different age; the mark only
-        ever rose, so the highest is the last.
+        A copy names the chain of the last committed row. Copies are of different age; the committed
+        seq never decreases, so the highest is the latest.
         """
         copies = {match.groups() for content in self._contents() for match in _STATE.finditer(content)}
         marks: dict[str, int] = {}
-        for members, _ in self.scanned():
-            outbox_id, chain = members["outbox_id"], members["chain"]
-            if (outbox_id.encode(), chain.encode()) in copies:
-                marks[outbox_id] = max(members["seq"], marks.get(outbox_id, 0))
+        for row, _ in self.scanned():
+            if (row.outbox_id.encode(), row.chain.encode()) in copies:
+                marks[row.outbox_id] = max(row.seq, marks.get(row.outbox_id, 0))
         return marks
 
     def _contents(self) -> Iterator[mmap.mmap]:
@@ -168,12 +160,12 @@ class DamagedFile:
 
 
 def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
-    """Without the records of a page that took another's place."""
+    """Only the records whose columns have the expected types."""
     return [record for record in found if all(map(isinstance, record, kinds))]
 
 
 def _with_points(records: list[Any]) -> list[Any]:
-    """Without those whose last column is no list of points."""
+    """Only the records whose last column is a valid list of points."""
     whole = []
     for record in records:
         with contextlib.suppress(OutboxError):
@@ -182,5 +174,8 @@ def _with_points(records: list[Any]) -> list[Any]:
     return whole
 
 
-def _whole(found: list[Numbered]) -> Iterator[Numbered]:
-    return (numbered for numbered in found if members_of(numbered[2]) is not None)
+def _complete(found: list[_Stored]) -> Iterator[Numbered]:
+    for n, trusted_us, row, boot, boot_us in found:
+        parsed = rows.parse(row)
+        if parsed is not None:
+            yield n, parsed.chain, trusted_us, row, boot, boot_us

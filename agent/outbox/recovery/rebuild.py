@@ -1,15 +1,48 @@
-"""A damaged outbox: put it aside whole, and move every row that can be read to a new one."""
+"""Rebuilds a damaged outbox: every readable row moves to a new file, the damaged one is quarantined.
+
+Theory of operation
+
+Input: an outbox file that SQLite reports as damaged, with no open connection. Output: a sound file
+under the same name, and the damaged one, unchanged, as `outbox.db.corrupt-<k>`.
+
+The replacement is a sequence of renames, so that a power cut at any moment leaves one defined step
+to repeat; finish_interrupted() runs it at every open.
+
+    state on disk                              the next open
+    outbox.db, outbox.db.salvage-part          deletes the part; the damage is found again
+    outbox.db, outbox.db.salvage               completes the swap
+    (no outbox.db), outbox.db.salvage          completes the swap
+    outbox.db (rebuilt), outbox.db.corrupt-k   nothing to do
+
+The part is renamed to `salvage` only after it is complete and flushed. In the swap the side files
+(-wal, -shm, -journal) move first: a new file must never meet the WAL of the old one.
+
+Rows are found by three means, each for what the one before could not give:
+1. by number through SQLite, skipping the pages that fail;
+2. by their bytes, in pages that no B-tree reaches any more (their n is base + seq);
+3. where not one numbered row is left, by their bytes alone: committed rows first, then by id and seq.
+The state comes from its table, else from the newest row and from copies of the state record
+in the bytes. What cannot be proved committed is sent again, with the same event_id.
+
+Invariants
+- A rebuilt file always starts a new generation: the old id's history is no longer known to be complete.
+- Numbers go on after the last one ever given out (`last_n`), so that a position held elsewhere, and
+  the holds and replays moved over, never mean another row.
+- A row is moved whole or counted in `unreadable`; its bytes are never repaired.
+- The damaged file is only renamed, never written.
+
+Only RecoveringFile calls this module, under both locks of the file or before it is open.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
+from agent import rows
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError
 from agent.log.message_ids import MessageId, fields
@@ -19,23 +52,22 @@ from agent.outbox.recovery.damaged_file import DamagedFile, State
 
 _log = logging.getLogger(__name__)
 
-# The new file is built under the first name, gets the second when it is whole and on disk, and
-# takes the outbox's place only then: a power cut at any moment leaves one step to do again.
+# The names of the new file while it is built, and when it is complete and on disk.
 _PART_FILE = "outbox.db.salvage-part"
-_WHOLE_FILE = "outbox.db.salvage"
+_COMPLETE_FILE = "outbox.db.salvage"
 
 
 def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> None:
-    """Quarantine the outbox, whose connections are closed, and put what can be read in its place.
+    """Replace the outbox, whose connections must be closed, by a new file with every readable row.
 
-    `last_n` is the last number that was ever given out, as far as the caller knows: the new file
-    goes on behind it, so that a position held elsewhere can never mean another row.
+    `last_n` is the last number ever given out, as far as the caller knows. Raises OutboxFullError
+    and leaves the file in place where the disk has no room for a second one; raises OutboxError.
     """
     path = state_dir / OUTBOX_FILE
     with translated(path):
-        with contextlib.closing(DamagedFile(state_dir)) as wreck:
-            kept, lost = _build(state_dir, wreck, last_n)
-        (state_dir / _PART_FILE).replace(state_dir / _WHOLE_FILE)
+        with contextlib.closing(DamagedFile(state_dir)) as damaged:
+            kept, lost = _build(state_dir, damaged, last_n)
+        (state_dir / _PART_FILE).replace(state_dir / _COMPLETE_FILE)
         sync(state_dir)
         quarantine = _swap(state_dir)
     _log.error(
@@ -49,10 +81,10 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> N
 
 
 def finish_interrupted(state_dir: Path) -> None:
-    """Finish a replacement that a power cut interrupted."""
+    """Complete or undo a replacement that a power cut interrupted. Raises OutboxError."""
     with translated(state_dir / OUTBOX_FILE):
         (state_dir / _PART_FILE).unlink(missing_ok=True)
-        if (state_dir / _WHOLE_FILE).exists():
+        if (state_dir / _COMPLETE_FILE).exists():
             _swap(state_dir)
 
 
@@ -60,11 +92,10 @@ def _swap(state_dir: Path) -> Path:
     number = 1
     while (state_dir / f"{OUTBOX_FILE}.corrupt-{number}").exists():
         number += 1
-    # The side files first: a new outbox must never meet the WAL of the old one.
     for side in (*SIDE_FILES, ""):
         with contextlib.suppress(FileNotFoundError):
             (state_dir / (OUTBOX_FILE + side)).replace(state_dir / f"{OUTBOX_FILE}.corrupt-{number}{side}")
-    (state_dir / _WHOLE_FILE).replace(state_dir / OUTBOX_FILE)
+    (state_dir / _COMPLETE_FILE).replace(state_dir / OUTBOX_FILE)
     sync(state_dir)
     return state_dir / f"{OUTBOX_FILE}.corrupt-{number}"
 
@@ -72,10 +103,10 @@ def _swap(state_dir: Path) -> Path:
 # --- building the new outbox ----------------------------------------------------------------
 
 
-def _build(state_dir: Path, wreck: DamagedFile, last_n: int) -> tuple[int, int]:
-    """Build the new file, whole and on disk. Returns how many rows it has, and how many are missing.
+def _build(state_dir: Path, damaged: DamagedFile, last_n: int) -> tuple[int, int]:
+    """Build the new file, complete and on disk. Returns how many rows it has, and how many are missing.
 
-    Row by row, because the file may be larger than the memory.
+    Row by row, because the file may be larger than memory.
     """
     part = state_dir / _PART_FILE
     part.unlink(missing_ok=True)
@@ -85,27 +116,27 @@ def _build(state_dir: Path, wreck: DamagedFile, last_n: int) -> tuple[int, int]:
         connection.execute("PRAGMA synchronous=FULL")
         schema.migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
-        counted = _fill(connection, wreck, last_n)
+        counted = _fill(connection, damaged, last_n)
         connection.execute("COMMIT")
     sync(part)
     return counted
 
 
-def _fill(connection: sqlite3.Connection, wreck: DamagedFile, last_n: int) -> tuple[int, int]:
-    connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?, ?, ?)", _with_chain(wreck))
-    connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", wreck.boots)
-    connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", wreck.timings)
-    connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", wreck.held)
-    _queue_replays(connection, wreck)
-    aside = {first_n for _, kind, first_n, *_ in wreck.held if kind == "set_aside"}
-    state = wreck.state or _guess(connection, wreck)
+def _fill(connection: sqlite3.Connection, damaged: DamagedFile, last_n: int) -> tuple[int, int]:
+    connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?, ?, ?)", damaged.numbered())
+    connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", damaged.boots)
+    connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", damaged.timings)
+    connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", damaged.held)
+    _queue_replays(connection, damaged)
+    aside = {first_n for _, kind, first_n, *_ in damaged.held if kind == "set_aside"}
+    state = damaged.state or _guess(connection, damaged)
     if state is None:
-        state = State("", 0, _insert_unnumbered(connection, wreck))
-        connection.execute("DELETE FROM timings")  # they go by numbers that rows no longer have
+        state = State("", 0, _insert_unnumbered(connection, damaged))
+        connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
     else:
-        _insert_scanned(connection, wreck, state)
+        _insert_scanned(connection, damaged, state)
     (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
-    last_n = max(last_n, wreck.last_n, newest or 0, state.committed_n)
+    last_n = max(last_n, damaged.last_n, newest or 0, state.committed_n)
     lost = _missing(connection, state.committed_n, last_n)
     generation.renew(connection, committed_n=state.committed_n, last_n=last_n, aside=aside)
     connection.execute(
@@ -115,55 +146,47 @@ def _fill(connection: sqlite3.Connection, wreck: DamagedFile, last_n: int) -> tu
     return kept, lost
 
 
-def _with_chain(wreck: DamagedFile) -> Iterator[tuple[int, str, int | None, bytes, int | None, int | None]]:
-    return (
-        (n, json.loads(row)["chain"], trusted_us, row, boot, boot_us)
-        for n, trusted_us, row, boot, boot_us in wreck.numbered()
-    )
-
-
-def _queue_replays(connection: sqlite3.Connection, wreck: DamagedFile) -> None:
-    """What was asked for is still done; the one that was under way goes on where it stood."""
-    connection.executemany("INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?)", wreck.replays)
-    waiting = {replay_id for replay_id, *_ in wreck.replays}
+def _queue_replays(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
+    """Keep the requested replays; the one in progress resumes where it was."""
+    connection.executemany("INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?)", damaged.replays)
+    waiting = {replay_id for replay_id, *_ in damaged.replays}
     connection.executemany(
         "UPDATE replayed SET replay_id = ?, n = ?, chain = ?",
-        [at for at in wreck.replayed if at[0] in waiting],
+        [at for at in damaged.replayed if at[0] in waiting],
     )
 
 
-def _guess(connection: sqlite3.Connection, wreck: DamagedFile) -> State | None:
-    """The state as the rows tell it; None without a row that has its number.
+def _guess(connection: sqlite3.Connection, damaged: DamagedFile) -> State | None:
+    """The state as derived from the newest row; None without a numbered row.
 
-    Rows that were committed, and of which nothing tells so any more, are sent again, with the same
-    event_id.
+    Committed rows that cannot be recognised as such are sent again, with the same event_id.
     """
     newest = connection.execute("SELECT n, row FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
-    if newest is None:
+    parsed = rows.parse(newest[1]) if newest is not None else None
+    if parsed is None:
         return None
-    members = json.loads(newest[1])
-    base = newest[0] - members["seq"]
-    return State(members["outbox_id"], base, base + wreck.marks().get(members["outbox_id"], 0))
+    base = newest[0] - parsed.seq
+    return State(parsed.outbox_id, base, base + damaged.marks().get(parsed.outbox_id, 0))
 
 
-def _insert_scanned(connection: sqlite3.Connection, wreck: DamagedFile, state: State) -> None:
-    """Rows that only their bytes are left of. Those of other ids may be copies in pages that are free."""
+def _insert_scanned(connection: sqlite3.Connection, damaged: DamagedFile, state: State) -> None:
+    """Insert rows found by their bytes only. Rows of other ids may be stale copies in free pages."""
     connection.executemany(
         "INSERT OR IGNORE INTO swipes(n, chain, row) VALUES (?, ?, ?)",
         (
-            (state.base + members["seq"], members["chain"], row)
-            for members, row in wreck.scanned()
-            if members["outbox_id"] == state.outbox_id
+            (state.base + parsed.seq, parsed.chain, row)
+            for parsed, row in damaged.scanned()
+            if parsed.outbox_id == state.outbox_id
         ),
     )
 
 
-def _insert_unnumbered(connection: sqlite3.Connection, wreck: DamagedFile) -> int:
-    """Nothing but bytes is left: what is known to be committed first, each history in its order.
+def _insert_unnumbered(connection: sqlite3.Connection, damaged: DamagedFile) -> int:
+    """Insert rows found by their bytes where no number is left: committed ones first, then by id and seq.
 
-    Returns the last number of those.
+    Returns the number of the last committed row.
     """
-    marks = wreck.marks()
+    marks = damaged.marks()
     connection.execute(
         """CREATE TEMP TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER, chain TEXT,
                                    event_id TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"""
@@ -172,11 +195,11 @@ def _insert_unnumbered(connection: sqlite3.Connection, wreck: DamagedFile) -> in
         "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
         (
             (
-                members["seq"] > marks.get(members["outbox_id"], 0),
-                *(members[name] for name in ("outbox_id", "seq", "chain", "event_id")),
+                parsed.seq > marks.get(parsed.outbox_id, 0),
+                *(parsed.outbox_id, parsed.seq, parsed.chain, parsed.event_id),
                 row,
             )
-            for members, row in wreck.scanned()
+            for parsed, row in damaged.scanned()
         ),
     )
     connection.execute(
@@ -188,7 +211,7 @@ def _insert_unnumbered(connection: sqlite3.Connection, wreck: DamagedFile) -> in
 
 
 def _missing(connection: sqlite3.Connection, committed_n: int, last_n: int) -> int:
-    """Numbers behind the high-water mark, or else behind the first row, of which there is no row."""
+    """How many numbers after the high-water mark, or else after the first row, have no row."""
     first, count = connection.execute(
         "SELECT min(n), count(*) FROM swipes WHERE n > ?", (committed_n,)
     ).fetchone()
