@@ -114,7 +114,7 @@ def with_position(members: dict[str, Any], position: RowPosition) -> tuple[str, 
 
 
 def chain_hash(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
-    """The chain of a row: 16 hex digits, a hash over the row and the chain before it; SQL can recompute it."""
+    """The chain of a row: 16 hex digits, a hash over it and the chain before it; SQL can recompute it."""
     parts = (
         previous_chain,
         event_id,

@@ -1,4 +1,4 @@
-"""What the outbox knows of the clock in each boot: learned from every look at it, written down when news."""
+"""Clock observations per boot, kept in memory and stored by the outbox when they change materially."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from agent.clock.system_clock import RELEASED_US, off
 
 _log = logging.getLogger(__name__)
 
-# How long a boot lasted, and how long its clock was right, bounds the times of the next one: that is
-# written down so often; all else that is news, at once.
+# The length of a boot bounds the times of the next one: it is stored at this interval, every other
+# material change immediately.
 _SAVED_EVERY_US = 3_600_000_000
-# Looks that follow each other faster and show the same teach nothing.
-_LOOKS_EVERY_US = 1_000_000
+# Observations at a shorter distance with an equal offset are ignored.
+_OBSERVED_EVERY_US = 1_000_000
 _SAME_US = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """What `status` shows of the clock in this boot; moments of the boot-time clock."""
+    """The clock in this boot, for `status`; moments are on the boot-time clock."""
 
     trusted: bool
-    since_us: int | None  # since when it is trusted, or since when no more; None: never in this boot
-    correction_us: int | None  # by how much the times from before it was right are moved
+    since_us: int | None  # start of this state; None: never trusted in this boot
+    correction_us: int | None  # what is added to times recorded before the clock was correct
 
 
 class BootHistory:
-    """The boots of one outbox file, kept in memory because one agent alone changes them.
+    """The boots of one outbox file, for several threads.
 
-    For several threads: readers and the uploader look at the clock, the uploader sends.
+    Kept in memory, because only one agent changes them.
     """
 
     def __init__(self) -> None:
@@ -44,44 +44,44 @@ class BootHistory:
         self.load([])
 
     def load(self, boots: list[Boot], last_number: int = 0) -> None:
-        """Begin with what the file says; `last_number` was given out, whether or not its boot is known."""
+        """Replace everything by what is stored; numbers continue after `last_number`."""
         with self._guard:
             self._last_number = max([last_number, *(boot.number for boot in boots)])
             self._boots = {boot.number: boot for boot in boots}
             self._number_of = {boot.boot_id: boot.number for boot in boots}
             self._saved = dict(self._boots)
             self._timings: Mapping[int, OffsetCurve] | None = None
-            self.has_news = False  # more is known than is written down, and not the passing of time alone
+            self.has_news = False  # a material change is not stored yet
 
     def mark_relocated(self) -> None:
-        """The file woke up on another machine, which may have run for long before it came."""
+        """The file is on another machine now, which may have run for long before."""
         self._moved = True
 
-    # --- looks at the clock ---------------------------------------------------------------------
+    # --- observations ---------------------------------------------------------------------------
 
     def observe(self, now: ClockReading, server: OffsetSample | None = None) -> tuple[int, ClockReading]:
-        """Learn from the clocks as they stand, and from what the server's clock said.
+        """Add a reading of the clocks, and a sample of a server's clock.
 
-        Returns the boot's number, and the same moment, trusted only if nothing speaks against it:
-        a time from before what this outbox has seen cannot be right.
+        Returns the boot's number, and the reading, untrusted if it is earlier than times that this
+        outbox has already seen.
         """
         with self._guard:
             number = self._number_of.get(now.boot_id)
             before = self._begin(now) if number is None else self._boots[number]
-            if server is None and _teaches_nothing(before, now):
+            if server is None and _is_repetition(before, now):
                 return before.number, now
-            boot = _vouched_for(before, now, server)
+            boot = _with_bound_refuted(before, now, server)
             after = boot.after(now)
             if server is not None:
                 after = after.with_server_sample(server)
             self._boots[before.number] = after
             self.has_news = self.has_news or _is_news(self._saved.get(before.number), after)
-            if after.points != before.points or after.hint_us != before.hint_us:
+            if after.points != before.points or after.untrusted_offset_us != before.untrusted_offset_us:
                 self._timings = None
             if now.boot_us >= before.last_us:
-                _tell(before, after, now)
-            believed = boot.accepts(now)
-        return before.number, now if believed == now.trusted else dataclasses.replace(now, trusted=False)
+                _log_change(before, after, now)
+            is_accepted = boot.accepts(now)
+        return before.number, now if is_accepted == now.trusted else dataclasses.replace(now, trusted=False)
 
     def _begin(self, now: ClockReading) -> Boot:
         number = self._last_number = self._last_number + 1
@@ -97,25 +97,25 @@ class BootHistory:
     def _in_order(self) -> list[Boot]:
         return [boot for _, boot in sorted(self._boots.items())]
 
-    # --- what is known --------------------------------------------------------------------------
+    # --- estimates -----------------------------------------------------------------------------
 
     def screened(self, now: ClockReading) -> ClockReading:
-        """The same moment, not trusted if it shows a time from before what this outbox has seen."""
+        """The reading, untrusted if it is earlier than times that this outbox has already seen."""
         boot = self._boots.get(self.number_of(now.boot_id) or 0)
         if boot is None or boot.accepts(now) == now.trusted:
             return now
         return dataclasses.replace(now, trusted=False)
 
     def number_of(self, boot_id: str) -> int | None:
-        """The number of a boot that is known."""
+        """The number of a boot, or None if it is unknown."""
         return self._number_of.get(boot_id)
 
     def id_of(self, number: int) -> str:
-        """Its boot id."""
+        """The boot id of a number. Raises KeyError if it is unknown."""
         return self._boots[number].boot_id
 
     def timings(self) -> Mapping[int, OffsetCurve]:
-        """The timing of every boot, as well as it is known now."""
+        """The offset curve of every boot as estimated now, by number."""
         with self._guard:
             if self._timings is None:
                 self._timings = timings(self._in_order())
@@ -123,17 +123,21 @@ class BootHistory:
 
     @property
     def settled(self) -> int:
-        """Up to this number no boot will ever be known better: the clock was right in it or after it."""
+        """The newest boot whose clock was synchronised: estimates up to it do not change; -1 if none."""
         with self._guard:
             return max((number for number, boot in self._boots.items() if boot.is_sure), default=-1)
 
     def state(self, now: ClockReading) -> ClockState:
-        """What is known of the clock in the boot of this moment."""
+        """The state of the clock in the boot of this reading."""
         boot = self._boots.get(self.number_of(now.boot_id) or 0)
         if boot is None:
             return ClockState(now.trusted, None, None)
         sure = [point for point in boot.points if point.error_us == 0]
-        moved = sure[0].offset_us - boot.hint_us if sure and boot.hint_us is not None else None
+        moved = (
+            sure[0].offset_us - boot.untrusted_offset_us
+            if sure and boot.untrusted_offset_us is not None
+            else None
+        )
         if not boot.accepts(now):
             return ClockState(trusted=False, since_us=sure[-1].boot_us if sure else None, correction_us=moved)
         first = len(sure) - 1
@@ -141,15 +145,15 @@ class BootHistory:
             first -= 1
         return ClockState(trusted=True, since_us=sure[first].boot_us if sure else None, correction_us=moved)
 
-    # --- writing it down ------------------------------------------------------------------------
+    # --- storing -------------------------------------------------------------------------------
 
     def unsaved(self) -> dict[int, Boot]:
-        """The boots that differ from what was saved; the caller passes them to saved() once they are."""
+        """The boots that differ from what is stored; pass them to saved() after the commit."""
         with self._guard:
             return {number: boot for number, boot in self._boots.items() if boot != self._saved.get(number)}
 
     def saved(self, written: dict[int, Boot]) -> None:
-        """What unsaved() returned is committed."""
+        """These boots, which unsaved() returned, are stored."""
         with self._guard:
             self._saved = self._saved | written
             self.has_news = any(
@@ -157,10 +161,10 @@ class BootHistory:
             )
 
 
-def _teaches_nothing(boot: Boot, now: ClockReading) -> bool:
-    if now.boot_us - boot.last_us > _LOOKS_EVERY_US or now.trusted != boot.trusted:
+def _is_repetition(boot: Boot, now: ClockReading) -> bool:
+    if now.boot_us - boot.last_us > _OBSERVED_EVERY_US or now.trusted != boot.trusted:
         return False
-    before_us = boot.points[-1].offset_us if now.trusted and boot.points else boot.hint_us
+    before_us = boot.points[-1].offset_us if now.trusted and boot.points else boot.untrusted_offset_us
     return (
         before_us is not None
         and abs(before_us - now.offset_us) <= _SAME_US
@@ -168,21 +172,21 @@ def _teaches_nothing(boot: Boot, now: ClockReading) -> bool:
     )
 
 
-def _vouched_for(boot: Boot, now: ClockReading, server: OffsetSample | None) -> Boot:
-    """A server that shows the same time refutes what this clock seemed too early for."""
+def _with_bound_refuted(boot: Boot, now: ClockReading, server: OffsetSample | None) -> Boot:
+    """The boot without its lower bound, if a server's clock agrees with a reading below the bound."""
     if not now.trusted or boot.accepts(now):
         return boot
-    told = [point for point in (server, *boot.points) if point is not None and point.error_us]
-    if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in told):
+    servers = [point for point in (server, *boot.points) if point is not None and point.error_us]
+    if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in servers):
         return boot
     _log.warning("clock: it was ahead in an earlier boot; Snowflake shows the same time as it does now")
     return dataclasses.replace(boot, earliest_us=now.offset_us)
 
 
-def _tell(before: Boot, after: Boot, now: ClockReading) -> None:
-    """Say what has become of the clock, once."""
+def _log_change(before: Boot, after: Boot, now: ClockReading) -> None:
+    """Log a change of the clock's state, once."""
     if after.trusted and not before.trusted:
-        moved_us = now.offset_us - before.hint_us if before.hint_us is not None else 0
+        moved_us = now.offset_us - before.untrusted_offset_us if before.untrusted_offset_us is not None else 0
         _log.info(
             "clock: synchronised%s", f"; it was {off(-moved_us / 1e6)}" if abs(moved_us) > STEP_US else ""
         )
@@ -199,9 +203,9 @@ def _is_news(saved: Boot | None, boot: Boot) -> bool:
         return True
     if boot.last_us - saved.last_us >= _SAVED_EVERY_US or saved.points[:1] != boot.points[:1]:
         return True
-    if (saved.hint_us is None) != (boot.hint_us is None):
+    if (saved.untrusted_offset_us is None) != (boot.untrusted_offset_us is None):
         return True
-    hint_moved = abs((saved.hint_us or 0) - (boot.hint_us or 0)) > STEP_US
+    hint_moved = abs((saved.untrusted_offset_us or 0) - (boot.untrusted_offset_us or 0)) > STEP_US
     if not boot.points:
         return hint_moved
     last = boot.points[-1]

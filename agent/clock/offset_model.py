@@ -1,9 +1,45 @@
-"""When things really happened: what is known of each boot's clock, and the time it gives to a moment.
+"""The offset of each boot's wall clock, estimated from observations: converts boot time to UTC.
 
-On Linux the wall clock and the boot-time clock run at one rate, whatever NTP makes of it: their
-difference, here "offset", changes only when somebody sets the wall clock. So one look at a wall clock
-that is right tells the time of everything before it in the same boot. What remains is drift: without
-a time server both clocks run off together, and the next correction shows by how much.
+Theory of operation
+
+A moment is recorded by two clocks: the wall clock, which may be wrong, and the boot-time clock, which
+counts from zero and is never set. On Linux both run at one rate, including NTP's slewing. So the
+
+    offset = wall time - boot time
+
+of one boot is constant except where something steps the wall clock, and one observation of a correct
+wall clock dates every earlier moment of the same boot. What remains is drift: without a time server
+both clocks drift together, and the next correction shows by how much.
+
+    OffsetSample    at one boot time: an offset and its maximum error (0: a synchronised kernel,
+                    otherwise a server's clock)
+    OffsetCurve     samples of one boot joined by straight lines, constant outside them
+    OffsetEstimate  the curve at one moment: offset, bound of its error, and whether only synchronised
+                    clocks contributed ("sure", sent as `corrected`; else `estimated`)
+    Boot            what is known of one boot; an immutable value, replaced by after()
+
+States of a boot
+
+    UNKNOWN --server sample--> ESTIMATED --trusted reading--> SURE
+       (no points)                (points with an error)      (a point with error 0; never lost)
+
+`trusted` is separate: whether the latest reading was trusted. It may become false again, and then the
+curve is held by its points while the error grows by DRIFT.
+
+Rules
+- A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
+- A server sample is added only where it improves the bound, and never against a synchronised clock.
+- A reading earlier than `earliest_us` is not accepted, although the kernel calls it synchronised: the
+  release date of this program and the end of the boot before are lower bounds.
+- A boot without points lies between its neighbours: its untrusted clock is used where it fits, else the
+  free interval is shared evenly; its bound covers the whole interval (timings()).
+
+Invariants
+- points are ordered by boot time, at most _POINTS_MAX, and agree pairwise within their bounds.
+- bound_us is an upper limit, not a likely error: the true offset lies within it if clocks drift no
+  faster than DRIFT.
+- Everything here is pure: values in, values out. BootHistory alone keeps and replaces the boots, and the
+  outbox stores them.
 """
 
 from __future__ import annotations
@@ -16,22 +52,22 @@ from dataclasses import dataclass
 
 from agent.clock.reading import ClockReading
 
-# No clock runs off faster without being wrong altogether: the kernel's own tolerance (adjtimex(2)).
+# The largest frequency error of a working clock: the kernel's own tolerance (adjtimex(2)).
 DRIFT = 500 / 1_000_000
-# The clock is taken for set anew, not for corrected, when it moves by more than that.
+# A change of the offset by more than this is a step: the clock was set, not corrected.
 STEP_US = 1_000_000
-# Two offsets that differ by less are one: it is the noise of reading two clocks.
+# Offsets that differ by less are equal: the noise of reading two clocks.
 _SAME_US = 1_000
-# Each loss of the time server adds two points. Past so many the older ones in the middle are dropped: rows
-# between them would be interpolated over a longer time.
+# Each loss of the time server adds two points. Above this number the oldest but one is dropped: rows
+# around it are interpolated over a longer time.
 _POINTS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetSample:
-    """At `boot_us` since boot, the right time was boot_us + offset_us, give or take `error_us`.
+    """At `boot_us` since boot the true time was boot_us + offset_us, within `error_us`.
 
-    0: the word of a synchronised kernel. None: nothing is known that would limit the error.
+    0: from a synchronised kernel. None: the error has no known limit.
     """
 
     boot_us: int
@@ -39,13 +75,13 @@ class OffsetSample:
     error_us: int | None = 0
 
     def bound_us(self, boot_us: int, drift: float = DRIFT) -> float:
-        """How far off its offset may be at another moment of the same boot."""
+        """The maximum error of this offset at another moment of the same boot, in microseconds."""
         return math.inf if self.error_us is None else self.error_us + drift * abs(boot_us - self.boot_us)
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetEstimate:
-    """The offset at one moment; `sure` when it rests on synchronised clocks alone."""
+    """The offset at one moment and its maximum error; `sure` if only synchronised clocks contributed."""
 
     offset_us: int
     bound_us: float
@@ -54,14 +90,14 @@ class OffsetEstimate:
 
 @dataclass(frozen=True, slots=True)
 class OffsetCurve:
-    """The offset over a whole boot: straight lines between points, in their order, flat outside."""
+    """The offset over a whole boot: straight lines between ordered points, constant outside."""
 
     points: tuple[OffsetSample, ...]
 
     def at(self, boot_us: int) -> OffsetEstimate:
-        """The offset at a moment, and how far off it can be.
+        """The offset at a moment, with the smaller bound of two estimates.
 
-        What synchronised clocks say is not mixed with a server's word where it is better alone.
+        One uses all points, the other only those of synchronised clocks.
         """
         mixed = _on_lines(self.points, boot_us)
         sure = () if mixed.sure else tuple(point for point in self.points if point.error_us == 0)
@@ -70,7 +106,7 @@ class OffsetCurve:
 
     @property
     def steady_us(self) -> int | None:
-        """The offset if it is one for the whole boot."""
+        """The offset if it is constant over the whole boot, else None."""
         first = self.points[0].offset_us
         return first if all(abs(point.offset_us - first) <= _SAME_US for point in self.points) else None
 
@@ -86,22 +122,22 @@ def _on_lines(points: tuple[OffsetSample, ...], boot_us: int) -> OffsetEstimate:
 def _between(left: OffsetSample, right: OffsetSample, boot_us: int) -> OffsetEstimate:
     slope = (right.offset_us - left.offset_us) / (right.boot_us - left.boot_us)
     offset = left.offset_us + round(slope * (boot_us - left.boot_us))
-    # The true offset leaves neither point faster than by DRIFT, the line leaves it by its slope.
+    # From each point the true offset moves at most by DRIFT, and the line by its slope.
     bound = min(point.bound_us(boot_us, DRIFT + abs(slope)) for point in (left, right))
     return OffsetEstimate(offset, bound, left.error_us == 0 == right.error_us)
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What is known of one boot, in its own clock: microseconds since boot, all but the offsets."""
+    """What is known of one boot. Moments are microseconds since boot; offsets are microseconds."""
 
     number: int  # boots of one outbox are numbered in their order
     boot_id: str
-    begins_us: int  # all of the boots before had ended by then: 0, but in a machine the file moved to
-    last_us: int  # the latest moment that is known of
-    earliest_us: int  # the offset cannot be less: a release, or a trusted time, lies before this boot
-    hint_us: int | None = None  # the offset of the wall clock as it last stood untrusted
-    trusted: bool = False  # whether the last look was at a clock to trust
+    begins_us: int  # every earlier boot had ended by then: 0, except after the file moved to another machine
+    last_us: int  # the latest moment observed
+    earliest_us: int  # a lower bound of the offset: the release date, or the end of the boot before
+    untrusted_offset_us: int | None = None  # offset of the latest untrusted reading
+    trusted: bool = False  # whether the latest reading was trusted
     points: tuple[OffsetSample, ...] = ()
 
     @property
@@ -110,23 +146,28 @@ class Boot:
         return any(point.error_us == 0 for point in self.points)
 
     def accepts(self, now: ClockReading) -> bool:
-        """False for a clock that shows a time from before this boot, whoever vouches for it."""
+        """True for a trusted reading that is not earlier than this boot can have begun."""
         return now.trusted and now.offset_us >= self.earliest_us - STEP_US
 
     def after(self, now: ClockReading) -> Boot:
-        """What is known after a look at the clocks. One that is older than another changes little."""
+        """The boot after one more reading. An untrusted reading older than the latest one changes nothing."""
         is_news = now.boot_us >= self.last_us
         seen = dataclasses.replace(self, last_us=max(self.last_us, now.boot_us))
         if not self.accepts(now):
-            return dataclasses.replace(seen, trusted=False, hint_us=now.offset_us) if is_news else seen
+            return (
+                dataclasses.replace(seen, trusted=False, untrusted_offset_us=now.offset_us)
+                if is_news
+                else seen
+            )
         if not is_news and self.is_sure:
             return seen
         return dataclasses.replace(seen, trusted=True, points=self._with_trusted(now))
 
     def _with_trusted(self, now: ClockReading) -> tuple[OffsetSample, ...]:
-        """A clock that stepped was wrong before: points that no drift explains are struck out.
+        """The points with this reading added.
 
-        So is what a server said, where this clock tells it better.
+        Points that drift cannot explain are removed, because a clock that stepped was wrong before; so
+        are server samples with a larger error than this reading has at their moment.
         """
         seen = OffsetSample(now.boot_us, now.offset_us)
         points = [
@@ -135,8 +176,8 @@ class Boot:
             if _agree(other, seen) and (other.error_us or 0) <= seen.bound_us(other.boot_us)
         ]
         is_set = not points or abs(points[-1].offset_us - now.offset_us) > _SAME_US
-        # It was right when it was last confirmed, and not necessarily since. If it was set, then after
-        # the last look.
+        # The clock was correct when it was last confirmed, not necessarily since. If it was set, that
+        # happened after the latest reading.
         known_us = self.last_us if is_set else points[-1].boot_us
         point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
         if not is_set and point.boot_us == known_us and points[-1].error_us == 0:
@@ -146,7 +187,7 @@ class Boot:
         return _in_order(*points, point)
 
     def with_server_sample(self, point: OffsetSample) -> Boot:
-        """What is known after a server told the time: less than a kernel's word, more than nothing."""
+        """The boot after a server sample, which counts less than a synchronised kernel."""
         if self.points:
             known = OffsetCurve(self.points).at(point.boot_us)
             agrees = all(_agree(other, point) for other in self.points)
@@ -171,7 +212,7 @@ def _agree(one: OffsetSample, other: OffsetSample) -> bool:
 
 
 def _is_one_run(*points: OffsetSample) -> bool:
-    """True where nobody set the clock: of such a run its two ends say all."""
+    """True if the offset did not change: then the first and last point describe the run."""
     first = points[0].offset_us
     return all(point.error_us == 0 and abs(point.offset_us - first) <= _SAME_US for point in points)
 
@@ -180,16 +221,16 @@ def _is_one_run(*points: OffsetSample) -> bool:
 
 
 def timings(boots: Sequence[Boot]) -> dict[int, OffsetCurve]:
-    """The timing of every boot, by its number; `boots` in their order.
+    """The offset curve of every boot, by its number; `boots` in their order.
 
-    A boot whose clock was never right lies between what is known before it and after it. Its wall
-    clock as it stood is taken if it fits there (a clock saved at shutdown mostly does); else boots
-    share the time there is evenly. The error is the distance to the farther end, so that it holds.
+    A boot without points lies between its neighbours. The offset of its untrusted clock is used if
+    it fits there (a clock saved at shutdown usually does); else such boots share the interval evenly.
+    The error is the distance to the farther end of the interval.
     """
     highest = list(_highest(boots))
     found: dict[int, OffsetCurve] = {}
-    low: float = -math.inf  # nothing after the boots so far can lie before that
-    shown: float = -math.inf  # the latest time given out so far
+    low: float = -math.inf  # lower bound of the boots that follow
+    shown: float = -math.inf  # the latest time assigned so far
     for index, boot in enumerate(boots):
         timing = OffsetCurve(boot.points or (_place(boot, low, shown, highest[index]),))
         end = timing.at(boot.last_us)
@@ -200,7 +241,7 @@ def timings(boots: Sequence[Boot]) -> dict[int, OffsetCurve]:
 
 
 def earliest_next_us(boots: Sequence[Boot]) -> float:
-    """No boot after these can have begun before; -inf without boots."""
+    """The earliest time at which a boot after these can begin; -inf without boots."""
     low = -math.inf
     for boot in boots:
         if boot.points:
@@ -213,7 +254,7 @@ def earliest_next_us(boots: Sequence[Boot]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Ceiling:
-    """A boot's offset is below `bound`, should be below `wanted`, and shares the room with `sharers`."""
+    """Upper limits of a boot's offset: certain, and preferred; `sharers` boots share the interval."""
 
     bound_us: float
     wanted_us: float
@@ -241,11 +282,11 @@ def _lowest(boot: Boot, low: float) -> float:
 
 
 def _place(boot: Boot, low: float, shown: float, ceiling: _Ceiling) -> OffsetSample:
-    # Where the two ends contradict each other, the later clock is believed.
+    # Where the two ends contradict each other, the later clock is used.
     lowest = min(_lowest(boot, low), ceiling.bound_us)
     begin = min(max(lowest, shown - boot.begins_us), ceiling.bound_us)
-    if boot.hint_us is not None and begin <= boot.hint_us <= ceiling.wanted_us:
-        offset = boot.hint_us
+    if boot.untrusted_offset_us is not None and begin <= boot.untrusted_offset_us <= ceiling.wanted_us:
+        offset = boot.untrusted_offset_us
     elif ceiling.wanted_us in (math.inf, -math.inf) or ceiling.wanted_us <= begin:
         offset = math.ceil(begin)
     else:

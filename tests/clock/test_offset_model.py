@@ -24,7 +24,7 @@ BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 def boot(
     number: int = 1, *, last: int = H, points: tuple[OffsetSample, ...] = (), hint: int | None = None
 ) -> Boot:
-    return Boot(number, f"boot-{number}", 0, last, 0, hint_us=hint, points=points)
+    return Boot(number, f"boot-{number}", 0, last, 0, untrusted_offset_us=hint, points=points)
 
 
 def seen(

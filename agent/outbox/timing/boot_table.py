@@ -1,4 +1,4 @@
-"""The table `boots`: what is known of the clock in each boot, as stored."""
+"""The table `boots`: clock observations per boot, as stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = "number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, p
 
 
 def read(connection: sqlite3.Connection) -> list[Boot]:
-    """All of them, in order; the last one as far as its last row tells."""
+    """All boots in order; `last_us` of the last one includes its newest row."""
     found = connection.execute(f"SELECT {COLUMNS} FROM boots ORDER BY number")
     known = [_boot(columns) for columns in found]
     newest = connection.execute("SELECT boot, boot_us FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
@@ -26,14 +26,14 @@ def read(connection: sqlite3.Connection) -> list[Boot]:
 
 
 def write(connection: sqlite3.Connection, boots: Iterable[Boot]) -> None:
-    """Insert or replace these boots; part of a transaction of the caller's."""
+    """Insert or replace these boots; runs within the caller's transaction."""
     connection.executemany(
         "INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(_columns, boots)
     )
 
 
 def last_number(connection: sqlite3.Connection) -> int:
-    """The number of the newest boot that rows know, also where a damaged file lost all else of it."""
+    """The newest boot number in the rows; a damaged file may have lost the boot itself."""
     found = connection.execute(
         "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
     ).fetchone()
@@ -41,9 +41,9 @@ def last_number(connection: sqlite3.Connection) -> int:
 
 
 def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
-    """Drop the boots of which no row is still to be sent; each boot knows itself what bounds it from below.
+    """Delete boots without a pending row; the lower bound of a later boot is stored with that boot.
 
-    Rows of older files do not know their boot: then all stay.
+    Rows of older schemas have no boot: then all boots stay.
     """
     oldest = connection.execute(
         "SELECT boot FROM swipes WHERE n > ? ORDER BY n LIMIT 1", (committed_n,)
@@ -55,28 +55,37 @@ def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
 
 
 def _boot(columns: tuple[Any, ...]) -> Boot:
-    number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, points = columns
-    return Boot(number, boot_id, begins_us, last_us, earliest_us, hint_us, bool(trusted), points_of(points))
+    number, boot_id, begins_us, last_us, earliest_us, untrusted_us, trusted, points = columns
+    return Boot(
+        number, boot_id, begins_us, last_us, earliest_us, untrusted_us, bool(trusted), points_of(points)
+    )
 
 
 def _columns(boot: Boot) -> tuple[object, ...]:
     """The columns of a boot, in the order of the table."""
     return (
-        *(boot.number, boot.boot_id, boot.begins_us, boot.last_us, boot.earliest_us, boot.hint_us),
+        *(
+            boot.number,
+            boot.boot_id,
+            boot.begins_us,
+            boot.last_us,
+            boot.earliest_us,
+            boot.untrusted_offset_us,
+        ),
         *(int(boot.trusted), text_of(boot.points)),
     )
 
 
 def points_of(text: str) -> tuple[OffsetSample, ...]:
-    """Points from their JSON. Raises OutboxCorruptError for bytes that changed on the disk."""
+    """Points from their JSON. Raises OutboxCorruptError for damaged text."""
     try:
         found = tuple(OffsetSample(*point) for point in json.loads(text))
     except (ValueError, TypeError) as error:
-        raise OutboxCorruptError("outbox: what it knows of the clock is damaged") from error
+        raise OutboxCorruptError("outbox: the stored clock observations are damaged") from error
     if not all(
         type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
     ):
-        raise OutboxCorruptError("outbox: what it knows of the clock is damaged")
+        raise OutboxCorruptError("outbox: the stored clock observations are damaged")
     return found
 
 
