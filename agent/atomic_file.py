@@ -1,4 +1,4 @@
-"""Files that are whole and on disk when the call returns, whatever happens to the power."""
+"""Atomic and durable file replacement: complete and on disk when the call returns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
-    """Put a new file under this name: at every moment the old one or the new one is there, whole.
+    """Replace a file: at every moment the complete old or the complete new content is visible.
 
-    `owner` is (uid, gid), by default the caller's own. Raises OSError, and then leaves nothing behind.
+    `owner` is (uid, gid), by default the caller's. Raises OSError and then leaves no temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # of a process that had our number and died
-    # Not open to others for a moment either, and never through a link that somebody laid there.
+    temporary.unlink(missing_ok=True)  # left by a dead process with the same pid
+    # Never readable by others, not even briefly, and never through a symbolic link (O_EXCL).
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,7 +31,7 @@ def replace_file(path: Path, content: bytes, *, mode: int, owner: tuple[int, int
 
 
 def sync(path: Path) -> None:
-    """Make the bytes of a file, or the names in a directory, durable. Raises OSError."""
+    """Flush a file, or a directory for its names, to disk (fsync). Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

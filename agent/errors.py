@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class AgentError(Exception):
-    """What happened, to what; `hint` says what to do next, `exit_code` how a command ends on it."""
+    """The message names operation and object; `hint` is the next step, `exit_code` a command's."""
 
     exit_code = 1
 
@@ -15,11 +15,11 @@ class AgentError(Exception):
         self.hint = hint
 
 
-# --- a person has to change something before it can work ------------------------------------
+# --- the operator has to change something ---------------------------------------------------
 
 
 class ConfigError(AgentError):
-    """The configuration cannot be used; `problems` names every one of them, with its path."""
+    """The configuration is invalid; `problems` lists every problem with its path."""
 
     exit_code = 78
 
@@ -29,26 +29,26 @@ class ConfigError(AgentError):
 
 
 class KeyFileError(ConfigError):
-    """The private key is missing, unreadable, open to others, encrypted otherwise, or no RSA key."""
+    """The private key is missing, unreadable, accessible to others, differently encrypted, or no RSA key."""
 
 
 class NotPermittedError(AgentError):
-    """The operating system refused this user what the agent needs."""
+    """The operating system denied this user an operation that the agent needs."""
 
     exit_code = 77
 
 
-# --- the disk: the agent cannot keep its promise and says so --------------------------------
+# --- the disk -------------------------------------------------------------------------------
 
 
 class OutboxError(AgentError):
-    """The outbox cannot take or give swipes."""
+    """The outbox cannot be read or written."""
 
     exit_code = 74
 
 
 class OutputFullError(AgentError):
-    """No space is left where a command writes what it was asked for."""
+    """No space is left for the output of a command."""
 
     exit_code = 74
 
@@ -58,7 +58,7 @@ class OutboxInUseError(OutboxError):
 
 
 class OutboxFullError(OutboxError):
-    """No space is left on the disk: nothing was stored, try again once some was freed."""
+    """No space is left on the disk: nothing was stored; retry after space was freed."""
 
 
 class OutboxCorruptError(OutboxError):
@@ -66,7 +66,7 @@ class OutboxCorruptError(OutboxError):
 
 
 class OutboxReplacedError(OutboxError):
-    """The file was damaged and replaced under the caller: every position it holds means nothing now."""
+    """The file was damaged and replaced: every position that the caller holds is invalid."""
 
 
 class OutboxVersionError(OutboxError):
@@ -88,7 +88,7 @@ class PortBusyError(PortError):
 
 
 class SnowpipeError(AgentError):
-    """A request did not succeed; `status` is the HTTP status, `code` Snowflake's own error code."""
+    """A request failed; `status` is the HTTP status, `code` Snowflake's error code."""
 
     exit_code = 69
 
@@ -99,7 +99,7 @@ class SnowpipeError(AgentError):
 
 
 class TransientError(SnowpipeError):
-    """Answered, but not now (408, 429, 5xx): send the very same request again after a delay."""
+    """A temporary failure (408, 429, 5xx): retry the same request after a delay."""
 
     def __init__(
         self,
@@ -115,36 +115,36 @@ class TransientError(SnowpipeError):
 
 
 class UnreachableError(TransientError):
-    """The request never left (name, route, port, TLS): nothing was sent, nothing is in doubt."""
+    """The request was not sent (name, route, port, TLS): its outcome is known."""
 
 
 class OutcomeUnknownError(SnowpipeError):
-    """It was sent and no answer came: whether the server acted is unknown, reopen the channel."""
+    """The request was sent and no response came: its outcome is unknown, reopen the channel."""
 
 
 class ChannelLostError(SnowpipeError):
-    """The channel's position is no longer ours (stale, missing, invalid): reopen and resume."""
+    """The channel is no longer valid (stale, missing, invalid): reopen and resume."""
 
 
 class AuthError(SnowpipeError):
-    """401 or 403: hold every row, renew credentials, try again slowly; never the row's fault."""
+    """401 or 403: keep every row, renew credentials, retry slowly; the rows are not the cause."""
 
     exit_code = 77
 
 
 class RowsRefusedError(SnowpipeError):
-    """400 on an append: some row in it is refused; split the batch to find which."""
+    """400 on an append: a row in it is refused; split the batch to find it."""
 
 
 class TooLargeError(RowsRefusedError):
     """413 on an append: send fewer rows at a time."""
 
 
-_LONGEST_SHOWN = 60  # of a wrong value, in a problem
+_LONGEST_SHOWN = 60  # characters of an invalid value in a message
 
 
 def quoted(value: object) -> str:
-    """A wrong value as a person wrote it, cut short."""
+    """An invalid value as text for a message, truncated."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str | int | float):
@@ -154,7 +154,7 @@ def quoted(value: object) -> str:
 
 
 def type_name(value: object) -> str:
-    """The kind of a TOML value, as the installer would name it."""
+    """The type of a TOML value in plain words."""
     kinds = (
         (str, "text"),
         (bool, "true or false"),

@@ -1,4 +1,4 @@
-"""The vocabulary of a swipe: frozen values that every room may import and none may change."""
+"""A swipe and its card: immutable values that pass from readers to rows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from agent.clock.reading import ClockReading
 
 
 class CardCheck(StrEnum):
-    """How far the bits of a card are vouched for: the values of the column `card_check`."""
+    """How the bits of a card were verified: the values of the column `card_check`."""
 
-    PARITY = "parity"  # Wiegand parity held
-    CHECKSUM = "checksum"  # the frame's own checksum held
+    PARITY = "parity"  # Wiegand parity is correct
+    CHECKSUM = "checksum"  # the frame's checksum is correct
     UPSTREAM = "upstream"  # a converter checked the parity and stripped it
     NONE = "none"  # nothing to check
     FAILED = "failed"  # parity failed, passed on because the reader says parity = "flag"

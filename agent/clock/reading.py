@@ -1,4 +1,4 @@
-"""A reading of the machine's two clocks, and whether the wall clock could be trusted."""
+"""A reading of the machine's two clocks, and whether the wall clock was trusted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """A moment as the machine's clocks stood: `wall_us` microseconds since 1970 UTC, `boot_us`
-    microseconds since boot (CLOCK_BOOTTIME, so suspend counts); `trusted` says whether the wall
-    clock was right, `unconfirmed_us` for how long at most nothing has confirmed that.
+    """A reading of both clocks at one moment: `wall_us` microseconds since 1970 UTC, `boot_us`
+    microseconds since boot (CLOCK_BOOTTIME, so suspend counts); `trusted` is whether the wall
+    clock was synchronised, `unconfirmed_us` for how long at most that has not been confirmed.
     """
 
     wall_us: int
@@ -20,10 +20,10 @@ class ClockReading:
 
     @property
     def boot_ms(self) -> int:
-        """Whole milliseconds since boot: what the row publishes."""
+        """Whole milliseconds since boot, as in the row."""
         return self.boot_us // 1_000
 
     @property
     def offset_us(self) -> int:
-        """What the wall clock showed at the moment of the boot, as it stood now."""
+        """Wall clock minus boot-time clock, in microseconds."""
         return self.wall_us - self.boot_us

@@ -17,26 +17,26 @@ from agent.settings import Trust
 RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-# systemd-timesyncd touches it each time it has corrected the clock (systemd-timesyncd.service(8)), and never
-# takes it away while it runs: its time of change is the word, not that it is there.
-# chrony leaves nothing but the kernel's status, and that only with `rtcsync`, which Debian configures.
+# systemd-timesyncd touches the file at each correction (systemd-timesyncd.service(8)) and never removes it
+# while it runs, so its modification time counts, not its existence. chrony sets the kernel's status only, and
+# only with `rtcsync`, which Debian configures.
 _TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
 # adjtimex(2): the return value TIME_ERROR says that the clock is not synchronised.
 _TIME_ERROR = 5
 # The kernel lets maxerror grow by 500 us a second (MAXFREQ) from what it was at the last correction.
 _GROWTH = 500 / 1_000_000
-# Past so much the kernel no longer calls the clock synchronised (NTP_PHASE_LIMIT), nor do we.
+# Above this error the kernel no longer reports the clock as synchronised (NTP_PHASE_LIMIT).
 _LARGEST_ERROR_US = 16_000_000
-# Both clocks are read at one moment: a reading torn apart by the scheduler is done again.
+# A pair of readings that the scheduler interrupted for longer than this is repeated.
 _TORN_US = 50
 _READINGS = 10
 
 
 class Clock(Protocol):
-    """What the rooms below ask of time."""
+    """A source of clock readings."""
 
     def now(self) -> ClockReading:
-        """This moment, as the machine's clocks stand."""
+        """A reading of the clocks now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class KernelTime:
 
 
 class SystemClock:
-    """The clocks of this machine. `trust` = "always": the wall clock is right without a kernel's word."""
+    """The clocks of this machine. `trust` = "always": the wall clock is trusted without a check."""
 
     def __init__(self, trust: Trust = "auto") -> None:
         self._trust = trust
@@ -56,10 +56,10 @@ class SystemClock:
         self._timedated = Timedated()
 
     def now(self) -> ClockReading:
-        """This moment, as the machine's clocks stand.
+        """A reading of the clocks now.
 
-        The kernel is asked before and after: a clock that is set in between is not yet trusted, nor
-        is the time that it showed before. A time before this release is wrong, whoever vouches for it.
+        The kernel's status is read before and after: a clock that is set in between is not trusted.
+        Nor is a time before the release date of this program.
         """
         before = self._unconfirmed_us()
         wall_us, boot_us = _both_clocks_us()
@@ -68,13 +68,13 @@ class SystemClock:
         return ClockReading(wall_us, self._boot_id, boot_us, trusted, max(before or 0, after or 0))
 
     def _unconfirmed_us(self) -> int | None:
-        """For how long at most nothing has corrected the wall clock; None if it is not to be trusted."""
+        """The longest time since the last correction of the wall clock; None if it is not trusted."""
         if self._trust == "always":
             return 0
         kernel = kernel_time()
         if kernel is None:
-            # A sandbox that forbids adjtimex (seccomp, as ProtectClock= does) leaves timesyncd's own mark,
-            # and the word of systemd for any other daemon that keeps the clock.
+            # A sandbox that forbids adjtimex (seccomp, as with ProtectClock=) leaves timesyncd's file, and
+            # timedated's answer for any other time daemon.
             corrected_us = _timesyncd_corrected_us()
             if corrected_us is None and self._timedated.says_synchronised():
                 return 0
@@ -88,7 +88,7 @@ def boottime_s() -> float:
 
 
 def is_synchronised() -> bool:
-    """Whether anything says that this machine's wall clock is synchronised."""
+    """True if the kernel, timesyncd or timedated reports the wall clock as synchronised."""
     kernel = kernel_time()
     if kernel is None:
         return _timesyncd_corrected_us() is not None or Timedated().ask()
@@ -96,7 +96,7 @@ def is_synchronised() -> bool:
 
 
 def off(ahead_s: float) -> str:
-    """How far a clock is off, in words: "3 h 12 min behind"."""
+    """The error of a clock as text: "3 h 12 min behind"."""
     left, words = round(abs(ahead_s)), []
     for unit, size in (("years", 31_556_952), ("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
@@ -106,7 +106,7 @@ def off(ahead_s: float) -> str:
 
 
 def kernel_time() -> KernelTime | None:
-    """What adjtimex(2) reports; None where it may not be asked."""
+    """The result of adjtimex(2); None where it is not permitted."""
     timex = _Timex()
     answer: int = _LIBC.adjtimex(ctypes.byref(timex))
     if answer < 0:
@@ -115,9 +115,9 @@ def kernel_time() -> KernelTime | None:
 
 
 def _timesyncd_corrected_us() -> int | None:
-    """How long ago timesyncd corrected the wall clock; None if never, or too long ago to say anything.
+    """Time since timesyncd corrected the wall clock; None if never or too long ago.
 
-    After it was last corrected the clock may have been set by hand: one set back lies before that.
+    The clock may have been set by hand since: one set back shows a negative time, hence None.
     """
     try:
         corrected_ns = _TIMESYNCD_FILE.stat().st_mtime_ns
@@ -128,10 +128,10 @@ def _timesyncd_corrected_us() -> int | None:
 
 
 def _both_clocks_us() -> tuple[int, int]:
-    """Wall and boot-time clock as they stood together, to within some microseconds.
+    """Wall and boot-time clock read together, within some microseconds.
 
-    Their difference is what earlier times are corrected by, so it has to be right to better than a
-    millisecond, also on a busy Pi Zero. The wall clock is read between two looks at the other.
+    Earlier times are corrected by their difference, so its error must be below a millisecond, also on
+    a busy Pi Zero. The wall clock is read between two readings of the boot-time clock.
     """
     best = None
     for _ in range(_READINGS):
@@ -151,10 +151,10 @@ def _boot_us() -> int:
 
 
 class _Timex(ctypes.Structure):
-    """The head of struct timex. `long` is right on 32-bit machines as well.
+    """The head of struct timex. `long` is also correct on 32-bit machines.
 
-    Also where time_t has 64 bits (Debian 13 on armhf): the symbol `adjtimex` of their glibc is the one
-    with 32-bit fields, for programs built before; new ones are linked with `___adjtimex64`.
+    Also where time_t has 64 bits (Debian 13 on armhf): the symbol `adjtimex` of glibc is the one
+    with 32-bit fields, for older programs; new ones are linked with `___adjtimex64`.
     """
 
     _fields_ = (

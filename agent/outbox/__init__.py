@@ -1,4 +1,4 @@
-"""The outbox: where a swipe is safe. The only room that imports sqlite3."""
+"""The outbox: the durable queue of swipes. The only package that imports sqlite3."""
 
 from agent.outbox.external.counts import OutboxCounts, read_counts
 from agent.outbox.generation import machine_id

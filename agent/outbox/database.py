@@ -1,4 +1,4 @@
-"""The outbox file on disk: opened, grown, written by one and read by many; the edge to sqlite3."""
+"""The SQLite file of the outbox: opening, transactions, and the translation of sqlite3's errors."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from agent.outbox import schema
 OUTBOX_FILE = "outbox.db"
 SIDE_FILES = ("-journal", "-wal", "-shm")
 
-# With psow=0 SQLite writes whole 4 KiB sectors: smaller pages would drag their neighbours into every
+# With psow=0 SQLite writes whole 4 KiB sectors: smaller pages would add their neighbours to every
 # commit (measured: 21,400 bytes a swipe with 1 KiB pages, 12,200 with 2 KiB, 11,200 with 4 KiB).
 PAGE_BYTES = 4096
 # The WAL is grown once and then overwritten in place: a file that grows costs journal writes at
-# every flush. It is grown a little beyond the pages after which SQLite starts it anew.
+# every flush. Its size is a little above the pages after which SQLite restarts it.
 _CHECKPOINT_PAGES = 250
 _GROWN_WAL_BYTES = 1_100_000
-# Another process that lists, releases or asks for a replay holds the file for an instant.
+# How long to wait for another process (list, release, replay), which locks the file briefly.
 _BUSY_S = 5.0
 
 
 class OutboxFile:
-    """Two connections to the file: one that writes, one that reads beside it. For several threads."""
+    """Two connections to the file, a writer and a concurrent reader. For several threads."""
 
     def __init__(self, state_dir: Path) -> None:
-        """Open or create, migrate, checkpoint and grow. Raises OutboxError and its kin."""
+        """Open or create, migrate, checkpoint and grow. Raises OutboxError, NotPermittedError."""
         self.path = state_dir / OUTBOX_FILE
-        # One writer at a time, so that SQLite never has to say "busy" to a swipe of ours.
+        # One writer at a time, so that SQLite never returns BUSY to a thread of this process.
         self.write_lock = threading.RLock()
         self.read_lock = threading.RLock()
-        # Commits that waited for the disk, each for one flush. A checkpoint, every fifty swipes or so, is
-        # two more, of which SQLite does not tell.
+        # Commits that were flushed, one flush each. A checkpoint, about every fifty swipes, adds two that
+        # SQLite does not report.
         self.flushes = 0
         self.open()
 
@@ -75,10 +75,10 @@ class OutboxFile:
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed at the end, undone by an exception.
+        """One transaction: committed at the end, rolled back by an exception.
 
-        `durable`: on disk when it ends. Otherwise a power cut may undo it, and with it nothing
-        that came before; what such a transaction says must be known from elsewhere.
+        `durable`: on disk when it ends. Otherwise a power cut may undo it, though nothing before it;
+        its content must be recoverable from elsewhere.
         """
         with self.write_lock, translated(self.path):
             if not durable:
@@ -100,13 +100,13 @@ class OutboxFile:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A look at what is committed; cursors must be exhausted or closed inside."""
+        """Read what is committed; cursors must be exhausted or closed inside."""
         with self.read_lock, translated(self.path):
             yield self._reader
 
 
 def open_external(state_dir: Path, mode: str) -> sqlite3.Connection:
-    """A connection beside a running agent, "ro" or "rw". Raises OutboxError if there is no file."""
+    """A connection of another process, "ro" or "rw". Raises OutboxError if there is no file."""
     path = state_dir / OUTBOX_FILE
     with translated(path):
         return _connect(path, mode)
@@ -114,7 +114,7 @@ def open_external(state_dir: Path, mode: str) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """The edge where SQLite's exceptions become ours, with the file's name and what to do."""
+    """Raise OutboxError or a subclass for sqlite3.Error and OSError, with the path and a hint."""
     try:
         yield
     except AgentError:
@@ -129,7 +129,7 @@ def translated(path: Path) -> Iterator[None]:
         text = f"{path}: {error}"
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
-        # The second is the full disk's other face: no room for the index of the WAL.
+        # SHMSIZE: the disk is full, no room for the index of the WAL.
         if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")) or (
             isinstance(error, OSError) and error.errno == errno.ENOSPC
         ):
@@ -144,7 +144,7 @@ def _hint(name: str) -> str:
 
 
 def _create(path: Path) -> bool:
-    """Make the file with its mode right from the first moment. Returns True if it was not there."""
+    """Create the file with its mode. Returns False if it already exists."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -165,10 +165,10 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _refuse_newer(path: Path) -> None:
-    """Through a connection that cannot write.
+    """Check the schema version through a read-only connection.
 
-    The last one that can moves a left-over WAL into the file when it closes, and a newer file is
-    not ours to touch.
+    The last read-write connection moves a left-over WAL into the file when it closes, and a newer
+    file must not be changed.
     """
     try:
         with contextlib.closing(_connect(path, "ro")) as connection:
@@ -189,13 +189,13 @@ def _prepare(connection: sqlite3.Connection) -> None:
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     with _room_permitting(connection):
-        # The last commit before a power cut may lack its padding; after this nothing shares its sector.
+        # The last commit before a power cut may lack its padding; the truncated WAL starts in a new sector.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextlib.contextmanager
 def _room_permitting(connection: sqlite3.Connection) -> Iterator[None]:
-    """What makes the file better but needs space: an agent on a full disk starts without it."""
+    """Ignore a full disk in the body: an agent on a full disk starts without this optimisation."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -206,7 +206,7 @@ def _room_permitting(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _grow_wal(connection: sqlite3.Connection) -> None:
-    """Fill the WAL once with what is taken out of the file again: its space stays allocated."""
+    """Write a table and drop it, so that the space of the WAL stays allocated."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE scratch(filler BLOB)")
     connection.execute("INSERT INTO scratch VALUES (zeroblob(?))", (_GROWN_WAL_BYTES,))

@@ -1,4 +1,4 @@
-"""Space put by for the day the disk is full: freed then, so that the outbox can still write."""
+"""Reserved disk space: freed when the disk is full, so that the outbox can still write."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from agent.log.message_ids import MessageId, fields
 _log = logging.getLogger(__name__)
 
 RESERVE_FILE = "reserve"
-# The reserve is made again only when so many times its size is free: a disk at its limit is left alone.
+# The reserve is refilled only when this multiple of its size is free.
 _ROOM = 3
 
 
 class Reserve:
-    """A file of `size` bytes that really occupies them."""
+    """A file of `size` bytes whose blocks are allocated."""
 
     def __init__(self, state_dir: Path, size: int) -> None:
         self._path = state_dir / RESERVE_FILE
         self._size = size
-        self.gave_way = False  # the disk was full, and there has been no room for the reserve since
+        self.gave_way = False  # the disk was full, and the reserve has not been refilled since
 
     def fill(self) -> None:
-        """Make it whole, if the disk has room. Failing to is no fault: the disk is what it is."""
+        """Allocate the whole reserve if the disk has room; a failure is logged, not raised."""
         try:
             if self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size):
                 return
@@ -45,14 +45,14 @@ class Reserve:
                 self._path.unlink(missing_ok=True)
 
     def free(self) -> None:
-        """Give half of its space to swipes; the rest is for writing down what became of them."""
+        """Free half of the reserve for swipes; the rest is for storing what was committed."""
         self.gave_way = True
         try:
             if self._path.stat().st_size <= self._size // 2:
                 return
             os.truncate(self._path, self._size // 2)
         except OSError:
-            return  # not there, or a disk that takes no change at all, which the outbox will tell itself
+            return  # absent, or a disk without any change possible: the outbox raises its own error
         _log.error(
             "outbox: the disk is full, half of the reserve of %d bytes was freed; make room: df -h",
             self._size,
@@ -60,7 +60,7 @@ class Reserve:
         )
 
     def free_rest(self) -> None:
-        """Give all of it: without a note of what was committed, nothing could ever be purged."""
+        """Free the whole reserve: without a stored committed position nothing could be purged."""
         self.gave_way = True
         with contextlib.suppress(OSError):
             self._path.unlink()

@@ -1,4 +1,4 @@
-"""What is in the outbox file, and how an older one is brought up to date."""
+"""The schema of the outbox file and its migrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.errors import OutboxVersionError
 
 # A number is never used again, also without AUTOINCREMENT, which would write one more page for every
 # swipe: rows go only when they are committed, and `state` remembers the last committed number.
-# STRICT, so that a value of the wrong type is an error at keep() and not a surprise at the door.
+# STRICT, so that a value of the wrong type is an error at keep(), not later.
 _VERSION_1 = """
 CREATE TABLE swipes(
   seq INTEGER PRIMARY KEY,
@@ -29,8 +29,8 @@ INSERT INTO state VALUES (1, :outbox_id, 0, '');
 """
 
 # Rows are numbered by `n` for the life of the file. A row's seq is n - base: when the outbox has
-# to take a new id, the pending rows move behind all others, and base moves with them.
-# `held` are ranges of rows that an operator has to look at; `replays` are ranges to send again.
+# to take a new id, the pending rows move after all others, and base moves with them.
+# `held` are ranges of rows held for an operator; `replays` are ranges to send again.
 _VERSION_2 = """
 ALTER TABLE swipes RENAME COLUMN seq TO n;
 ALTER TABLE state RENAME COLUMN committed_seq TO committed_n;
@@ -65,9 +65,9 @@ CREATE TABLE error_counts(
 ) STRICT, WITHOUT ROWID;
 """
 
-# When rows were really read. `boots` is what is known of each boot's clock (agent.timeline); `timings` is
-# what rows were sent with, from first_n up to the next first_n, so that a replay says the same again.
-# Points are JSON: [[boot_us, offset_us, error_us], ...]. Columns of rows from before are NULL.
+# Corrected times. `boots` are the clock observations of each boot (agent.clock.offset_model); `timings` are
+# the curves that rows were sent with, from first_n up to the next first_n, so that a replay sends the same
+# times. Points are JSON: [[boot_us, offset_us, error_us], ...]. The new columns of older rows are NULL.
 _VERSION_3 = """
 ALTER TABLE swipes ADD COLUMN boot INTEGER;
 ALTER TABLE swipes ADD COLUMN boot_us INTEGER;
@@ -97,12 +97,12 @@ _OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def new_outbox_id() -> str:
-    """A random id, 12 hex digits: unique enough for every card ever put into every door."""
+    """A random id of 12 hex digits."""
     return uuid.uuid4().hex[:12]
 
 
 def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises OutboxVersionError when the file is newer than this program."""
+    """Raise OutboxVersionError if the schema is newer than this program."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise OutboxVersionError(
@@ -114,7 +114,7 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
 def is_sound(
     connection: sqlite3.Connection, outbox_id: str, base: int, committed_n: int, committed_chain: str
 ) -> bool:
-    """False when a state contradicts itself or the row it names: SQLite has no checksums of its own."""
+    """False if a state contradicts itself or the row it names: SQLite has no checksums."""
     if not _OUTBOX_ID.fullmatch(outbox_id) or not 0 <= base <= committed_n:
         return False
     row = connection.execute("SELECT chain FROM swipes WHERE rowid = ?", (committed_n,)).fetchone()
@@ -122,7 +122,7 @@ def is_sound(
 
 
 def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:
-    """Bring the tables up to date, all steps in one transaction."""
+    """Migrate the tables up to schema `to`, all steps in one transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version >= to:
         return

@@ -1,4 +1,4 @@
-"""One agent at a time: the lock on a state directory."""
+"""The lock on a state directory: one agent at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 
 LOCK_FILE = "outbox.lock"
-# `status` holds the lock for an instant while it looks; an agent that starts just then waits that long.
-_PATIENCE_S = 1.0
+# `status` takes the lock briefly to test it; an agent that starts at that moment waits up to this long.
+_TIMEOUT_S = 1.0
 
 
 class StateLock:
@@ -21,7 +21,7 @@ class StateLock:
     def __init__(self, state_dir: Path) -> None:
         """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails.
 
-        The directory is made if it is not there.
+        The directory is created if it does not exist.
         """
         path = state_dir / LOCK_FILE
         try:
@@ -44,13 +44,13 @@ class StateLock:
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
                 hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
             )
-        # The pid is for others' messages only: a full disk must not keep the first agent out.
+        # The pid is used in messages only: a full disk must not prevent the start.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def _take(self) -> bool:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,12 +62,12 @@ class StateLock:
                 return True
 
     def release(self) -> None:
-        """Let the next agent in."""
+        """Release the lock."""
         os.close(self._fd)
 
 
 def is_held(state_dir: Path) -> bool:
-    """True while some agent holds the directory. Never waits, never creates anything."""
+    """True while an agent holds the directory. Never waits, never creates a file."""
     try:
         fd = os.open(state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -83,7 +83,7 @@ def is_held(state_dir: Path) -> bool:
 
 
 def holder(state_dir: Path) -> int | None:
-    """The pid of the agent that holds the directory, if one does and it could be written down."""
+    """The pid of the agent that holds the directory; None if there is none or its pid is unknown."""
     if not is_held(state_dir):
         return None
     text = (state_dir / LOCK_FILE).read_text(encoding="ascii", errors="replace").strip()

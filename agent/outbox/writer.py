@@ -15,7 +15,7 @@ Invariants
 - A transaction carries all swipes of its tickets or none; on failure every ticket gets the error.
 - `state.last_n` and `state.last_chain` change here only, and only after COMMIT.
 - A swipe holds no position: after a damaged file was replaced it is stored in the new file, while every
-  other call is told by OutboxReplacedError that its position is void.
+  other call gets OutboxReplacedError, because its position is void.
 
 Who may change what
 - `_waiting` is guarded by `_queue_lock`, which is never held while waiting for the disk.

@@ -1,1 +1,1 @@
-"""What other processes may do with the outbox while the agent runs."""
+"""Access of other processes to the outbox while the agent runs: read, release holds, request replays."""

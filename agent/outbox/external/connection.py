@@ -1,4 +1,4 @@
-"""What other processes do with the outbox while the agent may be running: look, release, ask for a replay."""
+"""Connections of other processes to the outbox of an agent that may be running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.outbox.schema import VERSION
 
 @contextlib.contextmanager
 def outbox_connection(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """Raises OutboxError if there is no outbox, NotPermittedError if this user may not read it."""
+    """A connection, "ro" or "rw". Raises OutboxError if there is no outbox, NotPermittedError."""
     path = state_dir / OUTBOX_FILE
     if not is_there(state_dir):
         raise OutboxError(
@@ -38,17 +38,11 @@ def one_number(connection: sqlite3.Connection, query: str, *values: object) -> i
     return int(found[0] or 0) if found else 0
 
 
-# --- rows held for an operator --------------------------------------------------------------
-
-
-# --- asking for a replay --------------------------------------------------------------------
-
-
 def is_there(state_dir: Path) -> bool:
-    """True if there is an outbox that this user may read. Raises NotPermittedError where it may not."""
+    """True if there is an outbox. Raises NotPermittedError if this user may not read it."""
     path = state_dir / OUTBOX_FILE
     try:
-        # stat() first: access(2) alone cannot tell "not there" from "not for you".
+        # stat() first: access(2) alone does not distinguish a missing file from a forbidden one.
         path.stat()
         may_read = os.access(path, os.R_OK)
     except (FileNotFoundError, NotADirectoryError):

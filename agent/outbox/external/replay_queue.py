@@ -1,4 +1,4 @@
-"""Ask a running agent to send stored rows again."""
+"""Requests to a running agent to send stored rows again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
 
 
 class NothingToReplayError(AgentError):
-    """No kept row fits what was asked for."""
+    """No stored row matches the request."""
 
 
-# A row that is set aside is sent again only by a replay that is for its hold.
+# A row set aside is sent again only by a replay of its hold.
 _SENT_AGAIN = """FROM swipes WHERE n BETWEEN ?1 AND ?2 AND n NOT IN (
   SELECT first_n FROM held WHERE kind = 'set_aside' AND released = 0 AND id IS NOT ?3)"""
 
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Rows to send again, by their numbers in the file, and the hold that this is for."""
+    """Rows to send again, by their numbers in the file, and the hold to release afterwards."""
 
     first_n: int
     last_n: int
@@ -44,13 +44,13 @@ class Range:
 
 
 def find(state_dir: Path, wanted: Wanted) -> list[Range]:
-    """The ranges of stored rows that fit. Raises NothingToReplayError if there are none."""
+    """The ranges of stored rows that match. Raises NothingToReplayError if there are none, OutboxError."""
     with outbox_connection(state_dir, "ro") as connection:
         ranges = _held(connection, wanted.kind) if wanted.kind else _committed(connection, wanted)
     if not ranges:
         raise NothingToReplayError(
             "no stored row fits",
-            hint="badge-agent status tells how many are kept, badge-agent outbox list which are held",
+            hint="badge-agent status shows how many are kept, badge-agent outbox list which are held",
         )
     return ranges
 
@@ -85,9 +85,9 @@ def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
 
 
 def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int) -> tuple[int, int]:
-    """The rows between two moments are neighbours: rows are in the order of their reading.
+    """The range of rows between two moments; rows are in the order of their reading.
 
-    Rows of which no time is known but their own word go with those around them.
+    Rows without a trusted time are included with their neighbours.
     """
     connection.create_function("time_of", 4, AppliedCurves.read(connection).time_of, deterministic=True)
     first, last = connection.execute(
@@ -100,7 +100,7 @@ def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int
 
 
 def request(state_dir: Path, ranges: list[Range]) -> list[int]:
-    """Ask for ranges to be sent again; on disk when it returns. Returns the replays' ids."""
+    """Queue ranges to be sent again; on disk when it returns. Returns the ids of the replays."""
     with outbox_connection(state_dir, "rw") as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
@@ -109,7 +109,7 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
             for wanted in ranges
             if (
                 added := connection.execute(
-                    # Whoever asked for the same hold in the meantime was first.
+                    # Another process may have queued the same hold in the meantime.
                     """INSERT INTO replays(first_n, last_n, held_id) SELECT ?1, ?2, ?3
                        WHERE NOT EXISTS (SELECT 1 FROM replays WHERE held_id = ?3) RETURNING id""",
                     (wanted.first_n, wanted.last_n, wanted.held_id),
@@ -121,7 +121,7 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 
 
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
-    """The rows that a replay of ranges sends, in order, as they were the first time."""
+    """The rows that a replay of ranges sends, in order, as they were first sent."""
     with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
         for wanted in ranges:
@@ -131,7 +131,7 @@ def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
 
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:
-    """How many rows of these replays are still to be committed."""
+    """How many rows of these replays are not yet committed."""
     with outbox_connection(state_dir, "ro") as connection:
         replay_id, n = connection.execute("SELECT replay_id, n FROM replayed").fetchone()
         return sum(

@@ -1,1 +1,1 @@
-"""A damaged outbox file: found, read as far as it can be, and rebuilt."""
+"""Recovery of a damaged outbox file: detect, read what is readable, rebuild."""
