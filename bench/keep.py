@@ -128,7 +128,7 @@ def _on_own_disk(directory: Path) -> list[Figure]:
             device_bytes <= _DEVICE_BYTES,
         ),
         Figure("flushes per lone swipe", f"{flushes:.2f}", "1", flushes < 1.1),  # noqa: PLR2004 - checkpoints
-        Figure(f"flushes per swipe, {_BURST_THREADS} readers at once", f"{burst:.2f}", "< 1", burst < 1),
+        Figure(f"flushes per swipe, {_BURST_THREADS} readers in parallel", f"{burst:.2f}", "< 1", burst < 1),
     ]
 
 
@@ -149,7 +149,7 @@ def _burst(outbox: Outbox, device: str) -> float:
 
 @contextlib.contextmanager
 def _disk(image: Path, mount: Path) -> Iterator[str]:
-    """An ext4 on a loop device: nobody else writes to it."""
+    """An ext4 on a loop device: no other process writes to it."""
     with image.open("wb") as file:
         file.truncate(_IMAGE_BYTES)
     subprocess.run(["mkfs.ext4", "-q", "-b", "4096", str(image)], check=True)

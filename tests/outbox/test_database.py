@@ -83,7 +83,7 @@ def test_after_a_write_that_need_not_be_flushed_the_next_one_is(tmp_path: Path) 
     assert (meanwhile, afterwards) == (1, 2)
 
 
-def test_a_write_that_fails_leaves_nothing_behind_and_the_next_one_is_flushed(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_nothing_and_the_next_one_is_flushed(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
 
         def fail_halfway() -> None:
@@ -219,7 +219,7 @@ def test_a_disk_error_points_at_the_disk(tmp_path: Path) -> None:
     assert "dmesg" in caught.value.hint
 
 
-def test_a_full_disk_is_told_from_a_broken_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_distinguished_from_a_broken_one(tmp_path: Path) -> None:
     with (
         pytest.raises(OutboxFullError, match="No space left") as caught,
         translated(tmp_path / "outbox.db"),

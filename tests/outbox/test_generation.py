@@ -224,7 +224,7 @@ def test_a_power_cut_before_the_new_id_is_written_makes_it_at_the_next_start(
         assert outbox.outbox_id != before
 
 
-def test_the_first_source_that_tells_names_the_machine(tmp_path: Path) -> None:
+def test_the_first_source_with_an_id_names_the_machine(tmp_path: Path) -> None:
     serial, other, empty = (tmp_path / name for name in ("serial", "machine-id", "empty"))
     serial.write_bytes(b"10000000a1b2c3d4\0")
     other.write_bytes(b"4c1f0e\n")

@@ -54,7 +54,7 @@ def test_freed_it_can_be_made_whole_again(tmp_path: Path) -> None:
     assert occupied(tmp_path / RESERVE_FILE) >= SIZE
 
 
-def test_a_reserve_cut_short_by_a_power_cut_is_made_anew(tmp_path: Path) -> None:
+def test_a_reserve_cut_short_by_a_power_cut_is_filled_again(tmp_path: Path) -> None:
     (tmp_path / RESERVE_FILE).write_bytes(b"\0" * 100)
 
     Reserve(tmp_path, SIZE).fill()

@@ -89,7 +89,7 @@ def test_a_damaged_older_file_is_replaced_like_any_other(old: Path) -> None:
     with closing(sqlite3.connect(old / "outbox.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.execute("PRAGMA writable_schema=ON")
-        # A page that two tables claim: nothing of it shows until somebody looks.
+        # A page that two tables claim: found only by quick_check.
         connection.execute("UPDATE sqlite_master SET rootpage = 2 WHERE name = 'sqlite_sequence'")
     rows = {json.loads(row)["event_id"] for (row,) in looked_up(old, "SELECT row FROM swipes")}
 

@@ -30,7 +30,7 @@ def holder(state_dir: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_second_agent_is_told_which_process_has_the_directory(tmp_path: Path) -> None:
+def test_a_second_agent_gets_the_pid_of_the_one_that_holds_the_directory(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         with pytest.raises(OutboxInUseError, match=rf"pid {process.pid}\).*{tmp_path}") as caught:
             StateLock(tmp_path)

@@ -148,19 +148,19 @@ def test_a_full_disk_keeps_none_of_the_swipes_and_says_so(outbox: Outbox) -> Non
     assert raws(rows_after(outbox)) == [raw_hex(40, 1), raw_hex(40, 2)]
 
 
-def test_a_failed_commit_is_told_to_everyone_whose_swipe_was_in_it(outbox: Outbox) -> None:
-    told: list[OutboxError] = []
+def test_a_failed_commit_raises_in_every_call_whose_swipe_was_in_it(outbox: Outbox) -> None:
+    caught_errors: list[OutboxError] = []
     outbox.file._writer.execute("PRAGMA query_only=1")
 
     def try_to_keep() -> None:
         with pytest.raises(OutboxError) as caught:
             outbox.keep(swipe())
-        told.append(caught.value)
+        caught_errors.append(caught.value)
 
     in_threads(*[try_to_keep] * 4)
 
-    assert len(told) == 4
-    assert all(raw_hex(40, 1) not in f"{error}{error.hint}" for error in told)
+    assert len(caught_errors) == 4
+    assert all(raw_hex(40, 1) not in f"{error}{error.hint}" for error in caught_errors)
 
 
 # --- giving rows out ------------------------------------------------------------------------

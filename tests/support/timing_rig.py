@@ -46,7 +46,7 @@ class TimingRig:
     def look(self) -> None:
         self.outbox.observe_clock(self.machine.now())
 
-    def server_tells(self, *, error_s: float = 1.6, off_s: float = 0.0) -> None:
+    def observe_server(self, *, error_s: float = 1.6, off_s: float = 0.0) -> None:
         """An answer came, with a Date."""
         machine = self.machine
         told = OffsetSample(machine.boot_us, machine.true_offset_us + int(off_s * 1e6), int(error_s * 1e6))

@@ -49,13 +49,15 @@ def test_another_process_counts_what_the_agent_keeps(tmp_path: Path, outbox: Out
     set_aside(outbox, 9)
     commit(outbox, 6, rejected=(2, 4))
 
-    told = elsewhere("c = counts.read_counts(d); print(c.pending, c.kept, c.rejected, c.set_aside)", tmp_path)
+    output = elsewhere(
+        "c = counts.read_counts(d); print(c.pending, c.kept, c.rejected, c.set_aside)", tmp_path
+    )
 
-    assert told.split() == ["3", "6", "3", "1"]
+    assert output.split() == ["3", "6", "3", "1"]
 
 
 @pytest.mark.parametrize("look", [holds.holds, read_counts])
-def test_who_may_not_look_is_told_to_use_sudo(
+def test_an_unprivileged_user_gets_the_hint_to_use_sudo(
     tmp_path: Path, unprivileged: None, look: Callable[[Path], object]
 ) -> None:
     del unprivileged  # nobody, from here on
@@ -128,11 +130,11 @@ def test_holds_are_listed_with_their_seqs_and_reasons(tmp_path: Path, outbox: Ou
     set_aside(outbox, 3)
     commit(outbox, 9, rejected=(5, 8))
 
-    told = [
+    output = [
         (hold.kind, hold.first_seq, hold.last_seq, hold.rows, hold.reason) for hold in holds.holds(tmp_path)
     ]
 
-    assert told == [("set_aside", 3, 3, 1, "refused: 400"), ("rejected", 5, 8, 4, "bad")]
+    assert output == [("set_aside", 3, 3, 1, "refused: 400"), ("rejected", 5, 8, 4, "bad")]
     assert {hold.outbox_id for hold in holds.holds(tmp_path)} == {outbox.outbox_id}
 
 
@@ -165,10 +167,10 @@ def test_a_release_from_another_process_does_not_stop_a_swipe(tmp_path: Path, ou
     keep(outbox, 3)
     set_aside(outbox, 2)
 
-    told = elsewhere("print(holds.release(d, None))", tmp_path)
+    output = elsewhere("print(holds.release(d, None))", tmp_path)
     outbox.keep(swipe(4))
 
-    assert told.strip() == "1"
+    assert output.strip() == "1"
     assert outbox.last_seq == 4
 
 
@@ -197,13 +199,13 @@ def test_a_request_from_another_process_is_in_the_file(tmp_path: Path, outbox: O
     keep(outbox, 5)
     commit(outbox, 5)
 
-    told = elsewhere(
+    output = elsewhere(
         "r = replay_queue.find(d, replay_queue.Wanted(first_seq=2, last_seq=3));"
         "print(*replay_queue.request(d, r))",
         tmp_path,
     )
 
-    assert told.split() == ["1"]
+    assert output.split() == ["1"]
     assert looked_up(tmp_path, "SELECT first_n, last_n, held_id FROM replays") == [(2, 3, None)]
 
 

@@ -305,7 +305,7 @@ def test_a_swipe_that_finds_the_file_damaged_is_kept_in_its_replacement(tmp_path
         assert (tmp_path / "outbox.db.corrupt-1").exists()
 
 
-def test_who_holds_a_position_is_told_that_it_means_nothing_any_more(tmp_path: Path) -> None:
+def test_a_call_that_holds_a_position_raises_after_a_replacement(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 200)
         before = outbox.outbox_id

@@ -19,7 +19,7 @@ from tests.support.timing_rig import MS, TimingRig, microseconds
 _SYNCED_MS = 16_000
 
 
-def told_ms(row: dict[str, Any]) -> float:
+def uncertainty_ms(row: dict[str, Any]) -> float:
     """How wrong a row's time may be, by what its columns mean."""
     if row["clock"] == "synced":
         return _SYNCED_MS
@@ -61,13 +61,13 @@ class Course(RuleBasedStateMachine):
         self.machine.ntp_goes()
 
     @rule(off_s=st.floats(-10_000, 10_000))
-    def somebody_sets_the_clock(self, off_s: float) -> None:
+    def set_the_clock_by_hand(self, off_s: float) -> None:
         self.machine.set_by_hand(off_s)
         self.scene.look()
 
     @rule(off_s=st.floats(-1.4, 1.4))
     def server_answers(self, off_s: float) -> None:
-        self.scene.server_tells(off_s=off_s)
+        self.scene.observe_server(off_s=off_s)
 
     @rule(may_wait=st.booleans(), limit=st.sampled_from([1, 3, 1_000]))
     def send(self, may_wait: bool, limit: int) -> None:  # noqa: FBT001 - as above
@@ -90,10 +90,10 @@ class Course(RuleBasedStateMachine):
             return
         sent = self.scene.sent
         for row in sent[self._checked :]:
-            assert abs(self.scene.error_us(row)) <= told_ms(row) * MS + MS, row
+            assert abs(self.scene.error_us(row)) <= uncertainty_ms(row) * MS + MS, row
         for one, next_one in pairwise(sent[max(0, self._checked - 1) :]):
             back_us = microseconds(one["event_timestamp"]) - microseconds(next_one["event_timestamp"])
-            assert back_us <= (told_ms(one) + told_ms(next_one)) * MS, (one, next_one)
+            assert back_us <= (uncertainty_ms(one) + uncertainty_ms(next_one)) * MS, (one, next_one)
         self._checked = len(sent)
 
     def teardown(self) -> None:

@@ -204,7 +204,7 @@ def test_a_week_of_drift_is_taken_out_when_ntp_comes_back(make: MakeScene, drift
 
 
 @pytest.mark.parametrize("drift", [500e-6, 20e-6])
-def test_a_week_of_drift_that_nothing_ends_is_told_by_the_uncertainty(make: MakeScene, drift: float) -> None:
+def test_a_week_of_drift_that_nothing_ends_is_within_the_uncertainty(make: MakeScene, drift: float) -> None:
     scene = make(drift=drift)
     scene.machine.ntp_comes()
     scene.look()
@@ -221,7 +221,7 @@ def test_a_week_of_drift_that_nothing_ends_is_told_by_the_uncertainty(make: Make
     assert clocks(rows) == {"corrected"}
 
 
-def test_a_week_of_drift_before_ntp_ever_came_is_told_by_the_uncertainty(make: MakeScene) -> None:
+def test_a_week_of_drift_before_the_first_sync_is_within_the_uncertainty(make: MakeScene) -> None:
     scene = make(drift=500e-6)
     for _ in range(7):
         scene.swipe(every_s=DAY_S)
@@ -384,7 +384,7 @@ def test_an_earlier_clock_that_was_far_ahead_is_refuted_by_the_server(
     scene.power_cut()
     scene.machine.ntp_comes()
     scene.swipe(3)
-    scene.server_tells()
+    scene.observe_server()
     scene.swipe(3)
 
     rows = scene.send()[3:]
@@ -399,7 +399,7 @@ def test_a_server_that_was_heard_before_the_clock_was_set_refutes_as_well(make: 
     scene.machine.wrongly_synchronised(off_s=1_000 * DAY_S)
     scene.swipe(3)
     scene.power_cut()
-    scene.server_tells()
+    scene.observe_server()
     scene.swipe(3)
     scene.machine.ntp_comes()
     scene.look()
@@ -465,13 +465,13 @@ def test_a_machine_that_ran_before_the_file_came_to_it_does_not_bound_it(tmp_pat
 # --- the server's clock ---------------------------------------------------------------------
 
 
-def test_where_ntp_is_blocked_the_servers_clock_tells_the_time_to_a_second_or_two(make: MakeScene) -> None:
+def test_where_ntp_is_blocked_the_servers_clock_gives_the_time_to_a_second_or_two(make: MakeScene) -> None:
     scene = make(drift=100e-6)
     scene.swipe(3)
-    scene.server_tells(off_s=0.9)
+    scene.observe_server(off_s=0.9)
     for _ in range(30):
         scene.swipe(2, every_s=HOUR_S)
-        scene.server_tells(off_s=-0.9)
+        scene.observe_server(off_s=-0.9)
 
     rows = scene.send()
 
@@ -485,7 +485,7 @@ def test_the_servers_clock_says_nothing_against_a_synchronised_one(make: MakeSce
     scene = make()
     scene.machine.ntp_comes()
     scene.look()
-    scene.server_tells(off_s=3 * HOUR_S)
+    scene.observe_server(off_s=3 * HOUR_S)
     scene.swipe(3)
 
     rows = scene.send()
@@ -497,11 +497,11 @@ def test_the_servers_clock_says_nothing_against_a_synchronised_one(make: MakeSce
 def test_an_answer_a_second_costs_no_write_a_second(make: MakeScene) -> None:
     scene = make()
     scene.swipe()
-    scene.server_tells()
+    scene.observe_server()
     changes = scene.outbox.file._writer.total_changes
     for number in range(200):
         scene.machine.advance(1)
-        scene.server_tells(off_s=number % 3 * 0.5)
+        scene.observe_server(off_s=number % 3 * 0.5)
 
     assert scene.outbox.file._writer.total_changes == changes
 
