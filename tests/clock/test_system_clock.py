@@ -39,7 +39,7 @@ def test_a_machine_whose_clock_is_always_right_needs_no_word_of_the_kernel() -> 
 
 
 class Kernel:
-    """An adjtimex(2) that answers as told."""
+    """An adjtimex(2) with a chosen result."""
 
     def __init__(self, answer: int, max_error_us: int = 0) -> None:
         self._answer = answer

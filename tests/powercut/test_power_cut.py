@@ -145,7 +145,7 @@ def test_a_power_cut_while_a_damaged_file_is_replaced_costs_no_row_that_could_be
 
 
 def _damage(outbox: Path, random: Random) -> None:
-    """Some pages of noise where the rows are: behind the space that was once taken for the WAL."""
+    """Some pages of noise where the rows are: after the space once used to grow the WAL."""
     with closing(sqlite3.connect(outbox)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     content = bytearray(outbox.read_bytes())

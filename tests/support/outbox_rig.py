@@ -1,4 +1,4 @@
-"""An outbox to test, what stands in it as a test wants to see it, and what happens to it."""
+"""Builds outboxes for tests, reads their content, and makes commits happen."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> 
 
 
 def at(outbox: Outbox, seq: int) -> Position:
-    """Where the live row with a seq stands."""
+    """The position of the live row with a seq."""
     return (0, outbox.state.base + seq)
 
 
 def rows_after(outbox: Outbox, seq: int = 0) -> list[dict[str, Any]]:
-    """The rows of this history behind a seq, but for those set aside."""
+    """The rows of this history after a seq, without those set aside."""
     batch = LiveRows(outbox).after(at(outbox, seq), PLENTY, max_bytes=10**9)
     return [json.loads(row) for row in batch.rows] if batch else []
 

@@ -95,7 +95,7 @@ def record(
 def cut(
     life: Life, places: Sequence[int], random: Random, damages: Sequence[Damage] = DAMAGES
 ) -> Iterator[tuple[str, dict[str, bytes], Promise]]:
-    """What is left after a power cut behind so many records, once for every kind of damage."""
+    """What is left after a power cut after this many records, once for every kind of damage."""
     wanted, disk, promise = set(places), Disk(life.before), life.promise
     for number, done in enumerate(life.records):
         if done.kind == "M":
@@ -112,7 +112,7 @@ def lay_out(image: dict[str, bytes], directory: Path) -> None:
     for path in directory.iterdir():
         path.unlink()
     for name, content in image.items():
-        # SQLite makes its index of the WAL anew after a crash, and never trusts one that is left.
+        # SQLite rebuilds its index of the WAL after a crash, and never trusts one that is left.
         if not name.endswith("-shm"):
             (directory / name).write_bytes(content)
 
@@ -157,7 +157,7 @@ def _gaps(members: dict[int, dict[str, Any]], me: OutboxState) -> Iterator[str]:
     before: dict[str, Any] = {}
     for n, row in members.items():
         follows = before.get("outbox_id") == row["outbox_id"] and before["seq"] == row["seq"] - 1
-        # Of the first row behind purged ones the previous chain is no longer known.
+        # The previous chain of the first row after purged ones is unknown.
         previous = row["outbox_id"] if row["seq"] == 1 else before["chain"] if follows else None
         if previous is not None and rows.chain_hash(previous, row["event_id"], row) != row["chain"]:
             yield f"the chain is broken at {n}"

@@ -1,4 +1,4 @@
-"""A disk that forgets what was not flushed: replays a recording, and tells what a power cut may leave."""
+"""A simulated disk that loses what was not flushed: replays a recording up to a power cut."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class File:
     cached: list[Piece] = field(default_factory=list)
 
     def write(self, at: int, content: bytes) -> None:
-        """Into the cache, sector by sector: a disk writes no less at once, and promises no more."""
+        """Write to the cache, sector by sector: a disk writes a sector atomically and nothing larger."""
         end = at + len(content)
         while at < end:
             upto = min(end, (at // SECTOR + 1) * SECTOR)

@@ -53,7 +53,7 @@ class TimingRig:
         self.outbox.observe_clock(machine.now(), told)
 
     def send(self, *, may_wait: bool = False, limit: int = PLENTY) -> list[dict[str, Any]]:
-        """What goes now, committed at once."""
+        """The rows that are sent now, committed immediately."""
         live = LiveRows(self.outbox, lambda: 60.0 if may_wait else 0.0)
         batch = live.after(live.committed, limit, max_bytes=10**9)
         if batch is None:
