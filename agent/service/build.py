@@ -23,7 +23,6 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
-from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 
 
@@ -99,7 +98,7 @@ def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Cl
     return Uploader(
         outbox,
         lambda name: Channel(account, pipe_name(settings), name),
-        Limits(**dataclasses.asdict(settings.uploader)),
+        settings.uploader,
         clock=clock,
         server_time=lambda: account.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,

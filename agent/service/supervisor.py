@@ -153,7 +153,7 @@ class Supervisor:
         else:
             what = "the same key" if key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
-            self._agent.uploader.try_now()
+            self._agent.uploader.retry_now()
             self._kept.set()
         notify.tell("READY=1", f"STATUS={self._one_line()}")
 

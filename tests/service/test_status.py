@@ -20,11 +20,11 @@ from agent.readers.events import NoiseReason
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, StatusReport, read_status
+from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client, ClientIdentity
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
-from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 from tests.support.fd_store import MemoryFdStore
 from tests.support.outbox_rig import commit
@@ -89,7 +89,7 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
     uploader = Uploader(
         outbox,
         lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name),
-        Limits(4_000_000, 10, 20_000_000, 60),
+        UploaderSettings(),
         clock=clock,
         server_time=lambda: None,
         hold_unsynced_s=120,

@@ -12,17 +12,10 @@ from agent.keys.keypair import KeyPair
 from agent.outbox import Outbox, read_counts
 from agent.outbox.external import replay_queue
 from agent.outbox.holds import Kind
-from agent.uploader.channel_sender import Limits
+from agent.settings import UploaderSettings
 from agent.uploader.uploader import Uploader
 from tests.support.pipe_model import PipeModel, open_channel
 from tests.support.swipes import DrivenClock, swipe
-
-LIMITS = Limits(
-    max_request_bytes=4_000_000,
-    max_requests_per_second=10,
-    max_bytes_per_second=20_000_000,
-    backoff_max_seconds=60,
-)
 
 
 class Wish(TypedDict, total=False):
@@ -45,7 +38,7 @@ class UploaderRig:
         *,
         lag_s: float = 0.1,
         way_s: float = 0.01,
-        limits: Limits = LIMITS,
+        settings: UploaderSettings | None = None,
         machine_id: str = "",
         wall_off_s: float = 0.0,
     ) -> None:
@@ -59,7 +52,7 @@ class UploaderRig:
         self.kept = 0
         self._images = 0
         self._key = key
-        self._limits = limits
+        self._settings = settings or UploaderSettings()
         self.uploader = self.new_uploader()
 
     def new_uploader(self) -> Uploader:
@@ -67,7 +60,7 @@ class UploaderRig:
         self.uploader = Uploader(
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
-            self._limits,
+            self._settings,
             clock=self.clock,
             server_time=lambda: None,
             hold_unsynced_s=120,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.keys.keypair import KeyPair
-from agent.uploader.channel_sender import Limits
+from agent.settings import UploaderSettings
 from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
 from tests.support.uploader_rig import UploaderRig
@@ -119,8 +119,8 @@ def test_no_second_sees_more_than_ten_requests(tmp_path: Path, key: KeyPair) -> 
 
 
 def test_a_backlog_respects_the_byte_rate_and_the_request_size(tmp_path: Path, key: KeyPair) -> None:
-    limits = Limits(2_000, 10, 60_000, 60)
-    door = UploaderRig(tmp_path, key, way_s=0.0, limits=limits)
+    settings = UploaderSettings(2_000, 10, 60_000, 60)
+    door = UploaderRig(tmp_path, key, way_s=0.0, settings=settings)
     door.keep(1000)
 
     door.drain()
