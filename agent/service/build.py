@@ -32,7 +32,7 @@ class Agent:
 
     settings: Settings
     clock: Clock
-    account: Client
+    client: Client
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
@@ -49,7 +49,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     # At the first start somebody is there to put a wrong key right. A door that has worked before takes
     # swipes all the same, and says why none of them is sent.
     has_worked = is_there(settings.agent.state_dir)
-    account = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
+    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 
@@ -57,7 +57,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         outbox.keep(*swipes)
         kept()
 
-    uploader = open_uploader(settings, outbox, account, clock)
+    uploader = open_uploader(settings, outbox, client, clock)
     held_ports = StoredPorts()
     readers = [
         ReaderSession(
@@ -77,10 +77,10 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         clock=clock,
         outbox=outbox,
         uploader=uploader,
-        account=account,
+        client=client,
         readers=readers,
     )
-    return Agent(settings, clock, account, outbox, uploader, readers, health)
+    return Agent(settings, clock, client, outbox, uploader, readers, health)
 
 
 def open_outbox(settings: Settings) -> Outbox:
@@ -93,14 +93,14 @@ def open_outbox(settings: Settings) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Clock) -> Uploader:
+def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clock) -> Uploader:
     """From the outbox into the configured pipe."""
     return Uploader(
         outbox,
-        lambda name: Channel(account, pipe_name(settings), name),
+        lambda name: Channel(client, pipe_name(settings), name),
         settings.uploader,
         clock=clock,
-        server_time=lambda: account.server_clock.last,
+        server_time=lambda: client.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=boottime_s,  # waits and ages go on in a suspend
         random=random.random,

@@ -12,8 +12,9 @@ import zstandard
 
 from agent.errors import OutcomeUnknownError, UnreachableError
 from agent.keys.keypair import KeyPair
+from agent.settings import SnowflakeSettings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName, Reply, Request
 from tests.support.swipes import DrivenClock
@@ -264,16 +265,21 @@ class PipeModel(Http):
         }
 
 
+def snowflake_settings(url: str, role: str | None = None) -> SnowflakeSettings:
+    """The table [snowflake] of a client under test."""
+    return SnowflakeSettings("MYORG-MYACCOUNT", "SFE_INGEST_USER", "DB", "SCHEMA", "PIPE", url, role)
+
+
 def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str], Channel]:
     """How an uploader gets at its channel: the real account, channel and wire above the model."""
-    account = Client(
+    client = Client(
         http,
-        ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        snowflake_settings("http://127.0.0.1:9"),
         load_key=lambda: key,
         wall_s=clock.wall_s,
         monotonic_s=clock.monotonic_s,
     )
-    return lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name)
+    return lambda name: Channel(client, PipeName("DB", "SCHEMA", "PIPE"), name)
 
 
 def _endpoint(request: Request) -> Endpoint:
