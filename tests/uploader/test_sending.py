@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.keys.keypair import KeyPair
 from agent.settings import UploaderSettings
-from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
+from tests.support.pipe_model import Fault, Invalidate, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
 from tests.support.uploader_rig import UploaderRig
 
@@ -215,7 +215,7 @@ def test_a_lost_reply_whose_rows_were_committed_meanwhile_does_not_double(
 def test_a_channel_that_fell_ill_is_reopened_though_appends_still_answer_200(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
-    door.pipe.faults.append(Fall())
+    door.pipe.faults.append(Invalidate())
     door.keep(5)
 
     door.drain()
@@ -302,7 +302,7 @@ faults = st.sampled_from(
         Lose(processed=True),
         Lose(processed=False),
         Unreachable(),
-        Fall(),
+        Invalidate(),
     ]
 )
 events = st.one_of(
