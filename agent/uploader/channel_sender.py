@@ -23,7 +23,7 @@ Transitions:
     any              -> CLOSED           unknown outcome, lost channel, foreign or stalled position
     any              -> BACKING_OFF -> the state above, once the delay has passed
 
-Polls are due on a timer whenever rows are uncommitted, also in SENDING and DRAINING: a due poll goes
+Polls are due on a timer whenever rows are uncommitted, also in SENDING and DRAINING. A due poll goes
 before an append, so that a backlog cannot postpone the commits.
 
 Invariants:
@@ -71,17 +71,13 @@ from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.wire import ChannelStatus
 from agent.uploader.error_ranges import Progress, error_range, new_errors
 from agent.uploader.failures import RetryDelay, is_position_lost, message_id_of
+from agent.uploader.poll_timer import PollTimer
 from agent.uploader.rate_limiter import RateLimiter
 from agent.uploader.refusals import Refusals, Restore, SetAside, Split
 from agent.uploader.request_size import MAX_ROWS, RequestSize
 
 _log = logging.getLogger(__name__)
 
-# The first poll after an append, and the longest pause between two polls.
-_FIRST_POLL_S = 0.25
-_LAST_POLL_S = 5.0
-# While more rows wait to be sent, polling more often than this only slows the sending.
-_BUSY_POLL_S = 1.0
 # If no commit advances for this long, the outcome counts as unknown: reopen.
 _STALLED_S = 600.0
 # How often to ask again for rows that wait for the clock: it may be set at any moment.
@@ -144,7 +140,7 @@ class ChannelSender:
         self._enter(SenderState.CLOSED)
         self._sent = self.source.committed
         self._open_at: str | None = None  # the offset token to set at the next open
-        self._poll_at, self._poll_delay = 0.0, _FIRST_POLL_S  # while rows are uncommitted
+        self._poll_timer = PollTimer()  # while rows are uncommitted
         self._advanced_at = 0.0
         self._moved_from = self._sent  # the committed position before it last moved
         self._refusals = Refusals()
@@ -156,7 +152,7 @@ class ChannelSender:
 
     @property
     def failures(self) -> int:
-        """How many tries failed since something last went well."""
+        """Failed tries since the last commit or idle moment."""
         return self._delay.failures
 
     @property
@@ -222,8 +218,8 @@ class ChannelSender:
         pause = self._rate.ready_in(now)
         if self.state is SenderState.CLOSED:
             return pause or self._open(now)
-        if self._has_uncommitted and now >= self._poll_at:
-            return pause or self._poll(now)
+        if self._has_uncommitted and now >= self._poll_timer.due_at:
+            return pause or self._poll_status(now)
         if self.state is SenderState.DRAINING and not self._has_uncommitted:
             self._close()
             return 0.0
@@ -232,7 +228,7 @@ class ChannelSender:
         if self._request is not None:
             size = self._request.append.body.plain_bytes
             return self._rate.ready_in(now, size) or self._send(self._request, now)
-        waits = [self._poll_at - now] if self._has_uncommitted else []
+        waits = [self._poll_timer.due_at - now] if self._has_uncommitted else []
         if self.source.max_wait_s is not None:
             waits.append(min(self.source.max_wait_s, _CLOCK_WAIT_S))
         return max(0.0, min(waits)) if waits else None
@@ -265,13 +261,8 @@ class ChannelSender:
         # INFO once per channel: the cause of a reopening is logged where it occurs.
         level = logging.DEBUG if self._announced == self.channel.name else logging.INFO
         self._announced = self.channel.name
-        _log.log(
-            level,
-            "channel %s is open, committed up to %s",
-            self.channel.name,
-            status.committed_token,
-            extra=fields(channel=self.channel.name),
-        )
+        name, token = self.channel.name, status.committed_token
+        _log.log(level, "channel %s is open, committed up to %s", name, token, extra=fields(channel=name))
         return 0.0
 
     def _position_of(self, token: str | None) -> Position | None:
@@ -301,14 +292,14 @@ class ChannelSender:
         self._sent = last
         self._enter(SenderState.AWAITING_COMMIT)
         self._refusals.accepted(last)
-        self._poll_delay = _FIRST_POLL_S
+        self._poll_timer.restart()
         if is_first:
             self._advanced_at = now  # the wait for a commit begins here
         if is_first or not self.source.has_after(self._sent):
-            self._poll_at = self._monotonic_s() + _FIRST_POLL_S
+            self._poll_timer.schedule_first(self._monotonic_s())
         return 0.0
 
-    def _poll(self, now: float) -> float:
+    def _poll_status(self, now: float) -> float:
         self._rate.spend(now)
         status = self.channel.status()
         before = self.source.committed
@@ -320,7 +311,7 @@ class ChannelSender:
             )
         self._take_status(status, position, now)
         if self.source.committed > before:
-            self._poll_delay = _FIRST_POLL_S
+            self._poll_timer.restart()
         elif now - self._advanced_at > _STALLED_S:
             raise SnowpipeError(
                 f"nothing sent was committed for {_STALLED_S / 60:.0f} minutes",
@@ -331,8 +322,7 @@ class ChannelSender:
                 self._enter(SenderState.OPEN)
             return 0.0
         is_busy = self.source.has_after(self._sent)
-        self._poll_at = self._monotonic_s() + max(self._poll_delay, _BUSY_POLL_S if is_busy else 0.0)
-        self._poll_delay = min(self._poll_delay * 2, _LAST_POLL_S)
+        self._poll_timer.schedule_next(self._monotonic_s(), is_busy=is_busy)
         return 0.0
 
     # --- a channel status -------------------------------------------------------------------------
@@ -352,11 +342,7 @@ class ChannelSender:
                 self.channel.name,
                 status.last_error_upper_bound or status.committed_token,
                 rejected.reason,
-                extra=fields(
-                    MessageId.ROWS_REJECTED,
-                    channel=self.channel.name,
-                    seq=self.source.seq(rejected.last),
-                ),
+                extra=self._fields(MessageId.ROWS_REJECTED, rejected.last),
             )
         if position > before:
             self.rows_committed += max(0, position[1] - before[1]) if position[0] == before[0] else 0
@@ -409,14 +395,11 @@ class ChannelSender:
         why = "too large" if isinstance(error, TooLargeError) else "refused"
         self.source.set_aside(position, f"{why}: {error}")
         # An error once, not in every series that ends with all of them restored.
-        _log.log(
-            logging.DEBUG if is_repeated else logging.ERROR,
-            "a row was set aside: %s; see badge-agent outbox list",
-            error,
-            extra=fields(
-                MessageId.ROW_SET_ASIDE,
-                channel=self.channel.name,
-                seq=self.source.seq(position),
-                error=error,
-            ),
-        )
+        level = logging.DEBUG if is_repeated else logging.ERROR
+        extra = self._fields(MessageId.ROW_SET_ASIDE, position, error)
+        _log.log(level, "a row was set aside: %s; see badge-agent outbox list", error, extra=extra)
+
+    def _fields(
+        self, event: MessageId, position: Position, error: AgentError | None = None
+    ) -> dict[str, object]:
+        return fields(event, channel=self.channel.name, seq=self.source.seq(position), error=error)
