@@ -1,4 +1,4 @@
-"""Delays between tries: pure arithmetic, the randomness is an argument."""
+"""Delays between retries: pure arithmetic, the random source is an argument."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 class Backoff:
     """Full jitter: the n-th delay is random in (0, min(cap, first * 2**n)] seconds.
 
-    Full jitter, so that a fleet cut off by one outage does not come back in step.
+    So that the agents of a fleet do not retry in step after a common outage.
     """
 
     def __init__(self, *, first: float, cap: float, random: Callable[[], float]) -> None:
@@ -25,5 +25,5 @@ class Backoff:
         return ceiling * (1.0 - self._random())
 
     def reset(self) -> None:
-        """Forget past failures: something succeeded."""
+        """Start a new series of failures: something succeeded."""
         self.failures = 0

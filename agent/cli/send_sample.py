@@ -112,8 +112,8 @@ def command(config: Path, *, as_json: bool) -> None:
 
 def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
     http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
-    account = make_client(settings, http)
-    channel = Channel(account, pipe_name(settings), outcome.channel)
+    client = make_client(settings, http)
+    channel = Channel(client, pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
     say(Finding("channel", "ok", f"{outcome.channel} is open"))
     # Tokens of this run alone: the channel may stand where an earlier run left it.
@@ -126,7 +126,7 @@ def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Findi
             strength,
             event_id=sent.event_id,
             agent_id=outcome.channel,
-            wall_us=int(account.server_clock.now_s() * 1e6),  # right also where this machine's clock is not
+            wall_us=int(client.server_clock.now_s() * 1e6),  # right also where this machine's clock is not
         )
         token = f"sample-{run}-{number}"
         http.status = None

@@ -1,6 +1,5 @@
-"""A local Snowpipe Streaming server for the demo and the tests: a stranger to the agent's own client.
+"""A local Snowpipe Streaming server for the demo and the tests, independent of the agent's client.
 
-It shares no code with agent.snowpipe, so that a mistake on one side cannot cancel itself out on the
-other. How it is steered by tests is described in agent.emulator.faults, what it reports in
-agent.emulator.control.
+It shares no code with agent.snowpipe, so that the same error cannot be on both sides and go unnoticed.
+Fault injection is described in agent.emulator.faults, the reported state in agent.emulator.control.
 """

@@ -1,4 +1,4 @@
-"""Channels as the service keeps them: sequencers, continuation tokens, status; no HTTP, no disk."""
+"""The channels of the service: sequencers, continuation tokens, status; no HTTP, no disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.emulator.limits import (
 from agent.emulator.responses import SUCCESS, RefusalError, unknown_channel, unknown_pipe
 from agent.emulator.row_loader import DEFAULT_PIPE
 
-# At-least-once mode has one channel per pipe, which nobody opens.
+# At-least-once mode has one channel per pipe, which is never opened.
 ELASTIC = "ELASTIC"
 
 
@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Invalid:
-    """Why a channel is not SUCCESS: its code, what appends get, how many reopens it survives."""
+    """Why a channel is not SUCCESS: its code, the answer to appends, the reopens it outlasts."""
 
     code: str
     appends_accepted: bool
@@ -46,10 +46,10 @@ class Invalid:
 
 @dataclass(slots=True, eq=False)
 class Channel:
-    """One channel: what is committed (`record`), and what a restart forgets (all the rest)."""
+    """One channel: `record` is committed and persistent, everything else is lost in a restart."""
 
     record: ChannelRecord
-    continuation_token: str | None = None  # None until somebody opens it
+    continuation_token: str | None = None  # None until it is opened
     invalid: Invalid | None = None
     buffered: deque[Batch] = field(default_factory=deque)
     requests: Bucket = field(default_factory=lambda: Bucket(REQUESTS_PER_SECOND))
@@ -70,10 +70,10 @@ class Channel:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Open or drop it with nobody else. Raises RefusalError (409).
+        """Exclude other opens and drops of the channel. Raises RefusalError (409).
 
-        Earlier writers are fenced at once: what they send while buffered rows are discarded must
-        not be buffered.
+        Earlier writers are fenced immediately: rows they send while the buffer is being discarded
+        must not be buffered.
         """
         if self._changing:
             raise RefusalError(
@@ -99,7 +99,7 @@ class Channel:
             client_sequencer=self.record.client_sequencer + 1,
             offset_token=self.record.offset_token if offset_token is None else offset_token,
         )
-        # Random, so that a token from before a kill can never be one that was issued after it.
+        # Random, so that a token issued before a kill is never valid after it.
         self._nonce = secrets.token_hex(4)
         self._row_sequencer = 0
         self.session = secrets.token_hex(16)
@@ -111,16 +111,16 @@ class Channel:
             raise RefusalError(
                 400,
                 "STALE_CONTINUATION_TOKEN_SEQUENCER",
-                "The continuation token is stale: used before, or the channel was opened again.",
+                "The continuation token is stale: used before, or the channel was reopened.",
             )
 
     def advance(self) -> str:
-        """Use up the continuation token; the next one."""
+        """Consume the continuation token and return the next one."""
         self._row_sequencer += 1
         return self._next_token()
 
     def status(self, database: str, schema: str) -> dict[str, object]:
-        """The object `channel_status`, with both spellings of what clients are known to read."""
+        """The object `channel_status`, with both spellings of the members that clients read."""
         record = self.record
         return {
             "database_name": database,
@@ -156,7 +156,7 @@ class Channels:
     def __init__(self, pipes: Iterable[str], records: Iterable[ChannelRecord]) -> None:
         self._pipes: dict[str, dict[str, Channel]] = {pipe.upper(): {} for pipe in (*pipes, DEFAULT_PIPE)}
         for record in records:
-            # A pipe left out at this start keeps its channels in the file, out of reach.
+            # A pipe not configured at this start keeps its channels in the file, unused.
             if record.pipe_name in self._pipes:
                 self._pipes[record.pipe_name][record.channel_name.upper()] = Channel(record)
 
@@ -178,12 +178,12 @@ class Channels:
         return channel
 
     def named_exactly(self, pipe: str, name: str) -> Channel | None:
-        """As bulk status looks them up: case counts."""
+        """The channel of exactly this name, for bulk status, which is case-sensitive; else None."""
         channel = self._pipes[self.pipe(pipe)].get(name.upper())
         return channel if channel is not None and channel.record.channel_name == name else None
 
     def find_or_make(self, pipe: str, name: str, created_on_ms: int) -> Channel:
-        """The channel, made if it was missing. Raises RefusalError (404, 400 when the pipe is full)."""
+        """The channel, created if missing. Raises RefusalError (404, 400 if the pipe is full)."""
         channels = self._pipes[self.pipe(pipe)]
         channel = channels.get(name.upper())
         if channel is None:

@@ -17,12 +17,11 @@ from agent.emulator.channels import Batch, Channel
 from agent.emulator.database import ChannelRecord, Database
 from agent.emulator.responses import RefusalError
 
-# One transaction: large enough that its fixed cost does not show, small enough that its rows stay in
-# the processor's cache and an open behind it does not wait long.
+# One transaction: large enough to amortise its fixed cost, small enough that its rows stay in
+# the processor's cache and an open that follows does not wait long.
 _COMMIT_BYTES = 2 * 1024 * 1024
 
-# What may wait for its commit in this process, all channels together: a bound on memory. It holds
-# six seconds of the fastest drain.
+# Bound on the memory of uncommitted bodies, all channels together: six seconds of the fastest drain.
 _MAX_BUFFERED_BYTES = 256 * 1024 * 1024
 
 _Result = TypeVar("_Result")
@@ -31,8 +30,8 @@ _Result = TypeVar("_Result")
 class Commits:
     """The buffer and its committer. Everything but the work in the database thread runs on the loop."""
 
-    def __init__(self, warehouse: Database, worker: ThreadPoolExecutor, *, lag_seconds: float) -> None:
-        self._warehouse = warehouse
+    def __init__(self, database: Database, worker: ThreadPoolExecutor, *, lag_seconds: float) -> None:
+        self._database = database
         self._worker = worker
         self._lag_seconds = lag_seconds
         self._waiting: deque[Batch] = deque()
@@ -44,7 +43,7 @@ class Commits:
         self.rejects: row_loader.Rejects | None = None
 
     async def room_for(self, body: bytes) -> None:
-        """Wait until so much can be buffered. Raises RefusalError (503) while commits are stalled."""
+        """Wait until the body fits into the buffer. Raises RefusalError (503) while commits are stalled."""
         while self._buffered_bytes > 0 and self._buffered_bytes + len(body) > _MAX_BUFFERED_BYTES:
             if self.stalled:
                 raise RefusalError(
@@ -56,7 +55,7 @@ class Commits:
                 await self._settled.wait()
 
     def buffer(self, channel: Channel, body: bytes, offset_token: str | None) -> None:
-        """Take a body to be committed."""
+        """Buffer a body for commit."""
         due = time.monotonic() + self._lag_seconds
         batch = Batch(channel, body, row_loader.count(body), offset_token, due)
         channel.buffered.append(batch)
@@ -65,11 +64,11 @@ class Commits:
         self.wake()
 
     def wake(self) -> None:
-        """Look again at what is due: something was buffered, or `stalled` changed."""
+        """Check again what is due: a batch was buffered, or `stalled` changed."""
         self._changed.set()
 
     async def discard(self, channel: Channel) -> None:
-        """Throw away what the channel has buffered; returns when none of it can be committed any more."""
+        """Discard the channel's buffer; returns once none of it can be committed any more."""
         for batch in channel.buffered:
             batch.discarded = True
         channel.buffered.clear()
@@ -87,11 +86,11 @@ class Commits:
         return sum(batch.rows for batch in (*channel.buffered, *in_flight))
 
     async def in_database(self, work: Callable[[], _Result]) -> _Result:
-        """Run in the database thread, after what it does now."""
+        """Run in the database thread, after its current work."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     async def run(self) -> None:
-        """Commit what is due, for ever. Raises AgentError when the disk fails."""
+        """Commit what is due until cancelled. Raises AgentError if the disk fails."""
         while True:
             self._changed.clear()
             batches = self._due(time.monotonic())
@@ -146,7 +145,7 @@ class Commits:
             loaded = row_loader.load(batch.body, origin, self.rejects)
             rows += loaded.rows
             records[batch.channel] = _after(record, batch, loaded, now)
-        self._warehouse.commit(rows, records.values())
+        self._database.commit(rows, records.values())
         return records
 
 

@@ -41,7 +41,7 @@ class Gate(Protocol):
         """Whether connections are accepted."""
 
     async def refuse(self, seconds: float | None) -> None:
-        """Accept no connection, for so long or until told otherwise; the open ones are cut."""
+        """Refuse connections for `seconds`, or until accept(), and close the open ones."""
 
     async def accept(self) -> None:
         """Accept connections again."""
@@ -55,7 +55,7 @@ class Control:
         self._channels = service.channels
         self._credentials = service.credentials
         self._faults = service.faults
-        self._journal = service.journal
+        self._request_log = service.request_log
         self._commits = commits
         self._gate = gate
 
@@ -146,8 +146,8 @@ class Control:
         appended = [channel.last_append_ns for channel in self._channels]
         return {
             "channels": [self._channel_state(channel) for channel in self._channels],
-            "requests": self._journal.counts(),
-            "seen": self._journal.seen(),
+            "requests": self._request_log.counts(),
+            "seen": self._request_log.seen(),
             "last_append_ns": max((at for at in appended if at is not None), default=None),
             "faults": self._faults.as_json(),
             "accepting": self._gate.accepting,

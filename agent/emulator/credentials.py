@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from agent.emulator.responses import RefusalError, malformed
 from agent.errors import ConfigError
 
-# A user has room for two public keys, so that one can be replaced while the other one signs.
+# A user has two public keys, so that one can be replaced while the other is in use.
 SLOTS = ("RSA_PUBLIC_KEY", "RSA_PUBLIC_KEY_2")
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -31,7 +31,7 @@ GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 # "valid at most 1 h after iat whatever exp says"
 MAX_JWT_SECONDS = 3600
 
-# Clocks of two machines; a verifier without any would refuse a token minted in its own future.
+# Clock difference of two machines; without it a token issued slightly in the future is refused.
 LEEWAY_SECONDS = 10
 
 # iat and exp may be in seconds or in milliseconds: 1e11 s is the year 5138, 1e11 ms is 1973.
@@ -79,7 +79,7 @@ def _seconds(claims: dict[str, Any], name: str) -> float:
 
 
 class Credentials:
-    """One user of one account: who may ask, and what was issued to them."""
+    """One user of one account: public keys, and the scoped tokens issued."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Credentials:
         self._secret = secret
         self._now = now
         self._generation = secrets.token_hex(8)
-        self._expired_all_others = False  # else those from before a restart are good too
+        self._expired_all_others = False  # otherwise tokens from before a restart are valid too
         self.key_revoked = False
 
     @property
@@ -110,23 +110,23 @@ class Credentials:
         return {slot: fingerprint(key) for slot, key in sorted(self._keys.items())}
 
     def set_key(self, slot: str, line: str) -> None:
-        """ALTER USER ... SET. Raises RefusalError (400) for what is no key."""
+        """ALTER USER ... SET. Raises RefusalError (400) if the text is not a key."""
         try:
             self._keys[slot] = _parsed(line)
         except ValueError:
-            raise malformed("public_key is what stands behind RSA_PUBLIC_KEY= in ALTER USER.") from None
+            raise malformed("public_key is the value of RSA_PUBLIC_KEY in ALTER USER.") from None
 
     def unset_key(self, slot: str) -> None:
         """ALTER USER ... UNSET."""
         self._keys.pop(slot, None)
 
     def restore_keys(self) -> None:
-        """The keys that the emulator was started with."""
+        """Restore the keys that the emulator was started with."""
         self._keys = dict(self._first_keys)
         self.key_revoked = False
 
     def expire_scoped_tokens(self) -> None:
-        """Every scoped token issued until now counts as expired."""
+        """Treat every scoped token issued so far as expired."""
         self._expired_all_others = True
         self._generation = secrets.token_hex(8)
 
@@ -153,7 +153,7 @@ class Credentials:
         """A scoped token for a form of /oauth/token. Raises RefusalError (400)."""
         if fields.get("grant_type") != GRANT_TYPE:
             raise RefusalError(400, "unsupported_grant_type", f"grant_type must be {GRANT_TYPE}.")
-        # A role may stand beside the host as a scope of its own (session:role:NAME).
+        # A role may follow the host as a separate scope (session:role:NAME).
         scopes = fields.get("scope", "").split()
         hosts = [scope for scope in scopes if not scope.lower().startswith("session:role:")]
         if [host.lower() for host in hosts] != [self._ingest_host]:
@@ -226,7 +226,7 @@ def _algorithm(token: str) -> object:
 
 
 def _unverified(token: str) -> dict[str, Any]:
-    """The claims, believed by nobody yet: they only choose the key to verify with."""
+    """The unverified claims; they only select the key for verification."""
     try:
         part = token.split(".")[1]
         claims = orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
@@ -236,7 +236,7 @@ def _unverified(token: str) -> dict[str, Any]:
 
 
 def _verified(token: str, key: RSAPublicKey | bytes, algorithm: str) -> dict[str, Any] | None:
-    # The signature alone is PyJWT's part: it knows no milliseconds and no cap of one hour after iat.
+    # PyJWT verifies only the signature: it has no milliseconds and no limit of one hour after iat.
     try:
         payload = jwt.PyJWS().decode_complete(token, key, algorithms=[algorithm])["payload"]
         claims = orjson.loads(payload)

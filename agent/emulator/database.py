@@ -1,4 +1,4 @@
-"""Table, view and committed channel state in one SQLite file: what the emulator writes."""
+"""Table, view and committed channel state of the emulator in one SQLite file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHECKPOINT_PAGES = 1024
 
 _SECRET_BYTES = 32
 
-# signal_strength has numeric affinity, so that -999 stays a whole number and -65.5 what it is.
+# signal_strength has numeric affinity, so that -999 remains an integer and -65.5 a real.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS RAW_BADGE_EVENTS (
   badge_id            TEXT NOT NULL,
@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS TOKEN_SECRET (secret BLOB NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class ChannelRecord:
-    """What is committed of a channel: the very columns of CHANNELS."""
+    """The committed state of a channel; its fields are the columns of CHANNELS."""
 
     pipe_name: str
     channel_name: str
@@ -116,7 +116,7 @@ _DELETE_CHANNEL = "DELETE FROM CHANNELS WHERE pipe_name = ? AND channel_name = ?
 
 
 class Database:
-    """One connection, used by one thread. Every method raises AgentError when the disk fails."""
+    """One connection, used by one thread. Every method raises AgentError if the disk fails."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / DATABASE_FILE
@@ -125,13 +125,13 @@ class Database:
             self._connection = sqlite3.connect(self._path, isolation_level=None)
             self._connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing that was committed; a power cut may, and an emulator may.
+            # Committed rows survive a kill, not a power cut: sufficient for an emulator.
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._connection.executescript(_SCHEMA)
 
     def close(self) -> None:
-        """Close the file; what is committed stays."""
+        """Close the file."""
         self._connection.close()
 
     def channels(self) -> list[ChannelRecord]:
@@ -142,7 +142,7 @@ class Database:
         return [ChannelRecord(*row) for row in found]
 
     def token_secret(self) -> bytes:
-        """The key that scoped tokens are signed with: made once, so that they survive a restart."""
+        """The key for signing scoped tokens: created once, so that they survive a restart."""
         with self._transaction():
             row = self._connection.execute("SELECT secret FROM TOKEN_SECRET").fetchone()
             if row is None:
@@ -151,16 +151,16 @@ class Database:
         return bytes(row[0])
 
     def save(self, record: ChannelRecord) -> None:
-        """Create a channel, or replace what is known of it."""
+        """Create or replace a channel."""
         self.commit([], [record])
 
     def delete(self, record: ChannelRecord) -> None:
-        """Forget a channel together with its offset token."""
+        """Delete a channel and its offset token."""
         with self._transaction():
             self._connection.execute(_DELETE_CHANNEL, (record.pipe_name, record.channel_name))
 
     def commit(self, rows: Iterable[Row], records: Iterable[ChannelRecord]) -> None:
-        """Rows, offset tokens and counters in one transaction: all of it, or nothing."""
+        """Write rows, offset tokens and counters in one transaction."""
         with self._transaction():
             self._connection.executemany(_INSERT_ROW, rows)
             self._connection.executemany(_SAVE_CHANNEL, map(astuple, records))

@@ -1,4 +1,4 @@
-"""The endpoints of Snowpipe Streaming: one request in, one answer out; knows no HTTP library."""
+"""The endpoints of Snowpipe Streaming: one request in, one answer out; independent of the HTTP library."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Where the emulator stands in: the account's objects and the host that takes the rows."""
+    """The account that is emulated: its objects, and the host that accepts rows."""
 
     database: str
     schema: str
@@ -53,7 +53,7 @@ class Names:
 
 
 class Endpoints:
-    """Answers every request of the streaming API; what it keeps is in the rooms it is given."""
+    """Answers every request of the streaming API; its state is in the objects passed to it."""
 
     def __init__(
         self,
@@ -62,18 +62,18 @@ class Endpoints:
         channels: Channels,
         commits: Commits,
         credentials: Credentials,
-        warehouse: Database,
+        database: Database,
         faults: Faults,
-        journal: RequestLog,
+        request_log: RequestLog,
         limits: bool,
     ) -> None:
         self._names = names
         self.channels = channels
         self._commits = commits
         self.credentials = credentials
-        self._warehouse = warehouse
+        self._database = database
         self.faults = faults
-        self.journal = journal
+        self.request_log = request_log
         self._limits = limits
         self._endpoints: dict[Endpoint, Callable[[_Received], Awaitable[Answer]]] = {
             Endpoint.HOSTNAME: self._hostname,
@@ -88,14 +88,14 @@ class Endpoints:
         }
 
     async def answer(self, request: Request) -> Answer | None:
-        """The answer, or None when the connection is to be closed without one."""
+        """The answer, or None if the connection is to be closed without one."""
         try:
             call = route(request.method, request.path)
         except RefusalError as refusal:
-            self.journal.note(_seen(request, None, status=refusal.status))
+            self.request_log.note(_seen(request, None, status=refusal.status))
             return refusal.answer()
         seen = _seen(request, call)
-        self.journal.note(seen)
+        self.request_log.note(seen)
         answer = await self._process(request, call, seen)
         if answer is not None:
             seen.status = answer.status
@@ -175,7 +175,7 @@ class Endpoints:
         with channel.alone():
             await self._commits.discard(channel)
             continuation_token = channel.opened(offset_token)
-            await self._commits.in_database(lambda: self._warehouse.save(channel.record))
+            await self._commits.in_database(lambda: self._database.save(channel.record))
         status = channel.status(self._names.database, self._names.schema)
         return json_answer({"next_continuation_token": continuation_token, "channel_status": status})
 
@@ -184,7 +184,7 @@ class Endpoints:
         channel = self.channels.find(received.call.names["pipe"], received.call.names["channel"])
         self._check_request_rate(channel)
         rows = await self._rows(received)
-        # From here to the answer nothing waits, so a continuation token is used up by one request only.
+        # No await from here to the answer, so only one request consumes a continuation token.
         if "continuationToken" not in query:
             raise malformed("The query parameter continuationToken is missing.")
         invalid = channel.invalid
@@ -220,7 +220,7 @@ class Endpoints:
         self._commits.buffer(channel, await self._rows(received), None)
         channel.appends += 1
         channel.last_append_ns = received.request.arrived_ns
-        # Documented is the message alone; the vendor's SDK cannot read the answer without the token.
+        # Only the message is documented; the vendor's SDK cannot parse the answer without the token.
         return json_answer({"message": "OK", "next_continuation_token": ""})
 
     async def _status(self, received: _Received) -> Answer:
@@ -247,11 +247,11 @@ class Endpoints:
         return json_answer({"status_code": 0, "message": "Success", "last_committed_offset_token": token})
 
     async def delete(self, channel: Channel) -> None:
-        """The channel is gone, with its offset token and what it had buffered."""
+        """Delete the channel, with its offset token and its buffer."""
         with channel.alone():
             await self._commits.discard(channel)
             self.channels.remove(channel)
-            await self._commits.in_database(lambda: self._warehouse.delete(channel.record))
+            await self._commits.in_database(lambda: self._database.delete(channel.record))
 
     async def _rows(self, received: _Received) -> bytes:
         rows = request_bodies.decompressed(received.wire, received.header("content-encoding"))

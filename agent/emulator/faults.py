@@ -18,7 +18,7 @@ On rows.
   refuse_rows  field value code?       400 for every append that holds such a row
   refuse_rows  max_rows | max_bytes    413 for every append with more rows, or more bytes on the wire
 
-On the whole server, at once.
+On the whole server, immediately.
 
   refuse       seconds?                accept no connection for so long, or until clear
   expire_tokens                        every scoped token issued so far counts as expired
@@ -129,13 +129,13 @@ class Rule:
     left: int | None = None
 
     def use(self) -> None:
-        """One request or row less."""
+        """Count one use."""
         if self.left is not None:
             self.left -= 1
 
     @property
     def spent(self) -> bool:
-        """Whether it has done all it may."""
+        """True if the rule is used up."""
         return self.left == 0
 
     def as_json(self) -> dict[str, Any]:
@@ -175,13 +175,13 @@ class Faults:
         self._rules: list[Rule] = []
 
     def add(self, rule: Rule) -> None:
-        """Put a rule on requests or rows in force. Raises RefusalError (400) when there are too many."""
+        """Activate a rule on requests or rows. Raises RefusalError (400) if there are too many."""
         if len(self._rules) >= _MAX_RULES:
             raise malformed(f"There are {_MAX_RULES} rules already; clear them first.")
         self._rules.append(rule)
 
     def clear(self) -> None:
-        """Forget every rule."""
+        """Remove every rule."""
         self._rules.clear()
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ class Faults:
         return matching
 
     def check_rows(self, wire_bytes: int, body: bytes) -> None:
-        """What refuse_rows says to an append. Raises RefusalError (400, 413)."""
+        """Apply refuse_rows to an append. Raises RefusalError (400, 413)."""
         for rule in self._rules:
             if rule.do != "refuse_rows":
                 continue
@@ -217,7 +217,7 @@ class Faults:
                 )
 
     def rejects(self) -> row_loader.Rejects | None:
-        """What reject_rows says to a row at its commit; None while there is no such rule."""
+        """The predicate of reject_rows for rows at their commit; None without such a rule."""
         rules = [rule for rule in self._rules if rule.do == "reject_rows" and not rule.spent]
         if not rules:
             return None

@@ -1,4 +1,4 @@
-"""The service's rates per channel, and the peaks that were seen; pure, the time is an argument."""
+"""Rate limits per channel, and observed peaks; pure, the time is an argument."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ CHANNELS_PER_PIPE = 2000
 
 
 class Bucket:
-    """A token bucket that holds one second's worth.
+    """A token bucket of one second's capacity.
 
-    One request may overdraw it, because a request of 4 MB on the wire can unfold to more than a
-    second's worth of bytes; the debt is waited for, so the average holds.
+    One request may overdraw it, because 4 MB on the wire can decompress to more than one second's
+    bytes; later requests wait until the deficit is refilled, so the average holds.
     """
 
     def __init__(self, per_second: float) -> None:

@@ -17,16 +17,16 @@ from agent.emulator.request_bodies import MAX_WIRE_BYTES, too_large
 from agent.emulator.responses import Answer, RefusalError, malformed
 from agent.errors import AgentError
 
-_BACKLOG = 4096  # 2,000 doors that come back at once after an outage
+_BACKLOG = 4096  # 2,000 doors that reconnect together after an outage
 
-# How long what is in progress may take once the end was asked for; it is cancelled then.
+# How long requests in progress may take during shutdown before they are cancelled.
 _SHUTDOWN_SECONDS = 1.0
 
-# A moment, because the answer to the request that asks for it may go out on one of the connections.
+# A short delay: the answer to the request that causes it may be sent on one of these connections.
 _CUT_AFTER_SECONDS = 0.05
 
-_MISTAKE = RefusalError(
-    500, "ERR_GENERAL_EXCEPTION_RETRY_REQUEST", "The emulator made a mistake; its log says where."
+_INTERNAL_ERROR = RefusalError(
+    500, "ERR_GENERAL_EXCEPTION_RETRY_REQUEST", "The emulator failed; see its log."
 )
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ Respond = Callable[[Request], Awaitable[Answer | None]]
 
 
 class Listener:
-    """A listening socket that can refuse connections for a while and keeps its port meanwhile."""
+    """A listening socket that can refuse connections for some time while keeping its port."""
 
     def __init__(self, host: str, port: int, respond: Respond, tls: ssl.SSLContext | None) -> None:
         self._host = host
@@ -43,7 +43,7 @@ class Listener:
         self._tls = tls
         self._socket = _bound(host, port)
         self.port: int = self._socket.getsockname()[1]
-        # Malformed HTTP is answered 400 by aiohttp, and what it would log of it quotes the request.
+        # aiohttp answers malformed HTTP with 400; its log line would quote the request.
         silent = logging.getLogger(f"{__name__}.malformed")
         silent.disabled = True
         self._server = web.Server(self._handle, auto_decompress=False, access_log=None, logger=silent)
@@ -56,7 +56,7 @@ class Listener:
         return self._listening is not None
 
     async def accept(self) -> None:
-        """Accept connections, from now on or again."""
+        """Accept connections."""
         self._forget_timer()
         if self._listening is None:
             loop = asyncio.get_running_loop()
@@ -65,20 +65,20 @@ class Listener:
             )
 
     async def refuse(self, seconds: float | None) -> None:
-        """Accept no connection, for so long or until told otherwise; the open ones are cut."""
+        """Refuse connections for `seconds`, or until accept(), and close the open ones."""
         self._forget_timer()
         loop = asyncio.get_running_loop()
         if self._listening is not None:
             self._listening.close()
             self._listening = None
-            # Bound again but not listening: connections are refused, and the port stays ours.
+            # Bound again but not listening: connections are refused, and no other process gets the port.
             self._socket = _bound(self._host, self.port)
             loop.call_later(_CUT_AFTER_SECONDS, self._cut)
         if seconds is not None:
             self._reopening = loop.call_later(seconds, lambda: loop.create_task(self.accept()))
 
     async def close(self) -> None:
-        """End every connection, as a server that goes away does."""
+        """Stop listening and close every connection."""
         self._forget_timer()
         if self._listening is not None:
             self._listening.close()
@@ -101,15 +101,15 @@ class Listener:
     async def _handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         try:
             answer = await self._respond(_request(incoming))
-        except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave the client without an answer
-            # Only its kind and place: the message of a foreign exception may quote a row.
+        except Exception as error:  # noqa: BLE001 - a defect here must not leave the client without an answer
+            # Only its type and location: the message of a library's exception may quote a row.
             place = extract_tb(error.__traceback__)[-1]
             _log.error("%s at %s:%s", type(error).__name__, place.filename, place.lineno)
-            answer = _MISTAKE.answer()
+            answer = _INTERNAL_ERROR.answer()
         if answer is None:
             if isinstance(incoming.transport, asyncio.Transport):
                 incoming.transport.abort()
-            return web.Response()  # written to nobody
+            return web.Response()  # never sent
         return web.Response(
             status=answer.status,
             body=answer.body,
@@ -146,7 +146,7 @@ def _request(incoming: web.BaseRequest) -> Request:
 
 
 async def _read(incoming: web.BaseRequest) -> bytes:
-    """The whole body. Raises RefusalError (413, 400), ConnectionError when the client has gone."""
+    """The whole body. Raises RefusalError (413, 400), ConnectionError if the client disconnected."""
     if (incoming.content_length or 0) > MAX_WIRE_BYTES:
         raise too_large(f"more than {MAX_WIRE_BYTES} bytes on the wire")
     if incoming.headers.get("Expect", "").lower() == "100-continue" and incoming.transport is not None:

@@ -15,11 +15,11 @@ from agent.emulator.responses import RefusalError, malformed
 # "4 MB per request on the wire": the hard limit, counted after compression.
 MAX_WIRE_BYTES = 4 * 1024 * 1024
 
-# Not a limit of the service: a bound on what 4 MiB on the wire may unfold to in this process. Badge
-# rows shrink about tenfold, so honest requests stay far below it.
+# Not a limit of the service: a bound on what 4 MiB on the wire may decompress to in this process. Badge
+# rows compress about tenfold, so regular requests stay far below it.
 MAX_UNCOMPRESSED_BYTES = 128 * 1024 * 1024
 
-# Small, so that the limit above is noticed before much more has been unfolded: 1 KiB of the most
+# Small, so that the limit above is noticed before much more is decompressed: 1 KiB of the most
 # repetitive zstd is 32 MiB.
 _PIECE_BYTES = 1024
 
@@ -44,12 +44,12 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {"gzip": _gzip, "zstd": _zstd}
 
 
 def too_large(what: str) -> RefusalError:
-    """413: the client has to send less at a time."""
+    """413: the client has to send smaller requests."""
     return RefusalError(413, "ERR_REQUEST_TOO_LARGE", f"The request is too large: {what}.")
 
 
 def decompressed(body: bytes, encoding: str) -> bytes:
-    """The body as it was before `encoding`. Raises RefusalError (400 broken, 413 too large, 415 unknown)."""
+    """The decompressed body. Raises RefusalError (400 broken, 413 too large, 415 unknown)."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body

@@ -1,4 +1,4 @@
-"""Which requests were seen, without anything a user sent: a bounded log, counts and peaks."""
+"""Requests received, without user data: a bounded log, counts and peaks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RequestLog:
         self._peaks: dict[str, Peak] = {endpoint.value: Peak() for endpoint in Endpoint}
 
     def note(self, seen: Seen) -> None:
-        """Keep a request whose headers have arrived; the caller completes it."""
+        """Add a request whose headers have arrived; the caller completes it."""
         self._seen.append(seen)
         if seen.endpoint is not None:
             self._counts[seen.endpoint] += 1

@@ -1,4 +1,4 @@
-"""What the emulator answers: plain values, and the refusal that becomes an error body."""
+"""The emulator's answers as values, and the exception for a refusal."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class RefusalError(Exception):
 
 
 def malformed(message: str) -> RefusalError:
-    """A request that no service could take: 400."""
+    """A malformed request: 400."""
     return RefusalError(400, MALFORMED, message)
 
 
 def unknown_pipe() -> RefusalError:
-    """A database, schema, pipe or table that is not there: the service does not tell which."""
+    """A database, schema, pipe or table that does not exist: the service does not say which."""
     return RefusalError(
         404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED", "The pipe does not exist or is not authorized."
     )

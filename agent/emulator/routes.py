@@ -37,7 +37,7 @@ _SCHEMA = "databases/{database}/schemas/{schema}"
 _PIPE = f"/v2/streaming/{_SCHEMA}/pipes/{{pipe}}"
 _DATA = f"/v2/streaming/data/{_SCHEMA}"
 
-# The first match wins: the channel ELASTIC is another endpoint than a channel of a door.
+# The first match wins: the channel ELASTIC is a separate endpoint.
 _TABLE: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v2/streaming/hostname", Endpoint.HOSTNAME),
     ("POST", "/oauth/token", Endpoint.TOKEN),
@@ -62,7 +62,7 @@ _ROUTES = [(method, _compiled(template), template, endpoint) for method, templat
 
 
 def route(method: str, path: str) -> Call:
-    """The call behind a raw, percent-encoded path. Raises RefusalError (404, 405)."""
+    """The call for a raw, percent-encoded path. Raises RefusalError (404, 405)."""
     known = False
     for wanted, pattern, shape, endpoint in _ROUTES:
         match = pattern.fullmatch(path)

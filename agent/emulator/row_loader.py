@@ -18,11 +18,12 @@ from typing import Any
 
 import orjson
 
-TABLE = "RAW_BADGE_EVENTS"
-DEFAULT_PIPE = f"{TABLE}-STREAMING"  # there for every table, without being created
+from agent.sql.columns import ADDED, NAME_LENGTH, SHORT_LENGTH
+from agent.sql.columns import COLUMNS as TABLE_COLUMNS
 
-NAME_LENGTH = 50  # VARCHAR(50): badge_id, user_id, zone_id, reader_id
-SHORT_LENGTH = 10  # VARCHAR(10): direction, signal_quality
+TABLE = "RAW_BADGE_EVENTS"
+DEFAULT_PIPE = f"{TABLE}-STREAMING"  # exists for every table without being created
+
 NO_SIGNAL = -999  # COALESCE(signal_strength, -999)
 WEAK_BELOW, MEDIUM_BELOW = -80, -60  # dBm
 MAX_SIGNAL = 1000  # NUMBER(5,2) holds -999.99 .. 999.99
@@ -32,30 +33,9 @@ MAX_WHOLE = 2**63 - 1
 
 _USUAL_LENGTH = len("2026-01-31T12:00:00.000000Z")
 
-_NAMES = ("badge_id", "user_id", "zone_id", "reader_id")
-_REST = (
-    "event_id",
-    "agent_id",
-    "outbox_id",
-    "seq",
-    "chain",
-    "card_bits",
-    "card_raw",
-    "card_format",
-    "facility_code",
-    "card_number",
-    "card_check",
-    "clock",
-    "time_uncertainty_ms",
-    "recorded_at",
-    "boot_id",
-    "boot_ms",
-    "replay",
-    "agent_version",
-)
-_WHOLE = frozenset(
-    {"seq", "card_bits", "facility_code", "card_number", "time_uncertainty_ms", "boot_ms"},
-)
+_NAMES = tuple(column.name for column in TABLE_COLUMNS if column.type.startswith(f"VARCHAR({NAME_LENGTH})"))
+_REST = tuple(column.name for column in ADDED)
+_WHOLE = frozenset(column.name for column in ADDED if column.type.startswith("NUMBER"))
 _whole_of = itemgetter(*(place for place, name in enumerate(_REST) if name in _WHOLE))
 _FIELDS = (*_NAMES, "event_timestamp", "signal_strength", "direction", *_REST)
 
@@ -79,7 +59,7 @@ Rejects = Callable[[dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class Loaded:
-    """What became of a body: the rows for the table, the count of skipped ones, why the last was."""
+    """The result of loading a body: rows for the table, skipped rows, the reason of the last skip."""
 
     rows: list[Row] = field(default_factory=list)
     errors: int = 0
@@ -87,13 +67,13 @@ class Loaded:
 
 
 class _SkipError(Exception):
-    """This line is no row; the text names the column, never the value."""
+    """The line cannot be loaded; the text names the column, never the value."""
 
 
 def load(body: bytes, origin: Row, rejects: Rejects | None = None) -> Loaded:
     """Rows of an NDJSON body, each ending in `origin` (ingestion_time, pipe, channel, offset token).
 
-    Blank lines are ignored; lines that break a rule, or that `rejects` picks, are counted.
+    Blank lines are ignored; lines that violate a constraint, or that `rejects` selects, are counted.
     """
     to_row = _matched_row if origin[1] == DEFAULT_PIPE else _row
     loaded = Loaded()
@@ -216,7 +196,7 @@ def _wanted(name: str) -> type:
     return bool if name == "replay" else str
 
 
-# A row's JSON types are the same for millions of rows, so the verdict on them is remembered. Bounded,
+# A row's JSON types are the same for millions of rows, so the result is cached. Bounded,
 # because a hostile client could send every combination.
 @lru_cache(maxsize=256)
 def _plain(types: tuple[type, ...]) -> bool:
@@ -275,7 +255,7 @@ def _boolean(name: str, value: object) -> bool:
 def _signal(strength: float | Decimal | None) -> tuple[float, str]:
     """Strength and quality: NUMBER(5,2), the column's own two decimals, nothing coarser."""
     if strength is None:
-        # The rule looks at the value before COALESCE, and NULL is below nothing.
+        # The CASE tests the value before COALESCE, and NULL is not below any bound.
         return NO_SIGNAL, "STRONG"
     rounded = _strength(strength)
     if strength < WEAK_BELOW:
@@ -300,5 +280,5 @@ def _timestamp(column: str, text: str) -> str:
     except (ValueError, IndexError):
         raise _SkipError(f"Timestamp is not recognized in {column}") from None
     if len(text) == _USUAL_LENGTH and text[26] == "Z" and text[19] == ".":
-        return f"{text[:10]} {text[11:26]}"  # what the line below gives, three times as fast
+        return f"{text[:10]} {text[11:26]}"  # the same result as the line below, three times as fast
     return moment.replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -1,4 +1,4 @@
-"""The emulator as a process: its rooms put together, served, and ended by a signal."""
+"""The emulator as a process: assembled, served, and ended by a signal."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     _allow_open_files()
     tls = _tls_context(settings)
     keys = [load_public_key(path) for path in settings.public_key_files]
-    # One thread owns the database, so what is asked of it happens in the order it was asked.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="warehouse") as worker:
-        warehouse = worker.submit(Database, settings.state_dir).result()
+    # One thread owns the database, so operations run in the order they were submitted.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="database") as worker:
+        database = worker.submit(Database, settings.state_dir).result()
         try:
-            channels = Channels(settings.pipes, worker.submit(warehouse.channels).result())
+            channels = Channels(settings.pipes, worker.submit(database.channels).result())
             credentials = Credentials(
                 account=settings.account,
                 user=settings.user,
                 public_keys=keys,
                 ingest_host=settings.url_host,
                 scoped_token_seconds=settings.scoped_token_seconds,
-                secret=worker.submit(warehouse.token_secret).result(),
+                secret=worker.submit(database.token_secret).result(),
                 now=time.time,
             )
-            commits = Commits(warehouse, worker, lag_seconds=settings.commit_lag_seconds)
+            commits = Commits(database, worker, lag_seconds=settings.commit_lag_seconds)
             service = Endpoints(
                 names=Names(settings.database, settings.schema, settings.url_host),
                 channels=channels,
                 commits=commits,
                 credentials=credentials,
-                warehouse=warehouse,
+                database=database,
                 faults=Faults(),
-                journal=RequestLog(),
+                request_log=RequestLog(),
                 limits=settings.limits,
             )
             asyncio.run(_run(settings, tls, service, commits, announce))
         finally:
-            worker.submit(warehouse.close).result()
+            worker.submit(database.close).result()
 
 
 async def _run(

@@ -1,4 +1,4 @@
-"""What an emulator is started with, and what must be true of it."""
+"""The emulator's settings and their validation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SLOTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the command line says; times in seconds."""
+    """The options of the command line; times in seconds."""
 
     public_key_files: tuple[Path, ...]
     account: str
@@ -32,7 +32,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.host != "localhost" and not _is_loopback(self.host):
-            # Anybody who reaches the control interface can steer it.
+            # The control interface has no authentication.
             raise ConfigError(
                 f"the emulator listens on loopback only, not on {self.host}", hint="Use --host 127.0.0.1."
             )
@@ -45,7 +45,7 @@ class Settings:
 
     @property
     def url_host(self) -> str:
-        """The host as it stands in a URL."""
+        """The host as written in a URL."""
         return f"[{self.host}]" if ":" in self.host else self.host
 
 

@@ -1,4 +1,4 @@
-"""The account's views on the emulator's rows: the very same SELECTs, over Snowflake's functions in Python."""
+"""The account's views over the emulator's rows: the same SELECTs, with Snowflake's functions in Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SOURCES = Sources(table=TABLE, events=EVENTS.name, errors="", arrived_at="inges
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a view shows."""
+    """The rows of a view."""
 
     view: View
     columns: tuple[str, ...]

@@ -4,7 +4,7 @@ from agent.outbox.external.counts import OutboxCounts, read_counts
 from agent.outbox.generation import machine_id
 from agent.outbox.live_rows import LiveRows
 from agent.outbox.replay_rows import ReplayRows
-from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected, Source
+from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected, RowSource
 from agent.outbox.state_lock import is_held
 from agent.outbox.store import Outbox
 
@@ -17,7 +17,7 @@ __all__ = [
     "Position",
     "Rejected",
     "ReplayRows",
-    "Source",
+    "RowSource",
     "is_held",
     "machine_id",
     "read_counts",

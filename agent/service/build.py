@@ -23,7 +23,6 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
-from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 
 
@@ -33,7 +32,7 @@ class Agent:
 
     settings: Settings
     clock: Clock
-    account: Client
+    client: Client
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
@@ -50,7 +49,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     # At the first start somebody is there to put a wrong key right. A door that has worked before takes
     # swipes all the same, and says why none of them is sent.
     has_worked = is_there(settings.agent.state_dir)
-    account = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
+    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 
@@ -58,7 +57,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         outbox.keep(*swipes)
         kept()
 
-    uploader = open_uploader(settings, outbox, account, clock)
+    uploader = open_uploader(settings, outbox, client, clock)
     held_ports = StoredPorts()
     readers = [
         ReaderSession(
@@ -78,10 +77,10 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         clock=clock,
         outbox=outbox,
         uploader=uploader,
-        account=account,
+        client=client,
         readers=readers,
     )
-    return Agent(settings, clock, account, outbox, uploader, readers, health)
+    return Agent(settings, clock, client, outbox, uploader, readers, health)
 
 
 def open_outbox(settings: Settings) -> Outbox:
@@ -94,14 +93,14 @@ def open_outbox(settings: Settings) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Clock) -> Uploader:
+def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clock) -> Uploader:
     """From the outbox into the configured pipe."""
     return Uploader(
         outbox,
-        lambda name: Channel(account, pipe_name(settings), name),
-        Limits(**dataclasses.asdict(settings.uploader)),
+        lambda name: Channel(client, pipe_name(settings), name),
+        settings.uploader,
         clock=clock,
-        server_time=lambda: account.server_clock.last,
+        server_time=lambda: client.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=boottime_s,  # waits and ages go on in a suspend
         random=random.random,

@@ -22,10 +22,10 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     Raises OutboxInUseError when an agent runs: then it does the work. Raises SnowpipeError when
     Snowflake cannot be reached: what is left goes on with the next agent.
     """
-    account = make_client(settings, Http(ca_file=settings.snowflake.ca_file))
+    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file))
     outbox = open_outbox(settings)
     try:
-        uploader = open_uploader(settings, outbox, account, SystemClock(settings.clock.trust))
+        uploader = open_uploader(settings, outbox, client, SystemClock(settings.clock.trust))
         while while_true():
             delay = uploader.step()
             status = uploader.status()

@@ -1,4 +1,4 @@
-"""Settings to the way into the account: all that sending takes, without outbox or reader."""
+"""The client of the configured account: what sending needs, without outbox or reader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agent.clock.system_clock import boottime_s
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.settings import Settings
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 
@@ -16,14 +16,13 @@ from agent.snowpipe.wire import PipeName
 def make_client(
     settings: Settings, http: Http, *, key: KeyPair | None = None, may_lack_key: bool = False
 ) -> Client:
-    """The way into the configured account, with its own key or with this one.
+    """A client of the configured account, with the configured key or with `key`.
 
-    Raises KeyFileError or NotPermittedError, unless it `may_lack_key`.
+    Raises KeyFileError or NotPermittedError, except with `may_lack_key`.
     """
-    snowflake = settings.snowflake
     return Client(
         http,
-        ClientIdentity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
+        settings.snowflake,
         load_key=lambda: key or load_key(settings),
         wall_s=time.time,
         monotonic_s=boottime_s,
@@ -32,6 +31,6 @@ def make_client(
 
 
 def pipe_name(settings: Settings) -> PipeName:
-    """The pipe that the rows go into."""
+    """The configured pipe."""
     snowflake = settings.snowflake
     return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)

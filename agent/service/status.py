@@ -36,14 +36,14 @@ class StatusReport:
         clock: Clock,
         outbox: Outbox,
         uploader: Uploader,
-        account: Client,
+        client: Client,
         readers: list[ReaderSession],
     ) -> None:
         self._agent_id = agent_id
         self._clock = clock
         self._outbox = outbox
         self._uploader = uploader
-        self._account = account
+        self._client = client
         self._readers = readers
         self._started_us = clock.now().boot_us
 
@@ -52,7 +52,7 @@ class StatusReport:
         now = self._clock.now()
         monotonic_s = time.monotonic()
         uploader = self._uploader.status()
-        expires_at, key = self._account.jwt.expires_at, self._account.key
+        expires_at, key = self._client.jwt.expires_at, self._client.key
         return {
             "agent_id": self._agent_id,
             "version": __version__,
@@ -83,7 +83,7 @@ class StatusReport:
 
         `ahead_seconds`: by Snowflake's clock, negative for behind.
         """
-        state, ahead_s = self._outbox.boots.state(now), self._account.server_clock.ahead_s()
+        state, ahead_s = self._outbox.boots.state(now), self._client.server_clock.ahead_s()
         correction_us = state.correction_us
         return {
             "trusted": state.trusted,

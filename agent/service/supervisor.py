@@ -18,6 +18,7 @@ from agent.service.notify import Starting
 from agent.service.wakeup import Wakeup
 from agent.service.worker import Busy, Worker
 from agent.settings import Settings
+from agent.snowpipe.client import LONGEST_CALL_S
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +26,9 @@ _log = logging.getLogger(__name__)
 _STOP_S = 4.0
 # News are written at most so often: the file is on tmpfs, but a Pi Zero has better things to do.
 _STATUS_PAUSE_S = 0.2
-# Longer than any honest piece of work: a commit on a bad SD card; the eight requests of a key that is
-# refused until all is renewed, each with all its timeouts.
+# Longer than any regular piece of work: a commit on a slow SD card; a call with every renewal and timeout.
 _READER_HUNG_S = 60.0
-_UPLOADER_HUNG_S = 900.0
+_UPLOADER_HUNG_S = LONGEST_CALL_S
 _INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
 # While the outbox is mended everybody waits for it: that takes as long as looking through it does.
 _MENDING_S = _INSPECTOR_HUNG_S
@@ -139,10 +139,10 @@ class Supervisor:
     def _reload(self) -> None:
         """Sign with the key that is there now; readers, outbox and the request under way go on."""
         notify.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        account = self._agent.account
-        before = account.key
+        client = self._agent.client
+        before = client.key
         try:
-            key = account.reload_key()
+            key = client.reload_key()
         except (KeyFileError, NotPermittedError) as error:
             _log.error(
                 "reload: %s; the agent goes on with the key it has; %s",
@@ -153,7 +153,7 @@ class Supervisor:
         else:
             what = "the same key" if key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
-            self._agent.uploader.try_now()
+            self._agent.uploader.retry_now()
             self._kept.set()
         notify.tell("READY=1", f"STATUS={self._one_line()}")
 
@@ -252,7 +252,7 @@ class Supervisor:
     def _news(self) -> tuple[object, ...]:
         """What `status` shows of the delivering, without what changes by itself."""
         status, agent = self._agent.uploader.status(), self._agent
-        expires_at = agent.account.jwt.expires_at
+        expires_at = agent.client.jwt.expires_at
         return (
             status.state,
             status.reason,

@@ -1,1 +1,1 @@
-"""The way into Snowflake: tokens, requests, one channel."""
+"""Client of the Snowpipe Streaming REST API: tokens, requests, channels."""

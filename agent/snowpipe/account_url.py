@@ -1,4 +1,4 @@
-"""The address of an account, and what is wrong with an account name or URL."""
+"""The URL of an account, and validation of account identifiers and URLs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def account_url(account: str) -> str:
 
 
 def account_problem(account: str) -> str | None:
-    """An account identifier, ORGANIZATION-ACCOUNT."""
+    """What is wrong with an account identifier, ORGANIZATION-ACCOUNT; None if nothing."""
     if _ACCOUNT.fullmatch(account):
         return None
-    must = f"must be ORGANIZATION-ACCOUNT, which Snowflake tells: {_ASK_ACCOUNT}"
+    must = f"must be ORGANIZATION-ACCOUNT, as returned by: {_ASK_ACCOUNT}"
     return f"found {quoted(account)}, {_taken_for(account)}; {must}"
 
 
@@ -40,7 +40,7 @@ def _taken_for(account: str) -> str:
 
 
 def url_problem(url: str) -> str | None:
-    """The address of the control host; never shown whole, because it might carry a password."""
+    """What is wrong with a control host URL; None if nothing. Never quotes it: it may have a password."""
     wrong = _address_problem(url)
     return wrong and f"{wrong}; must be https://HOST or https://HOST:PORT, nothing after it"
 

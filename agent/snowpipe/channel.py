@@ -1,4 +1,4 @@
-"""One channel into one pipe: open, append, ask how far it has committed."""
+"""One channel into one pipe: open, append, read the committed offset token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
 
 @dataclass(slots=True)
 class Append:
-    """Rows on their way. A retry is the same object: same bytes, same request id, one try more."""
+    """One append. A retry is the same object: same bytes, same request id, next retry count."""
 
     body: CompressedRows
     first_token: str
@@ -21,14 +21,14 @@ class Append:
 
 
 class Channel:
-    """Our end of a named channel. Whoever opens it fences every earlier writer.
+    """The client side of a named channel. Opening it fences every earlier writer.
 
-    After any error but TransientError and AuthError the position is in doubt: forget(), open() again
-    and resume after the committed token. The server does not de-duplicate on tokens; this does.
+    After any error but TransientError and AuthError the position is unknown: call forget() and open(),
+    and resume after the committed token. The server does not de-duplicate rows by their tokens.
     """
 
-    def __init__(self, account: Client, pipe: PipeName, name: str) -> None:
-        self._account = account
+    def __init__(self, client: Client, pipe: PipeName, name: str) -> None:
+        self._client = client
         self._pipe = pipe
         self.name = name
         self._continuation_token: str | None = None
@@ -42,17 +42,17 @@ class Channel:
         """Open or reopen; the server discards what it had buffered and not committed.
 
         `offset_token` sets the position of a channel that was deleted meanwhile.
-        Raises ChannelLostError when the channel answers but cannot take rows.
+        Raises ChannelLostError if the channel exists but cannot take rows.
         """
         self.forget()
         request = wire.open_channel(self._pipe, self.name, offset_token)
-        opened = wire.parse_opened(self._account.call(request, RequestAttempt()))
+        opened = wire.parse_opened(self._client.call(request, RequestAttempt()))
         self._check(opened.status)
         self._continuation_token = opened.continuation_token
         return opened.status
 
     def append(self, append: Append) -> None:
-        """Send rows; when it returns the server has buffered them, which is not yet committed."""
+        """Send rows. On return the server has buffered them, but not committed."""
         if self._continuation_token is None:
             raise ChannelLostError(f"the channel {self.name} is not open")
         request = wire.append(
@@ -62,18 +62,18 @@ class Channel:
             (append.first_token, append.last_token),
             self._continuation_token,
         )
-        reply = self._account.call(request, append.tries)
+        reply = self._client.call(request, append.tries)
         self._continuation_token = wire.parse_appended(reply)
 
     def status(self) -> ChannelStatus:
-        """How far the server has committed. Raises ChannelLostError when the channel is no longer good."""
-        reply = self._account.call(wire.channel_status(self._pipe, self.name), RequestAttempt())
+        """The committed token and error count. Raises ChannelLostError if the channel is no longer valid."""
+        reply = self._client.call(wire.channel_status(self._pipe, self.name), RequestAttempt())
         status = wire.parse_channel_status(reply, self.name)
         self._check(status)
         return status
 
     def forget(self) -> None:
-        """Drop the position: the next thing must be open()."""
+        """Drop the position: open() must be called next."""
         self._continuation_token = None
 
     def _check(self, status: ChannelStatus) -> None:
@@ -81,5 +81,5 @@ class Channel:
             raise ChannelLostError(
                 f"the channel {self.name} is in state {status.code}",
                 code=status.code,
-                hint="it is opened again; if that does not help: SHOW PIPES, SHOW TABLES, SHOW GRANTS",
+                hint="it is reopened; if that does not help: SHOW PIPES, SHOW TABLES, SHOW GRANTS",
             )

@@ -1,4 +1,4 @@
-"""The authorised way into one Snowflake account: ingest host, tokens, and what to renew when refused."""
+"""An authenticated client of one Snowflake account: ingest host, tokens, renewal after a refusal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from agent.errors import AuthError, KeyFileError, NotPermittedError, TransientError, UnreachableError
 from agent.keys.keypair import KeyPair
+from agent.settings import SnowflakeSettings
 from agent.snowpipe import wire
 from agent.snowpipe.account_url import is_loopback
-from agent.snowpipe.http import Http
+from agent.snowpipe.http import LONGEST_REQUEST_S, Http
 from agent.snowpipe.jwt import CachedToken, Token, mint, read_expiry
 from agent.snowpipe.server_clock import ServerClock
 from agent.snowpipe.wire import Reply, Request
@@ -23,45 +24,40 @@ _log = logging.getLogger(__name__)
 
 _FORBIDDEN = 403
 
-
-@dataclass(frozen=True, slots=True)
-class ClientIdentity:
-    """Who we are to Snowflake, and where its account answers."""
-
-    account: str
-    user: str
-    role: str | None
-    control_url: str
+# call() sends a request at most four times: as it is, and after each of three renewals. Each time a new
+# scoped token may be fetched first, and once the ingest host.
+MOST_REQUESTS_PER_CALL = 1 + 4 * 2
+LONGEST_CALL_S = MOST_REQUESTS_PER_CALL * LONGEST_REQUEST_S
 
 
 @dataclass(slots=True)
 class RequestAttempt:
-    """The identity of one request across its retries: the id stays, the count rises."""
+    """Identifies one request across its retries: the same id, a rising count."""
 
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     count: int = 0
 
 
 class Client:
-    """Sends requests as one user. Tokens may be asked for from several threads, requests from one."""
+    """Sends requests as one user. Thread-safe for tokens and reload_key(); requests come from one thread."""
 
     def __init__(
         self,
         http: Http,
-        identity: ClientIdentity,
+        settings: SnowflakeSettings,
         *,
         load_key: Callable[[], KeyPair],
         wall_s: Callable[[], float],
         monotonic_s: Callable[[], float],
         may_lack_key: bool = False,
     ) -> None:
-        """Reads the key. Raises KeyFileError or NotPermittedError when it cannot be used.
+        """Reads the key. Raises KeyFileError or NotPermittedError if it cannot be used.
 
-        With `may_lack_key` that is the failure of each call instead, an AuthError, until it can.
-        `monotonic_s` is best the boot-time clock: a token grows old in a suspend, too.
+        With `may_lack_key`, each call raises an AuthError instead until the key can be used.
+        `monotonic_s` should be the boot-time clock: tokens also expire during a suspend.
         """
         self._http = http
-        self._identity = identity
+        self._settings = settings
         self._load_key = load_key
         self.server_clock = ServerClock(wall_s, monotonic_s)
         self._key: KeyPair | None = None
@@ -77,13 +73,13 @@ class Client:
 
     @property
     def key(self) -> KeyPair | None:
-        """The key that signs from now on; None while there is none that can be used."""
+        """The key that signs the next token; None if no usable key was found."""
         return self._key
 
     def reload_key(self) -> KeyPair:
-        """Read the key again, and renew every token with it; from any thread. The key as it is now.
+        """Read the key again, discard every token, and return the key. From any thread.
 
-        Raises KeyFileError or NotPermittedError, and goes on with the key it has.
+        Raises KeyFileError or NotPermittedError; the client then keeps the key it had.
         """
         self._key = key = self._load_key()
         self.jwt.discard()
@@ -91,11 +87,11 @@ class Client:
         return key
 
     def call(self, request: Request, tries: RequestAttempt) -> Reply:
-        """Send and return a 2xx answer; every other outcome is raised as the error it stands for.
+        """Send a request and return its 2xx answer. Raises SnowpipeError for every other outcome.
 
-        A refusal of the credentials renews them, one after the other, before it is raised: the
-        scoped token, then the JWT, then the key is read again, because an administrator may have
-        replaced it. A 403 is about privileges, so only the scoped token is renewed for it.
+        If the credentials are refused, they are renewed and the request is repeated: first the scoped
+        token, then the JWT, then the key is read again, because an administrator may have replaced it.
+        A 403 is about privileges, so only the scoped token is renewed for it.
         """
         for renew in (self._renew_scoped, self._renew_jwt, self._renew_key):
             try:
@@ -108,14 +104,14 @@ class Client:
         try:
             return self._send(request, tries)
         except AuthError:
-            tries.count += 1  # the caller may come again with the same tries
+            tries.count += 1  # the caller may retry with the same object
             raise
 
     def _send(self, request: Request, tries: RequestAttempt) -> Reply:
         if request.plane == "ingest":
             base, cache, token_type = self._ingest_url(), self.scoped, "OAUTH"
         else:
-            base, cache, token_type = self._identity.control_url, self.jwt, "KEYPAIR_JWT"
+            base, cache, token_type = self._settings.url, self.jwt, "KEYPAIR_JWT"
         token = self._used[cache] = cache.get()
         numbered = dataclasses.replace(
             request,
@@ -125,24 +121,24 @@ class Client:
         try:
             reply = self._http.send(base, numbered, token=token.text, token_type=token_type)
         except UnreachableError:
-            self._ingest_host = None  # the account may have moved: ask again where it takes rows
+            self._ingest_host = None  # the account may have moved: ask for the host again
             raise
-        # Before anything is renewed: a token may have been refused because our clock is wrong.
-        self.server_clock.heard(reply.headers, asked_s)
+        # Before any renewal: a token may have been refused because this machine's clock is wrong.
+        self.server_clock.observe(reply.headers, asked_s)
         if not 200 <= reply.status < 300:  # noqa: PLR2004 - the class of success, RFC 9110 15.3
             raise wire.refusal(request, reply)
         return reply
 
     def ingest_host(self) -> str:
-        """The host that takes rows, asked for once."""
+        """The host that accepts rows; requested once, and again after it was unreachable."""
         if self._ingest_host is None:
             self._ingest_host = wire.parse_hostname(self._send(wire.hostname(), RequestAttempt()))
         return self._ingest_host
 
     def _ingest_url(self) -> str:
-        control = urlsplit(self._identity.control_url)
+        control = urlsplit(self._settings.url)
         host = self.ingest_host()
-        # A host without a port is reached as the account is: same scheme, same port.
+        # A host without a port has the scheme and the port of the control host.
         if ":" not in host and control.port is not None:
             host = f"{host}:{control.port}"
         if control.scheme == "http" and not is_loopback(host.partition(":")[0]):
@@ -156,12 +152,12 @@ class Client:
         if self._key is None:
             with _as_refused():
                 self._key = self._load_key()
-        token = mint(self._key, self._identity.account, self._identity.user, self.server_clock.now_s())
+        token = mint(self._key, self._settings.account, self._settings.user, self.server_clock.now_s())
         _log.debug("minted a JWT, valid until %d", token.expires_at)
         return token
 
     def _fetch_scoped(self) -> Token:
-        request = wire.scoped_token(self.ingest_host(), self._identity.role)
+        request = wire.scoped_token(self.ingest_host(), self._settings.role)
         text = wire.parse_scoped_token(self._send(request, RequestAttempt()))
         now = self.server_clock.now_s()
         issued_at, expires_at = read_expiry(text, now)
@@ -185,7 +181,7 @@ class Client:
 
 @contextlib.contextmanager
 def _as_refused() -> Iterator[None]:
-    """A key that cannot be read is like one that is refused: an administrator may be at it just now."""
+    """Treat an unreadable key as a refused one: an administrator may be replacing it at this moment."""
     try:
         yield
     except (KeyFileError, NotPermittedError) as error:

@@ -23,8 +23,10 @@ from agent.snowpipe.wire import Reply, Request
 
 _CONNECT_S = 10.0
 _READ_S = 30.0
-# A server that trickles its answer must not hold the uploader for ever.
+# A server that sends its answer slowly must not block the uploader without limit.
 _ANSWER_S = 60.0
+# The sum of the timeouts of one request.
+LONGEST_REQUEST_S = _CONNECT_S + _READ_S + _ANSWER_S
 # The largest answer of the API is a channel status of about 1 kB.
 _ANSWER_BYTES = 1 << 20
 
@@ -36,10 +38,10 @@ _HEADERS = {
 
 
 class Http:
-    """Sends requests over kept-alive connections. Not for use by two threads at once."""
+    """Sends requests over kept-alive connections. Not thread-safe."""
 
     def __init__(self, *, ca_file: Path | None) -> None:
-        """`ca_file` holds further certificate authorities. Raises ConfigError if it cannot be used."""
+        """`ca_file` has additional certificate authorities. Raises ConfigError if it cannot be used."""
         self._session = requests.Session()
         self._session.headers.update(_HEADERS)
         # urllib3 does so itself from 2.0 on; 1.26 leaves open connections to the garbage collector.
@@ -48,10 +50,10 @@ class Http:
             self._session.mount("https://", _ExtraAuthorities(ca_file))
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
-        """One try. Raises UnreachableError when nothing was sent, OutcomeUnknownError when no answer came.
+        """One try. Raises UnreachableError if nothing was sent, OutcomeUnknownError if no full answer came.
 
-        Any answer, whatever its status, is returned. Redirects are not followed: a token must not
-        travel to a host that the account did not name.
+        An answer is returned whatever its status. Redirects are not followed: a token must not be sent
+        to a host that the account did not name.
         """
         with _translated(request, base_url):
             response = self._session.request(
@@ -78,7 +80,7 @@ class Http:
 
 
 class _Bearer(requests.auth.AuthBase):
-    """Sets the header as `auth`, so that a .netrc file of the machine cannot replace it."""
+    """Sets the header through `auth`, so that a .netrc file of the machine cannot replace it."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -89,10 +91,10 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class _ExtraAuthorities(HTTPAdapter):
-    """Verifies servers against the usual authorities and those of one more file."""
+    """Verifies servers against the system's authorities and those of one more file."""
 
     def __init__(self, ca_file: Path) -> None:
-        # urllib3's own context: its releases differ in who compares the host name, OpenSSL or they.
+        # urllib3's own context: depending on its release, OpenSSL or urllib3 compares the host name.
         self._context = create_urllib3_context()
         self._context.load_default_certs()
         try:
@@ -115,22 +117,22 @@ def _read(response: requests.Response, request: Request) -> bytes:
         body += chunk
         if len(body) > _ANSWER_BYTES or time.monotonic() > deadline:
             raise OutcomeUnknownError(f"{request.what}: the answer does not end", hint=_NETWORK_HINT)
-    # urllib3 1.26 takes a connection that breaks for the end of the answer: half a token would pass.
-    told = response.headers.get("Content-Length", "")
-    if told.isdecimal() and len(body) < int(told) and "Content-Encoding" not in response.headers:
+    # urllib3 1.26 treats a broken connection as the end of the answer: half a token would be accepted.
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and len(body) < int(length) and "Content-Encoding" not in response.headers:
         raise OutcomeUnknownError(f"{request.what}: the answer was cut short", hint=_NETWORK_HINT)
     return body
 
 
 @contextmanager
 def _translated(request: Request, base_url: str) -> Iterator[None]:
-    """The edge where requests' exceptions become ours, by whether anything can have been sent."""
+    """Translate requests' exceptions into ours, by whether anything can have been sent."""
     try:
         yield
     except SnowpipeError:
         raise
     except requests.exceptions.SSLError as error:
-        # A refused certificate ends the handshake; any other fault may come after the request went.
+        # A refused certificate ends the handshake; any other TLS fault may occur after the request was sent.
         unsent = any(words in str(error) for words in _UNTRUSTED)
         raise (UnreachableError if unsent else OutcomeUnknownError)(
             f"{request.what}: TLS with {base_url} failed: {_tls_reason(error)}", hint=_tls_hint(str(error))
@@ -151,7 +153,7 @@ def _translated(request: Request, base_url: str) -> Iterator[None]:
         ) from error
     except requests.exceptions.RequestException as error:
         raise OutcomeUnknownError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
-    except OSError as error:  # requests' own word for a bundle of authorities that it cannot find
+    except OSError as error:  # what requests raises if it cannot find the CA bundle
         raise UnreachableError(
             f"{request.what}: {error}",
             hint="is there a file at $REQUESTS_CA_BUNDLE or $CURL_CA_BUNDLE? else install ca-certificates",
@@ -162,7 +164,7 @@ _NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: b
 
 
 def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
-    """True when urllib3 failed before a connection stood (refused, no route, no such name)."""
+    """True if urllib3 failed before it was connected (refused, no route, unknown name)."""
     cause = error.args[0] if error.args else None
     return isinstance(getattr(cause, "reason", cause), NewConnectionError)
 
@@ -178,7 +180,7 @@ def _tls_reason(error: requests.exceptions.SSLError) -> str:
 
 def _tls_hint(text: str) -> str:
     if "not yet valid" in text:
-        # A certificate is made before it is used: it is not the server that is early.
+        # A certificate is issued before a server uses it, so this machine's clock is slow.
         return (
             f"the cause is this machine's clock, which shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: "
             "set it: sudo timedatectl set-ntp true; timedatectl"

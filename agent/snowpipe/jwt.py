@@ -12,18 +12,18 @@ import jwt
 from agent.errors import AgentError
 from agent.keys.keypair import KeyPair
 
-# Snowflake honours a key-pair token for one hour after `iat`, whatever `exp` says; the minute
-# below that is for the way and for clocks that differ.
+# Snowflake accepts a key-pair token for one hour after `iat`, whatever `exp` is; the minute
+# below that allows for network delay and clock differences.
 _LIFETIME_SECONDS = 59 * 60
 _RENEW_EARLY_SECONDS = 5 * 60
-_RETRY_SECONDS = 30  # between failed renewals while the old token still serves
+_RETRY_SECONDS = 30  # between failed renewals while the old token is valid
 _FAR_FUTURE = 1e11  # seconds since 1970: the year 5138
-_SCOPED_LIFETIME_SECONDS = 55 * 60  # assumed where a scoped token does not tell its own
+_SCOPED_LIFETIME_SECONDS = 55 * 60  # assumed if a scoped token has no expiry
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token; both times are seconds since 1970 by the clock of whoever issued it."""
+    """A bearer token; both times are seconds since 1970 by the clock of its issuer."""
 
     text: str = field(repr=False)
     issued_at: float
@@ -49,10 +49,10 @@ def mint(key: KeyPair, account: str, user: str, now: float) -> Token:
 
 
 def read_expiry(jwt_text: str, now: float) -> tuple[float | None, float]:
-    """(issued_at or None, expires_at) of a scoped token, unverified: it is its reader's to judge.
+    """(issued_at or None, expires_at) of a scoped token, unverified: that is up to the server.
 
-    What tells no expiry is taken to last 55 minutes from its issue, or else from `now`; too
-    long a guess costs one 401 and a renewal.
+    Without an expiry it is assumed to last 55 minutes from its issue, or else from `now`; if that is
+    too long, the cost is one 401 and a renewal.
     """
     try:
         claims = jwt.decode(jwt_text, options={"verify_signature": False})
@@ -65,18 +65,18 @@ def read_expiry(jwt_text: str, now: float) -> tuple[float | None, float]:
 
 
 def _seconds(claim: object) -> float | None:
-    # A date that far off is a count of milliseconds, an infinity or a mistake.
+    # A date that far away is a count of milliseconds, an infinity or an error.
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 <= claim < _FAR_FUTURE:
         return None
     return claim
 
 
 class CachedToken:
-    """One token for all threads, renewed early by whoever first asks then; the others go on
-    with the old one and wait only when no valid one is left.
+    """One token for all threads. The first caller after the renewal time renews it; the others
+    continue with the old token, and wait only if it has expired.
 
-    `age_clock` counts monotonic seconds: a token's age is measured by it alone, so that a wall
-    clock that jumps neither expires nor prolongs a token.
+    `age_clock` counts monotonic seconds and alone measures a token's age, so that a jump of the wall
+    clock neither expires nor prolongs a token.
     """
 
     def __init__(self, renew: Callable[[], Token], *, age_clock: Callable[[], float]) -> None:
@@ -86,24 +86,24 @@ class CachedToken:
         self._token: Token | None = None
         self._renew_at = self._valid_until = -math.inf  # by the age clock
         self._renewing = False
-        self._discarded = 0  # how often: a renewal that began before is not kept
+        self._discarded = 0  # a count: a renewal that began before is not kept
         self._failure: AgentError | None = None
 
     @property
     def expires_at(self) -> float | None:
-        """When the current token ends, seconds since 1970 by its issuer; None without one."""
+        """Expiry of the current token, seconds since 1970 by its issuer; None without a token."""
         token = self._token
         return token.expires_at if token else None
 
     @property
     def failure(self) -> AgentError | None:
-        """Why the last renewal failed; None after one that did not."""
+        """The error of the last renewal; None if it succeeded."""
         return self._failure
 
     def get(self) -> Token:
-        """A valid token; raises what `renew` raised when there is none and none can be had.
+        """A valid token. Raises the error of `renew` if there is none and renewal fails.
 
-        Without a valid token every call tries again: pacing is the caller's.
+        Without a valid token every call tries again: the caller limits the rate.
         """
         with self._changed:
             while True:
@@ -114,25 +114,25 @@ class CachedToken:
                     break
                 self._changed.wait()
                 if self._failure and not self._renewing:
-                    # One try was made for all who waited; each pacing its own would be a burst.
+                    # One try was made for all waiting threads; one try each would be a burst.
                     raise self._failure
             self._renewing = True
         return self._renewed()
 
     def invalidate(self, token: Token) -> None:
-        """The server refused this token: renew at the next get(), unless that happened already."""
+        """The server refused this token: renew it in the next get(), unless it was already replaced."""
         with self._changed:
             if self._token == token:
                 self._token = None
 
     def discard(self) -> None:
-        """What was issued until now, or is being issued just now, is given to no later get()."""
+        """No later get() returns a token whose renewal began before this call."""
         with self._changed:
             self._token = None
             self._discarded += 1
 
     def _renewed(self) -> Token:
-        # Taken before asking: the token may have been issued at any time since.
+        # Measured before the request: the token may have been issued at any time since.
         asked_at, discarded = self._age_clock(), self._discarded
         try:
             token = self._renew()
@@ -158,5 +158,5 @@ class CachedToken:
         self._token = token
         self._failure = None
         self._valid_until = asked_at + lifetime
-        # Half of a lifetime shorter than ten minutes: five whole ones would be a renewal per call.
+        # Lifetimes under ten minutes: half of it; five whole minutes would cause a renewal per call.
         self._renew_at = self._valid_until - min(_RENEW_EARLY_SECONDS, lifetime / 2)

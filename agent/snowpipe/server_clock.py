@@ -1,4 +1,4 @@
-"""What Snowflake's clock says of ours: the `Date` of its answers, over verified TLS or loopback."""
+"""This machine's clock against Snowflake's: the `Date` of its answers, over verified TLS or loopback."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from agent.clock.system_clock import off
 
 _log = logging.getLogger(__name__)
 
-# Snowflake takes tokens whose times are off by about a minute: up to there our own clock will do.
+# Snowflake accepts tokens whose times are off by about a minute: up to there our own clock is used.
 TOLERATED_S = 60.0
-# A Date is cut to whole seconds, and the server's own clock may be off by as much again.
+# A Date is truncated to seconds, and the server's own clock may be off by as much again.
 _DATE_S = 1.0
 _SERVER_ERROR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTime:
-    """At `boot_s` of our boot-time clock the server's showed boot_s + offset_s, give or take error_s."""
+    """At `boot_s` of the boot-time clock the server's clock showed boot_s + offset_s, +/- error_s."""
 
     boot_s: float
     offset_s: float
@@ -29,9 +29,9 @@ class ServerTime:
 
 
 class ServerClock:
-    """Remembers the last answer's Date against the boot-time clock, which no NTP step moves.
+    """Keeps the last answer's Date against the boot-time clock, which no NTP step moves.
 
-    One thread hears, any may read.
+    One thread calls observe(), any thread may read.
     """
 
     def __init__(self, wall_s: Callable[[], float], boot_s: Callable[[], float]) -> None:
@@ -40,29 +40,29 @@ class ServerClock:
         self._wall_s = wall_s
         self._is_off = False
 
-    def heard(self, headers: Mapping[str, str], asked_s: float) -> None:
-        """An answer, also a refusal, to a request sent at `asked_s` of the boot-time clock."""
+    def observe(self, headers: Mapping[str, str], asked_s: float) -> None:
+        """Take the Date of an answer, also of a refusal; the request was sent at boot-time `asked_s`."""
         date = date_of(headers)
-        if date is None or "age" in headers:  # an answer out of some cache tells its age, not the time
+        if date is None or "age" in headers:  # an answer from a cache: its Date is old
             return
         now_s = self.boot_s()
-        # The answer was dated somewhere between the question and now, in the second that it names.
+        # The answer was dated between the request and now, within the second of its Date.
         offset_s = date.timestamp() + _DATE_S / 2 - (asked_s + now_s) / 2
         self.last = ServerTime(now_s, offset_s, _DATE_S / 2 + (now_s - asked_s) / 2 + _SERVER_ERROR_S)
-        self._tell()
+        self._log_change()
 
     def ahead_s(self) -> float | None:
-        """How far this machine's wall clock is ahead of the server's, negative behind; None if unheard of."""
+        """Seconds that the wall clock is ahead of the server's, negative if slow; None before an answer."""
         return None if self.last is None else self._wall_s() - self.boot_s() - self.last.offset_s
 
     def now_s(self) -> float:
-        """The time to sign with, seconds since 1970: ours, or the server's where they differ too much."""
+        """The time for signing, seconds since 1970: ours, or the server's if they differ too much."""
         ahead_s = self.ahead_s()
         if self.last is None or ahead_s is None or abs(ahead_s) <= TOLERATED_S:
             return self._wall_s()
         return self.boot_s() + self.last.offset_s
 
-    def _tell(self) -> None:
+    def _log_change(self) -> None:
         ahead_s = self.ahead_s() or 0.0
         if (abs(ahead_s) > TOLERATED_S) != self._is_off:
             self._is_off = not self._is_off
@@ -76,9 +76,9 @@ class ServerClock:
 
 
 def date_of(headers: Mapping[str, str]) -> datetime | None:
-    """The server's Date, if it can be read. RFC 9110, 5.6.7: in GMT; one without a zone is taken as that."""
+    """The server's Date, if it can be parsed; without a zone it is taken as GMT (RFC 9110, 5.6.7)."""
     try:
-        told = parsedate_to_datetime(headers.get("date", ""))
+        date = parsedate_to_datetime(headers.get("date", ""))
     except ValueError:
         return None
-    return told if told.tzinfo else told.replace(tzinfo=UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

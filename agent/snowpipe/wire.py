@@ -27,13 +27,13 @@ _STALE = "STALE_CONTINUATION_TOKEN_SEQUENCER"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?")
 # Level 3 is the library's default: rows shrink about sixfold, at a fraction of the cost of sending them.
 _LEVEL = 3
-# What a server may put into a message of ours: enough to recognise the error, no more.
+# The most characters of a server's text in a message: enough to recognise the error.
 _QUOTED_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class PipeName:
-    """Where rows go: database, schema, pipe; each written as Snowflake stores it."""
+    """A pipe: database, schema, name; each as Snowflake stores it."""
 
     database: str
     schema: str
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, whole. Header names are lower-case."""
+    """A complete HTTP response. Header names are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,7 +70,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatus:
-    """A channel as the server sees it. Counters run since the channel was created."""
+    """A channel status from the server. Counters run since the channel was created."""
 
     code: str
     committed_token: str | None
@@ -81,13 +81,13 @@ class ChannelStatus:
 
     @property
     def healthy(self) -> bool:
-        """Anything but a healthy code means: reopen, also while appends still answer 200."""
+        """False: reopen the channel, even if appends are still answered with 200."""
         return self.code in _HEALTHY
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The answer to an open: the token for the first append, and where the channel stands."""
+    """The answer to an open: the token for the first append, and the channel's status."""
 
     continuation_token: str = field(repr=False)
     status: ChannelStatus
@@ -102,7 +102,7 @@ def hostname() -> Request:
 
 
 def scoped_token(ingest_host: str, role: str | None) -> Request:
-    """Exchange the key-pair JWT for a token that the ingest host takes."""
+    """Exchange the key-pair JWT for a token that the ingest host accepts."""
     scope = f"{ingest_host} session:role:{role}" if role else ingest_host
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "scope": scope}
     return Request(
@@ -116,7 +116,7 @@ def scoped_token(ingest_host: str, role: str | None) -> Request:
 
 
 def open_channel(pipe: PipeName, channel: str, offset_token: str | None) -> Request:
-    """Open or reopen; `offset_token` sets the channel's position anew. What is uncommitted is discarded."""
+    """Open or reopen, discarding uncommitted rows; `offset_token` sets the channel's position."""
     content = {"offset_token": offset_token} if offset_token is not None else {}
     return Request(
         "open the channel",
@@ -152,7 +152,7 @@ def append(
 
 
 def channel_status(pipe: PipeName, channel: str) -> Request:
-    """Ask how far the channel has committed."""
+    """Request the committed token and error count of a channel."""
     return Request(
         "ask for the channel's status",
         "ingest",
@@ -165,7 +165,7 @@ def channel_status(pipe: PipeName, channel: str) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class CompressedRows:
-    """NDJSON as it goes over the wire."""
+    """Compressed NDJSON; `plain_bytes` is its uncompressed size."""
 
     data: bytes = field(repr=False)
     plain_bytes: int
@@ -181,9 +181,9 @@ def compress(rows: list[bytes]) -> CompressedRows:
 
 
 def parse_hostname(reply: Reply) -> str:
-    """The ingest host, `host` or `host:port`; underscores become hyphens, as certificates need them.
+    """The ingest host, `host` or `host:port`; underscores become hyphens, as in the certificates.
 
-    The service answers bare text, its documentation shows a JSON object: both are taken.
+    The service returns plain text, its documentation shows a JSON object: both are accepted.
     """
     text = _text_or_member(reply, "hostname", "ask for the ingest host")
     if not _HOST.fullmatch(text):
@@ -192,7 +192,7 @@ def parse_hostname(reply: Reply) -> str:
 
 
 def parse_scoped_token(reply: Reply) -> str:
-    """The token itself; bare text in practice, a JSON object in the documentation."""
+    """The token: plain text in practice, a JSON object in the documentation."""
     text = _text_or_member(reply, "token", "fetch a scoped token")
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise _not_snowflake("fetch a scoped token")
@@ -210,7 +210,7 @@ def parse_opened(reply: Reply) -> Opened:
 
 
 def parse_appended(reply: Reply) -> str:
-    """The continuation token for the next append. Raises ChannelLostError when the body says it failed."""
+    """The continuation token for the next append. Raises ChannelLostError if the body reports a failure."""
     content = _json_object(reply, "append rows")
     if content.get("status_code", 0) != 0:
         reason = _quoted(content.get("message"))
@@ -222,7 +222,7 @@ def parse_appended(reply: Reply) -> str:
 
 
 def parse_channel_status(reply: Reply, channel: str) -> ChannelStatus:
-    """The status of one channel. Raises ChannelLostError when the server does not know it."""
+    """The status of one channel. Raises ChannelLostError if the server does not know it."""
     what = "ask for the channel's status"
     statuses = _json_object(reply, what).get("channel_statuses")
     if not isinstance(statuses, dict):
@@ -230,7 +230,7 @@ def parse_channel_status(reply: Reply, channel: str) -> ChannelStatus:
     if channel not in statuses:
         raise ChannelLostError(
             f"the server no longer knows the channel {channel}",
-            hint="it is opened again; channels unused for 30 days are deleted",
+            hint="it is reopened; channels unused for 30 days are deleted",
             code="ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED",
         )
     return _status(statuses[channel], what)
@@ -258,7 +258,7 @@ def _status(content: object, what: str) -> ChannelStatus:
 
 
 def refusal(request: Request, reply: Reply) -> SnowpipeError:
-    """The error that an answer other than 2xx stands for, sorted by what to do next."""
+    """The error for an answer other than 2xx, sorted by what the caller does next."""
     status = reply.status
     code, message = _error_body(reply)
     text = f"{request.what}: {status} {code}".rstrip() + (f": {message}" if message else "")
@@ -283,15 +283,15 @@ def refusal(request: Request, reply: Reply) -> SnowpipeError:
 
 
 _AUTH_HINTS = {
-    401: "is the key registered for this user, is this machine's clock right? badge-agent check tells",
-    403: "the role lacks a privilege: SHOW GRANTS TO ROLE <role>; badge-agent check tells which",
+    401: "is the key registered for this user, is this machine's clock right? run: badge-agent check",
+    403: "the role lacks a privilege: SHOW GRANTS TO ROLE <role>; to see which: badge-agent check",
 }
 _NO_ACCOUNT_HINT = "is [snowflake] account right? ORGANIZATION-ACCOUNT, as Snowflake's account menu shows it"
 _NOT_FOUND_HINT = "does the pipe exist and may the role see it? SHOW PIPES IN SCHEMA <database>.<schema>"
 
 
 def _error_body(reply: Reply) -> tuple[str, str]:
-    """Code and message, from any of the forms seen: two spellings, a number, a bare string, no JSON."""
+    """Code and message, in any form observed: two spellings, a number, a plain string, no JSON."""
     try:
         content = json.loads(reply.body)
     except (ValueError, RecursionError):
@@ -305,7 +305,7 @@ def _error_body(reply: Reply) -> tuple[str, str]:
 
 
 def _quoted(value: object) -> str:
-    """A server's words, shortened and on one line."""
+    """Text from a server, shortened and on one line."""
     if value is None:
         return ""
     text = "".join(c if c.isprintable() else " " for c in str(value))
@@ -346,7 +346,7 @@ def _optional_text(value: object) -> str | None:
 
 
 def _not_snowflake(what: str) -> OutcomeUnknownError:
-    # Captive portals and proxies answer 200 with a page of their own.
+    # Captive portals and proxies answer 200 with their own page.
     return OutcomeUnknownError(
         f"{what}: the answer is not Snowflake's",
         hint="is a proxy or a captive portal in between? check [snowflake] url and the network at the door",

@@ -1,4 +1,4 @@
-"""The script that makes the service user, its role and network policy, and grants the least that works."""
+"""The script that creates the service user, its role and network policy, with the least privileges."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CREATE OR ALTER NETWORK POLICY {plan.network_policy}
   ALLOWED_IP_LIST = ({", ".join(map(literal, networks))});
 ALTER USER {plan.user} SET NETWORK_POLICY = {plan.network_policy};"""
     why = """\
--- From where the key may be used: the addresses behind which the doors reach the internet.
+-- From where the key may be used: the public addresses of the doors' networks.
 -- A stolen key is then of no use elsewhere. For this user it replaces the account's own policy."""
     if plan.allowed_networks:
         return f"{why}\n{statements}"

@@ -1,4 +1,4 @@
-"""The script that takes away again what the others made."""
+"""The script that removes what the others created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USE ROLE SYSADMIN;
 -- The rows. For a day (DATA_RETENTION_TIME_IN_DAYS) UNDROP TABLE brings them back.
 DROP TABLE IF EXISTS {plan.table};
 
--- The key is worth nothing without its user. The policy can go once nobody has it.
+-- The key is worth nothing without its user. The policy can be dropped once no user has it.
 USE ROLE SECURITYADMIN;
 DROP USER IF EXISTS {plan.user};
 DROP ROLE IF EXISTS {plan.role};

@@ -18,23 +18,28 @@ def _same(name: str, column_type: str, cast: str) -> Column:
     return Column(name, column_type, f"$1:{name}::{cast}")
 
 
-# The demo's columns, as it has them. Both numbers of signal_quality are dBm; it looks at the strength as
+NAME_LENGTH = 50  # badge_id, user_id, zone_id, reader_id
+SHORT_LENGTH = 10  # signal_quality, direction
+_NAME = f"VARCHAR({NAME_LENGTH}) NOT NULL"
+_SHORT = f"VARCHAR({SHORT_LENGTH})"
+
+# The demo's columns, unchanged. Both numbers of signal_quality are dBm; the rule tests the strength as
 # it was sent, so a row without one is STRONG, as in the demo.
 _DEMO = (
-    _same("badge_id", "VARCHAR(50) NOT NULL", "STRING"),
-    _same("user_id", "VARCHAR(50) NOT NULL", "STRING"),
-    _same("zone_id", "VARCHAR(50) NOT NULL", "STRING"),
-    _same("reader_id", "VARCHAR(50) NOT NULL", "STRING"),
+    _same("badge_id", _NAME, "STRING"),
+    _same("user_id", _NAME, "STRING"),
+    _same("zone_id", _NAME, "STRING"),
+    _same("reader_id", _NAME, "STRING"),
     Column("event_timestamp", "TIMESTAMP_NTZ NOT NULL", "TO_TIMESTAMP_NTZ($1:event_timestamp::STRING)"),
     Column("signal_strength", "NUMBER(5,2)", "COALESCE($1:signal_strength::NUMBER(5,2), -999)"),
     Column(
         "signal_quality",
-        "VARCHAR(10)",
+        _SHORT,
         "CASE WHEN $1:signal_strength::FLOAT < -80 THEN 'WEAK'\n"
         "           WHEN $1:signal_strength::FLOAT < -60 THEN 'MEDIUM'\n"
         "           ELSE 'STRONG' END",
     ),
-    Column("direction", "VARCHAR(10)", "UPPER($1:direction::STRING)"),
+    Column("direction", _SHORT, "UPPER($1:direction::STRING)"),
     Column("ingestion_time", "TIMESTAMP_NTZ DEFAULT SYSDATE()", "SYSDATE()"),
     Column("raw_json", "VARIANT", "$1"),
 )

@@ -1,4 +1,4 @@
-"""The script that tells the doors what to configure: TOML to paste, and what to compare."""
+"""The script that returns the doors' configuration: TOML to paste, and statements to compare with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and texts as they stand in SQL: quoted where needed, refused where Snowflake would not take them."""
+"""Names and texts as SQL: quoted where needed, rejected where Snowflake would not accept them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RESERVED = frozenset(
 
 
 def name_problem(name: str) -> str | None:
-    """Why Snowflake would not take a name, or None."""
+    """Why Snowflake would not accept a name, or None."""
     if not name:
         return "is empty"
     if len(name) > _LONGEST:

@@ -1,4 +1,4 @@
-"""What the scripts are rendered for: the objects in the account, by the names in the configuration."""
+"""What the scripts create: the objects in the account, named as in the configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOORS_PER_PIPE = 1_800
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The names of everything; the properties are those names as they stand in SQL."""
+    """The names of the account's objects; the properties are those names as SQL."""
 
     account: str
     database_name: str

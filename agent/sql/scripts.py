@@ -19,8 +19,8 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
         "setup": ("Database, schemas, table, pipes", setup),
         "access": ("Role, service user, key, network, grants", access),
         "handoff": ("What the doors need to know", handoff),
-        "views": ("Is everything here, and how do the doors do?", views),
-        "cleanup": ("Take it all away again", cleanup),
+        "views": ("Is every row here, and is every door healthy?", views),
+        "cleanup": ("Remove everything again", cleanup),
     }
 )
 

@@ -1,4 +1,4 @@
-"""The script that makes database, schemas, table and pipes."""
+"""The script that creates database, schemas, table and pipes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USE ROLE SYSADMIN;
 
 CREATE DATABASE IF NOT EXISTS {plan.database};
 
--- What comes in, and what people look at, apart: whoever reads the views needs nothing here.
+-- Rows and views have separate schemas: readers of the views need no privilege on the first.
 CREATE SCHEMA IF NOT EXISTS {plan.schema};
 CREATE SCHEMA IF NOT EXISTS {plan.views_schema};"""
 
@@ -58,7 +58,7 @@ def _properties(plan: Plan) -> str:
 -- With error logging the skipped row is kept, with the reason: see V_CHANNEL_ERRORS.
 ALTER TABLE {plan.table} SET ERROR_LOGGING = TRUE;
 
--- When a row was committed. ingestion_time cannot tell: SYSDATE() in a pipe is the time at which
+-- When a row was committed. ingestion_time does not show it: SYSDATE() in a pipe is the time at which
 -- Snowflake compiled the pipe's statement, which may be hours before the row.
 ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;"""
 
@@ -72,10 +72,10 @@ def _pipes(plan: Plan) -> str:
     )
     return f"""\
 -- The columns are named, because COPY INTO without names goes by position: a SELECT in another
--- order than the table's would put the direction into signal_quality without a word.
--- event_timestamp is sent in UTC, with a Z; TO_TIMESTAMP_NTZ takes it as it stands, whatever the
+-- order than the table's would put the direction into signal_quality without an error.
+-- event_timestamp is sent in UTC, with a Z; TO_TIMESTAMP_NTZ takes it unchanged, whatever the
 -- account's TIMEZONE. signal_strength keeps its decimals (a plain ::NUMBER rounds them away),
--- and -999 stands for a reader that does not measure it.
+-- and -999 means a reader that does not measure it.
 --
 -- A pipe that exists is left as it is. To replace one, write CREATE OR REPLACE PIPE: its channels
 -- and their positions go with it, and every agent opens a new channel at its own position.

@@ -1,4 +1,4 @@
-"""The monitoring views: one SELECT each, the same text in Snowflake and in what stands in for it."""
+"""The monitoring views: one SELECT each, the same text in Snowflake and in the emulator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARRIVED_AT = "COALESCE(CONVERT_TIMEZONE('UTC', METADATA$ROW_LAST_COMMIT_TIME)::T
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the SELECTs read, as it stands in SQL; `arrived_at` is an expression over the table."""
+    """The sources of the SELECTs, as SQL; `arrived_at` is an expression over the table."""
 
     table: str
     events: str
@@ -23,7 +23,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One view: what it is good for, and its SELECT with the names of Sources in braces."""
+    """One view: its purpose, and its SELECT with the names of Sources in braces."""
 
     name: str
     why: str
@@ -240,20 +240,20 @@ CHAIN = View(
 STATUS = View(
     "V_DOOR_STATUS",
     "Doors, the silent ones first: no event for longer than the longest pause of the last 30 days,\n"
-    "and for more than a day. An idle door sends nothing, so a holiday looks like a broken reader.",
+    "and for more than a day. An idle door sends nothing, so a holiday appears like a broken reader.",
     _STATUS,
 )
 LATENCY = View(
     "V_END_TO_END_LATENCY",
     "From the swipe to the committed row, for what arrived in the last 24 hours: WARNING above 120 s,\n"
-    "STALE above 300 s. A door that was offline delivers late, which is what it is for. Rows whose\n"
+    "STALE above 300 s. A door that was offline delivers late, as intended. Rows whose\n"
     "clock was never set are left out.",
     _LATENCY,
 )
 ERRORS = View(
     "V_CHANNEL_ERRORS",
     "Rows that Snowflake skipped, with the reason and the number that V_DOOR_GAPS misses. After the\n"
-    "fix, at the door: badge-agent replay --rejected. A second witness, an hour or more behind and for\n"
+    "fix, at the door: badge-agent replay --rejected. A second source, an hour or more late and for\n"
     "roles that may see it: SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY.",
     _ERRORS,
 )
@@ -262,7 +262,7 @@ VIEWS = (EVENTS, METRICS, GAPS, CHAIN, STATUS, LATENCY, ERRORS)
 
 
 def views(plan: Plan) -> str:
-    """The views, each with what it is good for."""
+    """The views, each with its purpose."""
     sources = Sources(
         table=plan.table,
         events=plan.view(EVENTS.name),
@@ -276,9 +276,9 @@ def views(plan: Plan) -> str:
         for view in VIEWS
     )
     return f"""\
--- Views are made anew each time: they hold nothing, and COPY GRANTS keeps who may read them.
--- To let somebody look, grant USAGE on {plan.database} and {plan.views_schema},
--- and SELECT on the view: the view reads the table for them.
+-- Views are replaced each time: they hold no rows, and COPY GRANTS keeps the privileges on them.
+-- To let a role read them, grant USAGE on {plan.database} and {plan.views_schema},
+-- and SELECT on the view: the view reads the table with its owner's privileges.
 USE ROLE SYSADMIN;
 
 {created}

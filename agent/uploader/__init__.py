@@ -1,1 +1,1 @@
-"""Delivery from the outbox to Snowflake: sender, request size, refusals, rate limit."""
+"""Delivery from the outbox to Snowflake: senders, refusals, failures, poll timer, rate limit."""

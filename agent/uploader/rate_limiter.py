@@ -1,27 +1,27 @@
-"""How fast requests may follow each other: pure arithmetic over a monotonic clock."""
+"""How soon the next request may leave: pure arithmetic over a monotonic clock."""
 
 from __future__ import annotations
 
 from collections import deque
 
-# The server counts when requests arrive, we when they leave; a second of ours is a little longer,
-# so that jitter on the way never puts one request too many into a second of theirs.
+# The server counts requests when they arrive, this object when they leave. The window is a little
+# longer than a second, so that network jitter never moves one too many into a second of the server's.
 _WINDOW_S = 1.05
 
 
 class RateLimiter:
-    """At most so many requests and so many bytes in any second."""
+    """Limits the requests and the bytes in any window of one second."""
 
     def __init__(self, *, requests_per_second: float, bytes_per_second: int) -> None:
         self._requests = max(1, int(requests_per_second))
         self._bytes = bytes_per_second
-        # Less than one a second is one in a longer time.
+        # A rate below one per second is one request in a longer window.
         self._window_s = _WINDOW_S * max(1.0, 1.0 / requests_per_second)
         self._spent: deque[tuple[float, int]] = deque()
 
     def ready_in(self, now: float, size: int = 0) -> float:
-        """Seconds until a request with `size` bytes may leave; 0.0 for at once."""
-        # One request larger than a second's worth leaves when nothing else did for a second.
+        """Seconds until a request with `size` bytes may leave; 0.0 if it may leave now."""
+        # A request larger than one second's bytes may leave after a second without any other.
         size = min(size, self._bytes)
         while self._spent and self._spent[0][0] <= now - self._window_s:
             self._spent.popleft()
@@ -34,5 +34,5 @@ class RateLimiter:
         return wait
 
     def spend(self, now: float, size: int = 0) -> None:
-        """A request with `size` bytes leaves now."""
+        """Count a request with `size` bytes that leaves now."""
         self._spent.append((now, size))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.clock.offset_model import OffsetSample
 from agent.clock.system_clock import Clock
-from agent.errors import AuthError, RowsRefusedError
 from agent.outbox import LiveRows, Outbox, ReplayRows
+from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.server_clock import ServerTime
-from agent.uploader.channel_sender import ChannelSender, Limits, State
+from agent.uploader.channel_sender import ChannelSender
+from agent.uploader.failures import needs_operator
 from agent.uploader.rate_limiter import RateLimiter
+
+State = Literal["idle", "sending", "waiting", "holding"]  # as `status` shows it
 
 
 @dataclass(frozen=True, slots=True)
 class UploaderStatus:
-    """What `status` shows. Times are of the monotonic clock that the uploader was given."""
+    """What `status` shows. `last_commit_at` is in seconds of the uploader's monotonic clock."""
 
     state: State
     reason: str | None
@@ -29,19 +33,19 @@ class UploaderStatus:
 
 
 class Uploader:
-    """Two lanes over one connection, one request in flight.
+    """Two channel senders, for live swipes and for replays, that share one rate limit.
 
-    Each step looks at the clock first. Rows whose time is not known wait for it, at most
-    `hold_unsynced_s` after the start; then they go with what is known.
+    Each step first passes a clock reading to the outbox. Rows whose time is not known are withheld
+    until it is, at most `hold_unsynced_s` after the start; then they are sent with an estimate.
 
-    Not thread-safe: one thread steps it. status() may be read from another.
+    Not thread-safe: one thread steps it. status() and retry_now() may be called from others.
     """
 
     def __init__(
         self,
         outbox: Outbox,
         open_channel: Callable[[str], Channel],
-        limits: Limits,
+        settings: UploaderSettings,
         *,
         clock: Clock,
         server_time: Callable[[], ServerTime | None],
@@ -53,15 +57,15 @@ class Uploader:
         self._monotonic_s = monotonic_s
         self._clock = clock
         self._server_time = server_time
-        self._heard: ServerTime | None = None
+        self._last_server_time: ServerTime | None = None
         self._now = clock.now()
         self._hold_until_us = self._now.boot_us + int(hold_unsynced_s * 1e6)
-        pace = RateLimiter(
-            requests_per_second=limits.max_requests_per_second,
-            bytes_per_second=limits.max_bytes_per_second,
+        rate = RateLimiter(
+            requests_per_second=settings.max_requests_per_second,
+            bytes_per_second=settings.max_bytes_per_second,
         )
         self._live, self._replay = (
-            ChannelSender(source, open_channel, limits, pace, monotonic_s=monotonic_s, random=random)
+            ChannelSender(source, open_channel, settings, rate, monotonic_s=monotonic_s, random=random)
             for source in (LiveRows(outbox, self._may_wait_s), ReplayRows(outbox))
         )
 
@@ -71,43 +75,44 @@ class Uploader:
         Returns the seconds after which the next step has something to do, None if only a new swipe
         or a new replay gives it something. Never raises SnowpipeError; OutboxError passes.
         """
-        self._look()
+        self._observe_clock()
         live = self._live.step()
-        # 0.0: more at once. Otherwise the live lane waits, and the time may serve a replay.
+        # 0.0: the live sender has more to do immediately. Only while it waits is a replay served.
         if live == 0.0:
             return live
         replay = self._replay.step()
         waits = [delay for delay in (live, replay) if delay is not None]
         return min(waits) if waits else None
 
-    def _look(self) -> None:
-        """A synchronised clock is believed; the server's tells at least something where there is none."""
+    def _observe_clock(self) -> None:
+        """Pass the clock reading on, with the server's time if a new one has arrived."""
         self._now = self._clock.now()
-        heard, server = self._server_time(), None
-        if heard is not None and heard is not self._heard:
-            server = OffsetSample(
-                int(heard.boot_s * 1e6), int(heard.offset_s * 1e6), int(heard.error_s * 1e6)
+        server_time, sample = self._server_time(), None
+        if server_time is not None and server_time is not self._last_server_time:
+            sample = OffsetSample(
+                int(server_time.boot_s * 1e6), int(server_time.offset_s * 1e6), int(server_time.error_s * 1e6)
             )
-            self._heard = heard
-        self._outbox.observe_clock(self._now, server)
+            self._last_server_time = server_time
+        self._outbox.observe_clock(self._now, sample)
 
     def _may_wait_s(self) -> float:
         return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)
 
-    def try_now(self) -> None:
-        """End the wait for the next try: what was wrong has been changed. From any thread."""
-        for lane in (self._live, self._replay):
-            lane.not_before = 0.0
+    def retry_now(self) -> None:
+        """End the wait for the next try, because its cause has been changed. From any thread."""
+        for sender in (self._live, self._replay):
+            sender.retry_now()
 
     def status(self) -> UploaderStatus:
-        """Where the uploader stands; a failing replay shows while the live lane is well."""
-        lane = self._replay if self._live.failure is None and self._replay.failure is not None else self._live
-        failure = lane.failure
+        """The live sender's status; the failure of a replay is shown only if live swipes have none."""
+        live, replay = self._live, self._replay
+        sender = replay if live.failure is None and replay.failure is not None else live
+        failure = sender.failure
         reason = str(failure) if failure is not None else None
-        waits_s = self._live.source.max_wait_s
+        waits_s = live.source.max_wait_s
         state: State = "idle"
         if failure is not None:
-            state = "holding" if isinstance(failure, AuthError | RowsRefusedError) else "waiting"
+            state = "holding" if needs_operator(failure) else "waiting"
         elif waits_s is not None:
             state, reason = "waiting", "swipes wait for the clock to be synchronised"
         elif self._outbox.pending:
@@ -115,9 +120,9 @@ class Uploader:
         return UploaderStatus(
             state=state,
             reason=reason,
-            channel=self._live.channel.name,
-            last_commit_at=self._live.last_commit_at,
-            next_try_seconds=max(0.0, lane.not_before - self._monotonic_s()) if failure else waits_s or 0.0,
-            consecutive_failures=lane.failures,
-            rows_committed=self._live.rows_committed,
+            channel=live.channel.name,
+            last_commit_at=live.last_commit_at,
+            next_try_seconds=max(0.0, sender.not_before - self._monotonic_s()) if failure else waits_s or 0.0,
+            consecutive_failures=sender.failures,
+            rows_committed=live.rows_committed,
         )

@@ -1,4 +1,4 @@
-"""What every chaos test shares."""
+"""Shared fixtures of the chaos tests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[in_parallel.Running]:
     """The scenarios of all modules, under way together."""
-    make_key()  # before several emulators ask for it at once
+    make_key()  # before several emulators need it concurrently
     with in_parallel.running(request.session.items, tmp_path_factory.mktemp("chaos")) as running:
         yield running

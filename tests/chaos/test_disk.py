@@ -31,7 +31,7 @@ _SMALL = QUICK + "\n[outbox]\nreserve_bytes = 1_000_000\n"
 
 
 def on_a_disk_of_its_own(scenario: Scenario) -> Scenario:
-    """A scenario that runs as a process of its own, in a mount namespace: what it mounts nobody else sees."""
+    """A scenario in a process with its own mount namespace: its mounts are invisible outside."""
 
     def run(place: Path) -> None:
         words = ["unshare", "--mount", "--propagation", "private"]

@@ -192,7 +192,7 @@ def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> Non
         stage.pipe.start()
         stage.swipe(20)
         time.sleep(0.5)
-        # Damage that nobody has met by now is met at the next start.
+        # Damage not found so far is found at the next start.
         stage.restart()
         stage.swipe(20)
 

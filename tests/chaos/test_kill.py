@@ -1,4 +1,4 @@
-"""kill -9, again and again, of the agent and of the server, while swipes go on."""
+"""Repeated kill -9 of the agent and of the server during swipes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def one_life(stage: ChaosRig, random: Random) -> Life:
         time.sleep(random.random() * 0.8)
         stage.agent.kill()
         return Life([], 0)
-    # What comes before the port is open, nobody has read.
+    # Bytes sent before the port is open were not read.
     wait_until(lambda: stage.is_open, what="an open reader", timeout_s=30)
     presented: list[int] = []
     kept = 0
@@ -123,7 +123,7 @@ _SLOW = QUICK + "max_bytes_per_second = 60_000\n"
 
 
 def replay(stage: ChaosRig, *words: str) -> subprocess.Popen[bytes]:
-    """Ask for it, and go on at once."""
+    """Request it without waiting."""
     return subprocess.Popen(
         [sys.executable, "-m", "agent", "replay", *words, "--config", str(stage.agent.config)],
         stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""No answer, and no lack of one, costs a swipe: lost replies, refusals, delays, at every endpoint."""
+"""Lost replies, refusals and delays at every endpoint lose no swipe."""
 
 from __future__ import annotations
 

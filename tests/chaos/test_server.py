@@ -1,4 +1,4 @@
-"""What the server may do to a door: credentials, channels, other writers, rows that it does not take."""
+"""Faults of the server: credentials, channels, other writers, refused rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vendor's own SDK judges the emulator: rows over HTTPS, and the documented answer to each fault."""
+"""The vendor's SDK against the emulator: rows over HTTPS, and the documented answer to each fault."""
 
 from __future__ import annotations
 

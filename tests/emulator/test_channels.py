@@ -138,7 +138,7 @@ def test_open_and_drop_can_insist_that_nothing_is_uncommitted(
     dropping = door.drop(fail_on_uncommitted_rows=True)
 
     assert (error_code(opening), error_code(dropping)) == (UNCOMMITTED, UNCOMMITTED)
-    assert door.append([row()], "2").status_code == 200  # nobody was fenced
+    assert door.append([row()], "2").status_code == 200  # no writer was fenced
     emulator.fault("resume_commits")
     door.committed("2")
     assert door.open(fail_on_uncommitted_rows=True).status_code == 200

@@ -1,4 +1,4 @@
-"""Faults on demand, and what the emulator tells of itself."""
+"""Fault injection, and the state that the emulator reports."""
 
 from __future__ import annotations
 

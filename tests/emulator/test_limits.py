@@ -1,4 +1,4 @@
-"""The documented limits, and many doors at once."""
+"""The documented limits, and many doors in parallel."""
 
 from __future__ import annotations
 

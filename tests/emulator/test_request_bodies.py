@@ -1,4 +1,4 @@
-"""Bodies as clients send them: compressed, too large, broken, or not what was meant at all."""
+"""Request bodies: compressed, too large, truncated, or of another format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ended and started again: a server that was away, with nothing committed lost."""
+"""A restart of the server loses no committed row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask: key-pair JWTs, scoped tokens, and what is said to everybody else."""
+"""Authentication: key-pair JWTs, scoped tokens, and refusals."""
 
 from __future__ import annotations
 

@@ -20,14 +20,15 @@ from agent.readers.events import NoiseReason
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.session import Reader, ReaderSession
 from agent.service.status import STATUS_FILE, StatusReport, read_status
+from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
-from agent.uploader.channel_sender import Limits
 from agent.uploader.uploader import Uploader
 from tests.support.fd_store import MemoryFdStore
 from tests.support.outbox_rig import commit
+from tests.support.pipe_model import snowflake_settings
 from tests.support.swipes import swipe
 
 READER_KEYS = {
@@ -78,18 +79,18 @@ def reader() -> ReaderSession:
 @pytest.fixture
 def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
-    account = Client(
+    client = Client(
         http,
-        ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        snowflake_settings("http://127.0.0.1:9"),
         load_key=lambda: load_private_key(rsa_key_file),
         wall_s=time.time,
         monotonic_s=time.monotonic,
     )
-    account.jwt.get()
+    client.jwt.get()
     uploader = Uploader(
         outbox,
-        lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name),
-        Limits(4_000_000, 10, 20_000_000, 60),
+        lambda name: Channel(client, PipeName("DB", "SCHEMA", "PIPE"), name),
+        UploaderSettings(),
         clock=clock,
         server_time=lambda: None,
         hold_unsynced_s=120,
@@ -101,7 +102,7 @@ def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         clock=clock,
         outbox=outbox,
         uploader=uploader,
-        account=account,
+        client=client,
         readers=[reader],
     )
     http.close()

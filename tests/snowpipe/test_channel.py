@@ -11,8 +11,9 @@ from agent.errors import AgentError, ChannelLostError, OutcomeUnknownError, Tran
 from agent.keys.keypair import load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
+from tests.support.pipe_model import snowflake_settings
 from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
 from tests.support.swipes import DrivenClock
 
@@ -51,15 +52,15 @@ def door(rsa_key_file: Path, *answers: Scripted) -> Iterator[tuple[Channel, list
 
     with ScriptedServer(respond) as server:
         clock, http = DrivenClock(), Http(ca_file=None)
-        account = Client(
+        client = Client(
             http,
-            ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
+            snowflake_settings(server.url),
             load_key=lambda: load_private_key(rsa_key_file),
             wall_s=clock.wall_s,
             monotonic_s=clock.monotonic_s,
         )
         try:
-            yield Channel(account, PIPE, "door"), seen
+            yield Channel(client, PIPE, "door"), seen
         finally:
             http.close()
 

@@ -10,8 +10,9 @@ import pytest
 from agent.errors import AuthError, KeyFileError, TransientError, UnreachableError
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from agent.snowpipe import wire
-from agent.snowpipe.client import Client, ClientIdentity, RequestAttempt
+from agent.snowpipe.client import MOST_REQUESTS_PER_CALL, Client, RequestAttempt
 from agent.snowpipe.http import Http
+from tests.support.pipe_model import snowflake_settings
 from tests.support.scripted_server import Answer, Scripted, ScriptedServer, Seen
 from tests.support.swipes import DrivenClock
 
@@ -28,9 +29,9 @@ class ClientRig:
         self._started = time.time() - self.clock.seconds
         self.http = Http(ca_file=None)
         self._load_key = load_key
-        self.account = Client(
+        self.client = Client(
             self.http,
-            ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", role, url),
+            snowflake_settings(url, role=role),
             load_key=self._load,
             wall_s=self._wall_s,
             monotonic_s=self.clock.monotonic_s,
@@ -99,7 +100,7 @@ def test_a_first_call_asks_for_host_and_token_and_the_next_ones_for_neither(
     with ScriptedServer(snowflake(fine, as_json=as_json)) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         for _ in range(3):
-            reply = door.account.call(STATUS, RequestAttempt())
+            reply = door.client.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
     assert [seen.path for seen in server.seen[:2]] == ["/v2/streaming/hostname", "/oauth/token"]
@@ -111,7 +112,7 @@ def test_a_first_call_asks_for_host_and_token_and_the_next_ones_for_neither(
 def test_signing_in_uses_the_key_pair_token_and_names_the_role(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine)) as server:
         doors.append(door := ClientRig(server.url, lambda: key, role="LOADER"))
-        door.account.call(STATUS, RequestAttempt())
+        door.client.call(STATUS, RequestAttempt())
 
     sign_in = server.seen[1]
     claims = jwt.decode(bearer(sign_in), options={"verify_signature": False})
@@ -125,7 +126,7 @@ def test_every_request_has_an_id_of_its_own_and_says_that_it_is_the_first_try(
 ) -> None:
     with ScriptedServer(snowflake(fine)) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
-        door.account.call(STATUS, RequestAttempt())
+        door.client.call(STATUS, RequestAttempt())
 
     assert len({seen.query["requestId"] for seen in server.seen}) == 3
     assert [seen.query["retryCount"] for seen in server.seen] == ["0"] * 3
@@ -139,7 +140,7 @@ def test_a_refused_scoped_token_is_fetched_anew_and_the_same_request_sent_again(
 ) -> None:
     with ScriptedServer(snowflake(refused(401, times=1))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
-        reply = door.account.call(STATUS, RequestAttempt())
+        reply = door.client.call(STATUS, RequestAttempt())
 
     tries = of_path(server.seen, "bulk-channel-status")
     assert reply.status == 200
@@ -155,7 +156,7 @@ def test_a_lasting_401_renews_token_jwt_and_key_in_turn_and_is_then_raised(
     with ScriptedServer(snowflake(refused(401))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="401 390318"):
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
     tries = of_path(server.seen, "bulk-channel-status")
     sign_ins = [bearer(seen) for seen in of_path(server.seen, "/oauth/token")]
@@ -174,7 +175,7 @@ def test_the_tries_of_one_request_are_counted_on_from_call_to_call(
         doors.append(door := ClientRig(server.url, lambda: key))
         for _ in range(2):
             with pytest.raises(AuthError):
-                door.account.call(STATUS, tries)
+                door.client.call(STATUS, tries)
 
     sent = of_path(server.seen, "bulk-channel-status")
     assert [int(seen.query["retryCount"]) for seen in sent] == list(range(8))
@@ -196,7 +197,7 @@ def test_a_replaced_key_file_is_read_again_before_giving_up(
 
     with ScriptedServer(only_the_new_key) as server:
         doors.append(door := ClientRig(server.url, lambda: next(keys)))
-        reply = door.account.call(STATUS, RequestAttempt())
+        reply = door.client.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
 
@@ -214,9 +215,18 @@ def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
     with ScriptedServer(snowflake(refused(401))) as server:
         doors.append(door := ClientRig(server.url, load_key))
         with pytest.raises(AuthError, match=r"rsa_key\.p8: no such private key file") as caught:
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
     assert caught.value.hint == "make a key"
+
+
+def test_a_call_sends_no_more_requests_than_its_bound_assumes(key: KeyPair, doors: list[ClientRig]) -> None:
+    with ScriptedServer(snowflake(refused(401))) as server:
+        doors.append(door := ClientRig(server.url, lambda: key))
+        with pytest.raises(AuthError):
+            door.client.call(STATUS, RequestAttempt())
+
+    assert len(server.seen) == MOST_REQUESTS_PER_CALL
 
 
 def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
@@ -225,7 +235,7 @@ def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
     with ScriptedServer(snowflake(refused(403))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="403") as caught:
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
     assert len(of_path(server.seen, "bulk-channel-status")) == 2
     assert len({bearer(seen) for seen in of_path(server.seen, "/oauth/token")}) == 1
@@ -237,7 +247,7 @@ def test_any_other_refusal_is_raised_at_once(key: KeyPair, doors: list[ClientRig
     with ScriptedServer(snowflake(refused(503))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(TransientError):
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
     assert len(of_path(server.seen, "bulk-channel-status")) == 1
 
@@ -246,9 +256,9 @@ def test_no_refusal_shows_a_token(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(refused(401))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError) as caught:
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
-    told = f"{caught.value!r}{caught.value.hint}{door.account.jwt.get()!r}"
+    told = f"{caught.value!r}{caught.value.hint}{door.client.jwt.get()!r}"
     assert "scoped-" not in told
     assert "eyJ" not in told
 
@@ -259,7 +269,7 @@ def test_no_refusal_shows_a_token(key: KeyPair, doors: list[ClientRig]) -> None:
 def test_a_host_without_a_port_is_reached_by_the_accounts_port(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine, host="localhost")) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
-        door.account.call(STATUS, RequestAttempt())
+        door.client.call(STATUS, RequestAttempt())
 
     assert server.seen[-1].headers["host"] == f"localhost:{server.port}"
 
@@ -270,7 +280,7 @@ def test_a_host_with_a_port_is_reached_there(key: KeyPair, doors: list[ClientRig
         ScriptedServer(snowflake(fine, host=f"127.0.0.1:{ingest.port}")) as server,
     ):
         doors.append(door := ClientRig(server.url, lambda: key))
-        door.account.call(STATUS, RequestAttempt())
+        door.client.call(STATUS, RequestAttempt())
 
     assert len(ingest.seen) == 1
     assert len(server.seen) == 2
@@ -282,14 +292,14 @@ def test_underscores_of_a_host_are_hyphens_also_in_the_scope_of_the_token(
     with ScriptedServer(snowflake(fine, host="MY_ORG-ACC.localhost")) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
 
-        assert door.account.ingest_host() == "my-org-acc.localhost"
+        assert door.client.ingest_host() == "my-org-acc.localhost"
 
 
 def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(fine, host="abc.snowflakecomputing.invalid")) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(TransientError, match="in the clear") as caught:
-            door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
 
     assert not isinstance(caught.value, UnreachableError)
     assert "https" in caught.value.hint
@@ -308,7 +318,7 @@ def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, do
     with ScriptedServer(moved) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(UnreachableError):
-            door.account.call(STATUS, RequestAttempt())
-        reply = door.account.call(STATUS, RequestAttempt())
+            door.client.call(STATUS, RequestAttempt())
+        reply = door.client.call(STATUS, RequestAttempt())
 
     assert reply.status == 200

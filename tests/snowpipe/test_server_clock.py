@@ -11,9 +11,10 @@ import pytest
 
 from agent.keys.keypair import KeyPair, load_private_key
 from agent.snowpipe import wire
-from agent.snowpipe.client import Client, ClientIdentity, RequestAttempt
+from agent.snowpipe.client import Client, RequestAttempt
 from agent.snowpipe.http import Http
 from agent.snowpipe.server_clock import ServerClock, date_of
+from tests.support.pipe_model import snowflake_settings
 from tests.support.scripted_server import Answer, ScriptedServer, Seen
 
 NOON_S = 1_772_366_400.0  # 2026-03-01T12:00:00Z
@@ -47,7 +48,7 @@ def heard(clocks: Clocks, *, way_s: float = 0.2) -> ServerClock:
 def answer(server_clock: ServerClock, clocks: Clocks, *, way_s: float = 0.2) -> None:
     asked_s = clocks.seconds
     clocks.seconds += way_s
-    server_clock.heard({"date": http_date(NOON_S + clocks.seconds - way_s / 2)}, asked_s)
+    server_clock.observe({"date": http_date(NOON_S + clocks.seconds - way_s / 2)}, asked_s)
 
 
 @pytest.mark.parametrize("way_s", [0.01, 0.4, 9.0])
@@ -101,7 +102,7 @@ def test_an_answer_that_does_not_tell_the_time_changes_nothing(headers: dict[str
     clocks = Clocks(ahead_s=-11_520)
     server_clock = ServerClock(clocks.wall_s, clocks.boot_s)
 
-    server_clock.heard(headers, clocks.seconds)
+    server_clock.observe(headers, clocks.seconds)
 
     assert server_clock.last is None
     assert server_clock.ahead_s() is None
@@ -144,15 +145,15 @@ def test_a_machine_with_a_wrong_clock_signs_in_all_the_same(
     http: Http, key: KeyPair, wall_s: Callable[[], float]
 ) -> None:
     with ScriptedServer(_refuses_tokens_from_another_time) as server:
-        account = Client(
+        client = Client(
             http,
-            ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, server.url),
+            snowflake_settings(server.url),
             load_key=lambda: key,
             wall_s=wall_s,
             monotonic_s=Clocks().boot_s,
         )
 
-        reply = account.call(STATUS, RequestAttempt())
+        reply = client.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
-    assert account.jwt.expires_at == pytest.approx(datetime.now(UTC).timestamp() + 59 * 60, abs=60)
+    assert client.jwt.expires_at == pytest.approx(datetime.now(UTC).timestamp() + 59 * 60, abs=60)

@@ -1,4 +1,4 @@
-"""Two engines that run the account's SQL: DuckDB behind Snowflake's dialect, and the emulator's own file."""
+"""Two engines that run the account's SQL: DuckDB with Snowflake's dialect, and the emulator's SQLite."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Engine(Protocol):
         """Rows through the pipe into the table."""
 
     def change(self, statement: str) -> None:
-        """Do to the table, `{table}`, what nobody should."""
+        """Tamper with the table, `{table}` in the statement."""
 
     def table(self) -> list[Row]:
         """The table."""
@@ -99,7 +99,7 @@ class DuckDbAccount:
 
 @contextmanager
 def duckdb_account() -> Iterator[DuckDbAccount]:
-    """An account for as long as it lasts; while it does, Snowflake's connector is the stand-in."""
+    """A context with an emulated account, in which Snowflake's connector is replaced."""
     import fakesnow  # noqa: PLC0415 - not on every machine
     import snowflake.connector  # noqa: PLC0415 - as above
 

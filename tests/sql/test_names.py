@@ -1,4 +1,4 @@
-"""Names as they stand in SQL: nothing that is in a name gets out of it."""
+"""Names in SQL: no character of a name ends its quotation."""
 
 from __future__ import annotations
 

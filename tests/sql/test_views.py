@@ -23,7 +23,7 @@ from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_accoun
 HAS_WHEELS = platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"}
 NEEDS_DUCKDB = pytest.mark.skipif(not HAS_WHEELS, reason=f"no wheel of duckdb for {platform.machine()}")
 
-# The stand-in asks its own engine for something that the engine would rather give in another way.
+# The emulation calls its engine in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
 
 SHARED_VIEWS = [view.name for view in VIEWS if view.name != "V_CHANNEL_ERRORS"]

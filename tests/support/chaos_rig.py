@@ -1,4 +1,4 @@
-"""A door with everything real on both sides of the agent, and the books kept on what was swiped."""
+"""A real reader, agent and emulator, and a record of every tag presented."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.emulator_process import EmulatorProcess
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
-# Delays that a test can wait for; what they are by default is tested with a clock that is driven.
+# Short delays for real time; the defaults are tested with a driven clock.
 QUICK = "[uploader]\nbackoff_max_seconds = 0.5\n"
 _DELIVERED_S = 60.0
 
@@ -64,7 +64,7 @@ class ChaosRig:
         return self
 
     def prepare(self) -> None:
-        """What has to be done before the agent starts for the first time."""
+        """Hook: called before the agent starts for the first time."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -74,14 +74,14 @@ class ChaosRig:
     # --- what happens at the door -----------------------------------------------------------------
 
     def present(self, count: int, *, per_second: float = 200) -> None:
-        """New tags in front of the reader, whether or not anybody reads it."""
+        """Present new tags, whether or not the agent reads them."""
         first = len(self.tags) + 1
         tags = range(first, first + count)
         self.tags += tags
         self.line.present_steadily(tags, per_second)
 
     def take(self, count: int) -> None:
-        """New tags in front of the reader; each is kept, or known to be waiting, when this returns."""
+        """Present new tags; on return each is stored, or known to be waiting."""
         self.present(count, per_second=1000)
         wanted = len(self.tags) - self._kept_before
         wait_until(
@@ -89,7 +89,7 @@ class ChaosRig:
         )
 
     def swipe(self, count: int) -> None:
-        """New tags in front of the reader; each is kept when this returns."""
+        """Present new tags; on return each is stored."""
         self.present(count)
         wanted = len(self.tags) - self._kept_before
         wait_until(lambda: self._kept() >= wanted, what=f"{wanted} kept swipes", timeout_s=30)
@@ -98,18 +98,18 @@ class ChaosRig:
         return sum(reader["swipes"] for reader in self.agent.status().get("readers", []))
 
     def kill(self) -> None:
-        """What a power cut is to the process. All swipes so far must have been kept."""
+        """End the agent with SIGKILL. All swipes so far must have been stored."""
         self.agent.kill()
         self.kept_so_far()
 
     def stop(self) -> None:
-        """What an upgrade does. All swipes so far must have been kept."""
+        """End the agent with SIGTERM, as an upgrade does. All swipes so far must have been stored."""
         code, _ = self.agent.end()
         assert code == 0
         self.kept_so_far()
 
     def kept_so_far(self) -> None:
-        """The agent ended with every swipe kept; what it counts next is of another life."""
+        """Note that the agent ended with every swipe stored: its counter begins again."""
         self._kept_before = len(self.tags)
 
     def restart(self) -> None:
@@ -124,12 +124,12 @@ class ChaosRig:
         return bool(readers) and readers[0]["state"] == "open"
 
     def status(self) -> dict[str, Any]:
-        """What `badge-agent status --json` says."""
+        """The output of `badge-agent status --json`."""
         status: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
         return status
 
     def reader(self) -> dict[str, Any]:
-        """What the status says of the reader."""
+        """The reader's part of the status."""
         reader: dict[str, Any] = self.agent.status()["readers"][0]
         return reader
 
@@ -150,7 +150,7 @@ class ChaosRig:
         return sent_rows(self.pipe)
 
     def wait_until_delivered(self, *, without: Iterable[int] = (), timeout_s: float = _DELIVERED_S) -> None:
-        """Return when every tag is in the table, but for those that cannot be."""
+        """Wait until every tag is in the table, except those that cannot be."""
         wanted = set(raws(self.tags)) - set(raws(list(without)))
         deadline = time.monotonic() + timeout_s
         while missing := wanted - {row["card_raw"] for row in self.rows()}:
@@ -158,7 +158,7 @@ class ChaosRig:
             time.sleep(0.05)
 
     def assert_delivered(self, *, without: Iterable[int] = ()) -> None:
-        """Every tag is in the table exactly once, in order, under numbers and a chain without holes."""
+        """Assert: every tag is in the table once, in order, with a complete chain of numbers."""
         without = list(without)
         self.wait_until_delivered(without=without)
         wait_until(lambda: self.agent.outbox().pending == 0, what="no pending swipes")
@@ -191,14 +191,14 @@ def assert_histories_are_whole(rows: list[dict[str, Any]], *, holes: int = 0) ->
 
 
 def chain_of(row: dict[str, Any], previous: str) -> str:
-    """What a row's chain must be, computed as anybody can who has the table."""
+    """A row's chain hash, computed from the table alone."""
     names = ("event_id", "reader_id", "card_bits", "card_raw", "recorded_at", "boot_id", "boot_ms")
     text = "|".join([previous, *(str(row[name]) for name in names)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def once_per_event(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a reader of the table sees who drops the rows whose event_id came before."""
+    """The rows without those whose event_id occurred before."""
     seen: dict[str, dict[str, Any]] = {}
     for row in rows:
         seen.setdefault(row["event_id"], row)
@@ -211,11 +211,11 @@ def appends(pipe: EmulatorProcess) -> list[dict[str, Any]]:
 
 
 def held(stage: ChaosRig) -> list[dict[str, Any]]:
-    """What waits for an operator."""
+    """The holds that wait for an operator."""
     found: list[dict[str, Any]] = json.loads(stage.command("outbox", "list", "--json").stdout)
     return found
 
 
 def wait_for(stage: ChaosRig, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
-    """Return when the running agent says so of its uploader."""
+    """Wait until the running agent reports this state of its uploader."""
     wait_until(lambda: holds(stage.agent.status().get("uploader") or {}), what=what, timeout_s=30)

@@ -1,4 +1,4 @@
-"""Where clients are compared: an emulator over HTTPS, and the shapes of the requests it sees."""
+"""Comparison of clients: an emulator over HTTPS, and the shapes of the requests it receives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shape = dict[str, Any]
 
 @dataclass(frozen=True)
 class ConformanceRig:
-    """An emulator, and the CA that vouches for it."""
+    """An emulator, and the CA of its certificate."""
 
     emulator: EmulatorProcess
     ca_file: Path

@@ -1,4 +1,4 @@
-"""The emulator as a real process, for every test that needs a Snowflake to talk to."""
+"""The emulator as a real process, for tests that need a Snowflake server."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _certificate(
         .not_valid_before(now + dt.timedelta(hours=begins_in_hours))
         .not_valid_after(now + dt.timedelta(hours=max(begins_in_hours, 0) + 24))
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-        # Python 3.13 verifies strictly: an authority has to say that it signs certificates.
+        # Python 3.13 verifies strictly: a CA certificate needs the key usage keyCertSign.
         .add_extension(_USES[isinstance(extension, x509.BasicConstraints)], critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
@@ -166,7 +166,7 @@ class EmulatorProcess:
         self._session.close()
 
     def start(self) -> None:
-        """Start it; it listens when this returns."""
+        """Start; on return it listens."""
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "agent", "emulator", f"--port={self._port}"),
@@ -208,7 +208,7 @@ class EmulatorProcess:
         return self._process.pid
 
     def fault(self, do: str, **keys: object) -> list[dict[str, Any]]:
-        """Give it one fault rule; the rules in force."""
+        """Add a fault rule. Returns the active rules."""
         reply = self._session.post(
             f"{self.control_url}/_emulator/faults", json={"do": do, **keys}, timeout=10
         )
@@ -224,12 +224,12 @@ class EmulatorProcess:
             self.fault("set_key", slot=slot, public_key=line)
 
     def state(self) -> dict[str, Any]:
-        """What it reports of itself."""
+        """The emulator's reported state."""
         state: dict[str, Any] = self._session.get(f"{self.control_url}/_emulator/state", timeout=10).json()
         return state
 
     def channel_state(self, channel: str) -> Mapping[str, Any]:
-        """What it reports of one channel."""
+        """The reported state of one channel."""
         return next(item for item in self.state()["channels"] if item["channel"] == channel)
 
     def rows(self, table: str = TABLE) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A door as plain HTTP requests: what a client of the streaming API says, word for word."""
+"""A client of the streaming API as plain HTTP requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def key_pair_jwt(
     unit: float = 1,
     signed_by: RSAPrivateKey | None = None,
 ) -> str:
-    """A JWT as the service wants it, times in units of so many seconds; a claim of None is left out."""
+    """A valid JWT, with changes; times in the given unit of seconds; a claim of None is omitted."""
     key = key or make_key()
     now = time.time()
     usual: dict[str, object] = {
@@ -95,7 +95,7 @@ class EmulatorRig:
 
     @property
     def scoped(self) -> str:
-        """A scoped token, asked for once."""
+        """A scoped token, requested once."""
         if not self._scoped:
             reply = self.exchange(key_pair_jwt())
             assert reply.status_code == 200, reply.text
@@ -164,7 +164,7 @@ class EmulatorRig:
 
 
 def wait_for(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - whatever is looked at
-    """Look until it is good; fail after 10 s."""
+    """Poll until the condition holds; fail after 10 s."""
     for _ in range(1000):
         found = look()
         if good(found):

@@ -1,4 +1,4 @@
-"""A model of Snowflake's pipe behind the HTTP seam: what tests of the uploader send to."""
+"""A model of Snowflake's pipe in place of the HTTP session, for tests of the uploader."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import zstandard
 
 from agent.errors import OutcomeUnknownError, UnreachableError
 from agent.keys.keypair import KeyPair
+from agent.settings import SnowflakeSettings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName, Reply, Request
 from tests.support.swipes import DrivenClock
@@ -34,7 +35,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Refuse:
-    """Answer so instead of processing."""
+    """Answer with this status instead of processing the request."""
 
     status: int
     code: str = ""
@@ -43,7 +44,7 @@ class Refuse:
 
 @dataclass(frozen=True)
 class Lose:
-    """No answer comes; whether it was processed is nothing the client can know."""
+    """The answer is lost; the client cannot know whether the request was processed."""
 
     processed: bool
 
@@ -54,11 +55,11 @@ class Unreachable:
 
 
 @dataclass(frozen=True)
-class Fall:
-    """The channel falls ill: what is buffered is gone, it has to be reopened."""
+class Invalidate:
+    """The channel becomes invalid: its buffer is lost, it has to be reopened."""
 
 
-Fault = Refuse | Lose | Unreachable | Fall
+Fault = Refuse | Lose | Unreachable | Invalidate
 
 Row = dict[str, Any]
 
@@ -79,7 +80,7 @@ class _Buffered:
 
 @dataclass
 class ModelChannel:
-    """What the server knows of one channel. Its counters run since it was created."""
+    """The server's state of one channel. Its counters run since it was created."""
 
     created_on_ms: int
     committed: str | None = None
@@ -88,7 +89,7 @@ class ModelChannel:
     buffered: list[_Buffered] = field(default_factory=list)
     writer: int = 0
     sequence: int = 0
-    is_ill: bool = False
+    is_invalid: bool = False
 
     @property
     def continuation(self) -> str:
@@ -117,7 +118,7 @@ class PipeModel(Http):
         self.refuses: Callable[[Row], bool] = lambda _: False
         self.takes_bytes = 4_000_000
         self.is_stalled = False  # nothing is committed any more
-        self.counts_errors_late = False  # only at the second look after the commit
+        self.counts_errors_late = False  # only in the second status after the commit
         self.status_code = "SUCCESS"
 
     @property
@@ -127,7 +128,7 @@ class PipeModel(Http):
 
     @property
     def replayed(self) -> list[int]:
-        """The seq of every row that landed again."""
+        """The seq of every replayed row that landed."""
         return [row["seq"] for _, row in self.landed if row["replay"]]
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
@@ -141,12 +142,12 @@ class PipeModel(Http):
             self.in_flight -= 1
 
     def forget_channel(self) -> None:
-        """What happens to channels unused for 30 days."""
+        """Delete the channel, as the service does after 30 idle days."""
         self.commit_what_is_due()
         self.channels.clear()
 
     def other_writer(self, name: str, token: str | None = None) -> None:
-        """Somebody else opens a channel, and moves it if a token is given."""
+        """Another writer opens a channel, and moves it if a token is given."""
         channel = self.channels[name]
         channel.writer, channel.sequence = channel.writer + 1, 0
         channel.buffered.clear()
@@ -196,8 +197,8 @@ class PipeModel(Http):
         if isinstance(fault, Refuse):
             headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
             return Reply(fault.status, headers, json.dumps({"code": fault.code}).encode())
-        if isinstance(fault, Fall) and name in self.channels:
-            self.channels[name].is_ill = True
+        if isinstance(fault, Invalidate) and name in self.channels:
+            self.channels[name].is_invalid = True
             self.channels[name].buffered.clear()
         lost = isinstance(fault, Lose)
         reply = (
@@ -222,7 +223,7 @@ class PipeModel(Http):
     def _open(self, name: str, content: dict[str, str]) -> Reply:
         channel = self.channels.setdefault(name, ModelChannel(created_on_ms=int(self.clock.seconds * 1e6)))
         channel.buffered.clear()
-        channel.writer, channel.sequence, channel.is_ill = channel.writer + 1, 0, False
+        channel.writer, channel.sequence, channel.is_invalid = channel.writer + 1, 0, False
         channel.committed = content.get("offset_token", channel.committed)
         return _json(
             {"next_continuation_token": channel.continuation, "channel_status": self._status(channel)}
@@ -232,7 +233,7 @@ class PipeModel(Http):
         channel = self.channels[name]
         if query["continuationToken"] != channel.continuation:
             return _json({"code": "STALE_CONTINUATION_TOKEN_SEQUENCER"}, 400)
-        # Also a refusal uses the token up: the documents do not say that it does not.
+        # A refusal consumes the token, too: the documentation does not exclude it.
         channel.sequence += 1
         if len(body) > self.takes_bytes:
             return _json({"code": "TOO_LARGE"}, 413)
@@ -241,8 +242,8 @@ class PipeModel(Http):
             if len(lines) == 1:
                 self.refused.append(Landed(name, json.loads(lines[0])))
             return _json({"code": "ERR_ROWS"}, 400)
-        # An ill channel goes on answering 200, and drops the rows.
-        if not channel.is_ill:
+        # An invalid channel still answers 200, and drops the rows.
+        if not channel.is_invalid:
             channel.buffered.append(
                 _Buffered(lines, query["endOffsetToken"], self.clock.seconds + self.lag_s)
             )
@@ -255,7 +256,7 @@ class PipeModel(Http):
         elif self.counts_errors_late:
             errors = 0
         return {
-            "channel_status_code": "ERR_CHANNEL_MUST_BE_REOPENED" if channel.is_ill else self.status_code,
+            "channel_status_code": "ERR_CHANNEL_MUST_BE_REOPENED" if channel.is_invalid else self.status_code,
             "last_committed_offset_token": channel.committed,
             "created_on_ms": channel.created_on_ms,
             "rows_error_count": errors,
@@ -264,16 +265,21 @@ class PipeModel(Http):
         }
 
 
+def snowflake_settings(url: str, role: str | None = None) -> SnowflakeSettings:
+    """The table [snowflake] of a client under test."""
+    return SnowflakeSettings("MYORG-MYACCOUNT", "SFE_INGEST_USER", "DB", "SCHEMA", "PIPE", url, role)
+
+
 def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str], Channel]:
-    """How an uploader gets at its channel: the real account, channel and wire above the model."""
-    account = Client(
+    """The real client, channel and wire format over the model."""
+    client = Client(
         http,
-        ClientIdentity("MYORG-MYACCOUNT", "SFE_INGEST_USER", None, "http://127.0.0.1:9"),
+        snowflake_settings("http://127.0.0.1:9"),
         load_key=lambda: key,
         wall_s=clock.wall_s,
         monotonic_s=clock.monotonic_s,
     )
-    return lambda name: Channel(account, PipeName("DB", "SCHEMA", "PIPE"), name)
+    return lambda name: Channel(client, PipeName("DB", "SCHEMA", "PIPE"), name)
 
 
 def _endpoint(request: Request) -> Endpoint:

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers as a test tells it to, also badly."""
+"""A real HTTP server on loopback with scripted answers, also malformed ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """An ordinary answer, with its length told."""
+    """A complete answer with a Content-Length."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -43,7 +43,7 @@ class HangUp:
 
 @dataclass(frozen=True)
 class Silence:
-    """Keep the connection and say nothing until the test is over."""
+    """Keep the connection open without an answer until the test is over."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ Scripted = Answer | HangUp | Silence | Endless
 
 
 class ScriptedServer:
-    """`respond` gives the answer to each request; `seen` is what has arrived so far."""
+    """`respond` returns the answer to each request; `seen` has the requests received so far."""
 
     def __init__(
         self, respond: Callable[[Seen], Scripted], *, certificate: tuple[Path, Path] | None = None
@@ -128,7 +128,7 @@ class ScriptedServer:
             do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server's own names
 
             def log_message(self, *_: object) -> None:
-                """Say nothing: the test tells what happened."""
+                """Log nothing."""
 
         return Handler
 
@@ -155,7 +155,7 @@ class ScriptedServer:
 
 
 def in_turn(*answers: Scripted) -> Callable[[Seen], Scripted]:
-    """One answer after the other; asking for more than there are is the test's mistake."""
+    """One answer after the other; more requests than answers are an error of the test."""
     left = iter(answers)
     return lambda _: next(left, Answer(500, b"nothing more was expected"))
 

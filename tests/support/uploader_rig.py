@@ -12,21 +12,14 @@ from agent.keys.keypair import KeyPair
 from agent.outbox import Outbox, read_counts
 from agent.outbox.external import replay_queue
 from agent.outbox.holds import Kind
-from agent.uploader.channel_sender import Limits
+from agent.settings import UploaderSettings
 from agent.uploader.uploader import Uploader
 from tests.support.pipe_model import PipeModel, open_channel
 from tests.support.swipes import DrivenClock, swipe
 
-LIMITS = Limits(
-    max_request_bytes=4_000_000,
-    max_requests_per_second=10,
-    max_bytes_per_second=20_000_000,
-    backoff_max_seconds=60,
-)
-
 
 class Wish(TypedDict, total=False):
-    """What a replay is asked for with."""
+    """The filters of a replay request."""
 
     kind: Kind
     first_seq: int
@@ -36,7 +29,7 @@ class Wish(TypedDict, total=False):
 
 
 class UploaderRig:
-    """Nothing happens in it but by keep() and run()."""
+    """An outbox, an uploader and a modelled pipe; only keep(), replay() and run() change them."""
 
     def __init__(
         self,
@@ -45,7 +38,7 @@ class UploaderRig:
         *,
         lag_s: float = 0.1,
         way_s: float = 0.01,
-        limits: Limits = LIMITS,
+        settings: UploaderSettings | None = None,
         machine_id: str = "",
         wall_off_s: float = 0.0,
     ) -> None:
@@ -59,15 +52,15 @@ class UploaderRig:
         self.kept = 0
         self._images = 0
         self._key = key
-        self._limits = limits
+        self._settings = settings or UploaderSettings()
         self.uploader = self.new_uploader()
 
     def new_uploader(self) -> Uploader:
-        """What a restart of the agent makes."""
+        """Replace the uploader, as a restart of the agent does."""
         self.uploader = Uploader(
             self.outbox,
             open_channel(self.pipe, self._key, self.clock),
-            self._limits,
+            self._settings,
             clock=self.clock,
             server_time=lambda: None,
             hold_unsynced_s=120,
@@ -90,26 +83,26 @@ class UploaderRig:
         return copy
 
     def restore(self, state_dir: Path) -> None:
-        """Another state directory takes the place of this one."""
+        """Replace the state directory by another one."""
         self.outbox.close()
         self.state_dir = state_dir
         self.outbox = Outbox(state_dir, agent_id="door", machine_id=self.machine_id)
         self.new_uploader()
 
     def keep(self, count: int) -> None:
-        """Cards are numbered as they come."""
+        """Store swipes; cards are numbered in the order of their swipes."""
         first, self.kept = self.kept + 1, self.kept + count
         now = self.clock.now()
         self.outbox.keep(*(swipe(value, read_at=now) for value in range(first, first + count)))
 
     def replay(self, **wanted: Unpack[Wish]) -> list[bytes]:
-        """Ask for a replay; the rows that it is to send."""
+        """Request a replay. Returns the rows that it is to send."""
         ranges = replay_queue.find(self.state_dir, replay_queue.Wanted(**wanted))
         replay_queue.request(self.state_dir, ranges)
         return list(replay_queue.rows_in(self.state_dir, ranges))
 
     def run(self, seconds: float = 86_400.0) -> None:
-        """Step until only a new swipe could give something to do, or for so long."""
+        """Step until the uploader is idle, or for so many seconds."""
         end = self.clock.seconds + seconds
         for _ in range(20_000):
             if self.clock.seconds >= end:
@@ -117,9 +110,9 @@ class UploaderRig:
             delay = self.uploader.step()
             if delay is None:
                 return
-            # As the clock of a machine goes on also between two steps that follow at once.
+            # A machine's clock also advances between two steps that follow immediately.
             self.clock.advance(max(min(delay, end - self.clock.seconds), 1e-6))
-        pytest.fail("the uploader steps for ever without getting anywhere")
+        pytest.fail("the uploader steps without making progress")
 
     def drain(self) -> None:
         """Run until all is committed and nothing is left to do."""

@@ -1,4 +1,4 @@
-"""A door for every test of the uploader."""
+"""The uploader rig as a fixture."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from agent.errors import OutboxCorruptError
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
-from tests.support.pipe_model import Fall, Lose, Refuse, Unreachable
+from tests.support.pipe_model import Invalidate, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig
 
 
@@ -28,11 +28,11 @@ def values(door: UploaderRig) -> list[int]:
         Refuse(409, "ERR_CHANNEL_MUST_BE_REOPENED_DUE_TO_ROW_SEQ_GAP"),
         Lose(processed=True),
         Lose(processed=False),
-        Fall(),
+        Invalidate(),
     ],
 )
 def test_after_a_doubt_the_channel_is_opened_again_and_tells_where_it_stands(
-    door: UploaderRig, fault: Refuse | Lose | Fall
+    door: UploaderRig, fault: Refuse | Lose | Invalidate
 ) -> None:
     door.keep(5)
     door.drain()
@@ -278,7 +278,7 @@ def test_a_try_is_counted_only_when_the_rows_were_sent(tmp_path: Path, key: KeyP
     door.keep(1)
     door.run(0.1)
     door.keep(1)
-    # The append that waits is refused, then the look for the first commit, then the append is taken.
+    # The waiting append is refused, then the poll for the first commit, then the append is accepted.
     door.pipe.faults += [Refuse(503), Refuse(503), Unreachable()]
 
     door.drain()

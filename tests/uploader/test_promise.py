@@ -17,7 +17,7 @@ from agent.keys.keypair import KeyPair
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import NothingToReplayError
 from tests.support.outbox_rig import looked_up
-from tests.support.pipe_model import Fall, Landed, Lose, Refuse, Unreachable
+from tests.support.pipe_model import Invalidate, Landed, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig, Wish
 
 FAULTS = st.sampled_from(
@@ -26,7 +26,7 @@ FAULTS = st.sampled_from(
         Lose(processed=True),
         Lose(processed=False),
         Unreachable(),
-        Fall(),
+        Invalidate(),
         Refuse(503),
         Refuse(429, retry_after=2),
         Refuse(401),
@@ -87,7 +87,7 @@ class Promise(RuleBasedStateMachine):
         self.door.run(seconds)
 
     @rule(fault=FAULTS)
-    def fault(self, fault: Lose | Unreachable | Fall | Refuse) -> None:
+    def fault(self, fault: Lose | Unreachable | Invalidate | Refuse) -> None:
         self.door.pipe.faults.append(fault)
 
     @rule()
@@ -101,7 +101,7 @@ class Promise(RuleBasedStateMachine):
 
     @rule()
     def channels_are_deleted_after_idle_days(self) -> None:
-        # Idle: what an agent never learned before its channel was deleted, nobody can tell it any more.
+        # Idle: a commit that was not polled before its channel was deleted can no longer be read.
         if not self.door.pipe.faults:
             self.door.drain()
             self.door.pipe.forget_channel()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.keys.keypair import KeyPair
-from agent.uploader.channel_sender import Limits
-from tests.support.pipe_model import Fall, Fault, Lose, Refuse, Seen, Unreachable
+from agent.settings import UploaderSettings
+from tests.support.pipe_model import Fault, Invalidate, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
 from tests.support.uploader_rig import UploaderRig
 
@@ -119,8 +119,8 @@ def test_no_second_sees_more_than_ten_requests(tmp_path: Path, key: KeyPair) -> 
 
 
 def test_a_backlog_respects_the_byte_rate_and_the_request_size(tmp_path: Path, key: KeyPair) -> None:
-    limits = Limits(2_000, 10, 60_000, 60)
-    door = UploaderRig(tmp_path, key, way_s=0.0, limits=limits)
+    settings = UploaderSettings(2_000, 10, 60_000, 60)
+    door = UploaderRig(tmp_path, key, way_s=0.0, settings=settings)
     door.keep(1000)
 
     door.drain()
@@ -215,7 +215,7 @@ def test_a_lost_reply_whose_rows_were_committed_meanwhile_does_not_double(
 def test_a_channel_that_fell_ill_is_reopened_though_appends_still_answer_200(door: UploaderRig) -> None:
     door.keep(5)
     door.drain()
-    door.pipe.faults.append(Fall())
+    door.pipe.faults.append(Invalidate())
     door.keep(5)
 
     door.drain()
@@ -302,7 +302,7 @@ faults = st.sampled_from(
         Lose(processed=True),
         Lose(processed=False),
         Unreachable(),
-        Fall(),
+        Invalidate(),
     ]
 )
 events = st.one_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -12,14 +11,14 @@ from agent.cli.check.network import look_at_certificate, look_up
 from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.key.alter_user import compare, describe, set_key
-from agent.clock.system_clock import boottime_s, off
+from agent.clock.system_clock import off
 from agent.errors import SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
-from agent.service.snowflake import pipe_name
+from agent.service.snowflake import make_client, pipe_name
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.client import Client, ClientIdentity
+from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 from agent.sql.names import identifier, qualified, user_identifier
@@ -52,28 +51,21 @@ class _Way:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._snowflake = settings.snowflake
-        self._account: Client | None = None
+        self._client: Client | None = None
 
     def jwt(self) -> Iterator[Finding]:
         """The first thing that Snowflake checks: who signs, and is that key registered."""
-        snowflake = self._snowflake
         key = load_key(self._settings)
-        self._account = Client(
-            Http(ca_file=snowflake.ca_file),
-            ClientIdentity(snowflake.account, snowflake.user, snowflake.role, snowflake.url),
-            load_key=lambda: key,
-            wall_s=time.time,
-            monotonic_s=boottime_s,
-        )
+        self._client = make_client(self._settings, Http(ca_file=self._snowflake.ca_file), key=key)
         try:
-            host = self._account.ingest_host()
+            host = self._client.ingest_host()
         except SnowpipeError as error:
-            yield from _skew(self._account.server_clock)
+            yield from _skew(self._client.server_clock)
             _advise(error, self._sql_on_key(key))
             raise
-        until = datetime.fromtimestamp(self._account.jwt.expires_at or 0, UTC)
+        until = datetime.fromtimestamp(self._client.jwt.expires_at or 0, UTC)
         yield Finding("JWT", "ok", f"accepted, valid until {until:%Y-%m-%d %H:%M} UTC; rows go to {host}")
-        yield from _skew(self._account.server_clock)
+        yield from _skew(self._client.server_clock)
 
     def ingest_host(self) -> Iterator[Finding]:
         """Rows go to another host than the account's: a firewall may know only one of them."""
@@ -110,8 +102,8 @@ class _Way:
         yield Finding("channel", "ok", f"{name} opens in {pipe}")
 
     def _opened(self) -> Client:
-        assert self._account is not None  # noqa: S101 - for the type checker: these steps need jwt()
-        return self._account
+        assert self._client is not None  # noqa: S101 - for the type checker: these steps need jwt()
+        return self._client
 
     # --- the SQL that shows the cause of a refusal, names filled in ------------------------------
 

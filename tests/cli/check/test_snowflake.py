@@ -172,7 +172,7 @@ def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
 def test_a_clock_far_from_the_servers_is_a_warning(ahead_s: int, said: str) -> None:
     theirs = datetime(2026, 3, 1, 12, tzinfo=UTC)
     clock = ServerClock(wall_s=lambda: theirs.timestamp() + ahead_s + 0.5, boot_s=lambda: 100.0)
-    clock.heard({"date": format_datetime(theirs, usegmt=True)}, 100.0)
+    clock.observe({"date": format_datetime(theirs, usegmt=True)}, 100.0)
 
     (finding,) = snowflake._skew(clock)
 

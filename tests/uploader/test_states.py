@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from agent.uploader.channel_sender import SenderState
+from tests.support.pipe_model import Lose, Refuse
+from tests.support.uploader_rig import UploaderRig
+
+CLOSED, OPEN, SENDING = SenderState.CLOSED, SenderState.OPEN, SenderState.SENDING
+AWAITING_COMMIT, DRAINING = SenderState.AWAITING_COMMIT, SenderState.DRAINING
+BACKING_OFF = SenderState.BACKING_OFF
+
+
+def states(door: UploaderRig, seconds: float = 3600.0) -> list[SenderState]:
+    """The states of the live sender until it is idle, without repetitions."""
+    sender = door.uploader._live
+    seen, end = [sender.state], door.clock.seconds + seconds
+    while door.clock.seconds < end and (delay := door.uploader.step()) is not None:
+        if sender.state is not seen[-1]:
+            seen.append(sender.state)
+        door.clock.advance(max(delay, 1e-6))
+    return seen if sender.state is seen[-1] else [*seen, sender.state]
+
+
+def test_a_batch_goes_from_closed_to_open_by_way_of_its_commit(door: UploaderRig) -> None:
+    door.keep(3)
+
+    assert states(door) == [CLOSED, OPEN, AWAITING_COMMIT, OPEN]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_transient_refusal_resumes_the_same_request_after_its_delay(door: UploaderRig, status: int) -> None:
+    door.run()
+    door.pipe.faults.append(Refuse(status))
+    door.keep(3)
+
+    assert states(door) == [OPEN, BACKING_OFF, AWAITING_COMMIT, OPEN]
+
+
+def test_an_unknown_outcome_closes_the_channel_immediately(door: UploaderRig) -> None:
+    door.run()
+    door.pipe.faults.append(Lose(processed=False))
+    door.keep(3)
+
+    assert states(door) == [OPEN, CLOSED, OPEN, AWAITING_COMMIT, OPEN]
+
+
+def test_refused_rows_drain_what_was_sent_before_the_channel_is_reopened(door: UploaderRig) -> None:
+    door.run()
+    door.pipe.refuses = lambda row: row["card_raw"].endswith("2")
+    door.keep(2)
+
+    assert states(door) == [
+        *(OPEN, DRAINING, CLOSED),  # both rows
+        *(OPEN, AWAITING_COMMIT, DRAINING, CLOSED),  # the second alone, with the first uncommitted
+        OPEN,
+    ]
+
+
+def test_a_request_that_waits_for_the_rate_limit_is_prepared_once(door: UploaderRig) -> None:
+    door.run()
+    sender = door.uploader._live
+    for _ in range(12):
+        sender._rate.spend(door.clock.monotonic_s())
+    door.keep(1)
+
+    assert states(door) == [OPEN, SENDING, AWAITING_COMMIT, OPEN]
