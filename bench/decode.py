@@ -52,7 +52,7 @@ def _decode(name: str, data: bytes, cards: int) -> float:
     seen = 0
     started = time.process_time()
     for start in range(0, len(data), _CHUNK_BYTES):
-        for frame in wire.feed(data[start : start + _CHUNK_BYTES]):
+        for frame in wire.receive_data(data[start : start + _CHUNK_BYTES], 0.0):
             if isinstance(frame, RawCredential) and isinstance(decoder(frame), CardRead):
                 seen += 1
     seconds = time.process_time() - started
@@ -65,7 +65,7 @@ def _feed(name: str, data: bytes) -> float:
     wire = _make(name)
     started = time.process_time()
     for start in range(0, len(data), _CHUNK_BYTES):
-        wire.feed(data[start : start + _CHUNK_BYTES])
+        wire.receive_data(data[start : start + _CHUNK_BYTES], 0.0)
     return time.process_time() - started
 
 

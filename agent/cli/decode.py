@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -173,7 +174,7 @@ def _line_bytes(text: Sequence[str]) -> bytes:
 def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[ReaderEvent]:
     """What a protocol makes of these bytes followed by silence. Raises OptionError."""
     wire = make_protocol(protocol, options)
-    return [*wire.feed(data), *wire.silence()]
+    return [*wire.receive_data(data, 0.0), *wire.handle_timeout(math.inf)]
 
 
 def _decoder(reader: Mapping[str, Any]) -> Decoder:

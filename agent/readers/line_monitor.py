@@ -33,17 +33,17 @@ class LineMonitor:
         self.silent = False
         self.noisy = False
 
-    def opened(self, now_s: float) -> None:
+    def port_opened(self, now_s: float) -> None:
         """The port was opened, perhaps anew: the silence begins now."""
         self._heard_s = now_s
 
-    def lost(self) -> None:
+    def port_lost(self) -> None:
         """The port was lost: what was found belongs to a line that is no more."""
         self._heard_s = math.inf
         self._noise_s.clear()
         self.silent = self.noisy = False
 
-    def heard(self, now_s: float) -> None:
+    def bytes_received(self, now_s: float) -> None:
         """Bytes came."""
         self._heard_s = now_s
         if self.silent:
@@ -54,7 +54,7 @@ class LineMonitor:
                 extra=fields(MessageId.READER_HEARD, reader=self._reader_id),
             )
 
-    def heard_noise(self, now_s: float) -> None:
+    def noise_received(self, now_s: float) -> None:
         """A frame or a word was no card."""
         self._noise_s.append(now_s)
         if not self.noisy and self._within_window(NOISY_PER_MINUTE, now_s):
@@ -67,7 +67,7 @@ class LineMonitor:
                 extra=fields(MessageId.READER_NOISY, reader=self._reader_id),
             )
 
-    def look(self, now_s: float) -> bool:
+    def update(self, now_s: float) -> bool:
         """See what time alone has changed; True if something has."""
         before = self.silent, self.noisy
         if not self.silent and now_s - self._heard_s >= self._expect_within_s:
@@ -89,7 +89,7 @@ class LineMonitor:
         return before != (self.silent, self.noisy)
 
     def wait_s(self, now_s: float) -> float:
-        """After how long look() may have something to say if nothing comes; infinite if never."""
+        """After how long update() may have something to say if nothing comes; infinite if never."""
         waits = [math.inf]
         if not self.silent:
             waits.append(self._heard_s + self._expect_within_s - now_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,11 +146,12 @@ def _likelihood(heard: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, int,
 def _frames(name: str, chunks: Sequence[Chunk]) -> list[ReaderEvent]:
     wire = make_protocol(name)
     frames: list[ReaderEvent] = []
+    now_s = 0.0
     for silence_s, data in chunks:
-        if wire.partial and silence_s * 1000 >= wire.silence_ms:
-            frames += wire.silence()
-        frames += wire.feed(data)
-    return [*frames, *wire.silence()]
+        now_s += silence_s
+        frames += wire.handle_timeout(now_s)
+        frames += wire.receive_data(data, now_s)
+    return [*frames, *wire.handle_timeout(math.inf)]
 
 
 def _hearing(

@@ -8,8 +8,7 @@ from contextlib import closing
 from typing import Protocol
 
 from agent.readers.detect.match import Chunk, Recording, match
-from agent.readers.protocol import Poller
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols import PROTOCOLS, make_protocol
 
 # The speeds of the readers in the field, the most common first.
 SPEEDS = (9600, 115200, 19200, 38400, 57600, 2400, 4800)
@@ -19,6 +18,7 @@ _STAY_S = 15.0  # where a card was read, it is worth waiting for it to come agai
 _ENOUGH_READS = 3
 # Nobody needs more to tell a protocol, and all of them are tried on it.
 _KEPT_BYTES = 4096
+_SHORTEST_WAIT_S = 0.01
 _PAUSE_S = 0.1  # longer than within a frame: now it is worth looking at what came
 
 
@@ -72,7 +72,7 @@ def _questions(speeds: Sequence[int]) -> list[tuple[int, str]]:
     return [
         (speeds[0] if len(speeds) == 1 else protocol.line.baudrate, name)
         for name, protocol in PROTOCOLS.items()
-        if protocol.polling
+        if protocol.polled
     ]
 
 
@@ -84,16 +84,17 @@ def _listen(
     monotonic_s: Callable[[], float],
 ) -> Recording:
     """The newest bytes of a while: short if nothing is read, longer if a card is, until it is enough."""
-    polling = PROTOCOLS[asked].polling if asked else None
-    asking = Poller(polling) if polling else None
+    protocol = make_protocol(asked) if asked else None
     chunks: deque[Chunk] = deque()
     started_s = last_s = now_s = monotonic_s()
     ends_s, looked = started_s + min(_SLICE_S, left_s), True
     while now_s < ends_s:
         wait_s = min(_PAUSE_S, ends_s - now_s)
-        if asking is not None:
-            line.write(asking.due(now_s))
-            wait_s = min(wait_s, max(asking.wait_s(now_s), 0.01))
+        if protocol is not None:
+            if request := protocol.data_to_send(now_s):
+                line.write(request)
+            due_s = protocol.next_timeout()
+            wait_s = wait_s if due_s is None else min(wait_s, max(due_s - now_s, _SHORTEST_WAIT_S))
         data = line.read(wait_s)
         now_s = monotonic_s()
         if data:

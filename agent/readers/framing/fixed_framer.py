@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocol import ListeningProtocol
 
 Shape = Sequence[bytes]
 """A frame as the bytes allowed at each place; its first place allows the start byte alone."""
@@ -17,7 +17,7 @@ Shape = Sequence[bytes]
 ANY = bytes(range(256))
 
 
-class FramedProtocol(ABC):
+class FramedProtocol(ListeningProtocol):
     """A wire protocol whose frames have one start byte and one or more fixed shapes.
 
     A subclass gives the shapes, no two of which one stream can fill, and reads a frame that
@@ -25,11 +25,6 @@ class FramedProtocol(ABC):
     it, so that a broken frame never takes a good one along.
     """
 
-    line: ClassVar[LineSettings] = LineSettings()
-    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
-    polling: ClassVar[Polling | None] = None
-    # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
-    silence_ms: ClassVar[int] = 100
     shapes: ClassVar[tuple[Shape, ...]]
     may_hold_pin: ClassVar[bool] = False
 
@@ -44,13 +39,16 @@ class FramedProtocol(ABC):
     def read(self, frame: bytes) -> ReaderEvent | NoiseReason | None:
         """What a frame that fills one of the shapes says; None for "no card", a NoiseReason for noise."""
 
-    @property
-    def partial(self) -> bool:
-        """True while an unfinished frame or noise is held."""
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._held.clear()
+        self._noise.reset()
+
+    def _holds_data(self) -> bool:
         return bool(self._held or self._noise)
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
         frames: list[ReaderEvent] = []
         if not self._noise:  # most often there are whole frames and nothing else: no need to search
             data = self._take(len(self._held)) + data
@@ -74,18 +72,13 @@ class FramedProtocol(ABC):
             frames += self._refuse(max(misfits))
         return frames
 
-    def silence(self) -> list[ReaderEvent]:
-        """What is held will not be finished: truncated, but for whole frames that it took in."""
+    def _flush(self) -> list[ReaderEvent]:
+        """The held frame is truncated; whole frames may be among its bytes."""
         frames: list[ReaderEvent] = []
         while self._held:
             frames += self._noise.add(self._take(self._next_start(len(self._held))), NoiseReason.TRUNCATED)
-            frames += self.feed(b"")
+            frames += self._parse(b"")
         return [*frames, *self._noise.end()]
-
-    def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
-        self._held.clear()
-        self._noise.reset()
 
     def _read_whole(self, data: bytes, frames: list[ReaderEvent]) -> int:
         """Read good frames from the beginning of `data`; return where the first other byte is."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import ClassVar
 
 from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocol import ListeningProtocol
 
 # The longest line that means something, with room: a bridge's error message is 90 bytes, a log
 # line with colours 120, the zeros and ones of the longest word in the field 200.
@@ -24,7 +23,7 @@ Reading = tuple[ReaderEvent, ...] | NoiseReason
 PRINTABLE = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
 
 
-class LineProtocol(ABC):
+class LineProtocol(ListeningProtocol):
     """A wire protocol of lines that end in CR, LF or both.
 
     A subclass reads a line, and says which characters its lines have: all others are static,
@@ -32,10 +31,6 @@ class LineProtocol(ABC):
     missing, so only one that tells where it begins, or how long it is, means anything then.
     """
 
-    line: ClassVar[LineSettings] = LineSettings()
-    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
-    polling: ClassVar[Polling | None] = None
-    silence_ms: ClassVar[int] = 100  # readers send a line in one go
     may_hold_pin: ClassVar[bool] = False
     characters: ClassVar[bytes] = PRINTABLE
 
@@ -61,15 +56,20 @@ class LineProtocol(ABC):
         """What a line says that silence cut off: its last characters may be missing."""
         return NoiseReason.TRUNCATED
 
-    @property
-    def partial(self) -> bool:
-        """True inside a line, also when what it held has already gone out as noise."""
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._text.clear()
+        self._noise.reset()
+        self._cut = False
+
+    def _holds_data(self) -> bool:
+        """True inside a line, also when the bytes it held have already been returned as noise."""
         return bool(self._text or self._noise or self._cut)
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
         if not (self._noise or self._cut or data.translate(None, self._clean)):
-            return self._feed_clean(self._take_text() + data)
+            return self._parse_clean(self._take_text() + data)
         frames: list[ReaderEvent] = []
         for piece in self._pieces.finditer(data):
             if piece.lastgroup == "text":
@@ -80,8 +80,7 @@ class LineProtocol(ABC):
                 frames += self._add_static(piece[0])
         return frames
 
-    def silence(self) -> list[ReaderEvent]:
-        """The line will not be finished."""
+    def _flush(self) -> list[ReaderEvent]:
         frames: list[ReaderEvent] = []
         if self._text:
             frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
@@ -89,14 +88,8 @@ class LineProtocol(ABC):
         self._cut = False
         return frames
 
-    def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
-        self._text.clear()
-        self._noise.reset()
-        self._cut = False
-
-    def _feed_clean(self, data: bytes) -> list[ReaderEvent]:
-        """What feed() does with text alone, most often whole lines, when no noise is held."""
+    def _parse_clean(self, data: bytes) -> list[ReaderEvent]:
+        """As _parse(), for printable text while no noise is held: the usual case, mostly whole lines."""
         frames: list[ReaderEvent] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         for text in filter(None, lines):

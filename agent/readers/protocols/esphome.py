@@ -46,19 +46,8 @@ class Esphome(LineProtocol):
         self._may_wait_bytes = 0  # how many a line may have, less those that are no longer held
         self._said: tuple[int, int] | None = None  # the number logged last, and how many lines may repeat it
 
-    @property
-    def partial(self) -> bool:
-        """True inside a line, or after a tag that is not known to be good."""
-        return super().partial or bool(self._unchecked)
-
-    def silence(self) -> list[ReaderEvent]:
-        """Nothing more is said of the last card."""
-        frames = [*self._unchecked, *super().silence()]
-        self._unchecked, self._said = (), None
-        return frames
-
     def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
+        """Discard held bytes and timers: the port was reopened."""
         super().reset()
         self._unchecked, self._said = (), None
 
@@ -95,6 +84,15 @@ class Esphome(LineProtocol):
         if found := _KEY.fullmatch(message):
             return self._say(1, int(found[1]), (Key(),))
         return ()
+
+    def _holds_data(self) -> bool:
+        """True inside a line, or after a tag whose parity is not known yet."""
+        return super()._holds_data() or bool(self._unchecked)
+
+    def _flush(self) -> list[ReaderEvent]:
+        frames = [*self._unchecked, *super()._flush()]
+        self._unchecked, self._said = (), None
+        return frames
 
     def _add_text(self, text: bytes) -> list[ReaderEvent]:
         return self._waiting(super()._add_text, text)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential, Status
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.readers.protocol import Polling
+from agent.readers.protocol import PolledProtocol
 from agent.swipe import CardCheck
 
 _MAX_ID_BYTES = 16
@@ -23,7 +22,7 @@ _REFUSED = Status(
 )
 
 
-class Twn4Simple(LineProtocol):
+class Twn4Simple(PolledProtocol, LineProtocol):
     """Elatec TWN4 with the Simple Protocol application, which has to be asked.
 
     A tag's reply that comes right behind noise is read, for it says its length; behind a stray hex
@@ -32,7 +31,8 @@ class Twn4Simple(LineProtocol):
 
     characters = HEX_DIGIT
 
-    polling: ClassVar[Polling | None] = Polling(requests=(b"0500%02X\r" % _MAX_ID_BYTES,), every_ms=200)
+    requests = (b"0500%02X\r" % _MAX_ID_BYTES,)
+    poll_ms = 200
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The id of a reply, nothing for "no tag", a status for "unknown function"."""
