@@ -11,6 +11,7 @@ from typing import IO, Any, get_args
 
 import click
 
+from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
 from agent.readers.events import Noise, NoiseReason, Outcome, RawCredential, ReaderEvent, Status
@@ -210,7 +211,9 @@ def _words(outcome: Outcome | Status) -> str:
         return f"{card}\n  {outcome.format}: {named}"
     if outcome.matches:
         return f"{card}\n  {' and '.join(outcome.matches)} fit: enable only the one your cards use."
-    return f"{card}\n  No enabled format fits; its default badge_id is {outcome.bits}:{outcome.raw}"
+    return (
+        f"{card}\n  No enabled format fits; its default badge_id is {raw_badge_id(outcome.bits, outcome.raw)}"
+    )
 
 
 def _json_answer(outcomes: Iterable[Outcome | Status]) -> str:

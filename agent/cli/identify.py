@@ -11,16 +11,17 @@ import click
 
 from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
+from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
 from agent.readers.detect.match import Card, Fit, ProtocolMatch, Recording, match, ranked
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port
-from agent.readers.port_names import lasting_name_of
+from agent.readers.port_names import stable_name_of
 from agent.readers.protocol import LineSettings
 from agent.settings import DEFAULT_FORMATS
 
-_NO_LASTING_NAME = Finding(
+_NO_STABLE_NAME = Finding(
     "port",
     "warning",
     "has no name under /dev/serial/by-id, so it may get another number when it is plugged in again",
@@ -55,16 +56,16 @@ def command(
     hearings = ranked(heard for recording in recordings for heard in match(recording, printed_number))
     best = hearings[0] if hearings else None
     findings = advice(recordings, hearings)
-    lasting = lasting_name_of(port)
+    stable_name = stable_name_of(port)
     if as_json:
-        click.echo(json.dumps(_answer(recordings, hearings, findings, port, lasting)))
+        click.echo(json.dumps(_answer(recordings, hearings, findings, port, stable_name)))
     else:
         for found in findings:
             show(Finding("line", "warning", found.text, found.next))
         if best is not None:
             _show(best, hearings, printed_number)
         if best is not None and best.card is not None:
-            _show_block(best, best.card, port, lasting)
+            _show_block(best, best.card, port, stable_name)
     context.exit(0 if best is not None and best.card is not None else 1)
 
 
@@ -97,7 +98,9 @@ def _show(best: ProtocolMatch, hearings: Sequence[ProtocolMatch], printed_number
             rows = [_row(fit, card) for fit in card.fits]
             table(("", "format", "facility code", "card number", "issue", ""), rows)
         else:
-            click.echo(f"  No format of the table fits; its default badge_id is {card.bits}:{card.raw}")
+            click.echo(
+                f"  No format of the table fits; its default badge_id is {raw_badge_id(card.bits, card.raw)}"
+            )
         if card.printed:
             click.echo(f"  The printed number is its {', '.join(card.printed)}.")
         elif printed_number is not None:
@@ -131,12 +134,12 @@ def _row(fit: Fit, card: Card) -> tuple[str, ...]:
     return mark, fit.format, *("" if number is None else str(number) for number in numbers), remark
 
 
-def _show_block(best: ProtocolMatch, card: Card, port: str, lasting: str | None) -> None:
+def _show_block(best: ProtocolMatch, card: Card, port: str, stable_name: str | None) -> None:
     click.echo("\nFor the configuration file:\n")
-    click.echo(reader_block(best, card, lasting or port))
-    if lasting is None:
+    click.echo(reader_block(best, card, stable_name or port))
+    if stable_name is None:
         click.echo()
-        show(_NO_LASTING_NAME)
+        show(_NO_STABLE_NAME)
 
 
 def _answer(
@@ -144,7 +147,7 @@ def _answer(
     hearings: Sequence[ProtocolMatch],
     findings: Sequence[Advice],
     port: str,
-    lasting: str | None,
+    stable_name: str | None,
 ) -> dict[str, object]:
     best = hearings[0] if hearings else None
     card = best.card if best is not None else None
@@ -155,13 +158,13 @@ def _answer(
     return {
         "identified": card is not None,
         "port": port,
-        "lasting_port": lasting,
+        "lasting_port": stable_name,
         "protocol": best.protocol if best is not None else None,
         "baudrate": best.baudrate if best is not None else None,
         "cards": [_json_card(seen) for seen in best.cards] if best is not None and card is not None else [],
         "findings": [dataclasses.asdict(found) for found in findings],
         "bytes": heard_bytes,
-        "config": reader_block(best, card, lasting or port)
+        "config": reader_block(best, card, stable_name or port)
         if best is not None and card is not None
         else None,
     }

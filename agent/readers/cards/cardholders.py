@@ -8,12 +8,12 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.log.message_ids import MessageId, fields
+from agent.swipe import LONGEST_NAME
 
 _log = logging.getLogger(__name__)
 
 UNKNOWN = "UNKNOWN"  # the column USER_ID is NOT NULL
 _HEADER = ["badge_id", "user_id"]
-_LONGEST = 50
 
 
 class CardholdersError(AgentError):
@@ -44,9 +44,9 @@ def read(path: Path) -> dict[str, str]:
 
 def _pair(line: list[str], path: Path, number: int) -> tuple[str, str]:
     badge, user = (cell.strip() for cell in line) if len(line) == len(_HEADER) else ("", "")
-    if not 1 <= len(badge) <= _LONGEST or not 1 <= len(user) <= _LONGEST:
+    if not 1 <= len(badge) <= LONGEST_NAME or not 1 <= len(user) <= LONGEST_NAME:
         raise CardholdersError(
-            f"{path}: line {number} must be badge_id,user_id, each of 1 to {_LONGEST} characters"
+            f"{path}: line {number} must be badge_id,user_id, each of 1 to {LONGEST_NAME} characters"
         )
     return badge, user
 
