@@ -231,9 +231,9 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
     door.line.present(2)
 
     door.wait_until(lambda: len(door.kept) == 2, "a second swipe")
-    told = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
-    assert any("recovered after" in line for line in told)
+    assert any("recovered after" in line for line in messages)
 
 
 def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: ReaderRig) -> None:
@@ -324,11 +324,11 @@ def test_the_rest_of_a_frame_is_waited_for_at_a_stop(tmp_path: Path) -> None:
 def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: ReaderRig) -> None:
     ended = threading.Event()
 
-    def chatter() -> None:
+    def send_noise() -> None:
         while not ended.wait(0.001):
             door.line.write(b"\xff\xfe\x02")
 
-    noise = threading.Thread(target=chatter)
+    noise = threading.Thread(target=send_noise)
     noise.start()
     door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "noise")
 
@@ -419,7 +419,7 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
 
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
     assert "silent" in caplog.text
-    assert "heard again" in caplog.text
+    assert "sends again" in caplog.text
     door.close()
 
 
@@ -458,4 +458,4 @@ def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door:
     door.session = door.new_session()
     door.start()
 
-    door.wait_until(lambda: len(door.kept) == 1, "the swipe that came while nobody read")
+    door.wait_until(lambda: len(door.kept) == 1, "the swipe that was sent between the sessions")

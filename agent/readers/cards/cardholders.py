@@ -1,4 +1,4 @@
-"""Who holds a badge: a CSV file of badge_id,user_id that is read again whenever it changes."""
+"""The holders of badges: a CSV file of badge_id,user_id, reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _HEADER = ["badge_id", "user_id"]
 
 
 class CardholdersError(AgentError):
-    """The file cannot be used; badges keep the holders of the last good one."""
+    """The file cannot be used; the holders of the last valid one stay in use."""
 
     exit_code = 78
 
 
 def read(path: Path) -> dict[str, str]:
-    """Badge id to user id. Raises CardholdersError, which names line and fault but no badge."""
+    """The user id of each badge id. Raises CardholdersError, which names line and fault but no badge."""
     holders: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -52,7 +52,7 @@ def _pair(line: list[str], path: Path, number: int) -> tuple[str, str]:
 
 
 class Cardholders:
-    """Looks holders up; safe to use from several threads."""
+    """The user ids of badges; thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class Cardholders:
         self._holders: dict[str, str] = {}
 
     def user_of(self, badge_id: str) -> str:
-        """The badge's user id, `UNKNOWN` where the file names none. Never raises: a swipe must go on."""
+        """The badge's user id, `UNKNOWN` where the file names none. Never raises."""
         if self._path is not None:
             self._refresh(self._path)
         return self._holders.get(badge_id, UNKNOWN)

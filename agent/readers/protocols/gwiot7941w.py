@@ -1,4 +1,4 @@
-"""Gwiot 7941W: a request for each kind of card, and replies CD DC, address, status, length, data, XOR."""
+"""Gwiot 7941W: a request for each kind of card; replies of CD DC, address, status, length, data, XOR."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _shape(status: bytes, data_bytes: int) -> Shape:
 
 
 class Gwiot7941W(PolledProtocol, FramedProtocol):
-    """Gwiot 7941W (125 kHz and 13.56 MHz modules that have to be asked)."""
+    """Gwiot 7941W (125 kHz and 13.56 MHz modules that must be polled)."""
 
     line = LineSettings(baudrate=115200)
     requests = (b"\xab\xba\x00\x10\x00\x10", b"\xab\xba\x00\x15\x00\x15")  # 13.56 MHz, then 125 kHz
