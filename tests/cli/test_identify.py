@@ -81,10 +81,10 @@ def test_what_is_typed_at_a_pad_is_never_shown(line: PtyReader, capsys: pytest.C
         patch.setattr("agent.cli.identify.BUDGET_S", 1.0)
         code = main(["identify", "--port", str(line.device)])
 
-    told = capsys.readouterr()
+    shown = capsys.readouterr()
     assert code == 1
-    assert "look like PINs" in told.out
-    assert "4711" not in told.out + told.err
+    assert "look like PINs" in shown.out
+    assert "4711" not in shown.out + shown.err
 
 
 def test_a_port_that_another_process_holds_is_named_with_what_to_do(

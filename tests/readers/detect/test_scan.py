@@ -33,7 +33,7 @@ class Reader:
 
 
 class FakeLine:
-    """A line on which time passes only while somebody waits for it."""
+    """A line on which time passes only during read()."""
 
     def __init__(self, reader: Reader, baudrate: int) -> None:
         self._reader = reader

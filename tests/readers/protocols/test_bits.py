@@ -49,7 +49,7 @@ def test_a_line_names_its_word_right_aligned(line: bytes, word: RawCredential) -
         (b"257:0", [NoiseReason.LENGTH]),
         (b"526:2F657AE", [NoiseReason.LENGTH]),
         (b"0" * 257, [NoiseReason.OVERSIZED, NoiseReason.SYNTAX]),
-        # Zeros and ones behind static may have lost their beginning: a shorter card.
+        # Binary digits after static may be without their beginning: a shorter card.
         (b"\xff10111101100101011110101110", [NoiseReason.STRAY, NoiseReason.SYNTAX]),
         (b"~10111101100101011110101110", [NoiseReason.STRAY, NoiseReason.SYNTAX]),
         # So may a count whose digits are not as many as it says, and a clock is none.

@@ -41,7 +41,7 @@ class Sample:
     noise_end: bytes = b""
     digit: int = 5  # a place in the frame that the word depends on
     options: Mapping[str, object] = field(default_factory=dict)
-    ambiguous: str = ""  # why it is noise behind other characters on its line
+    ambiguous: str = ""  # why it is noise after other characters on its line
 
 
 def tag(bits: int, value: int, check: CardCheck = CardCheck.CHECKSUM) -> RawCredential:
@@ -75,7 +75,7 @@ SAMPLES = {
         Sample(bytes.fromhex("CDDC 00 81 04 6B3D12D6 17"), tag(32, 0x6B3D12D6)),
         Sample(bytes.fromhex("CDDC 00 81 05 CDDCCDDC01 85"), tag(40, 0xCDDCCDDC01)),
     ],
-    # These lines tell their length or where they begin, so that they may follow static at once.
+    # These lines contain their length or a mark of their beginning, so that they may follow static.
     "bits": [
         Sample(b"26:2F657AE" + end, RawCredential(26, 0x2F657AE), noise_end=b"\n")
         for end in (b"\r", b"\n", b"\r\n")
@@ -286,7 +286,7 @@ def test_a_stray_digit_in_front_of_a_frame_makes_no_other_card_of_it(
     name: str, sample: Sample, digit: bytes
 ) -> None:
     if name in ("bits", "rfideas") and sample.ambiguous:
-        pytest.skip("one more digit is a longer number, and nothing tells that it is none")
+        pytest.skip("one more digit is a longer number, and cannot be detected")
     if (name, digit) == ("em18", b"B"):
         pytest.skip("the one digit in sixteen with which the first twelve happen to pass the checksum")
     wire, decoder = make(name, sample), Decoder(DEFAULT_FORMATS)

@@ -1,4 +1,4 @@
-"""Frames that are documented, or that somebody really saw, and what they are."""
+"""Frames from documentation and from real readers, with their expected outcomes."""
 
 from __future__ import annotations
 
