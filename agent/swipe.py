@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from agent.clock.reading import ClockReading
 
+# BADGE_ID, USER_ID, ZONE_ID and READER_ID are VARCHAR(50) NOT NULL.
+LONGEST_NAME = 50
+
 
 class CardCheck(StrEnum):
     """How the bits of a card were verified: the values of the column `card_check`."""

@@ -1,4 +1,4 @@
-"""What reading the wire costs: processor time for a megabyte of frames, and of noise, per protocol."""
+"""Processor time of each protocol for a megabyte of frames, and for a megabyte of noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.swipe import CardRead
 from bench.figures import Figure
 
 _BYTES = 1_000_000
-_CHUNK_BYTES = 4096  # as much as the port hands over at once
+_CHUNK_BYTES = 4096  # as much as one read of the port returns
 _TARGET_S = 0.5  # half a core at 1 MB/s
 _NOISE_TARGET_S = 5.0  # half a core for eight lines of 115200 baud, 92 kB/s in all
 _ROUNDS = 3
@@ -27,7 +27,7 @@ _OPTIONS = {"line": {"pattern": r"CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
 
 
 def run() -> list[Figure]:
-    """The processor time of each protocol, and of the one that noise costs most."""
+    """The processor time of each protocol, and of the slowest one for noise."""
     figures = []
     for name in PROTOCOLS:
         data, cards = _frames(name)
@@ -37,7 +37,7 @@ def run() -> list[Figure]:
             )
         )
     for title, noise in _noises():
-        worst, name = max((_feed(name, noise), name) for name in PROTOCOLS)
+        worst, name = max((_parse(name, noise), name) for name in PROTOCOLS)
         figures.append(_figure(f"1 MB of {title}, worst of all: {name}", worst, _NOISE_TARGET_S))
     return figures
 
@@ -47,12 +47,12 @@ def _figure(name: str, seconds: float, target_s: float) -> Figure:
 
 
 def _decode(name: str, data: bytes, cards: int) -> float:
-    """Seconds of CPU from bytes to cards. Raises ValueError if a card went missing."""
+    """Seconds of CPU from bytes to cards. Raises ValueError if a card is missing."""
     wire, decoder = _make(name), Decoder(DEFAULT_FORMATS)
     seen = 0
     started = time.process_time()
     for start in range(0, len(data), _CHUNK_BYTES):
-        for frame in wire.feed(data[start : start + _CHUNK_BYTES]):
+        for frame in wire.receive_data(data[start : start + _CHUNK_BYTES], 0.0):
             if isinstance(frame, RawCredential) and isinstance(decoder(frame), CardRead):
                 seen += 1
     seconds = time.process_time() - started
@@ -61,11 +61,11 @@ def _decode(name: str, data: bytes, cards: int) -> float:
     return seconds
 
 
-def _feed(name: str, data: bytes) -> float:
+def _parse(name: str, data: bytes) -> float:
     wire = _make(name)
     started = time.process_time()
     for start in range(0, len(data), _CHUNK_BYTES):
-        wire.feed(data[start : start + _CHUNK_BYTES])
+        wire.receive_data(data[start : start + _CHUNK_BYTES], 0.0)
     return time.process_time() - started
 
 
@@ -74,7 +74,7 @@ def _make(name: str) -> WireProtocol:
 
 
 def _frames(name: str) -> tuple[bytes, int]:
-    """About a megabyte of frames, no two next to each other alike, and how many there are."""
+    """About a megabyte of frames with random cards, and their number."""
     dice = random.Random(_SEED)  # noqa: S311 - card numbers for a measurement
     frame_of = _FRAMES[name]
     frames = []
@@ -93,7 +93,7 @@ def _noises() -> Iterable[tuple[str, bytes]]:
 
 
 def _summed(head: bytes, body: bytes, tail: bytes = b"") -> bytes:
-    """A frame with the XOR of its body behind it."""
+    """A frame with the XOR of its body after it."""
     return head + body + bytes([reduce(xor, body)]) + tail
 
 

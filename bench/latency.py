@@ -1,4 +1,4 @@
-"""Swipe to append: last byte written to the serial line until the request reaches the server, idle agent."""
+"""Latency from a swipe's last byte on the serial line to its request at the server, with an idle agent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run() -> list[Figure]:
 
 def _one(emulator: EmulatorProcess, reader: PtyReader, agent: AgentProcess, tag: int) -> float:
     wait_until(lambda: agent.outbox().pending == 0, what="an idle agent")
-    time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - so that no timer of the agent's is always met alike
+    time.sleep(random.uniform(0.0, 0.1))  # noqa: S311 - not in phase with the agent's timers
     written_ns = time.monotonic_ns()
     reader.present(tag)
     arrived_ns = 0

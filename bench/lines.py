@@ -1,4 +1,4 @@
-"""A swipe beside eight lines of noise: last byte written until it is in the outbox, on a ninth line."""
+"""Latency of a swipe while eight other lines carry noise: from its last byte to the outbox."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES_PER_S = 11_520  # 115200 baud with start and stop bit
 _TICK_S = 0.01
 _TARGET_MS = 50.0
 _GIVEN_UP_S = 10.0
-# Protocols that noise costs most, and the one that the swipes come by.
+# The protocols with the highest cost of noise, and that of the swipes.
 _PROTOCOLS = ("idteck", "rdm6300", "gwiot7941", "bits", "em18", "yaawl", "esphome", "id12la")
 _SEED = 7
 
@@ -51,7 +51,7 @@ def run() -> list[Figure]:
             )
         )
         with _noise_on(noisy):
-            time.sleep(1.0)  # until it has become a steady state
+            time.sleep(1.0)  # until the load is steady
             delays_ms = [_one(agent, quiet, tag) for tag in range(1, _SWIPES + 1)]
         _check_noise_was_read(agent)
     p50, most = percentile(delays_ms, 50), max(delays_ms)
@@ -78,7 +78,7 @@ def _make_noise(lines: Sequence[PtyReader], ended: threading.Event) -> None:
     noise = random.Random(_SEED).randbytes(1 << 20)  # noqa: S311 - line noise for a measurement
     started, sent = time.monotonic(), 0
     while not ended.wait(_TICK_S):
-        # By the clock, so that a late tick is made up for.
+        # By the clock, so that a late tick is compensated.
         due = int((time.monotonic() - started) * _BYTES_PER_S)
         for number, line in enumerate(lines):
             start = (sent + number * 100_003) % (len(noise) // 2)
@@ -87,8 +87,8 @@ def _make_noise(lines: Sequence[PtyReader], ended: threading.Event) -> None:
 
 
 def _one(agent: AgentProcess, reader: PtyReader, tag: int) -> float:
-    """Milliseconds until the swipe is in the outbox, for any other process to see."""
-    time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - so that no timer of the agent's is always met alike
+    """Milliseconds until the swipe is in the outbox, as another process sees it."""
+    time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - not in phase with the agent's timers
     before = agent.outbox().last_seq or 0
     written_s = time.monotonic()
     reader.present(tag)
@@ -100,7 +100,7 @@ def _one(agent: AgentProcess, reader: PtyReader, tag: int) -> float:
 
 
 def _check_noise_was_read(agent: AgentProcess) -> None:
-    """A figure from lines that nobody read would be worth nothing."""
-    unheard = [reader["id"] for reader in agent.status()["readers"][1:] if not reader["noise"]]
-    if unheard:
-        raise ValueError(f"no noise was read on {', '.join(unheard)}")
+    """The figure is valid only if the agent has read the noise."""
+    unread = [reader["id"] for reader in agent.status()["readers"][1:] if not reader["noise"]]
+    if unread:
+        raise ValueError(f"no noise was read on {', '.join(unread)}")

@@ -1,9 +1,10 @@
-"""Fuzzes every wire protocol and the decoder behind it, for so many seconds: `make fuzz`."""
+"""Fuzzes every wire protocol and the decoder for a number of seconds: `make fuzz`."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ with atheris.instrument_imports():
 
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
-# Kept between runs, so that the next one starts where this one ended.
+# Kept between runs, so that each continues the previous one.
 _CORPUS = Path(__file__).parent / ".corpus"
 _OPTIONS = {"line": {"pattern": r".*CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
 _NAMES = tuple(PROTOCOLS)
@@ -37,16 +38,19 @@ _LONGEST_INPUT = 2048
 
 
 def check(data: bytes) -> None:
-    """One input: which protocol, where to cut, and the stream. Raises AssertionError."""
+    """Check one input: a protocol, the length of the pieces, and the stream. Raises AssertionError."""
     if len(data) < 2:  # noqa: PLR2004 - the two bytes below
         return
     name, cut, stream = _NAMES[data[0] % len(_NAMES)], data[1] + 1, data[2:]
     whole, cut_up = _make(name), _make(name)
-    expected = [*_feed(whole, stream), *whole.silence()]
+    expected = [*_receive(whole, stream), *whole.handle_timeout(math.inf)]
     pieces = [stream[start : start + cut] for start in range(0, len(stream), cut)]
-    frames = [*(frame for piece in pieces for frame in _feed(cut_up, piece)), *cut_up.silence()]
+    frames = [
+        *(frame for piece in pieces for frame in _receive(cut_up, piece)),
+        *cut_up.handle_timeout(math.inf),
+    ]
     _expect(frames == expected, f"{name}: other frames come out when the stream is cut every {cut} bytes")
-    _expect(not whole.partial and whole.silence() == [], f"{name}: something is left after silence")
+    _expect(not whole.handle_timeout(math.inf), f"{name}: something is left after silence")
     for frame in expected:
         if isinstance(frame, RawCredential):
             for decoder in _DECODERS:
@@ -57,8 +61,8 @@ def _make(name: str) -> WireProtocol:
     return make_protocol(name, _OPTIONS.get(name, {}))
 
 
-def _feed(wire: WireProtocol, stream: bytes) -> list[ReaderEvent]:
-    frames = wire.feed(stream)
+def _receive(wire: WireProtocol, stream: bytes) -> list[ReaderEvent]:
+    frames = wire.receive_data(stream, 0.0)
     noise = vars(wire)["_noise"]
     buffers = [*vars(wire).values(), *vars(noise).values()]
     held = sum(len(buffer) for buffer in buffers if isinstance(buffer, bytearray))
@@ -72,7 +76,7 @@ def _expect(holds: bool, promise: str) -> None:  # noqa: FBT001 - as assert, whi
 
 
 def _write_seeds(folder: Path) -> None:
-    """Known frames as inputs to start from, for nobody guesses a checksum."""
+    """Write known frames as the first inputs: random bytes hardly ever have a valid checksum."""
     for number, row in enumerate(csv.DictReader(_FRAMES_FILE.read_text().splitlines())):
         if json.loads(row["options"] or "{}") == _OPTIONS.get(row["protocol"], {}):
             head = bytes([_NAMES.index(row["protocol"]), number % 7])
@@ -80,7 +84,7 @@ def _write_seeds(folder: Path) -> None:
 
 
 def main(seconds: int) -> None:
-    """Fuzz for so many seconds; the process ends with 0 if nothing was found."""
+    """Fuzz for this many seconds; exit code 0 if nothing was found."""
     _CORPUS.mkdir(exist_ok=True)
     _write_seeds(_CORPUS)
     limits = [f"-max_total_time={seconds}", f"-max_len={_LONGEST_INPUT}"]

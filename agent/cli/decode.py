@@ -1,8 +1,9 @@
-"""`badge-agent decode`: what the bytes or bits of a reader mean, for an installer and for programs."""
+"""`badge-agent decode`: decode the bytes or bits of a reader, for an installer and for programs."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import IO, Any, get_args
 
 import click
 
+from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
 from agent.readers.events import Noise, NoiseReason, Outcome, RawCredential, ReaderEvent, Status
@@ -20,7 +22,7 @@ from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
 from agent.swipe import CardCheck, CardRead
 
 _HIGHEST_FACILITY_CODE = 255  # of H10301, which 26-bit pads send
-# A line of --stdin: room for every format by name and some thousand frames in hex.
+# A line of --stdin: enough for every format by name and some thousand frames in hex.
 _LONGEST_QUERY_BYTES = 65_536
 
 _CHECK_WORDS = {
@@ -46,7 +48,7 @@ _NEXT_STEPS = {
 
 
 class _BadLineError(ValueError):
-    """A line of --stdin that cannot be decoded; the message is the answer to it."""
+    """A line of --stdin that cannot be decoded; the message is the reply."""
 
 
 def _named_formats(_context: click.Context, _option: click.Parameter, text: str | None) -> Sequence[str]:
@@ -112,7 +114,7 @@ def command(
     as_json: bool,
     **reader: Any,  # noqa: ANN401 - click has checked them: the reader's settings, as in a line of --stdin
 ) -> None:
-    r"""Say what a reader's bytes mean: card, key or noise.
+    r"""Decode a reader's bytes: card, key or noise.
 
     \b
     badge-agent decode bits 26:2F657AE
@@ -146,7 +148,7 @@ def command(
 
 
 def _typed(protocol: str, options: Mapping[str, str]) -> dict[str, object]:
-    """The options of a command line, where numbers are text too."""
+    """The options of a command line, with numbers converted from text."""
     known = PROTOCOLS[protocol].options
     return {
         key: int(value)
@@ -171,9 +173,9 @@ def _line_bytes(text: Sequence[str]) -> bytes:
 
 
 def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[ReaderEvent]:
-    """What a protocol makes of these bytes followed by silence. Raises OptionError."""
+    """The events of these bytes followed by silence. Raises OptionError."""
     wire = make_protocol(protocol, options)
-    return [*wire.feed(data), *wire.silence()]
+    return [*wire.receive_data(data, 0.0), *wire.handle_timeout(math.inf)]
 
 
 def _decoder(reader: Mapping[str, Any]) -> Decoder:
@@ -190,7 +192,7 @@ def _outcomes(frames: Iterable[ReaderEvent], decoder: Decoder) -> list[Outcome |
 
 
 def _words(outcome: Outcome | Status) -> str:
-    """An outcome for a person."""
+    """An outcome as text."""
     if isinstance(outcome, Status):
         return f"Status: {outcome.text}"
     if isinstance(outcome, Noise):
@@ -209,7 +211,9 @@ def _words(outcome: Outcome | Status) -> str:
         return f"{card}\n  {outcome.format}: {named}"
     if outcome.matches:
         return f"{card}\n  {' and '.join(outcome.matches)} fit: enable only the one your cards use."
-    return f"{card}\n  No enabled format fits; its default badge_id is {outcome.bits}:{outcome.raw}"
+    return (
+        f"{card}\n  No enabled format fits; its default badge_id is {raw_badge_id(outcome.bits, outcome.raw)}"
+    )
 
 
 def _json_answer(outcomes: Iterable[Outcome | Status]) -> str:
@@ -242,7 +246,7 @@ def _json_outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _answer_lines(stream: IO[bytes], reader: Mapping[str, Any]) -> int:
-    """Answer every line as it comes; the exit code says whether all were well formed."""
+    """Reply to every line as it arrives; exit code 1 if one was malformed."""
     exit_code = 0
     while line := stream.readline(_LONGEST_QUERY_BYTES + 1):
         try:
@@ -258,7 +262,7 @@ def _answer_lines(stream: IO[bytes], reader: Mapping[str, Any]) -> int:
 
 
 def _skip_rest(line: bytes, stream: IO[bytes]) -> None:
-    """Read to the end of a line without holding it."""
+    """Skip to the end of a line without buffering it."""
     while line and not line.endswith(b"\n"):
         line = stream.readline(_LONGEST_QUERY_BYTES)
 
@@ -274,11 +278,11 @@ def _answer(line: bytes, defaults: Mapping[str, Any]) -> str:
     wrong = _problem_in(reader)
     if wrong:
         raise _BadLineError(wrong)
-    return _json_answer(_outcomes(_asked_frames(query, reader["options"]), _decoder(reader)))
+    return _json_answer(_outcomes(_query_frames(query, reader["options"]), _decoder(reader)))
 
 
 def _problem_in(reader: Mapping[str, Any]) -> str | None:
-    """What keeps settings from a line of JSON from being a reader's."""
+    """Why the settings of a line of JSON are invalid; None if they are valid."""
     formats, code = reader["formats"], reader["pin_facility_code"]
     if not isinstance(formats, (list, tuple)) or not all(isinstance(name, str) for name in formats):
         return "formats: not a list of names"
@@ -294,9 +298,9 @@ def _problem_in(reader: Mapping[str, Any]) -> str | None:
     return None if isinstance(reader["options"], dict) else "options: not a JSON object"
 
 
-def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[ReaderEvent]:
+def _query_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[ReaderEvent]:
     if "protocol" not in query:
-        return [_asked_word(query.get("bits"), query.get("raw"))]
+        return [_query_credential(query.get("bits"), query.get("raw"))]
     protocol, frame = query["protocol"], query.get("frame")
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise _BadLineError(f"protocol: unknown; known: {', '.join(PROTOCOLS)}")
@@ -310,7 +314,7 @@ def _asked_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[
         raise _BadLineError(f"options: {error}") from None
 
 
-def _asked_word(bits: object, raw: object) -> RawCredential:
+def _query_credential(bits: object, raw: object) -> RawCredential:
     # bool is an int to Python, and true is no number of bits
     if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= LONGEST_WORD_BITS:
         raise _BadLineError(f"bits: not a number from 1 to {LONGEST_WORD_BITS}")

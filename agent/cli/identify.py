@@ -1,4 +1,4 @@
-"""`badge-agent identify`: what reader is on a serial port, what its cards are, and what is wrong with it."""
+"""`badge-agent identify`: recognise the reader on a serial port, its cards and its wiring faults."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import click
 
 from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
+from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
 from agent.readers.detect.match import Card, Fit, ProtocolMatch, Recording, match, ranked
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port
-from agent.readers.port_names import lasting_name_of
+from agent.readers.port_names import stable_name_of
 from agent.readers.protocol import LineSettings
 from agent.settings import DEFAULT_FORMATS
 
-_NO_LASTING_NAME = Finding(
+_NO_STABLE_NAME = Finding(
     "port",
     "warning",
     "has no name under /dev/serial/by-id, so it may get another number when it is plugged in again",
@@ -39,11 +40,11 @@ _NO_LASTING_NAME = Finding(
 def command(
     context: click.Context, *, port: str, baud: int | None, printed_number: int | None, as_json: bool
 ) -> None:
-    """Find out what is on a serial port, while you present a card.
+    """Identify the reader on a serial port, while you present a card.
 
-    Tries every protocol at the usual line speeds, says what the card is and
-    what is wrong with the wiring, and prints the block for the configuration.
-    Ends when the card was read three times, at the latest after a minute.
+    Tries every protocol at the usual line speeds, reports the card and wiring
+    faults, and prints the block for the configuration.
+    Ends when the card was read three times, or after a minute.
 
     \b
     Exit code:
@@ -52,19 +53,21 @@ def command(
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
     click.echo(f"Present one card to the reader about once a second ({BUDGET_S:.0f} s at most).", err=True)
     recordings = _recordings(port, baud)
-    hearings = ranked(heard for recording in recordings for heard in match(recording, printed_number))
-    best = hearings[0] if hearings else None
-    findings = advice(recordings, hearings)
-    lasting = lasting_name_of(port)
+    candidates = ranked(
+        candidate for recording in recordings for candidate in match(recording, printed_number)
+    )
+    best = candidates[0] if candidates else None
+    findings = advice(recordings, candidates)
+    stable_name = stable_name_of(port)
     if as_json:
-        click.echo(json.dumps(_answer(recordings, hearings, findings, port, lasting)))
+        click.echo(json.dumps(_answer(recordings, candidates, findings, port, stable_name)))
     else:
         for found in findings:
             show(Finding("line", "warning", found.text, found.next))
         if best is not None:
-            _show(best, hearings, printed_number)
+            _show(best, candidates, printed_number)
         if best is not None and best.card is not None:
-            _show_block(best, best.card, port, lasting)
+            _show_block(best, best.card, port, stable_name)
     context.exit(0 if best is not None and best.card is not None else 1)
 
 
@@ -73,7 +76,7 @@ def _recordings(port: str, baud: int | None) -> list[Recording]:
         return Port(port, LineSettings(baudrate=baudrate, hold_reset_lines=True))
 
     def trying(baudrate: int, asked: str) -> None:
-        click.echo(f"  {baudrate} baud{f', asking as {asked} needs it' if asked else ''} ...", err=True)
+        click.echo(f"  {baudrate} baud{f', polling as {asked} needs it' if asked else ''} ...", err=True)
 
     speeds = SPEEDS if baud is None else (baud,)
     try:
@@ -86,8 +89,8 @@ def _recordings(port: str, baud: int | None) -> list[Recording]:
         ) from error
 
 
-def _show(best: ProtocolMatch, hearings: Sequence[ProtocolMatch], printed_number: int | None) -> None:
-    click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{_alternatives(best, hearings)}")
+def _show(best: ProtocolMatch, candidates: Sequence[ProtocolMatch], printed_number: int | None) -> None:
+    click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{_alternatives(best, candidates)}")
     if best.is_random:
         return
     for card in best.cards:
@@ -97,28 +100,32 @@ def _show(best: ProtocolMatch, hearings: Sequence[ProtocolMatch], printed_number
             rows = [_row(fit, card) for fit in card.fits]
             table(("", "format", "facility code", "card number", "issue", ""), rows)
         else:
-            click.echo(f"  No format of the table fits; its default badge_id is {card.bits}:{card.raw}")
+            click.echo(
+                f"  No format of the table fits; its default badge_id is {raw_badge_id(card.bits, card.raw)}"
+            )
         if card.printed:
             click.echo(f"  The printed number is its {', '.join(card.printed)}.")
         elif printed_number is not None:
             click.echo("  The printed number is in none of its fields.")
 
 
-def _alternatives(best: ProtocolMatch, hearings: Sequence[ProtocolMatch]) -> str:
-    """Other protocols that read the same card as often: which it is, the bytes alone do not tell."""
+def _alternatives(best: ProtocolMatch, candidates: Sequence[ProtocolMatch]) -> str:
+    """Other protocols that read the same card as often: the bytes fit all of them."""
     if best.card is None:
         return ""
-    names = sorted({heard.protocol for heard in hearings if _is_as_good(heard, best)} - {best.protocol})
+    names = sorted(
+        {candidate.protocol for candidate in candidates if _is_as_good(candidate, best)} - {best.protocol}
+    )
     return f" (the same bytes can also be read as {', '.join(names)})" if names else ""
 
 
-def _is_as_good(heard: ProtocolMatch, best: ProtocolMatch) -> bool:
+def _is_as_good(candidate: ProtocolMatch, best: ProtocolMatch) -> bool:
     return (
-        heard.card is not None
+        candidate.card is not None
         and best.card is not None
-        and heard.baudrate == best.baudrate
-        and heard.noise <= best.noise
-        and heard.card.times >= best.card.times
+        and candidate.baudrate == best.baudrate
+        and candidate.noise <= best.noise
+        and candidate.card.times >= best.card.times
     )
 
 
@@ -131,22 +138,22 @@ def _row(fit: Fit, card: Card) -> tuple[str, ...]:
     return mark, fit.format, *("" if number is None else str(number) for number in numbers), remark
 
 
-def _show_block(best: ProtocolMatch, card: Card, port: str, lasting: str | None) -> None:
+def _show_block(best: ProtocolMatch, card: Card, port: str, stable_name: str | None) -> None:
     click.echo("\nFor the configuration file:\n")
-    click.echo(reader_block(best, card, lasting or port))
-    if lasting is None:
+    click.echo(reader_block(best, card, stable_name or port))
+    if stable_name is None:
         click.echo()
-        show(_NO_LASTING_NAME)
+        show(_NO_STABLE_NAME)
 
 
 def _answer(
     recordings: Sequence[Recording],
-    hearings: Sequence[ProtocolMatch],
+    candidates: Sequence[ProtocolMatch],
     findings: Sequence[Advice],
     port: str,
-    lasting: str | None,
+    stable_name: str | None,
 ) -> dict[str, object]:
-    best = hearings[0] if hearings else None
+    best = candidates[0] if candidates else None
     card = best.card if best is not None else None
     heard_bytes: dict[str, int] = {}
     for recording in recordings:
@@ -155,13 +162,13 @@ def _answer(
     return {
         "identified": card is not None,
         "port": port,
-        "lasting_port": lasting,
+        "lasting_port": stable_name,
         "protocol": best.protocol if best is not None else None,
         "baudrate": best.baudrate if best is not None else None,
         "cards": [_json_card(seen) for seen in best.cards] if best is not None and card is not None else [],
         "findings": [dataclasses.asdict(found) for found in findings],
         "bytes": heard_bytes,
-        "config": reader_block(best, card, lasting or port)
+        "config": reader_block(best, card, stable_name or port)
         if best is not None and card is not None
         else None,
     }

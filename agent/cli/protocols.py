@@ -44,7 +44,7 @@ def _protocols() -> list[dict[str, Any]]:
             "data_bits": protocol.line.data_bits,
             "parity": protocol.line.parity,
             "stop_bits": protocol.line.stop_bits,
-            "polled": protocol.polling is not None,
+            "polled": protocol.polled,
             "options": {
                 key: {"default": option.default, "meaning": option.meaning + _allowed(option)}
                 for key, option in protocol.options.items()

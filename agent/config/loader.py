@@ -32,6 +32,7 @@ from agent.settings import (
     UploaderSettings,
 )
 from agent.snowpipe.account_url import account_problem, account_url, url_problem
+from agent.swipe import LONGEST_NAME
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
@@ -141,7 +142,7 @@ def _reader(table: Table) -> ReaderSettings:
     protocol = table.choice("protocol", "", allowed=PROTOCOLS)
     return ReaderSettings(
         id=_checked(table, "id", "", id_problem),
-        zone_id=table.text("zone_id", "", longest=50),
+        zone_id=table.text("zone_id", "", longest=LONGEST_NAME),
         port=Path(_checked(table, "port", "", port_problem)),
         protocol=protocol,
         direction=table.choice("direction", None, allowed=get_args(Direction)),
@@ -228,7 +229,7 @@ def _clock(table: Table) -> ClockSettings:
 
 # The agent's id is a part of the channel name, a reader's of the text that the chain is made
 # over, with "|" between its fields: neither may hold anything that could be taken for more.
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
+_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 
 
 def id_problem(value: str) -> str | None:
@@ -236,7 +237,7 @@ def id_problem(value: str) -> str | None:
     if _ID.fullmatch(value):
         return None
     return (
-        f"found {quoted(value)}; must be 1 to 50 of A-Z, a-z, 0-9, '.', '_' and '-', "
+        f"found {quoted(value)}; must be 1 to {LONGEST_NAME} of A-Z, a-z, 0-9, '.', '_' and '-', "
         "the first one a letter or digit"
     )
 

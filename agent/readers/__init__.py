@@ -1,1 +1,1 @@
-"""From the serial line to a swipe: port, protocol, Wiegand, hold-off, session."""
+"""From the serial port to a swipe: session, protocols, card formats, hold-off."""

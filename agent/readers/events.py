@@ -1,4 +1,4 @@
-"""What a wire protocol delivers, and what decoding makes of it."""
+"""The events of a wire protocol, and the outcomes of decoding them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.swipe import CardCheck, CardRead
 
 
 class NoiseReason(StrEnum):
-    """Why bytes or bits became noise: what `status` counts by."""
+    """Why bytes or bits are noise; `status` counts by it."""
 
     CHECKSUM = "checksum"
     PARITY = "parity"
@@ -20,16 +20,16 @@ class NoiseReason(StrEnum):
     TRUNCATED = "truncated"
     OVERSIZED = "oversized"
     STRAY = "stray"  # bytes between frames
-    NULL = "null"  # all zeros or all ones: a line held low or high, no card
-    SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are exchanged
+    NULL = "null"  # all zeros or all ones: a data line held low or high
+    SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are swapped
 
 
 class CredentialKind(Enum):
-    """What the bits of a word are: whether Wiegand parity can be looked for in them."""
+    """What the bits of a credential are, and so whether they include Wiegand parity."""
 
     WIEGAND = "wiegand"  # as on the data lines, parity bits included
-    DATA = "data"  # what a converter leaves of that: the parity bits are gone, whoever checked them
-    ID = "id"  # a tag's own number: a Wiegand word only if an enabled format happens to fit
+    DATA = "data"  # without the parity bits, which a converter has removed
+    ID = "id"  # a tag's own number: Wiegand only if an enabled format happens to fit
 
 
 def raw_hex(bits: int, value: int) -> str:
@@ -43,11 +43,11 @@ def _hex_template(bits: int) -> str:
 
 
 class RawCredential(NamedTuple):
-    """One card as a protocol delivers it: `value` is `bits` wide, first bit received on top.
+    """The bits of one card as a protocol returns them: `value` is `bits` wide, first bit most significant.
 
-    `check` says what vouches for it so far: CHECKSUM (the frame's own), UPSTREAM (the parity, at
-    a converter) or NONE. `maybe_pin`: a PIN typed at a pad would look the same. A tuple, because
-    one is made for every frame, and a frozen dataclass takes four times as long to make.
+    `check` is what has been verified so far: CHECKSUM (of the frame), UPSTREAM (the parity, by a
+    converter) or NONE. `maybe_pin`: a PIN typed at a keypad has the same form. A tuple, because one
+    is made for every frame and a frozen dataclass takes four times as long to make.
     """
 
     bits: int
@@ -63,7 +63,7 @@ class RawCredential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Bytes or bits that are no card: counted by reason, never sent, never logged."""
+    """Bytes or bits that are not a card: counted by reason, never sent, never logged."""
 
     reason: NoiseReason
     raw: bytes = field(default=b"", repr=False)
@@ -71,12 +71,12 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A keypad key was pressed. Which one is not kept anywhere, not even here."""
+    """A keypad key was pressed. Which one is not stored anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A reader or bridge says how it is; `text` is ours, never the line's own words."""
+    """The reported state of a reader or bridge; `text` is fixed, never taken from the serial line."""
 
     text: str
     ok: bool

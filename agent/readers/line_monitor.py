@@ -1,4 +1,4 @@
-"""Whether what comes from a reader is plausible: nothing for too long, or too much that is no card."""
+"""Detects readers that are silent for too long or send mostly noise."""
 
 from __future__ import annotations
 
@@ -10,70 +10,70 @@ from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
 
-# A card that dances at the edge of the field spoils a few frames, a converter's boot banner is a
-# dozen lines. A loose data wire or a wrong line speed makes as much within seconds.
+# A card at the edge of the field damages a few frames, and a converter's boot banner has a dozen
+# lines. A loose data wire or a wrong baud rate makes this much noise within seconds.
 NOISY_PER_MINUTE = 30
-# Quiet is well below noisy, so that a line at the border does not change its state all day.
+# Hysteresis: a reader near one threshold must not change its state all day.
 QUIET_PER_MINUTE = 10
 _WINDOW_S = 60.0
 
 
 class LineMonitor:
-    """Watches one open reader; its findings are one line in the log when they begin, one when they end.
+    """The states `silent` and `noisy` of one reader; each change is one log line.
 
-    Times are seconds of one monotonic clock. `expect_within_s` None: it may be silent for ever.
+    Times are seconds of one monotonic clock. `expect_within_s` None: the reader may always be silent.
     `silent` and `noisy` are written by the reader's thread only, read by any.
     """
 
     def __init__(self, reader_id: str, *, expect_within_s: float | None) -> None:
         self._reader_id = reader_id
         self._expect_within_s = math.inf if expect_within_s is None else expect_within_s
-        self._heard_s = math.inf
+        self._last_bytes_s = math.inf
         self._noise_s: deque[float] = deque(maxlen=NOISY_PER_MINUTE)
         self.silent = False
         self.noisy = False
 
-    def opened(self, now_s: float) -> None:
-        """The port was opened, perhaps anew: the silence begins now."""
-        self._heard_s = now_s
+    def port_opened(self, now_s: float) -> None:
+        """The port was opened or reopened: the silence is counted from now."""
+        self._last_bytes_s = now_s
 
-    def lost(self) -> None:
-        """The port was lost: what was found belongs to a line that is no more."""
-        self._heard_s = math.inf
+    def port_lost(self) -> None:
+        """The port was lost: both states end, without a log line."""
+        self._last_bytes_s = math.inf
         self._noise_s.clear()
         self.silent = self.noisy = False
 
-    def heard(self, now_s: float) -> None:
-        """Bytes came."""
-        self._heard_s = now_s
+    def bytes_received(self, now_s: float) -> None:
+        """Bytes were received."""
+        self._last_bytes_s = now_s
         if self.silent:
             self.silent = False
             _log.info(
-                "reader %s: is heard again",
+                "reader %s: sends again",
                 self._reader_id,
                 extra=fields(MessageId.READER_HEARD, reader=self._reader_id),
             )
 
-    def heard_noise(self, now_s: float) -> None:
-        """A frame or a word was no card."""
+    def noise_received(self, now_s: float) -> None:
+        """A frame or a credential was noise."""
         self._noise_s.append(now_s)
         if not self.noisy and self._within_window(NOISY_PER_MINUTE, now_s):
             self.noisy = True
             _log.warning(
-                "reader %s: noisy: %d frames or words within a minute that are no card; check ground wire, "
+                "reader %s: noisy: %d frames within a minute were not a card; check ground wire, "
                 "data wires and cable length, then protocol and baud rate: badge-agent identify --help",
                 self._reader_id,
                 NOISY_PER_MINUTE,
                 extra=fields(MessageId.READER_NOISY, reader=self._reader_id),
             )
 
-    def look(self, now_s: float) -> bool:
-        """See what time alone has changed; True if something has."""
+    def update(self, now_s: float) -> bool:
+        """Apply the passing of time; True if a state changed."""
         before = self.silent, self.noisy
-        if not self.silent and now_s - self._heard_s >= self._expect_within_s:
+        if not self.silent and now_s - self._last_bytes_s >= self._expect_within_s:
             self.silent = True
             _log.warning(
-                "reader %s: silent: its port is open, but nothing came for %g seconds; "
+                "reader %s: silent: its port is open, but no bytes came for %g seconds; "
                 "is the reader powered and its data wire connected?",
                 self._reader_id,
                 self._expect_within_s,
@@ -89,14 +89,14 @@ class LineMonitor:
         return before != (self.silent, self.noisy)
 
     def wait_s(self, now_s: float) -> float:
-        """After how long look() may have something to say if nothing comes; infinite if never."""
+        """Seconds until update() may change a state if no bytes arrive; infinite if never."""
         waits = [math.inf]
         if not self.silent:
-            waits.append(self._heard_s + self._expect_within_s - now_s)
+            waits.append(self._last_bytes_s + self._expect_within_s - now_s)
         if self.noisy:
             waits.append(self._noise_s[-QUIET_PER_MINUTE] + _WINDOW_S - now_s)
         return max(0.0, min(waits))
 
     def _within_window(self, count: int, now_s: float) -> bool:
-        """True if the last `count` noises came within a minute."""
+        """True if the last `count` noise events came within a minute."""
         return len(self._noise_s) >= count and now_s - self._noise_s[-count] < _WINDOW_S

@@ -1,4 +1,4 @@
-"""Swipes that a full disk has no room for: held in memory, in order, until it has."""
+"""Buffers swipes in memory, in order, while the disk is full."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
 
-# Some hours of a busy door; a bound, because memory is no outbox.
-UNKEPT_SWIPES_MAX = 1_000
+# Some hours of a busy door. Bounded, because memory does not survive a restart.
+BUFFERED_SWIPES_MAX = 1_000
 
 
 class OverflowBuffer:
-    """Between a reader and the outbox. Empty but for the time of a full disk."""
+    """Buffer between a reader and the outbox, empty unless the disk is full."""
 
     def __init__(self, keep: Callable[[list[Swipe]], None], reader_id: str) -> None:
-        """`keep` returns when the swipes are on disk, and raises OutboxFullError when there is no room."""
+        """`keep` returns once the swipes are on disk, and raises OutboxFullError without room."""
         self._keep = keep
         self._swipes: list[Swipe] = []
         self._faults = FailureLog(
@@ -32,14 +32,14 @@ class OverflowBuffer:
         return len(self._swipes)
 
     def keep(self, swipes: list[Swipe]) -> int:
-        """Keep these and all that wait; those there is no room for wait on. Returns how many were kept.
+        """Keep the buffered swipes and these; buffer those without room. Returns how many were kept.
 
-        Raises OutboxFullError, with the swipes refused, when too many wait already; OutboxError passes.
+        Raises OutboxFullError if the buffer is full: then these swipes are refused. Raises OutboxError.
         """
-        if len(self._swipes) + len(swipes) > UNKEPT_SWIPES_MAX:
+        if len(self._swipes) + len(swipes) > BUFFERED_SWIPES_MAX:
             raise OutboxFullError(
-                f"the disk is full and {len(self._swipes)} swipes wait in memory; one more was lost",
-                hint="free space on the disk at once: df -h",
+                f"the disk is full and {len(self._swipes)} swipes are buffered in memory; one more was lost",
+                hint="free space on the disk now: df -h",
             )
         self._swipes += swipes
         before = len(self._swipes)
@@ -48,7 +48,7 @@ class OverflowBuffer:
         except OutboxFullError as error:
             self._faults.failed(error, MessageId.DISK_FULL)
         except BaseException:
-            # The caller is told that these were not kept, and may come with them again.
+            # The error reports these as not kept, so the caller may offer them again.
             del self._swipes[max(0, len(self._swipes) - len(swipes)) :]
             raise
         else:
@@ -56,7 +56,7 @@ class OverflowBuffer:
         return before - len(self._swipes)
 
     def _keep_what_fits(self) -> None:
-        """All at once, else halves: a disk that is almost full may have room for one more swipe."""
+        """Keep all in one transaction, else halves: an almost full disk may have room for one swipe."""
         count = len(self._swipes)
         while self._swipes:
             try:

@@ -1,4 +1,4 @@
-"""A serial port, opened for us alone; the only module that imports pyserial."""
+"""A serial port, opened exclusively; the only module that imports pyserial."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ import serial
 from agent.errors import NotPermittedError, PortBusyError, PortError
 from agent.readers.protocol import LineSettings
 
-# More than a whole frame of any protocol, less than what a UART buffers while we are away.
+# More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
 
 
 class FdStore(Protocol):
-    """Holds a port open while no agent runs, so that the kernel goes on to collect what the reader sends.
+    """Keeps a port open while no agent runs, so that the kernel buffers what the reader sends.
 
-    It is a service manager's: a process takes down what the one before it has put there.
+    The service manager provides it: a process takes the descriptor that the previous one has put.
     """
 
     def take(self) -> int | None:
-        """The file descriptor that the last process left, once; the caller closes it."""
+        """The file descriptor of the previous process, at the first call only; the caller closes it."""
 
     def put(self, fd: int) -> None:
-        """Hold a duplicate of this one, instead of any before it."""
+        """Store a duplicate of this descriptor, instead of any stored before."""
 
     def clear(self) -> None:
-        """Hold nothing any more: the device is gone."""
+        """Remove the stored descriptor: the device is gone."""
 
 
 class _Serial(serial.Serial):
-    """pyserial's, which throws away what has arrived when it opens a port; this one can be told not to."""
+    """pyserial's port, which discards buffered input on opening unless `keeps_input` is set."""
 
     keeps_input = False
 
     def _reset_input_buffer(self) -> None:
         if not self.keeps_input:
-            super()._reset_input_buffer()  # type: ignore[misc] # no part of its public face
+            super()._reset_input_buffer()  # type: ignore[misc] # not public
 
 
 class Port:
@@ -61,10 +61,10 @@ class Port:
     ) -> None:
         """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError.
 
-        `held` is a descriptor on which the device has been open meanwhile, and is closed here: what the
-        reader sent since is read first. If it leads to another device, it is of no use any more.
-        `busy` is told False before every wait for the reader and True after it, and not for more: a
-        driver that hangs is not a reader that is silent.
+        `held` is a descriptor that has kept the device open, and is closed here: the input buffered
+        meanwhile is read first, unless the descriptor is of another device.
+        `busy` is called with False before every wait for the reader and with True after it, and around
+        nothing else: a hanging driver must not count as a silent reader.
         """
         self.device = device
         self._busy = busy
@@ -73,7 +73,7 @@ class Port:
         try:
             self._open(line, keeps_input=held is not None and _release(held, self.resolved))
         finally:
-            # Only now: between two openings the device would lose its input, and some boards reset.
+            # Not earlier: while the device is closed, input is lost and some boards reset.
             if held is not None:
                 os.close(held)
 
@@ -86,16 +86,16 @@ class Port:
                 parity=line.parity,
                 stopbits=line.stop_bits,
                 timeout=0,
-                exclusive=True,  # flock: keeps out those who lock too
+                exclusive=True,  # flock: excludes processes that lock too
             )
             if line.hold_reset_lines:
-                # Before open(), which sets them; that a port has no such lines is no error there.
+                # Before open(), which applies them and ignores that a port has no such lines.
                 self._serial.dtr = self._serial.rts = False
             self._serial.port = self.resolved
             self._serial.keeps_input = keeps_input
             self._serial.open()
         try:
-            # TIOCEXCL keeps out those who do not lock; both are needed (only root passes this one).
+            # TIOCEXCL excludes processes that do not lock, except root's; both are needed.
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -107,18 +107,18 @@ class Port:
         return self._serial.fileno()
 
     def read(self, timeout_s: float | None) -> bytes:
-        """Bytes as they came, or b"" after `timeout_s` of silence, or after stop().
+        """The bytes that have arrived; b"" after `timeout_s` without any, or after stop().
 
-        None waits for ever without waking the processor once. Raises PortError when the port is lost.
+        None waits without limit and without wake-ups. Raises PortError when the port is lost.
         """
         return self._read([self._serial.fileno(), self._wake_read], timeout_s)
 
     def read_rest(self, timeout_s: float) -> bytes:
-        """The same after a stop(), which it does not mind: for the rest of a frame that had begun."""
+        """As read(), but not ended by stop(): for the rest of a frame."""
         return self._read([self._serial.fileno()], timeout_s)
 
     def write(self, data: bytes) -> None:
-        """Send, without waiting: a reader that takes no bytes is one that gives none.
+        """Send without waiting; bytes that the driver does not accept are dropped.
 
         Raises PortError when the port is lost.
         """
@@ -126,14 +126,14 @@ class Port:
             os.write(self._serial.fileno(), data)
 
     def stop(self) -> None:
-        """Make the read() that waits, and every later one, return at once."""
+        """Make the waiting read() and every later one return immediately."""
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"x")
 
     def close(self) -> None:
-        """Give the port back. Only the reading thread calls this, after its last read()."""
+        """Close the port. Only the reading thread calls this, after its last read()."""
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
-            # It outlives us where an FdStore holds the device open.
+            # An FdStore that keeps the device open would keep this lock too.
             fcntl.ioctl(self._serial.fileno(), termios.TIOCNXCL)
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
             self._serial.close()
@@ -149,12 +149,12 @@ class Port:
                 self._busy(True)
             if self._serial.fileno() not in readable:
                 return b""
-            # pyserial turns "readable, but nothing there" into its error for a vanished device.
+            # Readable without data: pyserial raises its error for a removed device.
             return bytes(self._serial.read(_READ_BYTES))
 
 
 def leads_to(fd: int, device: str) -> bool:
-    """True if this open descriptor is of the very device that now has that name."""
+    """True if this open descriptor is of the device that has this name now."""
     try:
         its, now = os.fstat(fd), Path(device).stat()
     except OSError:
@@ -163,11 +163,11 @@ def leads_to(fd: int, device: str) -> bool:
 
 
 def _release(held: int, resolved: str) -> bool:
-    """Let the device be opened again beside this descriptor; False if it is not that device's."""
+    """Release the locks of this descriptor on its device; False if it is of another device."""
     try:
         if not leads_to(held, resolved):
             return False
-        # Both were set by the agent that opened it, and outlived it with the descriptor.
+        # Set by the agent that opened it; they last as long as the descriptor.
         fcntl.ioctl(held, termios.TIOCNXCL)
         fcntl.flock(held, fcntl.LOCK_UN)
     except OSError:
@@ -177,7 +177,7 @@ def _release(held: int, resolved: str) -> bool:
 
 @contextlib.contextmanager
 def _translated(device: str) -> Iterator[None]:
-    """The edge where the many ways in which a port can fail become one of three."""
+    """Translate the errors of pyserial and the system into the three of this module."""
     try:
         yield
     except (OSError, termios.error, TypeError, ValueError) as error:  # SerialException is an OSError
@@ -192,26 +192,28 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
         by = f"process {holder}" if holder else "another process"
         return PortBusyError(
             f"{device} is held by {by}",
-            hint=f"end it, or give it another port: ps -p {holder}" if holder else f"sudo fuser -v {device}",
+            hint=f"end it, or let it use another port: ps -p {holder}"
+            if holder
+            else f"sudo fuser -v {device}",
         )
     if number == errno.EACCES:
         return NotPermittedError(
             f"not permitted to open {device}", hint="sudo usermod -aG dialout $USER, then log in again"
         )
     if number == errno.ENOTTY or "Inappropriate ioctl" in text:
-        return PortError(f"{device} is no serial port", hint="the names of those: ls -l /dev/serial/by-id/")
+        return PortError(f"{device} is not a serial port", hint="list them: ls -l /dev/serial/by-id/")
     if number == errno.ENOENT or not Path(device).exists():
         return not_there(device)
-    return PortError(f"{device} was lost: {text}", hint="it is opened again as soon as it answers")
+    return PortError(f"{device} was lost: {text}", hint="it is reopened as soon as it is available")
 
 
 def not_there(device: str) -> PortError:
-    """The error for a port that does not exist, or not now."""
+    """The error for a port that does not exist at present."""
     return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
 
 
 def holder_of(device: str) -> int | None:
-    """The pid of another process that has the device open, where /proc lets us see it."""
+    """The pid of another process that has the device open, if /proc shows it to this user."""
     try:
         target = Path(device).stat()
     except OSError:
@@ -221,7 +223,7 @@ def holder_of(device: str) -> int | None:
             continue
         with contextlib.suppress(OSError):
             for fd in (process / "fd").iterdir():
-                # Not by its name: a container has terminals of the same names.
+                # Compared by device, not by name: a container has terminals of the same names.
                 if os.path.samestat(fd.stat(), target):
                     return int(process.name)
     return None

@@ -1,8 +1,7 @@
-"""The serial ports of this machine on which a reader may hang, by names that last."""
+"""The names of this machine's serial ports, and which of them stay the same after replugging."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from itertools import chain
@@ -11,18 +10,26 @@ from pathlib import Path
 DEV = Path("/dev")
 SYS_TTY = Path("/sys/class/tty")
 
-# Adapters without a serial number share one name by id; the socket they are plugged into tells them apart.
-_PLUGGED = ("serial/by-id/*", "serial/by-path/*")
-# The ports on the Raspberry Pi's pins; serial0 is whichever of them leads there.
+_BY_ID = "serial/by-id/*"
+# Adapters without a serial number share one name by id; their names by path differ.
+_ADAPTERS = (_BY_ID, "serial/by-path/*")
+# The ports on the Raspberry Pi's pins; serial0 is a link to one of them.
 _BUILT_IN = ("serial0", "ttyAMA[0-9]", "ttyS[0-9]")
 
 
 def serial_devices() -> list[str]:
-    """What is plugged in, or else the built-in ports: each once, under its most lasting name."""
-    return _once(_PLUGGED) or _once(_BUILT_IN)
+    """The adapters, or else the built-in ports: each device once, under its most stable name."""
+    return _unique(_ADAPTERS) or _unique(_BUILT_IN)
 
 
-def _once(patterns: tuple[str, ...]) -> list[str]:
+def stable_name_of(device: str) -> str | None:
+    """The name of a device under /dev/serial/by-id, which replugging does not change; None without one."""
+    target = os.path.realpath(device)
+    names = sorted(DEV.glob(_BY_ID))
+    return next((str(name) for name in names if os.path.realpath(name) == target), None)
+
+
+def _unique(patterns: tuple[str, ...]) -> list[str]:
     names = chain.from_iterable(sorted(DEV.glob(pattern)) for pattern in patterns)
     by_device: dict[str, str] = {}
     for name in _with_hardware(names):
@@ -31,18 +38,8 @@ def _once(patterns: tuple[str, ...]) -> list[str]:
 
 
 def _with_hardware(names: Iterator[Path]) -> Iterator[Path]:
-    """The kernel makes ttyS0 to ttyS3 on every PC; type 0 is a port with nothing behind it."""
+    """Without ttyS0 to ttyS3 where the kernel made them for absent hardware: their type is 0."""
     for name in names:
         kind = SYS_TTY / Path(os.path.realpath(name)).name / "type"
         if not kind.exists() or kind.read_text().strip() != "0":
             yield name
-
-
-def lasting_name_of(device: str, directory: Path = Path("/dev/serial/by-id")) -> str | None:
-    """The name of a device that stays the same when it is plugged in again; None if it has none."""
-    target = os.path.realpath(device)
-    with contextlib.suppress(OSError):
-        for name in sorted(directory.iterdir()):
-            if os.path.realpath(name) == target:
-                return str(name)
-    return None

@@ -1,10 +1,10 @@
-"""The contract every wire protocol keeps: fed with bytes, drained of frames, pure."""
+"""The contract of every wire protocol, and the timers that implementations share. Pure: no port, no clock."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Protocol
 
@@ -13,21 +13,17 @@ from agent.readers.events import ReaderEvent
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """How a protocol's readers talk unless the configuration says otherwise."""
+    """The serial line settings of a protocol's readers; the configuration may change the baud rate."""
 
     baudrate: int = 9600
     data_bits: int = 8
     parity: str = "N"
     stop_bits: int = 1
-    hold_reset_lines: bool = False  # DTR and RTS stay low: boards wired to be reset by them would restart
+    hold_reset_lines: bool = False  # keep DTR and RTS low: some boards are reset by them
 
-
-@dataclass(frozen=True, slots=True)
-class Polling:
-    """For readers that speak only when asked: a request every `every_ms`, each in its turn."""
-
-    requests: tuple[bytes, ...]
-    every_ms: int
+    def at(self, baudrate: int | None) -> LineSettings:
+        """The same settings with the configured baud rate; None keeps the protocol's own."""
+        return self if baudrate is None else replace(self, baudrate=baudrate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Option:
     high: int = 16
 
     def problem_with(self, value: object) -> str | None:
-        """What keeps a value from being one, as a sentence for the installer; None if nothing does."""
+        """Why the value is invalid, as a sentence for the installer; None if it is valid."""
         if isinstance(self.default, int):
             if isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high:
                 return None
@@ -57,7 +53,7 @@ NO_OPTIONS: Mapping[str, Option] = MappingProxyType({})
 
 
 class OptionError(ValueError):
-    """Options that a protocol cannot work with: `problems` says of each one what is wrong."""
+    """Invalid protocol options: `problems` maps the name of each one to its fault."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{name}: {wrong}" for name, wrong in problems.items()))
@@ -65,56 +61,123 @@ class OptionError(ValueError):
 
 
 class WireProtocol(Protocol):
-    """Bytes in, frames out. Never raises on any bytes, holds no port, clock, log or thread,
-    and gives the same frames however the bytes are cut into calls of feed().
+    """A parser for the bytes of one serial line, which may also send requests to the reader.
 
-    A card comes out with its last byte. Noise may be held until it ends, so that a burst of it
-    is a few events and not one for every byte. The first line of an implementation's docstring
-    names the readers that speak it: `badge-agent protocols` shows it to the installer.
+    An implementation has no port, clock, log or thread, and never raises on any bytes. `now` is the
+    time in seconds of one monotonic clock. The events do not depend on how the bytes are divided
+    among calls of receive_data(). A card is returned with its last byte; noise may be held until it
+    ends, so that a burst of noise is a few events and not one per byte. The first line of an
+    implementation's docstring names its readers: `badge-agent protocols` shows it to the installer.
     """
 
     line: ClassVar[LineSettings]
-    """The line settings its readers use by default."""
+    """The default line settings of its readers."""
 
     options: ClassVar[Mapping[str, Option]]
-    """What it can be told, and takes as keyword arguments; it raises OptionError for a contradiction."""
+    """Its options, taken as keyword arguments; the constructor raises OptionError for a contradiction."""
 
-    polling: ClassVar[Polling | None]
-    """What the session has to ask its readers; None if they speak by themselves."""
+    polled: ClassVar[bool]
+    """True if its readers send only in reply to a request."""
 
-    silence_ms: ClassVar[int]
-    """After this much silence while `partial` holds, the session calls silence()."""
+    def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
+        """Parse received bytes; return the events they complete, in order."""
 
-    @property
-    def partial(self) -> bool:
-        """True while bytes are held, of an unfinished frame or of noise: silence means something."""
+    def data_to_send(self, now: float) -> bytes:
+        """The request that is due at `now`, empty if none is; it counts as sent."""
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def next_timeout(self) -> float | None:
+        """When handle_timeout() and data_to_send() have work if no bytes arrive; None: not until then."""
 
-    def silence(self) -> list[ReaderEvent]:
-        """The line fell silent: what is held is a whole frame, or truncated noise."""
+    def handle_timeout(self, now: float) -> list[ReaderEvent]:
+        """The events of timers that have expired at `now`: held bytes are a whole frame or truncated noise.
+
+        With `now` infinite it ends the stream.
+        """
 
     def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
+        """Discard held bytes and timers: the port was reopened."""
 
 
-class Poller:
-    """The requests of a protocol, each in its turn. Times are seconds of one monotonic clock."""
+class ListeningProtocol(ABC):
+    """Base of all wire protocols: the silence timer. Its readers send without a request.
 
-    def __init__(self, polling: Polling) -> None:
-        self._requests = cycle(polling.requests)
-        self._every_s = polling.every_ms / 1000
-        self._next_s = 0.0
+    The timer runs while bytes are held, and restarts with each call of receive_data().
+    """
 
-    def due(self, now_s: float) -> bytes:
-        """The request to send now; b"" if it is not time yet."""
-        if now_s < self._next_s:
+    line: ClassVar[LineSettings] = LineSettings()
+    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
+    polled: ClassVar[bool] = False
+    # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
+    silence_ms: ClassVar[int] = 100
+
+    _silence_ends_s: float | None = None
+
+    def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
+        """Parse received bytes and restart the silence timer if some are held."""
+        events = self._parse(data)
+        self._silence_ends_s = now + self.silence_ms / 1000 if self._holds_data() else None
+        return events
+
+    def data_to_send(self, now: float) -> bytes:  # noqa: ARG002 - for the polled ones
+        """Nothing."""
+        return b""
+
+    def next_timeout(self) -> float | None:
+        """The end of the silence timer, if it runs."""
+        return self._silence_ends_s
+
+    def handle_timeout(self, now: float) -> list[ReaderEvent]:
+        """End the frame or noise that is held if the line was silent for `silence_ms`."""
+        if self._silence_ends_s is None or now < self._silence_ends_s:
+            return []
+        self._silence_ends_s = None
+        return self._flush()
+
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        self._silence_ends_s = None
+
+    @abstractmethod
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
+        """The events that these bytes complete, in order."""
+
+    @abstractmethod
+    def _holds_data(self) -> bool:
+        """True while bytes of an unfinished frame or of noise are held, so that silence has a meaning."""
+
+    @abstractmethod
+    def _flush(self) -> list[ReaderEvent]:
+        """The events of the held bytes, given that no more follow."""
+
+
+class PolledProtocol(ListeningProtocol):
+    """Mixin for readers that send only in reply: one of `requests` every `poll_ms`, in rotation.
+
+    It precedes the framer among the base classes.
+    """
+
+    polled: ClassVar[bool] = True
+    requests: ClassVar[tuple[bytes, ...]]
+    poll_ms: ClassVar[int]
+
+    _poll_due_s = 0.0
+    _polls = 0
+
+    def data_to_send(self, now: float) -> bytes:
+        """The next request, if `poll_ms` have passed since the last one."""
+        if now < self._poll_due_s:
             return b""
-        # From now and not from the time it was due: after a pause there is nothing to catch up on.
-        self._next_s = now_s + self._every_s
-        return next(self._requests)
+        # Counted from now and not from the due time: after a pause no missed requests are made up for.
+        self._poll_due_s = now + self.poll_ms / 1000
+        self._polls += 1
+        return self.requests[(self._polls - 1) % len(self.requests)]
 
-    def wait_s(self, now_s: float) -> float:
-        """How long until the next one."""
-        return max(0.0, self._next_s - now_s)
+    def next_timeout(self) -> float:
+        """The end of the silence timer or the time of the next request, whichever is earlier."""
+        silence_ends_s = super().next_timeout()
+        return self._poll_due_s if silence_ends_s is None else min(silence_ends_s, self._poll_due_s)
+
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._poll_due_s, self._polls = 0.0, 0

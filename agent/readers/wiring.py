@@ -1,4 +1,4 @@
-"""What a reader's words say about how it was installed: each finding is one line in the log."""
+"""Detects wiring and installation faults of a reader; each one is one log line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agent.swipe import CardRead
 
 _log = logging.getLogger(__name__)
 
-# Noise that reads as a card upside down comes by chance one time in four, not three times in a row.
+# One random word in four is a card when inverted; three in a row are not chance.
 SWAPPED_IN_A_ROW = 3
 
 
 class WiringMonitor:
-    """Sees every word of one reader, and never says what was in it."""
+    """Observes the credentials of one reader; no log line contains their bits."""
 
     def __init__(self, reader_id: str, *, keypad: Keypad) -> None:
         self._reader_id = reader_id
@@ -26,12 +26,12 @@ class WiringMonitor:
         self._status: Status | None = None
 
     def observe_credential(self, outcome: Outcome) -> None:
-        """Take what a word turned out to be."""
+        """Observe the outcome of one credential."""
         if isinstance(outcome, Noise) and outcome.reason is NoiseReason.SWAPPED:
             self._swapped += 1
             if self._swapped == SWAPPED_IN_A_ROW:
                 _log.warning(
-                    "reader %s: D0/D1 swapped: its words are cards only when every bit is inverted; "
+                    "reader %s: D0/D1 swapped: its data are cards only when every bit is inverted; "
                     "exchange the two data wires",
                     self._reader_id,
                     extra=fields(MessageId.READER_FAULT, reader=self._reader_id),
@@ -42,7 +42,7 @@ class WiringMonitor:
             self._suspect_pad(outcome)
 
     def observe_status(self, status: Status) -> None:
-        """Take what the reader says of itself; only a change is news."""
+        """Observe the state that a reader reports; only a change is logged."""
         if status == self._status:
             return
         self._status = status
@@ -58,8 +58,8 @@ class WiringMonitor:
         if card.format == "H10301" and card.facility_code == 0:
             self._pad_suspected = True
             _log.warning(
-                'reader %s: looks like a 26-bit PIN pad: if it has keys, set keypad = "card26", '
-                "for every PIN is sent as a card until then",
+                'reader %s: may be a 26-bit PIN pad: if it has keys, set keypad = "card26", '
+                "because every PIN is sent as a card until then",
                 self._reader_id,
                 extra=fields(MessageId.READER_FAULT, reader=self._reader_id),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from agent.outbox import Outbox
 from agent.outbox.external.connection import is_there
 from agent.outbox.generation import machine_id
 from agent.readers.cards.cardholders import Cardholders
-from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.readers.session import Reader, ReaderSession
+from agent.readers.session import ReaderSession
 from agent.service.fd_store import StoredPorts
 from agent.service.snowflake import make_client, pipe_name
 from agent.service.status import StatusReport
-from agent.settings import ReaderSettings, Settings
+from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
@@ -61,13 +59,12 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     held_ports = StoredPorts()
     readers = [
         ReaderSession(
-            _reader(reader),
-            functools.partial(make_protocol, reader.protocol, reader.options),
+            reader,
             keep=keep,
             user_of=cardholders.user_of,
             clock=clock,
             changed=changed,
-            shelf=held_ports.of(reader.id, str(reader.port)),
+            fd_store=held_ports.of(reader.id, str(reader.port)),
         )
         for reader in settings.readers
     ]
@@ -104,25 +101,4 @@ def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clo
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=boottime_s,  # waits and ages go on in a suspend
         random=random.random,
-    )
-
-
-def _reader(settings: ReaderSettings) -> Reader:
-    line = PROTOCOLS[settings.protocol].line
-    if settings.baudrate is not None:
-        line = dataclasses.replace(line, baudrate=settings.baudrate)
-    return Reader(
-        id=settings.id,
-        zone_id=settings.zone_id,
-        direction=settings.direction,
-        port=str(settings.port),
-        protocol=settings.protocol,
-        line=line,
-        formats=settings.formats,
-        parity=settings.parity,
-        badge_id=settings.badge_id,
-        hold_off_ms=settings.hold_off_ms,
-        keypad=settings.keypad,
-        pin_facility_code=settings.pin_facility_code,
-        expect_traffic_within_s=settings.expect_traffic_within,
     )

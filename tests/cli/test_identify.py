@@ -14,7 +14,6 @@ import pytest
 
 from agent.cli import main
 from agent.readers.port import Port
-from agent.readers.port_names import lasting_name_of
 from agent.readers.protocol import LineSettings
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 
@@ -82,10 +81,10 @@ def test_what_is_typed_at_a_pad_is_never_shown(line: PtyReader, capsys: pytest.C
         patch.setattr("agent.cli.identify.BUDGET_S", 1.0)
         code = main(["identify", "--port", str(line.device)])
 
-    told = capsys.readouterr()
+    shown = capsys.readouterr()
     assert code == 1
-    assert "look like PINs" in told.out
-    assert "4711" not in told.out + told.err
+    assert "look like PINs" in shown.out
+    assert "4711" not in shown.out + shown.err
 
 
 def test_a_port_that_another_process_holds_is_named_with_what_to_do(
@@ -125,16 +124,3 @@ def test_an_interrupt_ends_it_with_a_word_and_no_traceback(line: PtyReader) -> N
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
-
-
-def test_the_lasting_name_of_a_port_is_the_link_that_leads_to_it(tmp_path: Path) -> None:
-    (tmp_path / "ttyUSB0").touch()
-    (tmp_path / "ttyUSB1").touch()
-    by_id = tmp_path / "by-id"
-    by_id.mkdir()
-    (by_id / "usb-one").symlink_to("../ttyUSB0")
-    (by_id / "usb-two").symlink_to("../ttyUSB1")
-
-    assert lasting_name_of(str(tmp_path / "ttyUSB1"), by_id) == str(by_id / "usb-two")
-    assert lasting_name_of(str(tmp_path / "ttyUSB2"), by_id) is None
-    assert lasting_name_of(str(tmp_path / "ttyUSB1"), tmp_path / "none") is None

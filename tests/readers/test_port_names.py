@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.readers import port_names
-from agent.readers.port_names import serial_devices
+from agent.readers.port_names import serial_devices, stable_name_of
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +52,11 @@ def test_a_port_with_nothing_behind_it_is_none(dev: Path, tmp_path: Path) -> Non
 
 def test_a_machine_may_have_none() -> None:
     assert serial_devices() == []
+
+
+def test_the_stable_name_of_a_port_is_the_link_to_it_by_id(dev: Path) -> None:
+    one = link(dev / "serial/by-id/usb-one", dev / "ttyUSB0")
+    link(dev / "serial/by-id/usb-two", dev / "ttyUSB1")
+
+    assert stable_name_of(str(dev / "ttyUSB0")) == one
+    assert stable_name_of(str(dev / "ttyUSB2")) is None

@@ -12,9 +12,8 @@ from agent.errors import OutboxError, PortError
 from agent.readers.events import NoiseReason, raw_hex
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.readers.port import Port
-from agent.readers.protocol import LineSettings
-from agent.readers.protocols import PROTOCOLS
-from agent.readers.session import Reader, ReaderSession
+from agent.readers.session import ReaderSession
+from agent.settings import ReaderSettings
 from agent.swipe import CardCheck, Swipe
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
 from tests.support.fd_store import MemoryFdStore
@@ -27,27 +26,23 @@ class ReaderRig:
     """A session on a thread of its own, the line it reads, and what it has kept."""
 
     def __init__(
-        self, directory: Path, protocol: str = "rdm6300", *, expect_traffic_within_s: float | None = None
+        self, directory: Path, protocol: str = "rdm6300", *, expect_traffic_within: int | None = None
     ) -> None:
         self.kept: list[Swipe] = []
         self.keep: Callable[[list[Swipe]], None] = self.kept.extend
         self.clock = DrivenClock()
         self.changes = 0
         self.ended_by: list[BaseException] = []
-        self.shelf = MemoryFdStore()
+        self.fd_store = MemoryFdStore()
         self.line = PtyReader(directory / f"{protocol}-reader")
-        self.reader = Reader(
+        self.reader = ReaderSettings(
             id="RDR-101",
             zone_id="ZONE-LOBBY-1",
             direction="EXIT",
-            port=str(self.line.device),
+            port=self.line.device,
             protocol=protocol,
-            line=LineSettings(),
             formats=("H10301",),
-            parity="reject",
-            badge_id="{facility_code}-{card_number}",
-            hold_off_ms=1000,
-            expect_traffic_within_s=expect_traffic_within_s,
+            expect_traffic_within=expect_traffic_within,
         )
         self.session = self.new_session()
         self.thread = threading.Thread()
@@ -55,12 +50,11 @@ class ReaderRig:
     def new_session(self) -> ReaderSession:
         return ReaderSession(
             self.reader,
-            PROTOCOLS[self.reader.protocol],
             keep=self._keep,
             user_of=lambda badge: {"123-45015": "USR-001"}.get(badge, "UNKNOWN"),
             clock=self.clock,
             changed=self._changed,
-            shelf=self.shelf,
+            fd_store=self.fd_store,
         )
 
     def _keep(self, swipes: list[Swipe]) -> None:
@@ -88,7 +82,7 @@ class ReaderRig:
         if self.thread.ident is not None:
             self.thread.join(5.0)
             assert not self.thread.is_alive()
-        self.shelf.clear()
+        self.fd_store.clear()
         self.line.unplug()
 
 
@@ -214,7 +208,7 @@ def test_a_swipe_that_could_not_be_kept_is_admitted_again(tmp_path: Path) -> Non
     assert door.session.counts.swipes == 0
 
     door.keep = door.kept.extend
-    door.session._hold_off.reset = lambda: None  # type: ignore[method-assign] # only forgetting the swipe may help
+    door.session._pipeline._hold_off.reset = lambda: None  # type: ignore[method-assign] # only forgetting the swipe may help
     door.session.counts.state = "lost"
     door.start()
     door.line.present(TAG)
@@ -237,9 +231,9 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
     door.line.present(2)
 
     door.wait_until(lambda: len(door.kept) == 2, "a second swipe")
-    told = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
-    assert any("recovered after" in line for line in told)
+    assert any("recovered after" in line for line in messages)
 
 
 def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: ReaderRig) -> None:
@@ -330,11 +324,11 @@ def test_the_rest_of_a_frame_is_waited_for_at_a_stop(tmp_path: Path) -> None:
 def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: ReaderRig) -> None:
     ended = threading.Event()
 
-    def chatter() -> None:
+    def send_noise() -> None:
         while not ended.wait(0.001):
             door.line.write(b"\xff\xfe\x02")
 
-    noise = threading.Thread(target=chatter)
+    noise = threading.Thread(target=send_noise)
     noise.start()
     door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "noise")
 
@@ -416,16 +410,16 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="agent")
-    door = ReaderRig(tmp_path, expect_traffic_within_s=0.2)
+    door = ReaderRig(tmp_path, expect_traffic_within=1)
     door.start()
-    door.wait_until(lambda: door.session.traffic.silent, "silence")
+    door.wait_until(lambda: door.session.line_monitor.silent, "silence")
     assert door.session.counts.state == "open"
 
     door.line.present(TAG)
 
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
     assert "silent" in caplog.text
-    assert "heard again" in caplog.text
+    assert "sends again" in caplog.text
     door.close()
 
 
@@ -434,7 +428,7 @@ def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
 ) -> None:
     wiegand_door.line.write(b"26:2F657AF\r\n" * (NOISY_PER_MINUTE + 5))
 
-    wiegand_door.wait_until(lambda: wiegand_door.session.traffic.noisy, "a noisy reader")
+    wiegand_door.wait_until(lambda: wiegand_door.session.line_monitor.noisy, "a noisy reader")
 
     assert sum("noisy" in record.getMessage() for record in caplog.records) == 1
 
@@ -464,4 +458,4 @@ def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door:
     door.session = door.new_session()
     door.start()
 
-    door.wait_until(lambda: len(door.kept) == 1, "the swipe that came while nobody read")
+    door.wait_until(lambda: len(door.kept) == 1, "the swipe that was sent between the sessions")

@@ -50,7 +50,7 @@ def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCa
 
     ((level, text),) = said(caplog)
     assert level == "WARNING"
-    assert text.startswith("reader RDR-101: looks like a 26-bit PIN pad")
+    assert text.startswith("reader RDR-101: may be a 26-bit PIN pad")
     assert "4711" not in text
 
 

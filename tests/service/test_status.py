@@ -17,10 +17,9 @@ from agent.clock.system_clock import SystemClock, boottime_s
 from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
 from agent.readers.events import NoiseReason
-from agent.readers.protocols import PROTOCOLS
-from agent.readers.session import Reader, ReaderSession
+from agent.readers.session import ReaderSession
 from agent.service.status import STATUS_FILE, StatusReport, read_status
-from agent.settings import UploaderSettings
+from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
@@ -53,26 +52,20 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture
 def reader() -> ReaderSession:
-    protocol = PROTOCOLS["rdm6300"]
     return ReaderSession(
-        Reader(
+        ReaderSettings(
             id="RDR-101",
             zone_id="ZONE-LOBBY-1",
-            direction=None,
-            port="/dev/ttyUSB0",
+            port=Path("/dev/ttyUSB0"),
             protocol="rdm6300",
-            line=protocol().line,
             formats=(),
-            parity="reject",
             badge_id="{raw}",
-            hold_off_ms=1000,
         ),
-        protocol,
         keep=lambda _: None,
         user_of=str,
         clock=SystemClock(),
         changed=lambda: None,
-        shelf=MemoryFdStore(),
+        fd_store=MemoryFdStore(),
     )
 
 
@@ -144,7 +137,7 @@ def test_readers_are_told_with_their_counts(
 ) -> None:
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
-    reader.traffic.noisy = True
+    reader.line_monitor.noisy = True
     reader.counts.swipes = 3
     reader.counts.noise[NoiseReason.CHECKSUM] = 2
     reader.counts.noise[NoiseReason.STRAY] = 1

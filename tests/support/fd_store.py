@@ -1,4 +1,4 @@
-"""A place that keeps a port open between two sessions, as a service manager does between two processes."""
+"""Keeps a port open between two sessions, as a service manager does between two processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class MemoryFdStore:
-    """Duplicates what it is given, like a descriptor that is sent to another process."""
+    """Duplicates each descriptor, as sending it to another process does."""
 
     def __init__(self) -> None:
         self.fd: int | None = None

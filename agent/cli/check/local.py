@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
 from agent.readers.port import Port, holder_of, not_there
+from agent.readers.port_names import stable_name_of
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify
 from agent.service.status import read_status
@@ -30,7 +30,6 @@ from agent.settings import AgentSettings, ReaderSettings, Settings, SnowflakeSet
 
 # Their numbers are dealt out anew at every plugging and every start.
 _UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
-_STABLE_NAMES = Path("/dev/serial/by-id")
 
 # Reading a file of a million swipes from a slow card takes longer; its first gigabyte tells enough.
 _INSPECTION_S = 15.0
@@ -100,9 +99,7 @@ def _open_in_agent(reader: ReaderSettings, told: dict[str, Any]) -> bool:
 
 
 def _try_port(reader: ReaderSettings, told: dict[str, Any]) -> str:
-    line = PROTOCOLS[reader.protocol].line
-    if reader.baudrate is not None:
-        line = dataclasses.replace(line, baudrate=reader.baudrate)
+    line = PROTOCOLS[reader.protocol].line.at(reader.baudrate)
     try:
         Port(str(reader.port), line).close()
     except PortBusyError:
@@ -114,11 +111,10 @@ def _try_port(reader: ReaderSettings, told: dict[str, Any]) -> str:
 
 
 def _stable_name_hint(device: str) -> str:
-    names = sorted(_STABLE_NAMES.iterdir()) if _STABLE_NAMES.is_dir() else []
-    same = next((name for name in names if os.path.realpath(name) == os.path.realpath(device)), None)
-    if same is None:
-        return f"name the reader by what stays the same: ls -l {_STABLE_NAMES}/"
-    return f'in the configuration: port = "{same}"'
+    stable_name = stable_name_of(device)
+    if stable_name is None:
+        return "name the reader by what stays the same: ls -l /dev/serial/by-id/"
+    return f'in the configuration: port = "{stable_name}"'
 
 
 # --- files, disk and clock ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a card format lays its numbers and parity bits out in a word."""
+"""The layout of a card format: the positions of its numbers and parity bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property, reduce
 from typing import Literal
 
 Positions = tuple[int, ...]
-"""Places in a word, 0 the first bit received; of a field, most significant first."""
+"""Bit positions, 0 the first bit received; those of a field, most significant first."""
 
 _DIGIT_BITS = 4
 
@@ -26,8 +26,8 @@ class Parity:
 class CardFormat:
     """The layout of one card format; `parities` in the order in which they are computed.
 
-    `fixed` bits have to be as they say, `preset` bits are only written so. `contested` says why
-    the sources of a layout disagree: such a format is never on by default.
+    `fixed` bits must have these values; `preset` bits are written so and not checked. `contested`
+    says why the sources of a layout disagree: such a format is never enabled by default.
     """
 
     name: str
@@ -55,21 +55,21 @@ class CardFormat:
 
     @cached_property
     def data_bits(self) -> int | None:
-        """How many bits a converter leaves that strips the parity at both ends; None if it cannot."""
+        """The bits without the parity bits at both ends; None if there are others."""
         positions = {parity.position for parity in self.parities}
         if not positions:
             return self.bits
         return self.bits - 2 if positions == {0, self.bits - 1} else None
 
     def holds(self, value: int) -> bool:
-        """True if parities, fixed bits and decimal digits are right in a word of the format's length."""
+        """True if parities, fixed bits and decimal digits are valid in a value of the format's length."""
         for mask, odd in self._parity_masks:
             if (value & mask).bit_count() & 1 != odd:
                 return False
         return self.holds_without_parity(value)
 
     def holds_without_parity(self, value: int) -> bool:
-        """The same for a word whose parity bits are gone, with zeros in their places."""
+        """The same without the parities, for a value with zeros in their places."""
         mask, wanted = self._fixed_mask
         return value & mask == wanted and not (self.decimal_digits and self._decimal(value) is None)
 
@@ -79,7 +79,7 @@ class CardFormat:
         return facility_code(value), card_number(value), issue(value), oem(value)
 
     def write(self, numbers: Sequence[int | None]) -> int:
-        """The word with these numbers, in the order of read(). Raises ValueError if one does not fit."""
+        """The value with these numbers, in the order of read(). Raises ValueError if one does not fit."""
         value = self._bits_of(self.fixed) | self._bits_of(self.preset)
         for (label, positions), number in zip(self.fields, numbers, strict=True):
             value |= self._spread(label, positions, number)
@@ -92,7 +92,7 @@ class CardFormat:
 
     @cached_property
     def _parity_masks(self) -> tuple[tuple[int, int], ...]:
-        """For each parity the mask of all bits it concerns, and the ones there modulo 2."""
+        """For each parity the mask of its bits, and the required number of ones modulo 2."""
         return tuple((self._mask((p.position, *p.covers)), int(p.kind == "odd")) for p in self.parities)
 
     @cached_property
@@ -105,13 +105,13 @@ class CardFormat:
         return facility_code, self._decimal if self.decimal_digits else card_number, issue, oem
 
     def _spread(self, label: str, positions: Positions, number: int | None) -> int:
-        """The bits of a number at its places in the word."""
+        """The bits of a number at its positions."""
         if not positions and number is None:
             return 0
         coded = number
         if self.decimal_digits and number is not None and number >= 0:
             coded = int(str(number), 16)
-        # The number itself stays out of the message: messages end up in logs.
+        # Without the number itself: messages are logged.
         if coded is None or not positions or not 0 <= coded < 1 << len(positions):
             raise ValueError(
                 f"{self.name} has {len(positions)} bits of {label}: the number given does not fit"
@@ -133,7 +133,7 @@ class CardFormat:
 
 
 def _reader(positions: Positions, bits: int) -> Callable[[int], int | None]:
-    """What reads the number at some places of a word; in one step where they lie in a row, as most do."""
+    """A function that reads the number at these positions, in one step if they are contiguous."""
     if not positions:
         return lambda _: None
     shifts = tuple(bits - 1 - position for position in positions)

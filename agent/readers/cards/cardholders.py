@@ -1,4 +1,4 @@
-"""Who holds a badge: a CSV file of badge_id,user_id that is read again whenever it changes."""
+"""The holders of badges: a CSV file of badge_id,user_id, reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.log.message_ids import MessageId, fields
+from agent.swipe import LONGEST_NAME
 
 _log = logging.getLogger(__name__)
 
 UNKNOWN = "UNKNOWN"  # the column USER_ID is NOT NULL
 _HEADER = ["badge_id", "user_id"]
-_LONGEST = 50
 
 
 class CardholdersError(AgentError):
-    """The file cannot be used; badges keep the holders of the last good one."""
+    """The file cannot be used; the holders of the last valid one stay in use."""
 
     exit_code = 78
 
 
 def read(path: Path) -> dict[str, str]:
-    """Badge id to user id. Raises CardholdersError, which names line and fault but no badge."""
+    """The user id of each badge id. Raises CardholdersError, which names line and fault but no badge."""
     holders: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -44,15 +44,15 @@ def read(path: Path) -> dict[str, str]:
 
 def _pair(line: list[str], path: Path, number: int) -> tuple[str, str]:
     badge, user = (cell.strip() for cell in line) if len(line) == len(_HEADER) else ("", "")
-    if not 1 <= len(badge) <= _LONGEST or not 1 <= len(user) <= _LONGEST:
+    if not 1 <= len(badge) <= LONGEST_NAME or not 1 <= len(user) <= LONGEST_NAME:
         raise CardholdersError(
-            f"{path}: line {number} must be badge_id,user_id, each of 1 to {_LONGEST} characters"
+            f"{path}: line {number} must be badge_id,user_id, each of 1 to {LONGEST_NAME} characters"
         )
     return badge, user
 
 
 class Cardholders:
-    """Looks holders up; safe to use from several threads."""
+    """The user ids of badges; thread-safe."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -60,7 +60,7 @@ class Cardholders:
         self._holders: dict[str, str] = {}
 
     def user_of(self, badge_id: str) -> str:
-        """The badge's user id, `UNKNOWN` where the file names none. Never raises: a swipe must go on."""
+        """The badge's user id, `UNKNOWN` where the file names none. Never raises."""
         if self._path is not None:
             self._refresh(self._path)
         return self._holders.get(badge_id, UNKNOWN)

@@ -1,4 +1,4 @@
-"""Bits into credentials: what a word means with the formats enabled at a reader."""
+"""Decodes the raw credentials of a reader with its enabled formats."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = [
 ]
 
 
-KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three ways keypads send it
+KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three encodings of keypads
 
-# Looking up a member of an enumeration takes as long as decoding a field.
+# Module names, because looking up an enumeration member takes as long as decoding a field.
 _DATA, _ID = CredentialKind.DATA, CredentialKind.ID
 _PARITIES = attrgetter("parities")
 _BYTE_BITS = 8
 _NIBBLE = 0xF
 _HIGHEST_KEY = 0xB  # 0-9, then * and #
-_PAD_BITS = 26  # a pad that sends PINs as cards sends H10301
+_PAD_BITS = 26  # a keypad that sends PINs as cards sends H10301
 _PAD_DATA_BITS = 24
 _PAD_NUMBER_BITS = 16
 
 
 class Decoder:
-    """What the words of one reader are: cards, keys or noise.
+    """Decodes raw credentials into cards, keys or noise.
 
-    Nothing is padded, cut or guessed: a card has fields only when exactly one enabled format of
-    its length validates. `keypad` is what the installer declared; with "card26" the words of
+    Nothing is padded, truncated or guessed: a card has fields only if exactly one enabled format
+    of its length is valid. `keypad` is the configured one; with "card26" the credentials of
     `pin_facility_code` are PINs. Raises KeyError for a name that is not in FORMATS.
     """
 
@@ -58,11 +58,11 @@ class Decoder:
         self._pin_facility_code = pin_facility_code
 
     def __call__(self, word: RawCredential) -> Outcome:
-        """The meaning of a word. Never raises."""
+        """The outcome of one credential. Never raises."""
         bits, value, check, form, _, _ = word
         if bits in KEY_BITS:
             return _key(word)
-        # Before anything else sees the word: what is typed at a pad must not get any further.
+        # First: a typed PIN must not reach any other code.
         if self._keypad != "none" and self._is_typed(word):
             return Key()
         ones = (1 << bits) - 1
@@ -84,12 +84,12 @@ class Decoder:
         return _raw_card(word, CardCheck.FAILED) if self._flagged else Noise(NoiseReason.PARITY)
 
     def _decode_stripped(self, word: RawCredential) -> Outcome:
-        """With the parity bits gone, every format that leaves as many data bits validates."""
+        """Without parity bits, every format with this number of data bits is valid."""
         bits, value = word.bits, word.value
         matches: list[CardFormat] = []
         whole = value
         for known in self._stripped.get(bits, ()):
-            # Back in its place between parity bits, if the format has any.
+            # Shifted to its place between the parity bits, if the format has any.
             between = value << 1 if known.parities else value
             if known.holds_without_parity(between):
                 matches.append(known)
@@ -101,7 +101,7 @@ class Decoder:
         return Noise(NoiseReason.LENGTH)
 
     def _is_typed(self, word: RawCredential) -> bool:
-        """True for a word that comes from the declared keypad, or may well."""
+        """True for a credential that the configured keypad sent or may have sent."""
         if word.maybe_pin:
             return True
         if self._keypad == "burst8":
@@ -110,7 +110,7 @@ class Decoder:
 
 
 def decode(word: RawCredential, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
-    """What one word is with these formats. Raises KeyError for a name that is not in FORMATS."""
+    """The outcome of one credential with these formats. Raises KeyError for a name that is not in FORMATS."""
     return Decoder(formats, parity=parity)(word)
 
 
@@ -121,7 +121,7 @@ def encode(
     issue: int | None = None,
     oem: int | None = None,
 ) -> int:
-    """The word of a card, the inverse of a Decoder; None for a field the format does not have.
+    """The value of a card, the inverse of a Decoder; None for a field the format does not have.
 
     Raises ValueError for a number that does not fit the format, KeyError for an unknown format.
     """
@@ -137,8 +137,8 @@ def _by_length(formats: Iterable[tuple[int | None, CardFormat]]) -> dict[int, tu
 
 
 def _key(word: RawCredential) -> Key | Noise:
-    """A key, or a key's byte upside down: a byte is the complement of the key, then the key
-    (HID Wiegand PINpad 7393760), and no key is above #.
+    """A key, or noise if the byte is an inverted key. A byte is the complement of the key, then the
+    key (HID Wiegand PINpad 7393760); the highest key is #.
     """
     high, low = word.value >> 4, word.value & _NIBBLE
     if word.bits == _BYTE_BITS and high ^ low == _NIBBLE and low > _HIGHEST_KEY:
@@ -147,9 +147,9 @@ def _key(word: RawCredential) -> Key | Noise:
 
 
 def _are_keys(word: RawCredential) -> bool:
-    """True if every byte is a key of an 8-bit pad: several that came too fast to be told apart.
+    """True if every byte is a key of an 8-bit keypad: keys pressed too fast to be separate.
 
-    Only here: four nibbles of a 4-bit pad look like any number, and would cost cards.
+    Not for 4-bit keypads: any number consists of valid keys, so cards would be lost.
     """
     return word.bits % _BYTE_BITS == 0 and all(
         byte >> 4 ^ byte & _NIBBLE == _NIBBLE for byte in word.value.to_bytes(word.bits // _BYTE_BITS, "big")
@@ -157,8 +157,8 @@ def _are_keys(word: RawCredential) -> bool:
 
 
 def _facility_code_of_pad(word: RawCredential) -> int | None:
-    """The facility code if a pad's 26 bits are behind the word: as they are, stripped, or handed
-    on as a plain number by a converter. Their parity is not asked: a broken PIN is a PIN.
+    """The facility code if the credential may be a keypad's 26 bits: whole, without parity bits, or
+    as a plain number of a converter. The parity is not checked: a damaged PIN is still a PIN.
     """
     if word.form is CredentialKind.WIEGAND:
         return word.value >> _PAD_NUMBER_BITS + 1 & 0xFF if word.bits == _PAD_BITS else None
@@ -168,14 +168,14 @@ def _facility_code_of_pad(word: RawCredential) -> int | None:
 
 
 def _parity_or(check: CardCheck, matches: Sequence[CardFormat]) -> CardCheck:
-    """What vouches for a word that formats validate: their parity, unless something stronger did."""
+    """The check of a credential with valid formats: the parity, unless a stronger one was made."""
     if check is not CardCheck.NONE:
         return check
     return CardCheck.PARITY if all(map(_PARITIES, matches)) else CardCheck.NONE
 
 
 def _card(word: RawCredential, check: CardCheck, matches: Sequence[CardFormat], value: int) -> CardRead:
-    """A card that formats validate, with fields from `value` when it is one format alone."""
+    """A card with valid formats; it has the fields of `value` if only one format is valid."""
     bits, signal_strength = word.bits, word.signal_strength
     raw = raw_hex(bits, word.value)
     if len(matches) == 1:
@@ -186,6 +186,6 @@ def _card(word: RawCredential, check: CardCheck, matches: Sequence[CardFormat], 
 
 
 def _raw_card(word: RawCredential, check: CardCheck) -> CardRead:
-    """A card that is its bits and nothing else."""
+    """A card without fields."""
     bits, value, _, _, _, signal_strength = word
     return CardRead(bits, raw_hex(bits, value), check, None, None, None, None, None, (), signal_strength)

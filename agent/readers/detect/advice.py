@@ -1,4 +1,4 @@
-"""What to do about what was heard on a port: advice for the installer, and the configuration block."""
+"""Advice for the installer on what was recorded at a port, and the configuration block."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from agent.settings import DEFAULT_FORMATS
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the recordings say about the installation, and what to do about it."""
+    """A fault of the installation that the recordings show, and its remedy."""
 
     text: str
     next: str
 
 
-def advice(recordings: Sequence[Recording], hearings: Sequence[ProtocolMatch]) -> list[Advice]:
-    """What is wrong, as far as it can be heard; `hearings` are of these recordings, likeliest first."""
+def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch]) -> list[Advice]:
+    """The faults that the recordings show; `candidates` are of these recordings, likeliest first."""
     if not any(recording.bytes for recording in recordings):
         return [
             Advice(
@@ -30,14 +30,12 @@ def advice(recordings: Sequence[Recording], hearings: Sequence[ProtocolMatch]) -
                 "and was a card presented?",
             )
         ]
-    if not hearings:
+    if not candidates:
         return [_unreadable(recordings)]
-    best = hearings[0]
+    best = candidates[0]
     found = []
     if best.swapped >= SWAPPED_IN_A_ROW and not best.cards:
-        found.append(
-            Advice("D0 and D1 are swapped: every word is a card upside down", "exchange the data wires")
-        )
+        found.append(Advice("D0 and D1 are swapped: every bit is inverted", "exchange the data wires"))
     if best.is_random:
         found.append(
             Advice(
@@ -53,7 +51,7 @@ def advice(recordings: Sequence[Recording], hearings: Sequence[ProtocolMatch]) -
     if best.withheld:
         found.append(
             Advice(
-                f"{best.withheld} words look like PINs typed at a pad, and are not shown",
+                f"{best.withheld} cards look like PINs typed at a pad, and are not shown",
                 "set keypad if the reader has keys; for a card, give its number: --printed-number N",
             )
         )
@@ -64,30 +62,30 @@ def advice(recordings: Sequence[Recording], hearings: Sequence[ProtocolMatch]) -
 
 def _unreadable(recordings: Sequence[Recording]) -> Advice:
     speeds = sorted({recording.baudrate for recording in recordings if recording.bytes})
-    heard = sum(recording.bytes for recording in recordings)
+    received = sum(recording.bytes for recording in recordings)
     if len({recording.baudrate for recording in recordings}) == 1:
         return Advice(
-            f"{heard} bytes came at {speeds[0]} baud, and no frame: wrong line speed or an unknown protocol",
+            f"{received} bytes came at {speeds[0]} baud, and no frame: wrong line speed or unknown protocol",
             "leave --baud out to try the others",
         )
     return Advice(
-        f"{heard} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))})",
+        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))})",
         "give the speed in the reader's manual with --baud; check that it is RS-232 or TTL as the "
         'adapter is; for lines of a form of their own: protocol = "line"',
     )
 
 
-def reader_block(heard: ProtocolMatch, card: Card, port: str) -> str:
+def reader_block(candidate: ProtocolMatch, card: Card, port: str) -> str:
     """The [[readers]] table for the configuration file."""
     lines = [
         "[[readers]]",
         'id = "RDR-101"        # your name for it',
         'zone_id = "ZONE-1"    # your name for where it is',
         f'port = "{port}"',
-        f'protocol = "{heard.protocol}"',
+        f'protocol = "{candidate.protocol}"',
     ]
-    if heard.baudrate != PROTOCOLS[heard.protocol].line.baudrate:
-        lines.append(f"baudrate = {heard.baudrate}")
+    if candidate.baudrate != PROTOCOLS[candidate.protocol].line.baudrate:
+        lines.append(f"baudrate = {candidate.baudrate}")
     formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
     if formats:
         lines.append(f"formats = [{formats}]")
@@ -97,14 +95,14 @@ def reader_block(heard: ProtocolMatch, card: Card, port: str) -> str:
 
 
 def _formats_to_enable(card: Card) -> list[str]:
-    """Formats that the default ones have to be replaced by; empty if those will do."""
+    """The formats that must replace the default ones; empty if the default ones suffice."""
     names = [fit.format for fit in card.fits]
     if any(name in DEFAULT_FORMATS for name in names) and not _has_rare_number(card):
         return []
     printed = [name for name in names if f"card number of {name}" in card.printed]
     if printed:
         return printed[:1]
-    # A default format of its length would make noise of the card; of other lengths the bits will do.
+    # A default format of this length would reject the card; for other lengths its bits are its badge id.
     if card.printed or all(FORMATS[name].bits != card.bits for name in DEFAULT_FORMATS):
         return []
     checked = [name for name in names if FORMATS[name].parities]
@@ -112,6 +110,6 @@ def _formats_to_enable(card: Card) -> list[str]:
 
 
 def _has_rare_number(card: Card) -> bool:
-    """True if the printed number is there only in a format that is not on by default."""
+    """True if the printed number occurs only in a format that is not enabled by default."""
     holders = [fit.format for fit in card.fits if f"card number of {fit.format}" in card.printed]
     return bool(holders) and not any(name in DEFAULT_FORMATS for name in holders)

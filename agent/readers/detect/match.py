@@ -1,7 +1,8 @@
-"""What recorded bytes say about a reader: its protocol, its cards, and what is wrong with its wiring."""
+"""Recognises protocol, cards and wiring faults from recorded bytes."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,12 @@ from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardCheck, CardRead
 
-# These take almost any line of digits, so another protocol that reads the same bytes is likelier.
+# These accept almost any line of digits, so another protocol that accepts the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
-# Words of one card are alike. That many, most of them seen once, come from nobody's card.
+# The credentials of one card are equal. This many, most of them seen once, are no card's.
 _RANDOM_WORDS = 8
 _RANDOM_SHARE = 0.7
-# Bits lost to a long cable or a slow converter are few; lengths further apart are different cards.
+# A long cable or a slow converter loses few bits; lengths further apart are different cards.
 _LOST_BITS_MAX = 4
 _VOUCHED = (CardCheck.CHECKSUM, CardCheck.PARITY)
 _PADS: tuple[Keypad, ...] = tuple(pad for pad in get_args(Keypad) if pad != "none")
@@ -34,12 +35,12 @@ _ALL_BITS = "decimal of all bits"
 _NoCard = Literal["swapped", "withheld", "noise"]
 
 Chunk = tuple[float, bytes]
-"""Seconds of silence, and the bytes that came after it."""
+"""Seconds of silence, and the bytes received after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What came in at one line speed; `asked` names the protocol whose questions were sent."""
+    """The bytes received at one baud rate; `asked` names the protocol whose requests were sent."""
 
     baudrate: int
     chunks: Sequence[Chunk] = field(repr=False)
@@ -47,13 +48,13 @@ class Recording:
 
     @property
     def bytes(self) -> int:
-        """How many bytes came in."""
+        """How many bytes were received."""
         return sum(len(data) for _, data in self.chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A format that validates for a word, and the card's numbers in it."""
+    """A format that is valid for a credential, and the card's numbers in it."""
 
     format: str
     facility_code: int | None = field(repr=False)
@@ -64,7 +65,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A word that was read `times` times; `printed` says which of its numbers is the printed one."""
+    """A credential, read `times` times; `printed` names its numbers that equal the printed one."""
 
     bits: int
     raw: str = field(repr=False)
@@ -76,7 +77,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolMatch:
-    """A recording as one protocol understands it."""
+    """A recording as parsed by one protocol."""
 
     protocol: str
     baudrate: int
@@ -85,43 +86,45 @@ class ProtocolMatch:
     words: int
     different_words: int
     swapped: int
-    withheld: int  # words that may be a PIN, which nobody is shown
+    withheld: int  # credentials that may be a PIN, and are not shown
     keys: int
     noise: int
 
     @property
     def is_random(self) -> bool:
-        """True when most words were never seen again: no card sends them."""
+        """True if most credentials were seen only once: they are no card's."""
         return self.words >= _RANDOM_WORDS and self.different_words > _RANDOM_SHARE * self.words
 
     @property
     def card(self) -> Card | None:
-        """The card that was presented, if one can be told: with the printed number, else the most read."""
+        """The card that was presented, if any: the one with the printed number, else the most often read."""
         if self.is_random:
             return None
         return next((card for card in self.cards if card.printed), next(iter(self.cards), None))
 
 
 def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:
-    """What each protocol makes of a recording, the likeliest first; none that understands nothing."""
-    hearings = [
-        _hearing(name, recording.baudrate, _frames(name, recording.chunks), printed_number)
+    """The protocols that find cards or keys in a recording, the likeliest first."""
+    candidates = [
+        _candidate(name, recording.baudrate, _frames(name, recording.chunks), printed_number)
         for name in PROTOCOLS
-        if recording.asked in ("", name) and _means_something_as_it_is(name)
+        if recording.asked in ("", name) and _works_without_options(name)
     ]
-    # Among garbage there are bytes that could be a key.
-    understood = [heard for heard in hearings if heard.words or heard.keys > heard.noise]
+    # Random bytes contain some that are valid keys.
+    understood = [
+        candidate for candidate in candidates if candidate.words or candidate.keys > candidate.noise
+    ]
     return sorted(understood, key=_likelihood, reverse=True)
 
 
-def ranked(hearings: Iterable[ProtocolMatch]) -> list[ProtocolMatch]:
-    """Hearings of several recordings, the likeliest first."""
-    return sorted(hearings, key=_likelihood, reverse=True)
+def ranked(candidates: Iterable[ProtocolMatch]) -> list[ProtocolMatch]:
+    """The matches of several recordings, the likeliest first."""
+    return sorted(candidates, key=_likelihood, reverse=True)
 
 
 @cache
-def _means_something_as_it_is(name: str) -> bool:
-    """False for a protocol that means nothing before the installer has told it something."""
+def _works_without_options(name: str) -> bool:
+    """False for a protocol that requires options."""
     try:
         make_protocol(name)
     except OptionError:
@@ -129,30 +132,31 @@ def _means_something_as_it_is(name: str) -> bool:
     return True
 
 
-def _likelihood(heard: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, int, bool]:
-    card = heard.card
+def _likelihood(candidate: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, int, bool]:
+    card = candidate.card
     return (
         card is not None and bool(card.printed),
         card is not None,
         card is not None and card.check in _VOUCHED,
-        -heard.noise,
+        -candidate.noise,
         card is not None and any(fit.format in DEFAULT_FORMATS for fit in card.fits),
-        card.times if card else heard.words + heard.keys,
-        heard.protocol not in _TAKES_ANY_DIGITS,
+        card.times if card else candidate.words + candidate.keys,
+        candidate.protocol not in _TAKES_ANY_DIGITS,
     )
 
 
 def _frames(name: str, chunks: Sequence[Chunk]) -> list[ReaderEvent]:
     wire = make_protocol(name)
     frames: list[ReaderEvent] = []
+    now_s = 0.0
     for silence_s, data in chunks:
-        if wire.partial and silence_s * 1000 >= wire.silence_ms:
-            frames += wire.silence()
-        frames += wire.feed(data)
-    return [*frames, *wire.silence()]
+        now_s += silence_s
+        frames += wire.handle_timeout(now_s)
+        frames += wire.receive_data(data, now_s)
+    return [*frames, *wire.handle_timeout(math.inf)]
 
 
-def _hearing(
+def _candidate(
     name: str, baudrate: int, frames: Sequence[ReaderEvent], printed_number: int | None
 ) -> ProtocolMatch:
     words = [frame for frame in frames if isinstance(frame, RawCredential)]
@@ -180,7 +184,7 @@ def _hearing(
 
 
 def _card(protocol: str, word: RawCredential, times: int, printed_number: int | None) -> Card | _NoCard:
-    """The card of a word, or what it is instead."""
+    """The card of a credential, or why it is none."""
     fits = _fits(word)
     printed = () if printed_number is None else _reproductions(word, fits, printed_number)
     if not printed and _could_be_typed(protocol, word):
@@ -198,7 +202,7 @@ def _card(protocol: str, word: RawCredential, times: int, printed_number: int | 
 
 
 def _could_be_typed(protocol: str, word: RawCredential) -> bool:
-    """True for what some pad may have sent: nobody has said yet whether there is one."""
+    """True if some keypad may have sent it: whether the reader has one is not known yet."""
     if any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
         return True
     digits = raw_hex(word.bits, word.value)
@@ -221,7 +225,7 @@ def _decoder(formats: tuple[str, ...], keypad: Keypad = "none") -> Decoder:
 
 
 def _reproductions(word: RawCredential, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
-    """Every way in which the printed number is in a word; those that can be configured come first."""
+    """The fields that equal the printed number, those that can be configured first."""
     ways = [f"card number of {fit.format}" for fit in fits if fit.card_number == printed_number]
     ways += [
         f"facility code and card number of {fit.format}"
@@ -233,7 +237,7 @@ def _reproductions(word: RawCredential, fits: Iterable[Fit], printed_number: int
 
 
 def _numbers(word: RawCredential) -> Mapping[str, int]:
-    """What is printed on cards besides the card number of a format."""
+    """Numbers that are printed on cards besides the card number of a format."""
     bits, value = word.bits, word.value
     numbers = {_ALL_BITS: value}
     for low in (32, 24, 16):
@@ -248,10 +252,7 @@ def _numbers(word: RawCredential) -> Mapping[str, int]:
 
 
 def _in_one(facility_code: int, card_number: int | None) -> int | None:
-    """As on clamshell cards: three digits of facility code and five of card number."""
+    """The number on clamshell cards: three digits of facility code and five of card number."""
     if card_number is None or card_number > _FIVE_DIGITS_MAX:
         return None
     return facility_code * 100_000 + card_number
-
-
-# --- what is wrong, and what to write into the configuration -------------------------------------

@@ -1,4 +1,4 @@
-"""Recording a reader that nobody knows yet: at one line speed after the other, for a bounded time."""
+"""Records an unknown reader at one baud rate after another, for a bounded time."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from contextlib import closing
 from typing import Protocol
 
 from agent.readers.detect.match import Chunk, Recording, match
-from agent.readers.protocol import Poller
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols import PROTOCOLS, make_protocol
 
-# The speeds of the readers in the field, the most common first.
+# The baud rates of readers in the field, the most common first.
 SPEEDS = (9600, 115200, 19200, 38400, 57600, 2400, 4800)
 BUDGET_S = 60.0
 _SLICE_S = 4.0  # a person presents a card about once a second, and a few times
-_STAY_S = 15.0  # where a card was read, it is worth waiting for it to come again
+_STAY_S = 15.0  # at a baud rate where a card was read, wait for its repetition
 _ENOUGH_READS = 3
-# Nobody needs more to tell a protocol, and all of them are tried on it.
+# Enough to recognise a protocol; every protocol parses it.
 _KEPT_BYTES = 4096
-_PAUSE_S = 0.1  # longer than within a frame: now it is worth looking at what came
+_SHORTEST_WAIT_S = 0.01
+_PAUSE_S = 0.1  # longer than any pause within a frame: parse what was received
 
 
 class SerialLine(Protocol):
-    """An open serial line, as agent.readers.port.Port is one."""
+    """An open serial line, as agent.readers.port.Port."""
 
     def read(self, timeout_s: float | None) -> bytes:
-        """Bytes as they came, or b"" after so much silence."""
+        """The bytes that have arrived; b"" after `timeout_s` without any."""
 
     def write(self, data: bytes) -> None:
-        """Send."""
+        """Send without waiting."""
 
     def close(self) -> None:
-        """Give the port back."""
+        """Close the port."""
 
 
 def survey(
@@ -43,20 +43,20 @@ def survey(
     trying: Callable[[int, str], None],
     budget_s: float = BUDGET_S,
 ) -> Iterator[Recording]:
-    """Recordings at these speeds over and over, until one card was read often enough or time is up.
+    """Recordings at these baud rates in rotation, until one card was read often enough or time is up.
 
-    Speeds first as they are, then with the questions of the protocols that must be asked, as long
-    as nothing was read. `trying` is told each speed and the protocol asked for, if any.
+    First without requests; while nothing was received, also with the requests of the polled
+    protocols. `trying` is called with each baud rate and the name of the polled protocol or "".
     Raises PortError, PortBusyError or NotPermittedError.
     """
     ends_s = monotonic_s() + budget_s
-    heard_any = False
+    any_bytes = False
     while True:
-        for baudrate, asked in [*((speed, "") for speed in speeds), *_questions(speeds)]:
+        for baudrate, asked in [*((speed, "") for speed in speeds), *_polled(speeds)]:
             left_s = ends_s - monotonic_s()
             if left_s <= 0:
                 return
-            if asked and heard_any:
+            if asked and any_bytes:
                 continue
             trying(baudrate, asked)
             with closing(open_line(baudrate)) as line:
@@ -64,15 +64,15 @@ def survey(
             yield recording
             if _reads(recording) >= _ENOUGH_READS:
                 return
-            heard_any = heard_any or bool(recording.chunks and not asked)
+            any_bytes = any_bytes or bool(recording.chunks and not asked)
 
 
-def _questions(speeds: Sequence[int]) -> list[tuple[int, str]]:
-    """The protocols that must be asked, at their own speed, or at the one that was given."""
+def _polled(speeds: Sequence[int]) -> list[tuple[int, str]]:
+    """The polled protocols, at their own baud rate, or at the only one that was given."""
     return [
         (speeds[0] if len(speeds) == 1 else protocol.line.baudrate, name)
         for name, protocol in PROTOCOLS.items()
-        if protocol.polling
+        if protocol.polled
     ]
 
 
@@ -83,17 +83,18 @@ def _listen(
     left_s: float,
     monotonic_s: Callable[[], float],
 ) -> Recording:
-    """The newest bytes of a while: short if nothing is read, longer if a card is, until it is enough."""
-    polling = PROTOCOLS[asked].polling if asked else None
-    asking = Poller(polling) if polling else None
+    """The newest bytes of one slice, which is longer if a card is read, and ends after enough reads."""
+    protocol = make_protocol(asked) if asked else None
     chunks: deque[Chunk] = deque()
     started_s = last_s = now_s = monotonic_s()
     ends_s, looked = started_s + min(_SLICE_S, left_s), True
     while now_s < ends_s:
         wait_s = min(_PAUSE_S, ends_s - now_s)
-        if asking is not None:
-            line.write(asking.due(now_s))
-            wait_s = min(wait_s, max(asking.wait_s(now_s), 0.01))
+        if protocol is not None:
+            if request := protocol.data_to_send(now_s):
+                line.write(request)
+            due_s = protocol.next_timeout()
+            wait_s = wait_s if due_s is None else min(wait_s, max(due_s - now_s, _SHORTEST_WAIT_S))
         data = line.read(wait_s)
         now_s = monotonic_s()
         if data:
@@ -117,6 +118,6 @@ def _drop_oldest(chunks: deque[Chunk]) -> None:
 
 def _reads(recording: Recording) -> int:
     """How often the likeliest card was read."""
-    hearings = match(recording)
-    card = hearings[0].card if hearings else None
+    candidates = match(recording)
+    card = candidates[0].card if candidates else None
     return card.times if card else 0

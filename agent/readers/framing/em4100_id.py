@@ -9,7 +9,7 @@ HEX_DIGIT = b"0123456789ABCDEFabcdef"
 ID_DIGITS = 10
 ID_BITS = 4 * ID_DIGITS
 
-# What a module sends that lost its coil or its tag; its checksum is right.
+# Sent by a module whose coil or tag is disconnected, with a valid checksum.
 _NULL_IDS = (0, (1 << ID_BITS) - 1)
 
 

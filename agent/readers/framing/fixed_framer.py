@@ -1,35 +1,30 @@
-"""Frames of fixed length behind a start byte: how they are found in a stream, and found again."""
+"""The framer for frames of fixed length with a start byte, and its resynchronisation."""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocol import ListeningProtocol
 
 Shape = Sequence[bytes]
-"""A frame as the bytes allowed at each place; its first place allows the start byte alone."""
+"""The bytes allowed at each place of a frame; the first place allows only the start byte."""
 
 ANY = bytes(range(256))
 
 
-class FramedProtocol(ABC):
+class FramedProtocol(ListeningProtocol):
     """A wire protocol whose frames have one start byte and one or more fixed shapes.
 
-    A subclass gives the shapes, no two of which one stream can fill, and reads a frame that
-    fills one. Whatever a frame turns out to be, the search goes on at the next start byte in
-    it, so that a broken frame never takes a good one along.
+    A subclass declares the shapes, no two of which match the same bytes, and parses a frame that
+    matches one. After an invalid frame the search continues at the next start byte within it, so
+    that a damaged frame never hides a valid one.
     """
 
-    line: ClassVar[LineSettings] = LineSettings()
-    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
-    polling: ClassVar[Polling | None] = None
-    # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
-    silence_ms: ClassVar[int] = 100
     shapes: ClassVar[tuple[Shape, ...]]
     may_hold_pin: ClassVar[bool] = False
 
@@ -42,17 +37,20 @@ class FramedProtocol(ABC):
 
     @abstractmethod
     def read(self, frame: bytes) -> ReaderEvent | NoiseReason | None:
-        """What a frame that fills one of the shapes says; None for "no card", a NoiseReason for noise."""
+        """Parse a frame that matches a shape; None for "no card", a NoiseReason for noise."""
 
-    @property
-    def partial(self) -> bool:
-        """True while an unfinished frame or noise is held."""
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._held.clear()
+        self._noise.reset()
+
+    def _holds_data(self) -> bool:
         return bool(self._held or self._noise)
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
         frames: list[ReaderEvent] = []
-        if not self._noise:  # most often there are whole frames and nothing else: no need to search
+        if not self._noise:  # the usual case: whole frames only, without a search
             data = self._take(len(self._held)) + data
             data = data[self._read_whole(data, frames) :]
         self._held += data
@@ -66,29 +64,24 @@ class FramedProtocol(ABC):
                 frames += self._finish(whole.end())
                 continue
             if len(self._held) > 1 and self._held[1] not in self._seconds:
-                frames += self._refuse(1)  # the usual end of a stray start byte, and soon told
+                frames += self._refuse(1)  # the usual case of a stray start byte, without comparing shapes
                 continue
             misfits = [_misfit(shape, self._held) for shape in self.shapes]
             if len(self._held) in misfits:
-                break  # one shape still fits every byte there is: wait for more
+                break  # one shape still matches all bytes: wait for more
             frames += self._refuse(max(misfits))
         return frames
 
-    def silence(self) -> list[ReaderEvent]:
-        """What is held will not be finished: truncated, but for whole frames that it took in."""
+    def _flush(self) -> list[ReaderEvent]:
+        """The held frame is truncated; whole frames may be among its bytes."""
         frames: list[ReaderEvent] = []
         while self._held:
             frames += self._noise.add(self._take(self._next_start(len(self._held))), NoiseReason.TRUNCATED)
-            frames += self.feed(b"")
+            frames += self._parse(b"")
         return [*frames, *self._noise.end()]
 
-    def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
-        self._held.clear()
-        self._noise.reset()
-
     def _read_whole(self, data: bytes, frames: list[ReaderEvent]) -> int:
-        """Read good frames from the beginning of `data`; return where the first other byte is."""
+        """Append the valid frames at the beginning of `data`; return the offset of the first other byte."""
         end = 0
         while found := self._whole.match(data, end):
             outcome = self.read(found[0])
@@ -100,7 +93,7 @@ class FramedProtocol(ABC):
         return end
 
     def _finish(self, length: int) -> list[ReaderEvent]:
-        """A shape is filled: a card, or noise of its own that ends where a new frame may start."""
+        """The events of a complete frame; noise ends where the next frame may start."""
         outcome = self.read(bytes(self._held[:length]))
         if isinstance(outcome, NoiseReason):
             return [*self._noise.alone(self._take(self._next_start(length)), outcome)]
@@ -108,7 +101,7 @@ class FramedProtocol(ABC):
         return [*self._noise.end(), *([] if outcome is None else [outcome])]
 
     def _refuse(self, place: int) -> list[Noise]:
-        """The byte at `place` fits no shape: give up this start byte, go on at the next one."""
+        """The byte at `place` matches no shape: discard up to the next start byte."""
         end = self._next_start(place + 1)
         return self._noise.add(self._take(end), NoiseReason.SYNTAX if end > place else NoiseReason.TRUNCATED)
 
@@ -127,7 +120,7 @@ def _one_of(allowed: bytes) -> bytes:
 
 
 def _misfit(shape: Shape, held: bytearray) -> int:
-    """The first place where `held` leaves the shape; the shorter one's length if it never does."""
+    """The first place where `held` does not match the shape; the shorter length if it matches."""
     place = 0
     for allowed, byte in zip(shape, held, strict=False):
         if byte not in allowed:

@@ -1,41 +1,36 @@
-"""Lines of text: how they are cut from a stream, and what noise does to them."""
+"""The framer for protocols of text lines: splits a stream into lines, and separates noise."""
 
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from typing import ClassVar
 
 from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.framing.noise import NoiseRun
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocol import ListeningProtocol
 
-# The longest line that means something, with room: a bridge's error message is 90 bytes, a log
-# line with colours 120, the zeros and ones of the longest word in the field 200.
+# The longest meaningful line, with a margin: a bridge's error message has 90 bytes, a log line
+# with colours 120, the longest card in the field in binary digits 200.
 LONGEST_LINE_BYTES = 256
-# Keypads take PINs of at most so many digits (HID and IDTECK pads).
+# The most digits of a PIN at HID and IDTECK keypads.
 LONGEST_PIN_DIGITS = 8
 
 Reading = tuple[ReaderEvent, ...] | NoiseReason
-"""What a line says: frames, none if it is somebody's chatter, or a reason for noise."""
+"""The result of parsing a line: events, none for a line without meaning, or the reason why it is noise."""
 
 # Printable ASCII, tab, and the escape that begins a colour.
 PRINTABLE = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
 
 
-class LineProtocol(ABC):
+class LineProtocol(ListeningProtocol):
     """A wire protocol of lines that end in CR, LF or both.
 
-    A subclass reads a line, and says which characters its lines have: all others are static,
+    A subclass parses a line, and declares the characters of its lines: all others are static,
     printable or not. A line that begins after static is `cut`: its first characters may be
-    missing, so only one that tells where it begins, or how long it is, means anything then.
+    missing, so it is valid only if its form shows where it begins or how long it is.
     """
 
-    line: ClassVar[LineSettings] = LineSettings()
-    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
-    polling: ClassVar[Polling | None] = None
-    silence_ms: ClassVar[int] = 100  # readers send a line in one go
     may_hold_pin: ClassVar[bool] = False
     characters: ClassVar[bytes] = PRINTABLE
 
@@ -43,7 +38,7 @@ class LineProtocol(ABC):
     _pieces: ClassVar[re.Pattern[bytes]]
 
     def __init_subclass__(cls) -> None:
-        """Made once for each protocol: a line that is opened again needs no new ones."""
+        """Compile the patterns once per protocol."""
         cls._clean = cls.characters + b"\r\n"
         text, static = (b"[%s%s]+" % (sign, re.escape(cls.characters)) for sign in (b"", b"^\r\n"))
         cls._pieces = re.compile(b"(?P<text>%s)|(?P<end>[\r\n]+)|(?P<static>%s)" % (text, static))
@@ -51,25 +46,30 @@ class LineProtocol(ABC):
     def __init__(self) -> None:
         self._text = bytearray()
         self._noise = NoiseRun(secret=self.may_hold_pin)
-        self._cut = False  # static came before: the line's first characters may be missing
+        self._cut = False  # static preceded: the line's first characters may be missing
 
     @abstractmethod
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """What a line of text, without its end and never empty, says."""
+        """Parse a line of text, without its line end, never empty."""
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - for subclasses
-        """What a line says that silence cut off: its last characters may be missing."""
+        """Parse a line that silence ended: its last characters may be missing."""
         return NoiseReason.TRUNCATED
 
-    @property
-    def partial(self) -> bool:
-        """True inside a line, also when what it held has already gone out as noise."""
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._text.clear()
+        self._noise.reset()
+        self._cut = False
+
+    def _holds_data(self) -> bool:
+        """True inside a line, also when the bytes it held have already been returned as noise."""
         return bool(self._text or self._noise or self._cut)
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
         if not (self._noise or self._cut or data.translate(None, self._clean)):
-            return self._feed_clean(self._take_text() + data)
+            return self._parse_clean(self._take_text() + data)
         frames: list[ReaderEvent] = []
         for piece in self._pieces.finditer(data):
             if piece.lastgroup == "text":
@@ -80,8 +80,7 @@ class LineProtocol(ABC):
                 frames += self._add_static(piece[0])
         return frames
 
-    def silence(self) -> list[ReaderEvent]:
-        """The line will not be finished."""
+    def _flush(self) -> list[ReaderEvent]:
         frames: list[ReaderEvent] = []
         if self._text:
             frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
@@ -89,14 +88,8 @@ class LineProtocol(ABC):
         self._cut = False
         return frames
 
-    def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
-        self._text.clear()
-        self._noise.reset()
-        self._cut = False
-
-    def _feed_clean(self, data: bytes) -> list[ReaderEvent]:
-        """What feed() does with text alone, most often whole lines, when no noise is held."""
+    def _parse_clean(self, data: bytes) -> list[ReaderEvent]:
+        """As _parse(), for printable text while no noise is held: the usual case, mostly whole lines."""
         frames: list[ReaderEvent] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         for text in filter(None, lines):
@@ -114,7 +107,7 @@ class LineProtocol(ABC):
         excess = len(self._text) - LONGEST_LINE_BYTES
         if excess <= 0:
             return []
-        # Noise without a line end: of the text, the end is kept, for a frame may be there.
+        # Noise without a line end: the end of the text is kept, because it may be a frame.
         self._cut = True
         return self._discard(NoiseReason.OVERSIZED, excess)
 
@@ -145,6 +138,6 @@ class LineProtocol(ABC):
         return text
 
 
-def behind(noise: bytes, reading: Reading) -> Reading:
-    """What a line says whose beginning is noise, if any: both are told."""
+def after_noise(noise: bytes, reading: Reading) -> Reading:
+    """The result for a line with leading noise, if any: a Noise, then the events."""
     return (Noise(NoiseReason.SYNTAX, noise), *reading) if noise and isinstance(reading, tuple) else reading

@@ -1,19 +1,19 @@
-"""Adjacent bytes that are no frame, gathered so that a burst of noise is few events."""
+"""Collects adjacent bytes that are not a frame, so that a burst of noise is few events."""
 
 from __future__ import annotations
 
 from agent.readers.events import Noise, NoiseReason
 
 # A quarter of a second at 9600 baud: long enough that a burst is a few events, short enough
-# that a line which never falls silent still shows in the counters.
+# that noise without a pause is counted too.
 LONGEST_RUN_BYTES = 256
 
 
 class NoiseRun:
     """One Noise per run of bytes that share a reason, cut every LONGEST_RUN_BYTES.
 
-    Runs end where the bytes say so, never where a call of feed() ends: however the stream is
-    cut, the same noise comes out. With `secret` the bytes may hold a PIN, and none is passed on.
+    A run never ends because a call ends: however the stream is divided, the same events result.
+    With `secret` the bytes may hold a PIN, and the events do not contain them.
     """
 
     def __init__(self, *, secret: bool = False) -> None:
@@ -25,8 +25,8 @@ class NoiseRun:
         return bool(self._raw)
 
     def add(self, raw: bytes, reason: NoiseReason | None = None) -> list[Noise]:
-        """Take bytes; return the runs that ended. Without a reason they belong to what came
-        before them, the rest of a refused frame, and are stray if nothing did.
+        """Add bytes; return the runs that they end. Without a reason they continue the run that is
+        held, the rest of an invalid frame, and are stray if none is.
         """
         ended: list[Noise] = []
         if raw and reason is not None and reason is not self._reason:
@@ -41,17 +41,17 @@ class NoiseRun:
         return ended
 
     def end(self) -> list[Noise]:
-        """Return the run that is held, if any; what comes next has nothing to do with it."""
+        """End and return the run that is held, if any."""
         run = [self._noise(self._raw)] if self._raw else []
         self.reset()
         return run
 
     def alone(self, raw: bytes, reason: NoiseReason) -> list[Noise]:
-        """Bytes that are an event of their own, after the run that they end."""
+        """The run that is held, then an event of its own for these bytes."""
         return [*self.end(), *self.add(raw, reason), *self.end()]
 
     def reset(self) -> None:
-        """Forget what is held."""
+        """Discard the run that is held."""
         self._reason = NoiseReason.STRAY
         self._raw.clear()
 

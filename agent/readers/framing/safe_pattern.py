@@ -1,4 +1,4 @@
-"""Which regular expressions of an installer are safe to run on every line a reader sends."""
+"""Checks that an installer's regular expression takes bounded time on any line of a reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKENS = re.compile(
 
 @dataclass(slots=True)
 class _Atom:
-    """One character or class of the pattern: the bytes it takes, and whether their number varies."""
+    """One character or class of the pattern: the bytes it matches, and whether their number varies."""
 
     takes: frozenset[int]
     varies: bool = False
@@ -31,15 +31,15 @@ class _Atom:
 
 
 _Row = list[_Atom | None]
-"""The atoms of a pattern in their order; None where an alternative begins."""
+"""The atoms of a pattern in order; None where an alternative begins."""
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """What makes a pattern unusable, as a sentence for the installer; None if nothing does.
+    """Why a pattern is invalid, as a sentence for the installer; None if it is valid.
 
-    Only a part of the language is allowed, for which the time of a match has a bound: characters,
-    classes, groups and a few alternatives; repetition of a character or class, never of a group;
-    and few repetitions whose end is not told by what follows them.
+    Only a subset with bounded matching time is allowed: characters, classes, groups and a few
+    alternatives; repetition of a character or class, never of a group; and few repetitions whose
+    end the next character does not determine.
     """
     if not pattern or len(pattern) > LONGEST_PATTERN:
         return f"must be a regular expression of 1 to {LONGEST_PATTERN} characters"
@@ -96,7 +96,7 @@ def _atom(text: str) -> _Atom:
 
 
 def _is_open(row: Sequence[_Atom | None]) -> bool:
-    """True if the first atom repeats, and the next one that must be there could be taken for it."""
+    """True if the first atom repeats, and the next mandatory one shares a character with it."""
     first, *following = row
     if first is None or not first.varies:
         return False

@@ -1,4 +1,4 @@
-"""The registry of wire protocols: a new one is a file in this folder and a line in this table."""
+"""The registry of wire protocols: a new protocol is a file in this folder and a line in this table."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> Wire
             problems[key] = wrong
     if problems:
         raise OptionError(problems)
-    # A Protocol class declares no constructor; `options` declares what this one takes.
+    # WireProtocol declares no constructor; `options` declares the keyword arguments.
     factory = cast("Callable[..., WireProtocol]", PROTOCOLS[name])
     return factory(**options)
 

@@ -1,4 +1,4 @@
-"""Wiegand-to-serial converters: a line of hex digits, the parity bits checked and taken away."""
+"""Wiegand-to-serial converters: a line of hex digits, the parity bits checked and removed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import CardCheck
 
-# Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44: what the converters'
-# manuals name. Seven would be a 30-bit card, which none of them does, and are six and a stray one.
-# Twelve are two cards whose line end was lost.
+# Six digits for a 26-bit card, eight for 34 bits, nine to eleven for 37 to 44, as in the converters'
+# manuals. Seven would be a 30-bit card, which none of them supports: they are six and a stray digit.
+# Twelve are two cards with the line end lost.
 _LINE = re.compile(rb"[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8,11}")
 _DIGITS_37_BIT = 9
 _DATA_BITS_37_BIT = 35
@@ -20,12 +20,12 @@ _UPSTREAM, _DATA = CardCheck.UPSTREAM, CredentialKind.DATA
 class Wie232(LineProtocol):
     """Priority 1 Design WIE232 and WIEG4PRT.
 
-    A line is a number as a whole or noise: behind a stray character could be the rest of a longer
-    one. What cannot be told from a card is a stray hex digit in front of eight or more.
+    A line is one number or noise: after a stray character there may be the rest of a longer number.
+    A stray hex digit before eight or more digits cannot be detected.
     """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """The data bits of a line; one that lost its beginning would be a shorter card."""
+        """The data bits of a line; one without its beginning would be a shorter card."""
         if not _LINE.fullmatch(text):
             return NoiseReason.LENGTH if text.isalnum() else NoiseReason.SYNTAX
         if cut:

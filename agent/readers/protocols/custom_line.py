@@ -1,4 +1,4 @@
-"""Lines of any reader that prints them, read with a regular expression of the installer's."""
+"""Text lines of any reader, parsed with the installer's regular expression."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from agent.swipe import CardCheck
 
 _NUMBERS = {"raw": 16, "hex": 16, "decimal": 10}
 _DIGITS = {16: re.compile(rb"[0-9A-Fa-f]+"), 10: re.compile(rb"[0-9]+")}
-_DECIMAL_BITS = 32  # where the line does not say
+_DECIMAL_BITS = 32  # unless the line has them
 
 
 class Line(LineProtocol):
     r"""Any other reader that prints lines: you give the pattern.
 
-    The pattern has to fit the whole line. Its group `raw` is a word in hex with its parity bits,
-    `hex` or `decimal` the data bits without them; `bits` says how many of them there are:
-    `CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)`. Without `bits` a hex digit counts as four; a decimal
-    number then is only a number, and no format is looked for in it. Begin it with `.*` if a card is
-    told by what follows: then it is found behind noise too.
+    The pattern must match the whole line. Its group `raw` is a card in hex with its parity bits,
+    `hex` or `decimal` the data bits without them; `bits` is the number of these bits:
+    `CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)`. Without `bits` a hex digit counts as four bits, and a
+    decimal number is the tag's own number, for which no format is tried. A pattern that begins with
+    `.*` matches after noise too.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
@@ -39,7 +39,7 @@ class Line(LineProtocol):
     )
 
     def __init__(self, *, pattern: str = "") -> None:
-        """Raises OptionError for a pattern that is wrong, not safe, or names no card."""
+        """Raises OptionError for a pattern that is invalid, not safe, or without a card's group."""
         super().__init__()
         wrong = pattern_problem(pattern) or _groups_problem(pattern)
         if wrong:
@@ -47,12 +47,12 @@ class Line(LineProtocol):
         self._pattern = re.compile(pattern.encode())
         self._number = next(name for name in _NUMBERS if name in self._pattern.groupindex)
         self._has_bits = "bits" in self._pattern.groupindex
-        # With alternatives it would be the first one's alone.
+        # With alternatives `.*` would belong to the first one only.
         self._begins_anywhere = pattern.startswith(".*") and "|" not in pattern
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """The word of a line; one that lost its beginning could still fit, and is none unless the
-        pattern says that nothing depends on what is in front.
+        """The card of a line; one without its beginning is noise, even if it matches, unless the
+        pattern begins with `.*`.
         """
         if self._begins_anywhere:
             text = text[-LONGEST_MATCHED_BYTES:]
@@ -72,7 +72,7 @@ class Line(LineProtocol):
         if bits > LONGEST_WORD_BITS or value >> bits or (self._has_bits and not int(count)):
             return NoiseReason.LENGTH
         form = self._form()
-        # A short number of no declared width could have been typed; a pad's PIN has at most so many digits.
+        # A short number of undeclared width may be a PIN, which has at most this many digits.
         maybe_pin = form is CredentialKind.ID and len(digits) <= LONGEST_PIN_DIGITS
         return (RawCredential(bits, value, CardCheck.NONE, form, maybe_pin),)
 

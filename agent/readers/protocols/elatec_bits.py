@@ -1,4 +1,4 @@
-"""Elatec lines of bits: a hex byte that counts them, then the bits themselves from the left."""
+"""Elatec lines of bits: their number as a hex byte, then the bits, left-aligned."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 class ElatecBits(LineProtocol):
     """Elatec TWN3 for HID Prox, in transparent mode.
 
-    Behind printable noise a line is noise: any two digits could be the count, so that one number
-    in a few dozen at the end of some other text would be taken for a card.
+    After printable noise a line is noise: any two digits may be the count, so that one number in a
+    few dozen at the end of other text would be accepted as a card.
     """
 
-    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count tells a cut line
-        """The word of a line. The bits that fill the last byte are zeros (TWN3 manual, page 25)."""
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count detects a cut line
+        """The card of a line. The padding of the last byte is zero (TWN3 manual, page 25)."""
         if not _LINE.fullmatch(text):
             return NoiseReason.SYNTAX
         bits, digits = int(text[:2], 16), text[2:]

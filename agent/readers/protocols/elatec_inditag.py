@@ -1,4 +1,4 @@
-"""Elatec IndiTag lines: a colon, the hex id, and the byte that makes the sum of all bytes zero."""
+"""Elatec IndiTag lines: a colon, the id in hex, and a checksum that makes the sum of all bytes zero."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
-from agent.readers.framing.line_framer import LineProtocol, Reading, behind
+from agent.readers.framing.line_framer import LineProtocol, Reading, after_noise
 from agent.swipe import CardCheck
 
-# Up to the 12 bytes of an EPC; whatever came before the last colon belongs to no line.
+# Up to the 12 bytes of an EPC; bytes before the last colon are noise.
 _LINE = re.compile(rb"(.*):((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")
 
 
@@ -18,8 +18,8 @@ class ElatecIndiTag(LineProtocol):
 
     characters = HEX_DIGIT + b":"
 
-    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the colon tells a cut line
-        """The id of a line whose sum is right, behind the beginning of another if need be."""
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the colon detects a cut line
+        """The id of a line with a valid sum, also after noise on that line."""
         found = _LINE.fullmatch(text)
         if not found:
             return NoiseReason.SYNTAX
@@ -29,4 +29,4 @@ class ElatecIndiTag(LineProtocol):
         word = RawCredential(
             8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
         )
-        return behind(found[1], (word,))
+        return after_noise(found[1], (word,))

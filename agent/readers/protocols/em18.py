@@ -1,66 +1,59 @@
-"""EM-18 frames: ten hex digits of tag id and two of checksum, with nothing around them."""
+"""EM-18 frames: ten hex digits of tag id and two of checksum, without delimiters."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import ClassVar
 
 from agent.readers.events import NoiseReason, RawCredential, ReaderEvent
 from agent.readers.framing.em4100_id import ID_DIGITS, tag
 from agent.readers.framing.noise import NoiseRun
-from agent.readers.protocol import NO_OPTIONS, LineSettings, Option, Polling
+from agent.readers.protocol import ListeningProtocol
 
 _FRAME_DIGITS = ID_DIGITS + 2
-# Digits that are in no frame are kept this long, for a whole frame may be at their end.
+# Digits outside a frame are held up to this many, because a frame may be at their end.
 LONGEST_RUN_DIGITS = 256
 
 _PIECES = re.compile(rb"(?P<digits>[0-9A-Fa-f]+)|(?P<end>[\r\n]+)|(?P<static>[^0-9A-Fa-f\r\n]+)")
 
 
-class Em18:
+class Em18(ListeningProtocol):
     """EM-18 and other 125 kHz modules that send twelve hex digits and no delimiter."""
 
-    line: ClassVar[LineSettings] = LineSettings()
-    options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
-    polling: ClassVar[Polling | None] = None
-    # Between two frames there are at least 20 ms; USB adapters add 16 ms inside of one.
+    # There are at least 20 ms between two frames; USB adapters add up to 16 ms within one.
     silence_ms: ClassVar[int] = 40
 
     def __init__(self) -> None:
         self._digits = bytearray()
         self._noise = NoiseRun()
-        self._aligned = True  # the digits held began where a frame may begin
+        self._aligned = True  # the held digits begin where a frame may begin
 
-    @property
-    def partial(self) -> bool:
-        """True while digits or noise are held."""
+    def reset(self) -> None:
+        """Discard held bytes and timers: the port was reopened."""
+        super().reset()
+        self._digits.clear()
+        self._noise.reset()
+        self._aligned = True
+
+    def _holds_data(self) -> bool:
         return bool(self._digits or self._noise)
 
-    def feed(self, data: bytes) -> list[ReaderEvent]:
-        """Take bytes as they came; return the frames they complete, in order."""
+    def _parse(self, data: bytes) -> list[ReaderEvent]:
         frames: list[ReaderEvent] = []
         for piece in _PIECES.finditer(data):
             if piece.lastgroup == "digits":
                 frames += self._add_digits(piece[0])
             else:
                 frames += self._end_run()
-                # Some modules do end a frame like a line.
+                # Some modules end a frame with a line end.
                 frames += self._noise.add(piece[0]) if piece.lastgroup == "static" else self._noise.end()
         return frames
 
-    def silence(self) -> list[ReaderEvent]:
-        """The run of digits ended: what is left over is truncated."""
+    def _flush(self) -> list[ReaderEvent]:
         return [*self._end_run(), *self._noise.end()]
 
-    def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
-        self._digits.clear()
-        self._noise.reset()
-        self._aligned = True
-
     def _add_digits(self, digits: bytes) -> list[ReaderEvent]:
-        """Read frames for as long as one follows the other from the beginning of the run."""
+        """The frames that follow each other from the beginning of the run."""
         self._digits += digits
         frames: list[ReaderEvent] = []
         start = 0
@@ -77,9 +70,8 @@ class Em18:
         return frames
 
     def _end_run(self) -> list[ReaderEvent]:
-        """Frames end where a run ends that began amiss: the last twelve digits may be one, and in
-        front of a frame the twelve before them. Elsewhere in the run a checksum of eight bits
-        would pass too often by chance.
+        """The frames at the end of a run that began with noise: the last twelve digits, and any twelve
+        that precede a frame. Elsewhere in the run an 8-bit checksum would match too often by chance.
         """
         self._aligned = True
         words: list[RawCredential] = []

@@ -1,4 +1,4 @@
-"""The log of an ESPHome device with the component `wiegand`, as its serial port prints it."""
+"""The serial log of an ESPHome device with the component `wiegand`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from agent.readers.protocol import LineSettings
 from agent.swipe import CardCheck
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
-# "[12:00:00][D][wiegand:095]: ...", the clock only where the device has one.
-# The last one in a line: what is in front of it lost its end.
+# "[12:00:00][D][wiegand:095]: ...", the time only if the device has a clock.
+# The last one in a line: a line before it has lost its end.
 _LOG_LINE = re.compile(rb".*\[[A-Z]+\](?:\[[^\]]*\])+: (.*?)\s*")
 _RAW = re.compile(rb"received raw ([0-9]{1,3}) bits, value (?:0x)?([0-9A-Fa-f]+)")
 _UNKNOWN = re.compile(rb"received unknown ([0-9]{1,3})-bit value: ([0-9A-Fa-f]+)")
@@ -20,20 +20,20 @@ _CHECKED = re.compile(rb"received ([0-9]{1,3})-bit tag: ([0-9]{1,20})")
 _TAG = re.compile(rb"received tag ([0-9]{1,20})")
 _KEY = re.compile(rb"received key ([0-9]{1,3})")
 _INVALID = b"invalid parity"
-# With colours, clock and line number it has 60 bytes; more without a line end are another line.
+# With colours, time and line number it has 60 bytes; a longer line is another message.
 _LONGEST_PARITY_LINE_BYTES = 80
 
 _CHECKED_BITS = (26, 34, 37)
 _KEY_BYTE_BITS, _KEY_OF_BYTE = 8, 0xF  # the other half of the byte is the complement
-_TAG_BITS = 35  # of the longest card with a tag, 37 bits; which one it was is not told
+_TAG_BITS = 35  # of the longest card with a tag, 37 bits; the message does not name its length
 
 
 class Esphome(LineProtocol):
     """ESPHome devices with the component wiegand, over the serial log.
 
-    One card may be logged up to three times: by on_raw, by the component itself, which looks at
-    the parity only after that, and by on_tag, in this order and each as it is configured. The
-    first one counts. The messages are those of the component and its documentation.
+    One card may be logged up to three times: by on_raw, by the component itself, which then checks
+    the parity, and by on_tag, in this order and depending on the configuration. The first one
+    counts. The messages are those of the component and its documentation.
     """
 
     line = LineSettings(baudrate=115200, hold_reset_lines=True)
@@ -42,28 +42,17 @@ class Esphome(LineProtocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unchecked: tuple[ReaderEvent, ...] = ()  # a tag whose "invalid parity" may still come
-        self._may_wait_bytes = 0  # how many a line may have, less those that are no longer held
-        self._said: tuple[int, int] | None = None  # the number logged last, and how many lines may repeat it
-
-    @property
-    def partial(self) -> bool:
-        """True inside a line, or after a tag that is not known to be good."""
-        return super().partial or bool(self._unchecked)
-
-    def silence(self) -> list[ReaderEvent]:
-        """Nothing more is said of the last card."""
-        frames = [*self._unchecked, *super().silence()]
-        self._unchecked, self._said = (), None
-        return frames
+        self._unchecked: tuple[ReaderEvent, ...] = ()  # a tag that "invalid parity" may still follow
+        self._may_wait_bytes = 0  # how many a parity line may have, less those already discarded
+        self._logged: tuple[int, int] | None = None  # the last number, and how many lines may repeat it
 
     def reset(self) -> None:
-        """Forget what is held: the port was opened anew."""
+        """Discard held bytes and timers: the port was reopened."""
         super().reset()
-        self._unchecked, self._said = (), None
+        self._unchecked, self._logged = (), None
 
-    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the brackets tell a cut line
-        """What a line of the log says of a card or key; nothing for what others log."""
+    def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the brackets detect a cut line
+        """The card or key in a log line; nothing for lines of other components."""
         held = self._release()
         found = _LOG_LINE.fullmatch(_COLOUR.sub(b"", text))
         if not found:
@@ -71,30 +60,39 @@ class Esphome(LineProtocol):
         message = found[1]
         if held and message == _INVALID and len(text) <= self._may_wait_bytes:
             return NoiseReason.PARITY
-        said = self._read_message(message)
+        reading = self._read_message(message)
         if not held:
-            return said
-        return (*held, Noise(said)) if isinstance(said, NoiseReason) else (*held, *said)
+            return reading
+        return (*held, Noise(reading)) if isinstance(reading, NoiseReason) else (*held, *reading)
 
     def _read_message(self, message: bytes) -> Reading:
         if found := _RAW.fullmatch(message):
             bits, value = int(found[1]), int(found[2], 16)
-            return self._say(3, _number(bits, value), _word(bits, value))
+            return self._unless_repeated(3, _number(bits, value), _word(bits, value))
         if found := _UNKNOWN.fullmatch(message):
             bits, value = int(found[1]), int(found[2], 16)
-            return self._say(2, _number(bits, value), _word(bits, value))
+            return self._unless_repeated(2, _number(bits, value), _word(bits, value))
         if found := _CHECKED.fullmatch(message):
             bits, number = int(found[1]), int(found[2])
-            said = self._say(2, number, _checked(bits, number))
-            if isinstance(said, tuple):
-                self._unchecked, said = said, ()
+            reading = self._unless_repeated(2, number, _checked(bits, number))
+            if isinstance(reading, tuple):
+                self._unchecked, reading = reading, ()
                 self._may_wait_bytes = _LONGEST_PARITY_LINE_BYTES
-            return said
+            return reading
         if found := _TAG.fullmatch(message):
-            return self._say(1, int(found[1]), _tag(int(found[1])))
+            return self._unless_repeated(1, int(found[1]), _tag(int(found[1])))
         if found := _KEY.fullmatch(message):
-            return self._say(1, int(found[1]), (Key(),))
+            return self._unless_repeated(1, int(found[1]), (Key(),))
         return ()
+
+    def _holds_data(self) -> bool:
+        """True inside a line, or after a tag whose parity is not known yet."""
+        return super()._holds_data() or bool(self._unchecked)
+
+    def _flush(self) -> list[ReaderEvent]:
+        frames = [*self._unchecked, *super()._flush()]
+        self._unchecked, self._logged = (), None
+        return frames
 
     def _add_text(self, text: bytes) -> list[ReaderEvent]:
         return self._waiting(super()._add_text, text)
@@ -103,7 +101,7 @@ class Esphome(LineProtocol):
         return self._waiting(super()._add_static, static)
 
     def _waiting(self, add: Callable[[bytes], list[ReaderEvent]], piece: bytes) -> list[ReaderEvent]:
-        """Add a piece of a line; a tag comes out at the byte that is one too many for its parity line."""
+        """Add a piece of a line; the tag is released once the line is too long for a parity message."""
         if not self._unchecked:
             return add(piece)
         room = self._may_wait_bytes - len(self._text)
@@ -117,15 +115,15 @@ class Esphome(LineProtocol):
         held, self._unchecked = self._unchecked, ()
         return held
 
-    def _say(self, order: int, number: int, reading: Reading) -> Reading:
-        """The reading, unless the line says once more what the one before it said."""
-        repeats = self._said is not None and self._said[0] == number and order < self._said[1]
-        self._said = (number, order)
+    def _unless_repeated(self, order: int, number: int, reading: Reading) -> Reading:
+        """The reading, unless the line repeats the number of the previous one."""
+        repeats = self._logged is not None and self._logged[0] == number and order < self._logged[1]
+        self._logged = (number, order)
         return () if repeats else reading
 
 
 def _number(bits: int, value: int) -> int:
-    """The number that the component makes of a word, for the lines that follow."""
+    """The number that the component logs for these bits in the following lines."""
     if bits in _CHECKED_BITS:
         return value >> 1 & (1 << bits - 2) - 1
     return value & _KEY_OF_BYTE if bits == _KEY_BYTE_BITS else value

@@ -1,4 +1,4 @@
-"""Gwiot 7941D and 7941E frames: STX, length, card type, id, XOR, ETX, all of it binary."""
+"""Gwiot 7941D and 7941E frames: STX, length, card type, id, XOR, ETX, in binary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _shape(types: bytes, id_bytes: int) -> Shape:
 
 
 class Gwiot7941(FramedProtocol):
-    """Gwiot 7941D and 7941E (125 kHz and 13.56 MHz modules that speak by themselves)."""
+    """Gwiot 7941D and 7941E (125 kHz and 13.56 MHz modules that send without a request)."""
 
     shapes = (_shape(_EM4100, 5), _shape(_MIFARE, 4), _shape(_MIFARE, 7))
 

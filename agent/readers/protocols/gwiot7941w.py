@@ -1,14 +1,13 @@
-"""Gwiot 7941W: a request for each kind of card, and replies CD DC, address, status, length, data, XOR."""
+"""Gwiot 7941W: a request for each kind of card; replies of CD DC, address, status, length, data, XOR."""
 
 from __future__ import annotations
 
 from functools import reduce
 from operator import xor
-from typing import ClassVar
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
-from agent.readers.protocol import LineSettings, Polling
+from agent.readers.protocol import LineSettings, PolledProtocol
 from agent.swipe import CardCheck
 
 _HEADER = (b"\xcd", b"\xdc")
@@ -23,14 +22,12 @@ def _shape(status: bytes, data_bytes: int) -> Shape:
     return (*_HEADER, ANY, status, bytes([data_bytes]), *[ANY] * data_bytes, ANY)
 
 
-class Gwiot7941W(FramedProtocol):
-    """Gwiot 7941W (125 kHz and 13.56 MHz modules that have to be asked)."""
+class Gwiot7941W(PolledProtocol, FramedProtocol):
+    """Gwiot 7941W (125 kHz and 13.56 MHz modules that must be polled)."""
 
     line = LineSettings(baudrate=115200)
-    polling: ClassVar[Polling | None] = Polling(
-        requests=(b"\xab\xba\x00\x10\x00\x10", b"\xab\xba\x00\x15\x00\x15"),  # 13.56 MHz, then 125 kHz
-        every_ms=100,
-    )
+    requests = (b"\xab\xba\x00\x10\x00\x10", b"\xab\xba\x00\x15\x00\x15")  # 13.56 MHz, then 125 kHz
+    poll_ms = 100
     shapes = (
         *(_shape(_FOUND, id_bytes) for id_bytes in _ID_BYTES),
         _shape(bytes([_NOTHING]), 0),

@@ -1,4 +1,4 @@
-"""IDTECK frames: STX, up to eight characters, ETX and the XOR of all that, for cards and PINs alike."""
+"""IDTECK frames: STX, up to eight characters, ETX and the XOR of all these, for cards and PINs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPED = frozenset(b"0123456789*#")
 
 
 class Idteck(FramedProtocol):
-    """IDTECK RFK101, Star and other IDTECK readers on RS-232, some of them with a keypad."""
+    """IDTECK RFK101, Star and other IDTECK readers on RS-232, some with a keypad."""
 
     line = LineSettings(stop_bits=2)
     may_hold_pin = True
@@ -27,8 +27,8 @@ class Idteck(FramedProtocol):
     shapes = tuple((_STX, *[_CHARACTER] * count, _ETX, ANY) for count in range(1, _CARD_CHARACTERS + 1))
 
     def read(self, frame: bytes) -> RawCredential | Key | NoiseReason:
-        """A card has eight hex digits; a PIN has up to eight decimal ones, and with eight of them
-        only the installer knows whether the reader has keys.
+        """The card or key of a frame. A card has eight hex digits, a PIN up to eight decimal ones;
+        eight decimal digits may be either, depending on whether the reader has keys.
         """
         if reduce(xor, frame):
             return NoiseReason.CHECKSUM

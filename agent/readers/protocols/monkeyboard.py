@@ -1,4 +1,4 @@
-"""The line that sketches with the Wiegand library by Monkeyboard print."""
+"""Lines printed by sketches with the Wiegand library by Monkeyboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE = re.compile(
     rb".*Wiegand HEX ?= ?([0-9A-F]{1,16}), ?DECIMAL ?= ?([0-9]{1,20}), ?Type ?W([0-9]{1,2})\s*", re.IGNORECASE
 )
 _KEY_TYPES = (4, 8)
-# The library takes the parity bits away unchecked, and prints no leading zeros.
+# The library removes the parity bits without a check, and prints no leading zeros.
 _STRIPPED_TYPES = (26, 34)
 _WHOLE_TYPES = (24, 32)
 
@@ -25,7 +25,7 @@ class Monkeyboard(LineProtocol):
     may_hold_pin = True
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the line has a beginning
-        """The card or key of a line, whose two numbers must be one."""
+        """The card or key of a line; its two numbers must be equal."""
         found = _LINE.fullmatch(text)
         if not found:
             return NoiseReason.SYNTAX

@@ -1,4 +1,4 @@
-"""Parallax frames: LF, ten hex digits of tag id, CR, and nothing to check them by."""
+"""Parallax frames: LF, ten hex digits of tag id, CR, without a checksum."""
 
 from __future__ import annotations
 

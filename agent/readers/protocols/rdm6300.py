@@ -11,8 +11,8 @@ _ETX = b"\x03"
 
 _ID_END = 1 + ID_DIGITS
 _HEX_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, HEX_DIGIT, HEX_DIGIT, _ETX)
-# Clones send the checksum as one raw byte, which may itself be STX or ETX, so only its place
-# tells it. The two forms part at the 13th byte: ETX here, a hex digit there.
+# Clones send the checksum as one raw byte, which may itself be STX or ETX, so only its position
+# identifies it. The two forms differ at the 13th byte: ETX here, a hex digit there.
 _RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, ANY, _ETX)
 
 

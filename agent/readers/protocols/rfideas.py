@@ -1,4 +1,4 @@
-"""RF IDeas lines: a card's number in digits, framed by whatever the reader was configured to print."""
+"""RF IDeas lines: a card's number in digits, with the prefix and suffix configured in the reader."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import ClassVar
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.em4100_id import HEX_DIGIT
-from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading, behind
+from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS, LineProtocol, Reading, after_noise
 from agent.readers.protocol import Option, OptionError
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.swipe import CardCheck
 
-# The prompt of the command protocol, at power-up and after noise that looked like a command; it
-# has no line end, so that a card may follow it on its line.
+# The prompt of the command protocol, sent at power-up and after noise that resembles a command; it
+# has no line end, so that a card may follow on the same line.
 _PROMPT = b"RF IDeas>"
-_CHATTER = re.compile(rb"\{.*\}|rfid:.*")
+_INFORMATION = re.compile(rb"\{.*\}|rfid:.*")
 _UNDECLARED_BITS = 32
 _UNCHECKED = CardCheck.NONE
 
@@ -25,8 +25,8 @@ _UNCHECKED = CardCheck.NONE
 class RfIdeas(LineProtocol):
     """RF IDeas pcProx and WAVE ID with serial output.
 
-    Behind noise on its line a number is found by its prefix, if it has one that no number could
-    hold. Without, it is noise: what is left of a longer number looks like a shorter one.
+    After noise on its line a number is found by its prefix, if that has a character which no number
+    has. Otherwise it is noise: the rest of a longer number is a valid shorter one.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
@@ -69,23 +69,23 @@ class RfIdeas(LineProtocol):
         rest = facility + number + re.escape(suffix.encode())
         start = re.escape(prefix.encode())
         self._line = re.compile(start + rest)
-        # Behind the first prefix alone: at another one a digit may have become the prefix.
+        # After the first prefix only: a later one may be a damaged digit.
         marks = not frozenset(prefix.encode()) <= frozenset(HEX_DIGIT + delimiter.encode())
-        self._behind_noise = re.compile(b"((?:(?!%s).)*)%s" % (start, start + rest)) if marks else None
+        self._line_after_noise = re.compile(b"((?:(?!%s).)*)%s" % (start, start + rest)) if marks else None
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """The number of a line, in its declared width: readers pad it or not, as they are set."""
+        """The number of a line in its declared width, padded or not."""
         found = self._line.fullmatch(text)
         if found and not cut:
             return self._number(*found.groups())
         noise, prompt, rest = text.rpartition(_PROMPT)
         if prompt:
-            return behind(noise, self.read(rest, cut=False) if rest else ())
-        if _CHATTER.fullmatch(text):
+            return after_noise(noise, self.read(rest, cut=False) if rest else ())
+        if _INFORMATION.fullmatch(text):
             return ()
-        if self._behind_noise and (found := self._behind_noise.fullmatch(text)):
+        if self._line_after_noise and (found := self._line_after_noise.fullmatch(text)):
             noise, *numbers = found.groups()
-            return behind(noise, self._number(*numbers))
+            return after_noise(noise, self._number(*numbers))
         return NoiseReason.SYNTAX
 
     def _number(self, facility: bytes, number: bytes) -> Reading:
@@ -97,10 +97,10 @@ class RfIdeas(LineProtocol):
             if code >> self._facility_bits:
                 return NoiseReason.LENGTH
             value |= code << self._number_bits
-        # A short number of no declared width could have been typed at a pad.
+        # A short number of undeclared width may be a PIN.
         maybe_pin = self._form is CredentialKind.ID and len(number) <= LONGEST_PIN_DIGITS and number.isdigit()
         return (RawCredential(self._bits, value, _UNCHECKED, self._form, maybe_pin),)
 
-    def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt says it
-        """The prompt waits for a command and ends with no line."""
+    def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt needs no beginning
+        """Nothing for the prompt, which has no line end."""
         return () if text == _PROMPT else NoiseReason.TRUNCATED

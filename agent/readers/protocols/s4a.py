@@ -1,4 +1,4 @@
-"""S4A converters: ten decimal digits and a line end for a card, one byte and silence for a key."""
+"""S4A converters: ten decimal digits and a line end for a card, one byte followed by silence for a key."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import CardCheck
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)
-_BITS = 32  # ten digits hold as many, whatever the card had; which one it was is not told
+_BITS = 32  # as many as ten digits hold; the line does not name the card's length
 
 
 class S4a(LineProtocol):
     """S4A Wiegand-to-serial and Wiegand-to-Ethernet converters.
 
-    A card is the ten digits at the end of its line, whatever noise came before them; with a stray
-    digit in front they are noise, for it may be a key.
+    A card is the ten digits at the end of a line, also after noise; after a stray digit, which may
+    be a key, they are noise.
     """
 
-    # A key is a byte that nothing follows for 25 ms; USB adapters may hold bytes back for 16 ms.
+    # A key is a byte followed by 25 ms of silence; USB adapters may delay bytes by 16 ms.
     silence_ms = 50
-    may_hold_pin = True  # keys typed right before a card run together with it
+    may_hold_pin = True  # keys pressed just before a card join its line
 
-    # The byte of a key may be any, so that none can be told for static before it is alone.
+    # The byte of a key may have any value, so that no byte is static.
     characters = ANY.translate(None, b"\r\n")
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - ten digits are ten
-        """The number of a card. Fewer digits lost some, more have keys in front of them."""
+        """The number of a card. Fewer digits are incomplete; more begin with keys."""
         found = _CARD.fullmatch(text)
         if not found:
             return NoiseReason.LENGTH if text.isdigit() else NoiseReason.SYNTAX

@@ -1,14 +1,13 @@
-"""TWN4 Simple Protocol: SearchTag asked over and over, and its replies in lines of hex."""
+"""TWN4 Simple Protocol: repeated SearchTag requests, and their replies in lines of hex."""
 
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential, Status
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.line_framer import LineProtocol, Reading
-from agent.readers.protocol import Polling
+from agent.readers.protocol import PolledProtocol
 from agent.swipe import CardCheck
 
 _MAX_ID_BYTES = 16
@@ -23,19 +22,20 @@ _REFUSED = Status(
 )
 
 
-class Twn4Simple(LineProtocol):
-    """Elatec TWN4 with the Simple Protocol application, which has to be asked.
+class Twn4Simple(PolledProtocol, LineProtocol):
+    """Elatec TWN4 with the Simple Protocol application, which must be polled.
 
-    A tag's reply that comes right behind noise is read, for it says its length; behind a stray hex
-    digit it is noise, and the next question brings it again.
+    A reply after noise is valid, because it contains its length; after a stray hex digit it is
+    noise, and the next request repeats it.
     """
 
     characters = HEX_DIGIT
 
-    polling: ClassVar[Polling | None] = Polling(requests=(b"0500%02X\r" % _MAX_ID_BYTES,), every_ms=200)
+    requests = (b"0500%02X\r" % _MAX_ID_BYTES,)
+    poll_ms = 200
 
     def read(self, text: bytes, *, cut: bool) -> Reading:
-        """The id of a reply, nothing for "no tag", a status for "unknown function"."""
+        """The id of a reply; nothing for "no tag"; a status for "unknown function"."""
         if not _REPLY.fullmatch(text) or (cut and not text.startswith(_FOUND)):
             return NoiseReason.SYNTAX
         if text == _NO_TAG:
@@ -52,7 +52,7 @@ class Twn4Simple(LineProtocol):
         value = int(digits, 16)
         if value & (1 << padding) - 1:
             return NoiseReason.LENGTH
-        # An id that does not fill its bytes is a Wiegand word, as HID Prox has.
+        # An id that is not whole bytes is a Wiegand credential, as HID Prox has.
         return (
             RawCredential(
                 bits,

@@ -1,4 +1,4 @@
-"""The lines that sketches with the library YetAnotherArduinoWiegandLibrary print."""
+"""Lines printed by sketches with the library YetAnotherArduinoWiegandLibrary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.readers.protocol import LineSettings
 from agent.swipe import CardCheck
 
-# In front of each there may be the sketch's own words, and after static a part of an older line.
+# Each may follow the sketch's own text, or after static a part of an older line.
 _READ = re.compile(rb".*Card read(?:ed)?: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE)
 _FAILED = re.compile(
     rb".*Card read error: (.*?) - Raw data: ([0-9]{1,3}) ?bits / ([0-9A-Fa-f]+)\s*", re.IGNORECASE
 )
 _STATE = re.compile(rb".*State changed: (DIS)?CONNECTED\s*", re.IGNORECASE)
 
-# The library checks and strips the parity of 26 and 34 bits and leaves other lengths alone.
+# The library checks and removes the parity of 26 and 34 bits, and passes other lengths unchanged.
 _STRIPPED_BITS = (24, 32)
 _CONNECTED = Status("the bridge sees its reader", ok=True)
 _DISCONNECTED = Status("the bridge sees no reader: both data lines are low", ok=False)
@@ -30,7 +30,7 @@ class Yaawl(LineProtocol):
     may_hold_pin = True
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - each line has a beginning
-        """The word or state in a line; keys are words like all others."""
+        """The card, key or state in a line; keys are not marked as such."""
         if found := _READ.fullmatch(text):
             return _card(int(found[1]), found[2])
         if found := _FAILED.fullmatch(text):
@@ -49,8 +49,8 @@ def _card(bits: int, digits: bytes) -> Reading:
 
 
 def _failed(error: bytes, bits: int, digits: bytes) -> Reading:
-    """A word that the library refused. Its bits are good if it only has no decoder for them; then
-    nobody looked at a parity, and which of the formats of that length has been used is open.
+    """A card that the library rejected. The bits are valid if the library only has no decoder for
+    them; then no parity was checked, and the format is unknown.
     """
     if b"communication" in error:
         return NoiseReason.TRUNCATED  # bits were lost on the way

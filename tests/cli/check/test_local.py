@@ -14,6 +14,7 @@ import pytest
 from agent.cli.check import local
 from agent.keys.keypair import generate_key, new_key, pem
 from agent.outbox import Outbox
+from agent.readers import port_names
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from tests.support.cli_rig import AGENT_ID, Check, CliRig
@@ -89,15 +90,16 @@ def test_a_name_that_changes_at_every_plugging_is_a_warning(
     door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(local, "_UNSTABLE_NAME", re.compile(re.escape(door.port)))
-    monkeypatch.setattr(local, "_STABLE_NAMES", tmp_path / "by-id")
-    (tmp_path / "by-id").mkdir()
-    (tmp_path / "by-id" / "usb-Reader").symlink_to(door.port)
+    monkeypatch.setattr(port_names, "DEV", tmp_path / "dev")
+    name = tmp_path / "dev" / "serial" / "by-id" / "usb-Reader"
+    name.parent.mkdir(parents=True)
+    name.symlink_to(door.port)
 
     checked = check("--offline")
 
     assert checked.code == 0
     assert checked.findings[6]["state"] == "warning"
-    assert checked.findings[6]["next"] == f'in the configuration: port = "{tmp_path}/by-id/usb-Reader"'
+    assert checked.findings[6]["next"] == f'in the configuration: port = "{name}"'
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_the_agent_that_died_is_named_while_waiting(tmp_path: Path) -> None:
 def test_the_agent_calls_each_card_as_the_demo_says(number: int) -> None:
     shown = card(number)
 
-    (frame,) = PROTOCOLS[shown.reader.protocol]().feed(shown.frame)
+    (frame,) = PROTOCOLS[shown.reader.protocol]().receive_data(shown.frame, 0.0)
 
     assert isinstance(frame, RawCredential)
     read = decode(frame, DEFAULT_FORMATS)

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.badge_id import LONGEST_BADGE_ID, badge_id
+from agent.readers.cards.badge_id import badge_id
 from agent.readers.events import raw_hex
-from agent.swipe import CardCheck, CardRead
+from agent.sql.columns import COLUMNS
+from agent.swipe import LONGEST_NAME, CardCheck, CardRead
 
 DECODED = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 45_015)
 UNDECODED = CardRead(40, "010063E9AE", CardCheck.CHECKSUM)
@@ -48,4 +49,11 @@ def test_every_badge_fits_its_column(card: tuple[int, int], template: str) -> No
 
     badge = badge_id(template, CardRead(bits, raw_hex(bits, value), CardCheck.NONE))
 
-    assert 1 <= len(badge) <= LONGEST_BADGE_ID
+    assert 1 <= len(badge) <= LONGEST_NAME
+
+
+@pytest.mark.parametrize("name", ["badge_id", "user_id", "zone_id", "reader_id"])
+def test_the_columns_hold_the_longest_name(name: str) -> None:
+    (column,) = (column for column in COLUMNS if column.name == name)
+
+    assert column.type == f"VARCHAR({LONGEST_NAME}) NOT NULL"

@@ -116,7 +116,7 @@ def test_a_short_number_of_no_declared_width_is_a_key_where_there_is_a_keypad(
 
     outcomes = [
         decoder(word)
-        for word in make_protocol(name, options).feed(b"1234\r")
+        for word in make_protocol(name, options).receive_data(b"1234\r", 0.0)
         if isinstance(word, RawCredential)
     ]
 

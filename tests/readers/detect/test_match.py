@@ -31,7 +31,7 @@ def card_of(recording: Recording, printed_number: int | None = None) -> Card:
     return card
 
 
-def told(recording: Recording) -> str:
+def advice_text(recording: Recording) -> str:
     return " ".join(found.text for found in advice([recording], match(recording)))
 
 
@@ -50,11 +50,11 @@ def told(recording: Recording) -> str:
     ],
 )
 def test_the_protocol_that_explains_most_is_the_likeliest(frame: bytes, protocol: str, bits: int) -> None:
-    heard = likeliest(recorded(frame, frame, frame))
+    candidate = likeliest(recorded(frame, frame, frame))
 
-    assert heard.protocol == protocol
-    assert heard.card is not None
-    assert (heard.card.bits, heard.card.times) == (bits, 3)
+    assert candidate.protocol == protocol
+    assert candidate.card is not None
+    assert (candidate.card.bits, candidate.card.times) == (bits, 3)
 
 
 def test_every_format_that_validates_is_told_with_its_numbers() -> None:
@@ -104,14 +104,14 @@ def test_the_card_number_of_any_card_is_found_where_it_is_printed(facility: int,
 def test_swapped_data_wires_are_told_after_three_words() -> None:
     frame = bits_line(26, ~h10301(123, 45_015) & (1 << 26) - 1)
 
-    assert "swapped" in told(recorded(frame, frame, frame))
-    assert "swapped" not in told(recorded(frame, frame))
+    assert "swapped" in advice_text(recorded(frame, frame, frame))
+    assert "swapped" not in advice_text(recorded(frame, frame))
 
 
 def test_words_that_lost_bits_are_told_with_their_lengths() -> None:
     value = h10301(123, 45_015)
 
-    text = told(recorded(bits_line(26, value), bits_line(25, value >> 1), bits_line(24, value >> 2)))
+    text = advice_text(recorded(bits_line(26, value), bits_line(25, value >> 1), bits_line(24, value >> 2)))
 
     assert "bits are lost: words of 24, 25, 26 bits" in text
 
@@ -128,38 +128,38 @@ def test_many_different_words_are_a_floating_wire_and_no_card() -> None:
 
     recording = recorded(*words)
 
-    assert "floating" in told(recording)
+    assert "floating" in advice_text(recording)
     assert likeliest(recording).card is None
 
 
 def test_bytes_without_a_frame_are_a_wrong_line_speed() -> None:
-    assert "wrong line speed" in told(recorded(b"\x80\x00\xf8" * 20))
+    assert "wrong line speed" in advice_text(recorded(b"\x80\x00\xf8" * 20))
 
 
 def test_silence_is_told_as_such() -> None:
-    assert "not one byte" in told(Recording(9600, []))
+    assert "not one byte" in advice_text(Recording(9600, []))
 
 
 def test_what_may_be_a_pin_is_counted_and_not_shown() -> None:
     recording = recorded(bits_line(26, h10301(0, 4711)))
 
-    heard = likeliest(recording)
+    candidate = likeliest(recording)
 
-    assert (heard.cards, heard.withheld) == ((), 1)
-    assert "4711" not in told(recording)
-    assert "PIN" in told(recording)
+    assert (candidate.cards, candidate.withheld) == ((), 1)
+    assert "4711" not in advice_text(recording)
+    assert "PIN" in advice_text(recording)
 
 
 @pytest.mark.parametrize("digits", ["1234", "471147", "12345678"])
 def test_a_line_of_up_to_eight_digits_may_be_a_pin_whatever_protocol_could_read_it(digits: str) -> None:
     recording = recorded(digits.encode() + b"\r\n")
 
-    hearings = match(recording)
+    candidates = match(recording)
 
-    assert hearings
-    assert all(heard.cards == () for heard in hearings)
-    assert "PIN" in told(recording)
-    assert any(heard.card for heard in match(recording, int(digits)))
+    assert candidates
+    assert all(candidate.cards == () for candidate in candidates)
+    assert "PIN" in advice_text(recording)
+    assert any(candidate.card for candidate in match(recording, int(digits)))
 
 
 def test_a_card_that_looks_like_a_pin_is_shown_to_who_knows_its_number() -> None:
@@ -170,14 +170,14 @@ def test_keys_are_counted_and_nothing_else_is_told_of_them() -> None:
     recording = recorded(*[bits_line(4, key) for key in (1, 2, 3, 4)])
 
     assert likeliest(recording).keys == 4
-    assert "4 keys were pressed" in told(recording)
+    assert "4 keys were pressed" in advice_text(recording)
 
 
 def test_no_number_of_a_card_is_in_any_repr() -> None:
-    heard = match(recorded(bits_line(26, h10301(123, 45_015)), b"keys 4711"))
+    candidate = match(recorded(bits_line(26, h10301(123, 45_015)), b"keys 4711"))
 
-    assert "45015" not in repr(heard)
-    assert "2F" not in repr(heard)
+    assert "45015" not in repr(candidate)
+    assert "2F" not in repr(candidate)
     assert "4711" not in repr(recorded(b"keys 4711"))
 
 
@@ -185,12 +185,12 @@ def test_no_number_of_a_card_is_in_any_repr() -> None:
 def test_any_bytes_are_heard_without_complaint(chunks: list[tuple[float, bytes]], printed: int) -> None:
     recording = Recording(9600, chunks)
 
-    hearings = match(recording, printed)
+    candidates = match(recording, printed)
 
-    advice([recording], hearings)
-    for heard in hearings:
-        for card in heard.cards:
-            tomllib.loads(reader_block(heard, card, PORT))
+    advice([recording], candidates)
+    for candidate in candidates:
+        for card in candidate.cards:
+            tomllib.loads(reader_block(candidate, card, PORT))
 
 
 @pytest.mark.parametrize(
@@ -205,27 +205,27 @@ def test_any_bytes_are_heard_without_complaint(chunks: list[tuple[float, bytes]]
 def test_the_block_to_paste_has_what_differs_from_the_defaults(
     frame: bytes, printed: int | None, expected: dict[str, object]
 ) -> None:
-    heard = likeliest(recorded(frame), printed)
-    assert heard.card is not None
+    candidate = likeliest(recorded(frame), printed)
+    assert candidate.card is not None
 
-    (table,) = tomllib.loads(reader_block(heard, heard.card, PORT))["readers"]
+    (table,) = tomllib.loads(reader_block(candidate, candidate.card, PORT))["readers"]
 
     assert table == {"id": "RDR-101", "zone_id": "ZONE-1", "port": PORT, **expected}
 
 
 def test_a_card_that_the_default_formats_refuse_has_its_own_in_the_block() -> None:
     frame = bits_line(37, encode("H10302", None, 1_234_567_890))
-    heard = likeliest(recorded(frame), 1_234_567_890)
-    assert heard.card is not None
+    candidate = likeliest(recorded(frame), 1_234_567_890)
+    assert candidate.card is not None
 
-    assert 'formats = ["H10302"]' in reader_block(heard, heard.card, PORT)
+    assert 'formats = ["H10302"]' in reader_block(candidate, candidate.card, PORT)
 
 
 def test_another_speed_than_the_protocols_own_is_in_the_block() -> None:
-    heard = likeliest(recorded(rdm6300_frame(TAG), baudrate=19_200))
-    assert heard.card is not None
+    candidate = likeliest(recorded(rdm6300_frame(TAG), baudrate=19_200))
+    assert candidate.card is not None
 
-    assert "baudrate = 19200" in reader_block(heard, heard.card, PORT)
+    assert "baudrate = 19200" in reader_block(candidate, candidate.card, PORT)
 
 
 def test_a_card_vouched_for_by_its_frame_says_so() -> None:

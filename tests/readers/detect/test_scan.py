@@ -33,7 +33,7 @@ class Reader:
 
 
 class FakeLine:
-    """A line on which time passes only while somebody waits for it."""
+    """A line on which time passes only during read()."""
 
     def __init__(self, reader: Reader, baudrate: int) -> None:
         self._reader = reader
@@ -92,9 +92,9 @@ def clock() -> Iterator[DrivenClock]:
 def test_the_line_speed_is_the_one_at_which_a_card_is_read(clock: DrivenClock, speed: int) -> None:
     reader = Reader(clock, speed, rdm6300_frame(TAG))
 
-    heard = ranked(heard for recording in recordings(reader) for heard in match(recording))
+    candidate = ranked(candidate for recording in recordings(reader) for candidate in match(recording))
 
-    assert (heard[0].protocol, heard[0].baudrate) == ("rdm6300", speed)
+    assert (candidate[0].protocol, candidate[0].baudrate) == ("rdm6300", speed)
     assert reader.opened[-1] == speed
     assert reader.open_lines == 0
 
@@ -110,9 +110,9 @@ def test_a_card_presented_seldom_is_waited_for_at_the_speed_where_it_was_read(cl
 def test_a_reader_that_must_be_asked_is_asked(clock: DrivenClock) -> None:
     reader = Reader(clock, 9600, TWN4_REPLY, answers=True)
 
-    heard = match(recordings(reader)[-1])
+    candidate = match(recordings(reader)[-1])
 
-    assert heard[0].protocol == "twn4-simple"
+    assert candidate[0].protocol == "twn4-simple"
 
 
 def test_a_line_that_speaks_by_itself_is_asked_nothing(clock: DrivenClock) -> None:

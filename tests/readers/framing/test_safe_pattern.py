@@ -124,20 +124,22 @@ def test_a_pattern_has_to_name_the_card(pattern: str, said: str) -> None:
 def test_the_groups_say_what_the_digits_are(pattern: str, line: bytes, word: RawCredential | None) -> None:
     wire = make_protocol("line", {"pattern": pattern})
 
-    assert wire.feed(line + b"\n") == ([Noise(NoiseReason.SYNTAX, line)] if word is None else [word])
+    assert wire.receive_data(line + b"\n", 0.0) == (
+        [Noise(NoiseReason.SYNTAX, line)] if word is None else [word]
+    )
 
 
 @pytest.mark.parametrize("line", [b"0/0", b"23/3D12D6FF", b"257/1"])
 def test_a_number_has_to_fit_its_bits(line: bytes) -> None:
     wire = make_protocol("line", {"pattern": r"(?P<bits>\d+)/(?P<hex>.+)"})
 
-    assert wire.feed(line + b"\n") == [Noise(NoiseReason.LENGTH, line)]
+    assert wire.receive_data(line + b"\n", 0.0) == [Noise(NoiseReason.LENGTH, line)]
 
 
 def test_a_line_longer_than_a_match_is_bounded_for_is_not_matched() -> None:
     wire = make_protocol("line", {"pattern": r"(?P<hex>[0-9]+) *"})
 
-    assert wire.feed(b"1" + b" " * LONGEST_MATCHED_BYTES + b"\n")[0] == Noise(
+    assert wire.receive_data(b"1" + b" " * LONGEST_MATCHED_BYTES + b"\n", 0.0)[0] == Noise(
         NoiseReason.OVERSIZED, b"1" + b" " * LONGEST_MATCHED_BYTES
     )
 
@@ -145,4 +147,4 @@ def test_a_line_longer_than_a_match_is_bounded_for_is_not_matched() -> None:
 def test_a_line_that_static_cut_is_not_matched() -> None:
     wire = make_protocol("line", {"pattern": r"(?P<hex>[0-9]+)"})
 
-    assert all(isinstance(frame, Noise) for frame in wire.feed(b"12\xff345678\n"))
+    assert all(isinstance(frame, Noise) for frame in wire.receive_data(b"12\xff345678\n", 0.0))

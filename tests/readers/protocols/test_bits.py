@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from agent.readers.events import Noise, NoiseReason, RawCredential
@@ -26,7 +28,7 @@ from agent.readers.protocols import PROTOCOLS
 def test_a_line_names_its_word_right_aligned(line: bytes, word: RawCredential) -> None:
     wire = PROTOCOLS["bits"]()
 
-    frames = wire.feed(line + b"\n")
+    frames = wire.receive_data(line + b"\n", 0.0)
 
     assert frames[-1] == word
 
@@ -47,7 +49,7 @@ def test_a_line_names_its_word_right_aligned(line: bytes, word: RawCredential) -
         (b"257:0", [NoiseReason.LENGTH]),
         (b"526:2F657AE", [NoiseReason.LENGTH]),
         (b"0" * 257, [NoiseReason.OVERSIZED, NoiseReason.SYNTAX]),
-        # Zeros and ones behind static may have lost their beginning: a shorter card.
+        # Binary digits after static may be without their beginning: a shorter card.
         (b"\xff10111101100101011110101110", [NoiseReason.STRAY, NoiseReason.SYNTAX]),
         (b"~10111101100101011110101110", [NoiseReason.STRAY, NoiseReason.SYNTAX]),
         # So may a count whose digits are not as many as it says, and a clock is none.
@@ -62,7 +64,7 @@ def test_a_line_names_its_word_right_aligned(line: bytes, word: RawCredential) -
 def test_a_line_that_names_no_word_is_noise(line: bytes, reasons: list[NoiseReason]) -> None:
     wire = PROTOCOLS["bits"]()
 
-    frames = wire.feed(line + b"\r\n")
+    frames = wire.receive_data(line + b"\r\n", 0.0)
 
     assert [frame.reason for frame in frames if isinstance(frame, Noise)] == reasons
     assert len(frames) == len(reasons)
@@ -70,12 +72,12 @@ def test_a_line_that_names_no_word_is_noise(line: bytes, reasons: list[NoiseReas
 
 def test_silence_ends_a_line_of_noise_even_when_nothing_of_it_is_held() -> None:
     wire = PROTOCOLS["bits"]()
-    wire.feed(b"x" * 2 * LONGEST_RUN_BYTES)
+    wire.receive_data(b"x" * 2 * LONGEST_RUN_BYTES, 0.0)
 
-    assert wire.partial
-    assert wire.silence() == []
-    assert wire.feed(b"26:2F657AE\n") == [RawCredential(26, 0x2F657AE)]
+    assert wire.next_timeout() is not None
+    assert wire.handle_timeout(math.inf) == []
+    assert wire.receive_data(b"26:2F657AE\n", 0.0) == [RawCredential(26, 0x2F657AE)]
 
 
 def test_blank_lines_are_nothing() -> None:
-    assert PROTOCOLS["bits"]().feed(b"\r\n\n\r\r\n") == []
+    assert PROTOCOLS["bits"]().receive_data(b"\r\n\n\r\r\n", 0.0) == []

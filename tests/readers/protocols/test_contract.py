@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,8 @@ from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardCheck, CardRead
 
+# Before the first request of a polled protocol is due: the timer that runs is the silence timer.
+NOW = -1000.0
 HELD_BYTES_MAX = LONGEST_RUN_BYTES + LONGEST_LINE_BYTES
 # In front of what these print there may be the bridge's own words: no noise.
 FREE_TEXT = ("esphome", "line", "monkeyboard", "yaawl")
@@ -37,7 +41,7 @@ class Sample:
     noise_end: bytes = b""
     digit: int = 5  # a place in the frame that the word depends on
     options: Mapping[str, object] = field(default_factory=dict)
-    ambiguous: str = ""  # why it is noise behind other characters on its line
+    ambiguous: str = ""  # why it is noise after other characters on its line
 
 
 def tag(bits: int, value: int, check: CardCheck = CardCheck.CHECKSUM) -> RawCredential:
@@ -71,7 +75,7 @@ SAMPLES = {
         Sample(bytes.fromhex("CDDC 00 81 04 6B3D12D6 17"), tag(32, 0x6B3D12D6)),
         Sample(bytes.fromhex("CDDC 00 81 05 CDDCCDDC01 85"), tag(40, 0xCDDCCDDC01)),
     ],
-    # These lines tell their length or where they begin, so that they may follow static at once.
+    # These lines contain their length or a mark of their beginning, so that they may follow static.
     "bits": [
         Sample(b"26:2F657AE" + end, RawCredential(26, 0x2F657AE), noise_end=b"\n")
         for end in (b"\r", b"\n", b"\r\n")
@@ -201,7 +205,13 @@ def foreign_text(sample: Sample) -> st.SearchStrategy[bytes]:
 
 
 def frames_of(wire: WireProtocol, chunks: Sequence[bytes]) -> list[ReaderEvent]:
-    return [frame for chunk in chunks for frame in wire.feed(chunk)]
+    return [frame for chunk in chunks for frame in wire.receive_data(chunk, NOW)]
+
+
+def waits_for_more(wire: WireProtocol) -> bool:
+    """True while the silence timer runs."""
+    timeout = wire.next_timeout()
+    return timeout is not None and timeout < 0.0
 
 
 def noise_bytes(frames: Sequence[ReaderEvent]) -> int:
@@ -213,10 +223,10 @@ def test_a_frame_comes_out_with_its_last_byte_and_not_before(name: str, sample: 
     wire = make(name, sample)
     last = len(sample.frame.rstrip(b"\n")) if sample.frame.endswith(b"\r\n") else len(sample.frame)
 
-    assert wire.feed(sample.frame[: last - 1]) == []
-    assert wire.partial
-    assert wire.feed(sample.frame[last - 1 : last]) == [sample.word]
-    assert not wire.partial
+    assert wire.receive_data(sample.frame[: last - 1], NOW) == []
+    assert waits_for_more(wire)
+    assert wire.receive_data(sample.frame[last - 1 : last], NOW) == [sample.word]
+    assert not waits_for_more(wire)
 
 
 @every_sample
@@ -224,11 +234,11 @@ def test_a_frame_comes_out_with_its_last_byte_and_not_before(name: str, sample: 
 @given(stream=streams)
 def test_a_good_frame_is_found_after_any_noise_and_at_once(name: str, sample: Sample, stream: bytes) -> None:
     wire = make(name, sample)
-    wire.feed(stream + sample.noise_end)
+    wire.receive_data(stream + sample.noise_end, NOW)
 
-    frames = wire.feed(sample.frame)
+    frames = wire.receive_data(sample.frame, NOW)
     if name.startswith("gwiot"):  # noise may be the beginning of a frame that says it is longer
-        frames += wire.silence()
+        frames += wire.handle_timeout(math.inf)
 
     assert [frame for frame in frames if isinstance(frame, RawCredential | Key)][-1:] == [sample.word]
 
@@ -241,11 +251,11 @@ def test_a_good_frame_is_found_right_behind_printable_noise_on_its_line(
 ) -> None:
     wire = make(name, sample)
     noise = stream + data.draw(foreign_text(sample))
-    before = wire.feed(noise)
+    before = wire.receive_data(noise, NOW)
 
-    frames = wire.feed(sample.frame)
+    frames = wire.receive_data(sample.frame, NOW)
     if name.startswith("gwiot"):  # noise may be the beginning of a frame that says it is longer
-        frames += wire.silence()
+        frames += wire.handle_timeout(math.inf)
 
     *dropped, found = [frame for frame in frames if not isinstance(frame, Status)]
     assert found == sample.word
@@ -260,7 +270,7 @@ def test_a_frame_that_may_be_the_end_of_a_longer_one_is_noise(
 ) -> None:
     wire = make(name, sample)
 
-    frames = wire.feed(data.draw(foreign_text(sample)) + sample.frame)
+    frames = wire.receive_data(data.draw(foreign_text(sample)) + sample.frame, NOW)
 
     assert frames
     assert all(isinstance(frame, Noise) for frame in frames)
@@ -276,12 +286,12 @@ def test_a_stray_digit_in_front_of_a_frame_makes_no_other_card_of_it(
     name: str, sample: Sample, digit: bytes
 ) -> None:
     if name in ("bits", "rfideas") and sample.ambiguous:
-        pytest.skip("one more digit is a longer number, and nothing tells that it is none")
+        pytest.skip("one more digit is a longer number, and cannot be detected")
     if (name, digit) == ("em18", b"B"):
         pytest.skip("the one digit in sixteen with which the first twelve happen to pass the checksum")
     wire, decoder = make(name, sample), Decoder(DEFAULT_FORMATS)
 
-    frames = [*wire.feed(digit + sample.frame), *wire.silence()]
+    frames = [*wire.receive_data(digit + sample.frame, NOW), *wire.handle_timeout(math.inf)]
 
     cards = [
         frame for frame in frames if isinstance(frame, RawCredential) and isinstance(decoder(frame), CardRead)
@@ -294,10 +304,10 @@ def test_a_stray_digit_in_front_of_a_frame_makes_no_other_card_of_it(
 @given(stream=streams)
 def test_a_good_frame_is_found_after_any_noise_and_silence(name: str, sample: Sample, stream: bytes) -> None:
     wire = make(name, sample)
-    wire.feed(stream)
-    wire.silence()
+    wire.receive_data(stream, NOW)
+    wire.handle_timeout(math.inf)
 
-    assert wire.feed(sample.frame) == [sample.word]
+    assert wire.receive_data(sample.frame, NOW) == [sample.word]
 
 
 @every_protocol
@@ -310,10 +320,13 @@ def test_the_same_frames_come_out_however_the_bytes_are_cut(
     chunks = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     whole, cut, by_byte = (make(name) for _ in range(3))
 
-    expected = [*whole.feed(stream), *whole.silence()]
+    expected = [*whole.receive_data(stream, NOW), *whole.handle_timeout(math.inf)]
 
-    assert [*frames_of(cut, chunks), *cut.silence()] == expected
-    assert [*frames_of(by_byte, [bytes([byte]) for byte in stream]), *by_byte.silence()] == expected
+    assert [*frames_of(cut, chunks), *cut.handle_timeout(math.inf)] == expected
+    assert [
+        *frames_of(by_byte, [bytes([byte]) for byte in stream]),
+        *by_byte.handle_timeout(math.inf),
+    ] == expected
 
 
 @every_protocol
@@ -321,15 +334,15 @@ def test_the_same_frames_come_out_however_the_bytes_are_cut(
 @given(stream=streams)
 def test_what_is_held_never_grows_past_its_cap(name: str, stream: bytes) -> None:
     wire = make(name)
-    wire.feed(stream)
-    partial = wire.partial
+    wire.receive_data(stream, NOW)
+    partial = waits_for_more(wire)
 
-    held = wire.silence()
+    held = wire.handle_timeout(math.inf)
 
     assert partial or not held
     assert noise_bytes(held) <= HELD_BYTES_MAX
-    assert not wire.partial
-    assert wire.silence() == []
+    assert not waits_for_more(wire)
+    assert wire.handle_timeout(math.inf) == []
 
 
 @every_protocol
@@ -337,12 +350,15 @@ def test_what_is_held_never_grows_past_its_cap(name: str, stream: bytes) -> None
 @given(stream=streams)
 def test_a_reset_protocol_is_as_good_as_new(name: str, stream: bytes) -> None:
     wire, fresh = make(name), make(name)
-    wire.feed(stream)
+    wire.receive_data(stream, NOW)
 
     wire.reset()
 
-    assert not wire.partial
-    assert [*wire.feed(stream), *wire.silence()] == [*fresh.feed(stream), *fresh.silence()]
+    assert not waits_for_more(wire)
+    assert [*wire.receive_data(stream, NOW), *wire.handle_timeout(math.inf)] == [
+        *fresh.receive_data(stream, NOW),
+        *fresh.handle_timeout(math.inf),
+    ]
 
 
 @pytest.mark.parametrize("name", ["rdm6300", "id12la", "parallax"])
@@ -352,7 +368,7 @@ def test_every_byte_of_a_framed_stream_is_a_card_or_noise(name: str, stream: byt
     wire = make(name)
     lengths = {len(sample.frame) for sample in SAMPLES[name]}
 
-    frames = [*wire.feed(stream), *wire.silence()]
+    frames = [*wire.receive_data(stream, NOW), *wire.handle_timeout(math.inf)]
 
     words = sum(isinstance(frame, RawCredential) for frame in frames)
     assert words * min(lengths) <= len(stream) - noise_bytes(frames) <= words * max(lengths)
@@ -363,7 +379,7 @@ def test_every_byte_of_a_framed_stream_is_a_card_or_noise(name: str, stream: byt
 def test_a_flood_of_one_byte_is_few_events(name: str, byte: bytes) -> None:
     wire = make(name)
 
-    frames = wire.feed(byte * 10_000)
+    frames = wire.receive_data(byte * 10_000, NOW)
 
     assert len(frames) <= 10_000 // LONGEST_RUN_BYTES
 
@@ -376,7 +392,7 @@ def test_a_corrupted_digit_never_gives_the_card(name: str, sample: Sample) -> No
     corrupted = bytearray(sample.frame)
     corrupted[sample.digit] ^= 1
 
-    frames = [*wire.feed(bytes(corrupted)), *wire.silence()]
+    frames = [*wire.receive_data(bytes(corrupted), NOW), *wire.handle_timeout(math.inf)]
 
     assert sample.word not in frames
 
@@ -399,7 +415,7 @@ def test_no_corrupted_digit_gets_past_a_checksum(name: str, sample: Sample, data
     bad = data.draw(st.binary(min_size=1, max_size=1).filter(lambda byte: good not in (byte, byte.upper())))
     corrupted = sample.frame[:place] + bad + sample.frame[place + 1 :]
 
-    frames = [*wire.feed(corrupted), *wire.silence()]
+    frames = [*wire.receive_data(corrupted, NOW), *wire.handle_timeout(math.inf)]
 
     assert frames
     assert all(isinstance(frame, Noise) for frame in frames)
@@ -409,7 +425,7 @@ def test_a_good_frame_that_begins_inside_a_bad_one_is_found() -> None:
     wire = make("rdm6300")
     good = b"\x02010063E9AE25\x03"
 
-    frames = wire.feed(b"\x02010063E9AE" + good)
+    frames = wire.receive_data(b"\x02010063E9AE" + good, NOW)
 
     assert frames == [Noise(NoiseReason.TRUNCATED, b"\x02010063E9AE"), tag(40, 0x010063E9AE)]
 
@@ -418,13 +434,13 @@ def test_each_broken_frame_counts_as_one() -> None:
     wire = make("rdm6300")
     broken = b"\x02010063E9AE24\x03"
 
-    assert wire.feed(broken * 3) == [Noise(NoiseReason.CHECKSUM, broken)] * 3
+    assert wire.receive_data(broken * 3, NOW) == [Noise(NoiseReason.CHECKSUM, broken)] * 3
 
 
 def test_a_raw_checksum_of_the_wrong_value_is_noise_up_to_the_next_start() -> None:
     wire = make("rdm6300")
 
-    frames = [*wire.feed(b"\x02010063E9AE\x02\x03"), *wire.silence()]
+    frames = [*wire.receive_data(b"\x02010063E9AE\x02\x03", NOW), *wire.handle_timeout(math.inf)]
 
     assert frames == [Noise(NoiseReason.CHECKSUM, b"\x02010063E9AE"), Noise(NoiseReason.SYNTAX, b"\x02\x03")]
 
@@ -432,15 +448,15 @@ def test_a_raw_checksum_of_the_wrong_value_is_noise_up_to_the_next_start() -> No
 def test_a_null_tag_without_checksum_is_noise() -> None:
     wire = make("parallax")
 
-    assert wire.feed(b"\nFFFFFFFFFF\r") == [Noise(NoiseReason.NULL, b"\nFFFFFFFFFF\r")]
+    assert wire.receive_data(b"\nFFFFFFFFFF\r", NOW) == [Noise(NoiseReason.NULL, b"\nFFFFFFFFFF\r")]
 
 
 def test_a_frame_taken_for_a_part_of_a_longer_one_is_found_when_the_line_falls_silent() -> None:
     wire = make("gwiot7941w")
     good = bytes.fromhex("CDDC 00 81 04 6B3D12D6 17")
-    wire.feed(bytes.fromhex("CDDC 00 81 0A") + good)
+    wire.receive_data(bytes.fromhex("CDDC 00 81 0A") + good, NOW)
 
-    frames = wire.silence()
+    frames = wire.handle_timeout(math.inf)
 
     assert frames == [Noise(NoiseReason.TRUNCATED, bytes.fromhex("CDDC00810A")), tag(32, 0x6B3D12D6)]
 
@@ -449,7 +465,7 @@ def test_a_frame_taken_for_a_part_of_a_longer_one_is_found_when_the_line_falls_s
 def test_noise_that_may_hold_a_pin_is_counted_and_not_passed_on(name: str) -> None:
     wire = make(name)
 
-    frames = [*wire.feed(b"\x0212\x0234\r\n\x021234\x03\x00"), *wire.silence()]
+    frames = [*wire.receive_data(b"\x0212\x0234\r\n\x021234\x03\x00", NOW), *wire.handle_timeout(math.inf)]
 
     assert frames
     assert all(frame == Noise(frame.reason, b"") for frame in frames if isinstance(frame, Noise))
@@ -460,15 +476,75 @@ def test_every_protocol_says_whose_it_is_and_how_to_be_spoken_to(name: str) -> N
     protocol = PROTOCOLS[name]
 
     assert protocol.__doc__
-    assert protocol.silence_ms > 16, "USB adapters hold bytes back for as long"
-    assert protocol.polling is None or (protocol.polling.requests and protocol.polling.every_ms >= 50)
     assert all(option.problem_with(option.default) is None for option in protocol.options.values())
+
+
+@every_protocol
+def test_half_a_frame_ends_only_after_a_silence_longer_than_a_usb_adapters(name: str) -> None:
+    wire = make(name)
+    wire.receive_data(SAMPLES[name][0].frame[:-2], NOW)
+    timeout = wire.next_timeout()
+    assert timeout is not None
+
+    early = wire.handle_timeout(NOW + 0.016)
+    late = wire.handle_timeout(timeout)
+
+    assert early == []
+    assert [frame for frame in late if isinstance(frame, Noise)]
+    assert not waits_for_more(wire)
+
+
+@every_protocol
+def test_every_received_byte_starts_the_silence_again(name: str) -> None:
+    wire = make(name)
+    frame = SAMPLES[name][0].frame
+    wire.receive_data(frame[:1], NOW)
+    first = wire.next_timeout()
+
+    wire.receive_data(frame[1:2], NOW + 0.015)
+    second = wire.next_timeout()
+
+    assert first is not None
+    assert second == pytest.approx(first + 0.015)
+
+
+@every_protocol
+def test_a_protocol_that_is_not_polled_sends_nothing_and_has_no_timer(name: str) -> None:
+    wire = make(name)
+
+    assert (wire.data_to_send(0.0) != b"") == PROTOCOLS[name].polled
+    assert (wire.next_timeout() is not None) == PROTOCOLS[name].polled
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].polled])
+def test_a_polled_protocol_sends_a_request_at_its_interval_and_none_for_a_pause(name: str) -> None:
+    wire = make(name)
+    times: list[float] = []
+    requests: list[bytes] = []
+    now = 0.0
+    for _ in range(5):
+        requests.append(wire.data_to_send(now))
+        times.append(now)
+        assert wire.data_to_send(now + 0.04) == b""
+        now = wire.next_timeout() or 0.0
+        assert wire.handle_timeout(now) == []
+
+    assert all(requests)
+    assert all(after - before >= 0.05 for before, after in pairwise(times))
+    assert wire.data_to_send(now + 10.0)
+    assert wire.data_to_send(now + 10.01) == b""
+    wire.reset()
+    assert wire.data_to_send(now + 10.02) == requests[0]
 
 
 @every_protocol
 def test_no_protocol_shows_what_it_holds(name: str) -> None:
     wire = make(name)
 
-    frames = [*wire.feed(b"\x020123456789"), *wire.feed(b"\n0123456789"), *wire.silence()]
+    frames = [
+        *wire.receive_data(b"\x020123456789", NOW),
+        *wire.receive_data(b"\n0123456789", NOW),
+        *wire.handle_timeout(math.inf),
+    ]
 
     assert "1234" not in repr(wire) + repr(frames)

@@ -17,9 +17,11 @@ def test_noise_without_a_line_end_holds_a_tag_no_longer_than_its_parity_line_cou
     noise: bytes, at_once: int
 ) -> None:
     wire = make_protocol("esphome")
-    wire.feed(TAG)
+    wire.receive_data(TAG, 0.0)
 
-    frames = [frame for _ in range(0, 100, at_once) for frame in wire.feed((noise * 1000)[:at_once])]
+    frames = [
+        frame for _ in range(0, 100, at_once) for frame in wire.receive_data((noise * 1000)[:at_once], 0.0)
+    ]
 
     assert [frame for frame in frames if isinstance(frame, RawCredential)] == [WORD]
 
@@ -27,7 +29,7 @@ def test_noise_without_a_line_end_holds_a_tag_no_longer_than_its_parity_line_cou
 def test_the_parity_line_is_waited_for_behind_noise_too() -> None:
     wire = make_protocol("esphome")
 
-    frames = [*wire.feed(TAG + b"\xff~"), *wire.feed(INVALID)]
+    frames = [*wire.receive_data(TAG + b"\xff~", 0.0), *wire.receive_data(INVALID, 0.0)]
 
     assert frames == [Noise(NoiseReason.STRAY), Noise(NoiseReason.PARITY)]
 
@@ -35,7 +37,7 @@ def test_the_parity_line_is_waited_for_behind_noise_too() -> None:
 def test_a_parity_line_that_comes_too_late_says_nothing_of_the_tag() -> None:
     wire = make_protocol("esphome")
 
-    frames = wire.feed(TAG + b"~" * 80 + INVALID)
+    frames = wire.receive_data(TAG + b"~" * 80 + INVALID, 0.0)
 
     assert frames == [WORD]
 
@@ -43,9 +45,13 @@ def test_a_parity_line_that_comes_too_late_says_nothing_of_the_tag() -> None:
 @pytest.mark.parametrize("at_once", [1, 31, 1000])
 def test_what_a_tag_has_waited_for_counts_however_the_bytes_are_cut(at_once: int) -> None:
     wire = make_protocol("esphome")
-    wire.feed(TAG)
+    wire.receive_data(TAG, 0.0)
     late = b"\xff" * 30 + b"\n" + INVALID
 
-    frames = [frame for at in range(0, len(late), at_once) for frame in wire.feed(late[at : at + at_once])]
+    frames = [
+        frame
+        for at in range(0, len(late), at_once)
+        for frame in wire.receive_data(late[at : at + at_once], 0.0)
+    ]
 
     assert [frame for frame in frames if isinstance(frame, RawCredential)] == [WORD]

@@ -1,9 +1,10 @@
-"""Frames that are documented, or that somebody really saw, and what they are."""
+"""Frames from documentation and from real readers, with their expected outcomes."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from typing import get_args
 
 import pytest
@@ -24,7 +25,7 @@ def test_known_frames_have_their_known_outcomes(row: dict[str, str]) -> None:
     wire = make_protocol(row["protocol"], json.loads(row["options"] or "{}"))
     decoder = Decoder(DEFAULT_FORMATS, keypad=KEYPADS[row["keypad"]])
 
-    frames = [*wire.feed(bytes.fromhex(row["bytes"])), *wire.silence()]
+    frames = [*wire.receive_data(bytes.fromhex(row["bytes"]), 0.0), *wire.handle_timeout(math.inf)]
 
     outcomes = [decoder(frame) if isinstance(frame, RawCredential) else frame for frame in frames]
     assert "; ".join(map(in_words, outcomes)) == row["outcomes"]
