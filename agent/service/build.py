@@ -1,4 +1,4 @@
-"""Settings to objects: the one place where the rooms are put together."""
+"""Builds the agent from its settings: the only place where the packages are wired together."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class Agent:
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
-    health: StatusReport
+    status_report: StatusReport
 
 
 def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
-    """Everything checked first, then the outbox opened, nothing started.
+    """Check the settings, then open the outbox; starts nothing.
 
-    `kept` is told after swipes are on disk, `changed` when the status has news.
+    `kept` is called after swipes were stored on disk, `changed` when a reader's status changed.
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
-    # At the first start somebody is there to put a wrong key right. A door that has worked before takes
-    # swipes all the same, and says why none of them is sent.
+    # At the first start a bad key is an error: an installer is present to correct it. A door that has worked
+    # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
     account = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
@@ -73,7 +73,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         for reader in settings.readers
     ]
     held_ports.clear_others()
-    health = StatusReport(
+    status_report = StatusReport(
         agent_id=settings.agent.id,
         clock=clock,
         outbox=outbox,
@@ -81,7 +81,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         account=account,
         readers=readers,
     )
-    return Agent(settings, clock, account, outbox, uploader, readers, health)
+    return Agent(settings, clock, account, outbox, uploader, readers, status_report)
 
 
 def open_outbox(settings: Settings) -> Outbox:
@@ -95,7 +95,7 @@ def open_outbox(settings: Settings) -> Outbox:
 
 
 def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Clock) -> Uploader:
-    """From the outbox into the configured pipe."""
+    """The uploader from the outbox to the configured pipe."""
     return Uploader(
         outbox,
         lambda name: Channel(account, pipe_name(settings), name),
@@ -103,7 +103,7 @@ def open_uploader(settings: Settings, outbox: Outbox, account: Client, clock: Cl
         clock=clock,
         server_time=lambda: account.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
-        monotonic_s=boottime_s,  # waits and ages go on in a suspend
+        monotonic_s=boottime_s,  # continues during suspend
         random=random.random,
     )
 

@@ -1,4 +1,4 @@
-"""Settings to the way into the account: all that sending takes, without outbox or reader."""
+"""Builds the Snowflake client from the settings, for the agent and for the commands."""
 
 from __future__ import annotations
 

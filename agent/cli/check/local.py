@@ -79,7 +79,7 @@ def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
     name, device = f"reader {reader.id}", str(reader.port)
     if _open_in_agent(reader, told):
         yield Finding(name, "ok", f"{device} is open in the running agent (pid {told['pid']})")
-    elif notify.is_starting_us():
+    elif notify.is_service_process():
         # Before the service's own start: opening the port would throw away what it has collected meanwhile.
         if not reader.port.exists():
             raise not_there(device)

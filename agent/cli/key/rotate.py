@@ -16,7 +16,7 @@ from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
 from agent.keys.key_store import key_store_of
 from agent.keys.keypair import KeyPair, Slot, load_private_key
-from agent.service.key_rotation import is_accepted, other, prepare, take_up, unfinished
+from agent.service.key_rotation import activate, is_accepted, other_slot, prepare, unfinished
 from agent.settings import Settings
 
 # An administrator is at it: soon at first, then often enough to be no trouble to anyone.
@@ -68,13 +68,13 @@ def rotate(slot: str | None, private_key_file: Path | None, config: Path, *, yes
     show(Finding("Snowflake", "ok", f"takes the new key, {key.fingerprint}"))
     if cut_short is None:
         place.switch()
-    pid = take_up(settings, key)
+    pid = activate(settings, key)
     if pid is None:
         show(Finding("agent", "warning", "does not run; its next start takes the new key"))
     else:
         show(Finding("agent", "ok", f"signs with the new key (pid {pid}, not restarted)"))
     click.echo(
-        f"\nNow the old key can go. In Snowflake:\n  {unset_key(user, other(key.slot))}\n"
+        f"\nNow the old key can go. In Snowflake:\n  {unset_key(user, other_slot(key.slot))}\n"
         "Not before every door of this user has the new key."
     )
 

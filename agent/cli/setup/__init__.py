@@ -250,7 +250,7 @@ def _told_above(found: Found) -> Found:
 
 def _start(config: Path, *, changed: bool) -> None:
     by_hand = f"badge-agent run --config {config}"
-    if not systemctl.is_there():
+    if not systemctl.is_installed():
         show(Finding("service", "warning", f"there is no systemd with {systemctl.UNIT} here", by_hand))
     elif config != configuration.DEFAULT_CONFIG:
         text = f"not started: it reads {configuration.DEFAULT_CONFIG}"
