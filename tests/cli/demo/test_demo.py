@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli import main
-from agent.cli.demo import Landed, weigh
+from agent.cli.demo import Landed, compare
 from agent.cli.demo.processes import Stage
 from agent.cli.demo.readers import card
 from agent.errors import AgentError
@@ -131,7 +131,7 @@ def rows_of(*numbers: int) -> list[dict[str, Any]]:
     ],
 )
 def test_lost_doubled_and_disordered_rows_are_told_apart(rows: list[dict[str, Any]], landed: Landed) -> None:
-    assert weigh(rows, [card(0), card(1), card(2)]) == landed
+    assert compare(rows, [card(0), card(1), card(2)]) == landed
 
 
 def test_a_row_that_is_lost_ends_it_with_1(
@@ -173,7 +173,7 @@ def test_a_child_that_ends_early_is_told_with_its_own_words(tmp_path: Path) -> N
 
 
 def test_waiting_in_vain_has_an_end(tmp_path: Path) -> None:
-    with closing(Stage(tmp_path)) as stage, pytest.raises(AgentError, match="in vain for a miracle"):
+    with closing(Stage(tmp_path)) as stage, pytest.raises(AgentError, match="waiting for a miracle"):
         stage.wait_for("a miracle", lambda: None, 0.0)
 
 

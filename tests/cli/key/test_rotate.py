@@ -217,7 +217,7 @@ def test_without_a_running_agent_the_next_start_takes_the_new_key(service: Servi
         rest = rotation.stdout.read()
 
     assert rotation.returncode == 0
-    assert "its next start takes the new key" in rest
+    assert "its next start uses the new key" in rest
     assert service.stored().slot == "RSA_PUBLIC_KEY_2"
 
 
@@ -255,7 +255,7 @@ def test_without_a_terminal_it_says_so_and_does_not_wait(service: Service) -> No
     done = service.machine.run("key", "rotate")
 
     assert done.returncode == 2
-    assert "give --yes" in done.stderr
+    assert "add --yes" in done.stderr
 
 
 # --- an ordinary key file, and the wait -------------------------------------------------------
@@ -319,7 +319,7 @@ def test_unattended_it_gives_up_in_time_and_keeps_the_key_for_the_next_try(
     lines = _SET.findall(told.out)
     assert codes == [code, code]
     assert said in told.err
-    assert "goes on with the same key" in told.err
+    assert "continues with the same key" in told.err
     assert lines[0] == lines[1]
     waiting = pipe.private_key_file.with_name("rsa_key.p8.next")
     assert load_private_key(waiting).public_key_line == lines[0][1]
