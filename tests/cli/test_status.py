@@ -48,7 +48,7 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
 
     assert code == 1
     assert f"failed   agent {AGENT_ID}: not running\n         next: sudo systemctl start badge-agent" in out
-    assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start makes it" in out
+    assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start creates it" in out
 
 
 def test_with_the_agent_stopped_it_says_what_waits(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +124,7 @@ def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
         code, out = page(door, capsys)
 
     assert code == 1
-    assert "failed   uploader: Snowflake refuses us: " in out
+    assert "failed   uploader: Snowflake refuses the agent: " in out
     assert "next: badge-agent check\n" in out
 
 
@@ -154,7 +154,7 @@ def test_an_agent_without_status_file_is_1(door: CliRig, capsys: pytest.CaptureF
         code, out = page(door, capsys)
 
     assert code == 1
-    assert f"running, but {door.directory}/elsewhere/status.json does not say how it is" in out
+    assert f"running, but {door.directory}/elsewhere/status.json is missing or unusable" in out
 
 
 @pytest.fixture
@@ -223,13 +223,13 @@ def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
         (
             {"trusted": True, "correction_seconds": 1_772_366_400.0},
             "ok",
-            ["it was 56 years 59 days behind before, and swipes from then are corrected by that"],
+            ["it was 56 years 59 days behind before; earlier swipes are corrected by that"],
         ),
         ({"trusted": True, "correction_seconds": 0.2, "ahead_seconds": -59.0}, "ok", ["synchronised"]),
         (
             {"trusted": True, "ahead_seconds": -11_520.0},
             "warning",
-            ["by Snowflake's clock it is 3 h 12 min behind"],
+            ["compared with Snowflake's clock it is 3 h 12 min behind"],
         ),
         ({"trusted": False}, "warning", ["not synchronised; swipes are kept and get their correct times"]),
         ({"trusted": False, "since": 600}, "warning", ["not synchronised since 10 min"]),

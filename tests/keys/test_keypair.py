@@ -176,9 +176,9 @@ def test_other_things_than_a_private_key_in_pem_are_named(tmp_path: Path, key: K
     private, public = key.private_key, key.private_key.public_key()
     cases = {
         "a public key": public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        "a public key where": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "a public key;": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
         "a DER file": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-        "a key in OpenSSH's own form": private.private_bytes(
+        "a key in OpenSSH's own format": private.private_bytes(
             Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
         ),
         "no PEM private key": b"rsa_key.p8\n",
@@ -227,7 +227,7 @@ def test_an_encrypted_key_without_its_passphrase_says_what_is_missing(tmp_path: 
     bare = secret_file(tmp_path / "bare", b"open sesame", 0o644)
     cases = {
         "is encrypted, and no passphrase file is set": None,
-        f"does not open with the passphrase in {wrong}": wrong,
+        f"cannot be decrypted with the passphrase in {wrong}": wrong,
         f"{empty}: the passphrase file is empty": empty,
         f"{bare}: the passphrase file is accessible to other users": bare,
         f"{tmp_path}/none: no such passphrase file": tmp_path / "none",

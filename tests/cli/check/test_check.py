@@ -192,7 +192,7 @@ def test_a_walk_that_hangs_comes_to_an_end() -> None:
 
     hanging.set()
     assert names(founds, "failed") == ["time"]
-    assert "after a" in founds[-1].finding.text
+    assert "last completed check: a;" in founds[-1].finding.text
     assert founds[-1].exit_code == 69
 
 

@@ -70,7 +70,7 @@ def test_before_the_services_start_the_port_keeps_what_it_has_collected(
 
     port.close()
     assert checked.failed == []
-    assert checked.named("reader RDR-101")["text"] == f"{door.port} is there (rdm6300)"
+    assert checked.named("reader RDR-101")["text"] == f"{door.port} exists (rdm6300)"
 
 
 def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(

@@ -134,7 +134,7 @@ def test_a_certificate_is_verified_and_its_days_are_counted(
         trusted = check()
 
     assert (untrusted.code, untrusted.failed) == (69, ["TLS"])
-    assert "not to be trusted" in untrusted.named("TLS")["text"]
+    assert "cannot be verified" in untrusted.named("TLS")["text"]
     # It is made for a day.
     assert (trusted.code, trusted.failed) == (0, [])
     assert "ends in 1.0 days" in trusted.named("TLS")["text"]

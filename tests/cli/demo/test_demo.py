@@ -56,7 +56,7 @@ def test_an_outage_costs_no_swipe_and_nothing_is_left_behind(tmp_path: Path) -> 
         out, _ = process.communicate()
 
     assert process.returncode == 0, out
-    assert re.search(r"^ok +token: JWT minted, valid until \d{4}-\d\d-\d\dT", out, re.MULTILINE)
+    assert re.search(r"^ok +token: JWT signed, valid until \d{4}-\d\d-\d\dT", out, re.MULTILINE)
     assert len(re.findall(r"-> ZONE-\S+ +(?:ENTRY|EXIT) +HTTP 200 after \d+ ms$", out, re.MULTILINE)) == 3
     assert "on disk, 3 waiting" in out
     assert out.count("Committed: 3 of 3") == 2
@@ -160,7 +160,7 @@ def test_without_its_extra_it_says_what_to_install(
 
     assert code == 78
     assert capsys.readouterr().err.splitlines() == [
-        "error: not installed, and needed by the demo alone: aiohttp, orjson",
+        "error: the demo needs libraries that are not installed: aiohttp, orjson",
         "  next: pip install 'badge-agent[emulator]', or: sudo apt install python3-aiohttp python3-orjson",
     ]
 

@@ -117,7 +117,7 @@ def test_the_second_time_every_answer_is_there_already(machine: SetupRig) -> Non
 
     with setup(machine) as terminal:
         answer(terminal, [(question, "") for question, _ in ABOUT_SNOWFLAKE])
-        terminal.expect("Leave the readers as they are? [Y/n]: ")
+        terminal.expect("Keep these readers? [Y/n]: ")
         terminal.type("")
         answer(terminal, [("Write", "")])
         code = terminal.ended()

@@ -323,7 +323,7 @@ def test_only_root_may_set_up(capsys: pytest.CaptureFixture[str]) -> None:
 
     err = capsys.readouterr().err
     assert code == 77
-    assert "setup writes below /etc" in err
+    assert "may not write to /etc" in err
     assert "next: sudo badge-agent setup" in err
 
 
