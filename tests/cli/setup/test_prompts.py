@@ -93,7 +93,7 @@ def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: Set
         shown = terminal.expect("The reader's port, a number or a name [1]: ")
         terminal.type("1")
         answer(terminal, [("protocol", "bits"), ("id", "RDR-101")])
-        terminal.expect("which readers[0] has already")
+        terminal.expect("already used by readers[0]")
         answer(terminal, [("id", ""), *ABOUT_READER[3:], ("Another reader?", "n"), ("Write", "y")])
         terminal.ended()
 
