@@ -9,85 +9,77 @@ from typing import Literal
 
 ParityPolicy = Literal["reject", "flag"]
 
-
 Keypad = Literal["none", "burst4", "burst8", "card26"]
-
-
-DEFAULT_FORMATS = ("H10301", "H10306", "C1k35s", "H10304", "C1k48s")  # the common one of each length
-
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-
 Direction = Literal["ENTRY", "EXIT"]
 
-
 Trust = Literal["auto", "always"]
+
+DEFAULT_FORMATS = ("H10301", "H10306", "C1k35s", "H10304", "C1k48s")  # the most common of each length
 
 
 @dataclass(frozen=True)
 class AgentSettings:
     """The table [agent]."""
 
-    id: str
-    state_dir: Path = Path("/var/lib/badge-agent")
-    runtime_dir: Path = Path("/run/badge-agent")
+    id: str  # the door's name in Snowflake: `agent_id` of every row
+    state_dir: Path = Path("/var/lib/badge-agent")  # holds outbox.db; on a disk
+    runtime_dir: Path = Path("/run/badge-agent")  # holds status.json; in memory
     log_level: LogLevel = "info"
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """One [[readers]]; `baudrate` None is the protocol's own, `options` are what it alone can be told."""
+    """One table [[readers]]."""
 
     id: str
     zone_id: str
     port: Path
-    protocol: str
+    protocol: str  # a key of agent.readers.protocols.PROTOCOLS
     direction: Direction | None = None
-    baudrate: int | None = None
-    formats: tuple[str, ...] = DEFAULT_FORMATS
+    baudrate: int | None = None  # None: the protocol's default
+    formats: tuple[str, ...] = DEFAULT_FORMATS  # names of agent.readers.cards.formats
     keypad: Keypad = "none"
-    pin_facility_code: int = 0
+    pin_facility_code: int = 0  # with `card26`: the facility code under which the keypad sends PINs
     parity: ParityPolicy = "reject"
-    badge_id: str = "{facility_code}-{card_number}"
-    hold_off_ms: int = 1000
-    expect_traffic_within: int | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
+    badge_id: str = "{facility_code}-{card_number}"  # a template, see agent.readers.cards.badge_id
+    hold_off_ms: int = 1000  # a repeated read within this time is the same swipe
+    expect_traffic_within: int | None = None  # seconds without data until the reader counts as silent
+    options: Mapping[str, object] = field(default_factory=dict)  # of this protocol only
 
 
 @dataclass(frozen=True)
 class SnowflakeSettings:
-    """The table [snowflake]; `url` has neither path nor trailing slash.
+    """The table [snowflake]."""
 
-    Without a `private_key_file` the key is the service's credential (agent.keys.lookup).
-    """
-
-    account: str
+    account: str  # ORGANIZATION-ACCOUNT
     user: str
     database: str
     schema: str
     pipe: str
-    url: str
-    role: str | None = None
-    private_key_file: Path | None = None
+    url: str  # without path or trailing slash
+    role: str | None = None  # None: the user's default role
+    private_key_file: Path | None = None  # None: the service's credential, see agent.keys.lookup
     private_key_passphrase_file: Path | None = None
-    ca_file: Path | None = None
+    ca_file: Path | None = None  # an additional certificate authority, PEM
 
 
 @dataclass(frozen=True)
 class OutboxSettings:
     """The table [outbox]."""
 
-    retention_days: float = 7
-    max_bytes: int = 2_000_000_000
-    reserve_bytes: int = 8_000_000
+    retention_days: float = 7  # how long committed rows are kept for replay
+    max_bytes: int = 2_000_000_000  # committed rows are purged above this size; pending rows never
+    reserve_bytes: int = 8_000_000  # preallocated, freed when the disk is full
 
 
 @dataclass(frozen=True)
 class UploaderSettings:
-    """The table [uploader]; the first three defaults are also the most that Snowflake allows."""
+    """The table [uploader]; the first three defaults are Snowflake's limits for a channel."""
 
-    max_request_bytes: int = 4_000_000
+    max_request_bytes: int = 4_000_000  # of the compressed body
     max_requests_per_second: int = 10
     max_bytes_per_second: int = 20_000_000
     backoff_max_seconds: float = 60
@@ -97,13 +89,13 @@ class UploaderSettings:
 class ClockSettings:
     """The table [clock]."""
 
-    trust: Trust = "auto"
-    hold_unsynced_seconds: float = 120
+    trust: Trust = "auto"  # `always`: the clock counts as synchronised without the system's confirmation
+    hold_unsynced_seconds: float = 120  # from the start: how long rows with an untrusted time wait
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole file at `path`; every path in it is absolute."""
+    """The configuration file at `path`; every path in it is absolute."""
 
     agent: AgentSettings
     readers: tuple[ReaderSettings, ...]

@@ -1,7 +1,7 @@
-"""badge-agent(1), from the help texts, on standard output.
+"""Prints badge-agent(1), generated from the help texts.
 
-Written here because click-man cuts its one-line summaries short and help2man takes a wrapped usage line for
-text; neither keeps our examples as they stand.
+click-man truncates summaries, help2man treats a wrapped usage line as text, and neither preserves the format
+of examples.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from agent import __version__
 from agent.cli import COMMANDS, _group
 
 _EXIT_CODES = {
-    0: "done",
-    1: "the thing asked for did not hold",
+    0: "success",
+    1: "failure or negative result",
     2: "usage",
-    69: "Snowflake not reachable",
+    69: "Snowflake unreachable",
     74: "outbox or disk",
-    77: "not permitted",
+    77: "permission denied",
     78: "configuration",
 }
 _FILES = {
-    "/etc/badge-agent/config.toml": "the configuration; every setting is explained in it",
+    "/etc/badge-agent/config.toml": "the configuration",
     "/etc/credstore*/badge-agent.private_key*": "the private key, as a systemd credential",
-    "/var/lib/badge-agent/outbox.db": "the swipes that wait, and those kept for replay",
-    "/run/badge-agent/status.json": "what badge-agent status shows",
+    "/var/lib/badge-agent/outbox.db": "pending swipes, and those kept for replay",
+    "/run/badge-agent/status.json": "the state shown by badge-agent status",
 }
 
 
 def page() -> Iterator[str]:
-    """The lines of the page, in the language of man(7)."""
-    # Flush left: names of files and lists of choices leave holes in justified lines.
+    """The lines of the page, in man(7) markup."""
+    # Left-aligned: justification leaves gaps around file names and lists of choices.
     yield f'.TH BADGE-AGENT 1 "" "badge-agent {__version__}" "User Commands"'
     yield ".ad l"
     yield from (".SH NAME", r"badge-agent \- badge swipes from serial readers into a Snowflake pipe")
@@ -68,14 +68,14 @@ def described(context: click.Context) -> Iterator[str]:
 
 
 def usage(command: click.Command) -> str:
-    """What follows the command's name, in short: a choice of twenty is told by its help text."""
+    """A short usage after the command's name; choices are listed in the help text."""
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     names = (f"[{(argument.name or '').upper()}]" for argument in arguments)
     return " ".join(["COMMAND" if isinstance(command, click.Group) else "[OPTIONS]", *names])
 
 
 def text(help_text: str) -> Iterator[str]:
-    """Paragraphs; those that begin with a backspace stand as they are, as click has it."""
+    """Paragraphs; one that begins with a backspace keeps its lines, as in click."""
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(help_text).strip()):
         lines = [escaped(line) for line in paragraph.splitlines()]
         if lines and lines[0].strip() == "\b":
@@ -91,7 +91,7 @@ def entries(meanings: dict[str, str]) -> Iterator[str]:
 
 
 def escaped(line: str) -> str:
-    """A line that man(7) takes for nothing but text."""
+    """A line escaped for man(7)."""
     line = line.replace("\\", r"\e").replace("-", r"\-")
     return rf"\&{line}" if line.startswith((".", "'")) else line
 

@@ -19,8 +19,8 @@ IDLE_S = 6.0  # longer than the longest pause between two looks for a commit
 MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
 # Purges and looks at the clock come more often than anybody can wait for here.
 OFTEN = """
-from agent.service import supervisor
-supervisor._PURGE_EVERY_S = 0.5
+from agent.service import upload_loop
+upload_loop._PURGE_EVERY_S = 0.5
 """
 
 

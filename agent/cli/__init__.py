@@ -1,4 +1,4 @@
-"""The command `badge-agent`: one module per subcommand, imported only when it is asked for."""
+"""The command `badge-agent`: one module per subcommand, imported when it is invoked."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ import click
 from agent import __version__
 from agent.errors import AgentError, ConfigError, OutputFullError
 
-# The lines of `badge-agent --help`, kept here so that it need not import every command.
+# The summaries of `badge-agent --help`, here so that help imports no command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
-        "setup": "Set a door up: key, configuration, service. The first thing after the installation.",
-        "run": "Read the readers and deliver every swipe; this is what the service runs.",
-        "check": "Walk through everything that must be right, and say how to put right what is not.",
-        "status": "Show what waits, what was delivered, and how the readers are.",
-        "outbox": "Deal with rows that Snowflake could not load or refuses.",
-        "replay": "Send rows again that are still on this machine.",
-        "demo": "Watch a swipe become a row, with nothing to configure.",
-        "emulator": "Serve a local stand-in for Snowflake's pipe.",
+        "setup": "Set up a door: key, configuration, service. Run it first after the installation.",
+        "run": "Read the readers and deliver every swipe; the service runs this.",
+        "check": "Check every prerequisite; each failure comes with the next step.",
+        "status": "Show pending and delivered swipes and the state of the readers.",
+        "outbox": "List, export or release rows that Snowflake could not load or refused.",
+        "replay": "Send rows again that are kept on this machine.",
+        "demo": "Show swipes becoming rows, without configuration or account.",
+        "emulator": "Run a local emulator of Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",
-        "decode": "Tell what card a reader's bytes or bits are.",
-        "identify": "Find out what is on a serial port: protocol, speed, card format, wiring faults.",
-        "key": "Make the private key, change it, and show what Snowflake needs of it.",
-        "sql": "Print the SQL that makes a Snowflake account ready.",
-        "send-sample": "Send three sample events: the first thing to try with a new account.",
+        "decode": "Decode a reader's bytes or bits to card numbers.",
+        "identify": "Detect the reader on a serial port: protocol, baud rate, card format, wiring faults.",
+        "key": "Make or change the private key, and show the public key for Snowflake.",
+        "sql": "Print the SQL that creates the objects in a Snowflake account.",
+        "send-sample": "Send three sample events, to test a new account.",
     }
 )
 
-_CONFIG_HELP = "Configuration file (else $BADGE_AGENT_CONFIG, else /etc/badge-agent/config.toml)."
+_CONFIG_HELP = "Configuration file (default: $BADGE_AGENT_CONFIG, else /etc/badge-agent/config.toml)."
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _OUTPUT_FULL = OutputFullError(
-    "no space is left where the output of this command goes, and it is not complete",
-    hint="free some space there, or send the output somewhere else, and run it again",
+    "no space left on the device that this command writes to; the output is incomplete",
+    hint="free some space or write the output to another device, then run it again",
 )
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -49,9 +49,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def config_option(function: Function) -> Function:
-    """Give a command `--config FILE`; it is called with `config`, the path of the file to read.
+    """Add `--config FILE` to a command, which receives the path as `config`.
 
-    The option after the command wins over the one before it, that over the environment.
+    Precedence: the option after the command, the option before it, the environment, the default.
     """
     return click.option(
         "--config",
@@ -63,10 +63,10 @@ def config_option(function: Function) -> Function:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (default: this process's own) and give its exit code."""
+    """Run a command line (default: this process's arguments) and return its exit code."""
     try:
         code = _invoke(arguments)
-        # Here and not at the interpreter's exit, where a closed pipe could not be silenced.
+        # Not left to the interpreter's exit, where a closed pipe cannot be handled.
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_output()
@@ -80,19 +80,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _silence_output() -> None:
-    """What is still buffered for standard output goes nowhere, at the interpreter's exit too."""
+    """Discard buffered standard output, also at the interpreter's exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def words_of(error: AgentError) -> str:
-    """What a person is told of an error: what happened, every problem, what to do next."""
+def describe_error(error: AgentError) -> str:
+    """An error for the terminal: message, every problem, the next step."""
     problems = [f"  - {problem}" for problem in error.problems] if isinstance(error, ConfigError) else []
     return "\n".join([str(error), *problems, *([f"  next: {error.hint}"] if error.hint else [])])
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:
     try:
-        # A command ends with what it returns: its exit code, or None for 0.
+        # A command returns its exit code, or None for 0.
         return _group.main(arguments, prog_name="badge-agent", standalone_mode=False) or 0
     except AgentError as error:
         return _report(error)
@@ -106,12 +106,12 @@ def _invoke(arguments: Sequence[str] | None) -> int:
         if error.errno in _NO_SPACE or isinstance(error, BrokenPipeError):
             raise
         return _report_bug(error)
-    except Exception as error:  # noqa: BLE001 - the last door: an installer gets a line, not a traceback
+    except Exception as error:  # noqa: BLE001 - last resort: an installer gets a message, not a traceback
         return _report_bug(error)
 
 
 def _report(error: AgentError) -> int:
-    click.echo(f"error: {words_of(error)}", err=True)
+    click.echo(f"error: {describe_error(error)}", err=True)
     return error.exit_code
 
 
@@ -119,17 +119,17 @@ def _report_bug(error: Exception) -> int:
     if os.environ.get("BADGE_AGENT_TRACEBACK"):
         traceback.print_exception(error)
         return 1
-    # Without its message: that may quote what was being worked on, a card number for one.
-    click.echo(f"error: badge-agent {__version__} stopped on an unexpected {type(error).__name__}", err=True)
+    # Without its message, which may quote data such as a card number.
     click.echo(
-        "  next: run it again with BADGE_AGENT_TRACEBACK=1 in front, and report what it prints", err=True
+        f"error: badge-agent {__version__} stopped with an unexpected {type(error).__name__}", err=True
     )
+    click.echo("  next: run it again with BADGE_AGENT_TRACEBACK=1 set, and report the traceback", err=True)
     return 1
 
 
 def _config_path(context: click.Context, _parameter: click.Parameter, after: Path | None) -> Path:
-    # Imported late: the settings bring in every reader protocol, which most of `--help` can do without.
-    from agent.config.loader import find_config  # noqa: PLC0415 - as said above
+    # Imported late: the settings import every reader protocol, which `--help` does not need.
+    from agent.config.loader import find_config  # noqa: PLC0415 - see above
 
     before: Path | None = context.find_root().params.get("config")
     return find_config(after or before, os.environ)
@@ -152,7 +152,7 @@ class _LazyGroup(click.Group):
 
 _EPILOG = """
 \b
-To see it all work, without a reader or an account:
+Try it without a reader or an account:
   badge-agent demo
 On a new door:
   badge-agent identify --port /dev/ttyUSB0
@@ -165,4 +165,4 @@ Each command has its own --help.
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help=_CONFIG_HELP)
 @click.version_option(__version__, message="badge-agent %(version)s")
 def _group(config: Path | None) -> None:
-    """Badge swipes from serial readers into a Snowflake pipe, each exactly once."""
+    """Deliver badge swipes from serial readers to a Snowflake pipe, each exactly once."""

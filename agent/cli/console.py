@@ -1,4 +1,4 @@
-"""What commands show: findings, tables and progress, plain without a terminal; the only importer of rich."""
+"""Terminal output: findings, tables, progress; plain text in a pipe. The only module that imports rich."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-# Imported where it draws: half of the start-up time on a Pi Zero, and for nothing in a pipe.
+# Imported in the functions that draw: half of the start-up time on a Pi Zero, and not needed in a pipe.
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +21,7 @@ _STATE_WIDTH = max(len(state) for state in _STYLES)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `next` is what to do about it, empty when there is nothing to do."""
+    """The result of one check; `next` is the next step, empty if none is needed."""
 
     name: str
     state: State
@@ -30,10 +30,10 @@ class Finding:
 
 
 def console() -> Console:
-    """Standard output as rich draws on it: text is taken as it is, brackets and all."""
+    """A rich console on standard output, without markup: brackets are printed as they are."""
     from rich.console import Console  # noqa: PLC0415 - see the top of this file
 
-    # Not left to rich: variables of the environment can make it colour what goes into a pipe.
+    # Explicit: environment variables can make rich colour output that goes into a pipe.
     return Console(
         file=sys.stdout,
         force_terminal=_is_terminal(),
@@ -45,7 +45,7 @@ def console() -> Console:
 
 
 def show(finding: Finding) -> None:
-    """Print a finding as `state  name: text`, and what to do next on a line of its own."""
+    """Print a finding as `state  name: text`, and the next step on a second line."""
     state = finding.state.ljust(_STATE_WIDTH)
     rest = f"  {finding.name}: {finding.text}"
     if _is_terminal():
@@ -59,7 +59,7 @@ def show(finding: Finding) -> None:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headers; without a terminal one line each, columns two blanks apart."""
+    """Print a table; without a terminal one line per row, columns separated by two blanks."""
     if _is_terminal():
         from rich import box  # noqa: PLC0415 - see the top of this file
         from rich.table import Table  # noqa: PLC0415 - see the top of this file
@@ -77,9 +77,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def progress(total: int, description: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `total` steps; call what it yields with the number of steps just done.
+    """A progress bar over `total` steps; yields a function that takes the number of steps just done.
 
-    Without a terminal one line at the end: `description: done of total`.
+    Without a terminal prints one line at the end: `description: done of total`.
     """
     if not _is_terminal():
         done = 0

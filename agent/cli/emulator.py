@@ -1,4 +1,4 @@
-"""badge-agent emulator: a local Snowpipe Streaming server to try the agent against."""
+"""badge-agent emulator: a local Snowpipe Streaming server for tests and demos."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ On requests (on?, times?):
 On rows:
   reject_rows (rows | field, value)
   refuse_rows (field, value, code? | max_rows | max_bytes)
-At once:
+Immediate:
   refuse (seconds?), expire_tokens, revoke_key, restore_key,
   set_key (slot, public_key), unset_key (slot), stall_commits,
   resume_commits, invalidate_channel (channel?, code?, appends?, reopens?),
   delete_channel (channel?), clear
 
 \b
-Keys as in Snowflake, while it runs: ALTER USER ... SET RSA_PUBLIC_KEY_2 is
+Keys change at run time, as in Snowflake: ALTER USER ... SET RSA_PUBLIC_KEY_2 is
   {"do": "set_key", "slot": "RSA_PUBLIC_KEY_2", "public_key": "MIIBIjAN..."}
 
 \b
-What Snowflake does with a channel that nobody used for 30 days, at once:
+Delete a channel, as Snowflake does after 30 idle days:
   curl -d '{"do": "delete_channel", "channel": "NAME"}' URL/_emulator/faults
 
 \b
-GET /_emulator/state tells what every channel has committed, and which
-requests were seen.
+GET /_emulator/state returns the committed position of every channel and
+the requests received.
 
 \b
-Beside the pipes that --pipe names there is RAW_BADGE_EVENTS-STREAMING, which
-every table has: columns by name, nothing computed.
+In addition to the pipes of --pipe there is RAW_BADGE_EVENTS-STREAMING, the
+default pipe of the table: columns by name, no transformation.
 
 \b
 Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
@@ -50,7 +50,7 @@ Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
 
 @click.command("emulator", epilog=_EPILOG)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), required=True, help="0 takes any free port and prints it."
+    "--port", type=click.IntRange(0, 65535), required=True, help="0 selects a free port and prints it."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
 @click.option(
@@ -59,7 +59,7 @@ Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
     type=_FILE,
     required=True,
     multiple=True,
-    help="The user's RSA_PUBLIC_KEY, a PEM file; a second time for RSA_PUBLIC_KEY_2.",
+    help="The user's RSA_PUBLIC_KEY, a PEM file; give it twice for RSA_PUBLIC_KEY_2.",
 )
 @click.option("--account", required=True, metavar="ORG-ACCOUNT")
 @click.option("--user", required=True, metavar="NAME")
@@ -67,7 +67,7 @@ Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Made if missing; holds snowflake.db. Started again on it, the emulator goes on where it was.",
+    help="Created if missing; holds snowflake.db. A restart continues with its state.",
 )
 @click.option("--database", default="SNOWFLAKE_EXAMPLE", show_default=True)
 @click.option("--schema", default="RAW_INGESTION", show_default=True)
@@ -77,17 +77,17 @@ Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
     multiple=True,
     default=("SFE_BADGE_EVENTS_PIPE",),
     show_default=True,
-    help="Give it again for more pipes.",
+    help="Repeat for more pipes.",
 )
 @click.option(
     "--commit-lag-seconds",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="From the 200 on an append to its commit.",
+    help="Delay from the 200 on an append to its commit.",
 )
 @click.option("--scoped-token-seconds", type=click.FloatRange(min=1), default=3600.0, show_default=True)
-@click.option("--no-limits", is_flag=True, help="Lift the request and byte rates per channel.")
+@click.option("--no-limits", is_flag=True, help="Do not limit request and byte rates per channel.")
 @click.option("--tls-cert", type=_FILE, help="Serve HTTPS with this PEM certificate.")
 @click.option("--tls-key", type=_FILE, help="The certificate's PEM key.")
 def command(
@@ -110,7 +110,7 @@ def command(
     """Serve Snowflake's Snowpipe Streaming API on this machine.
 
     The first line on stdout is `listening on http://HOST:PORT`, the second `control on
-    http://HOST:PORT`. SIGTERM or SIGINT ends it; what is committed stays in the state directory.
+    http://HOST:PORT`. SIGTERM or SIGINT ends it; committed rows stay in the state directory.
     """
     try:
         from agent.emulator.server import serve  # noqa: PLC0415 - its libraries are an optional extra
@@ -120,7 +120,7 @@ def command(
             raise
         raise ConfigError(
             f"the emulator needs {error.name}, which is not installed",
-            hint="Install it: pip install 'badge-agent[emulator]'",
+            hint="install it: pip install 'badge-agent[emulator]'",
         ) from error
     settings = Settings(
         public_key_files=public_keys,

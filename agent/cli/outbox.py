@@ -1,4 +1,4 @@
-"""badge-agent outbox: rows that wait for an operator: list, show, export and release them."""
+"""badge-agent outbox: list, show, export and release rows that need an operator."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id_argument = click.argument("hold_id", metavar="ID", type=int)
 
 
 @click.group(
     epilog="""
 \b
-After the cause was mended:
+After correcting the cause:
   badge-agent outbox list
   badge-agent replay --rejected --dry-run
   badge-agent replay --rejected
@@ -30,11 +30,11 @@ After the cause was mended:
 """
 )
 def command() -> None:
-    """Deal with rows that Snowflake could not load or refuses.
+    """List, export or release rows that Snowflake could not load or refused.
 
-    REJECTED: Snowflake counted an error in a range of rows; which row it was is not told, the good
-    ones among them did land. SET ASIDE: Snowflake refuses this one row; it did not land.
-    All of them stay on this machine until they are replayed or released.
+    REJECTED: Snowflake counted errors in a range of rows without naming the rows; the valid rows of
+    the range were loaded. SET ASIDE: Snowflake refused this row; it was not loaded.
+    These rows stay on this machine until they are replayed or released.
     """
 
 
@@ -42,13 +42,13 @@ def command() -> None:
 @config_option
 @_json_option
 def list_(config: Path, *, as_json: bool) -> None:
-    """List what waits for an operator, and why."""
+    """List the entries that need an operator, with the reason."""
     waiting = holds.holds(load(config).agent.state_dir)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(hold) for hold in waiting]))
         return
     if not waiting:
-        click.echo("nothing waits for an operator")
+        click.echo("no entry needs an operator")
         return
     table(
         ("id", "kind", "rows", "seq", "reason"),
@@ -63,14 +63,14 @@ def list_(config: Path, *, as_json: bool) -> None:
             for hold in waiting
         ],
     )
-    click.echo("next: badge-agent outbox show ID; after mending the cause, badge-agent replay --rejected")
+    click.echo("next: badge-agent outbox show ID; after correcting the cause: badge-agent replay --rejected")
 
 
 @command.command()
 @config_option
 @_id_argument
 def show(config: Path, hold_id: int) -> None:
-    """Show the rows of one entry, one JSON object per line, card numbers and all."""
+    """Show the rows of one entry, one JSON object per line, including card numbers."""
     _write_rows(config, hold_id)
 
 
@@ -81,7 +81,7 @@ def show(config: Path, hold_id: int) -> None:
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to a new file, mode 0600."
 )
 def export(config: Path, hold_id: int | None, out: Path | None) -> None:
-    """Write the rows of one entry, or of all, as NDJSON: what the pipe would get."""
+    """Write the rows of one entry, or of all, as NDJSON, as they are sent to the pipe."""
     if out is None:
         _write_rows(config, hold_id)
         return
@@ -92,7 +92,7 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
             file.writelines(row + b"\n" for row in rows)
     except OSError as error:
         raise AgentError(
-            f"{out}: {error.strerror}", hint="name a new file that this user may write"
+            f"{out}: {error.strerror}", hint="name a new file in a directory that this user may write"
         ) from error
     click.echo(f"{len(rows)} rows written to {out}")
 
@@ -102,7 +102,7 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
 @click.argument("hold_ids", metavar="ID...", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Release every entry.")
 def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int:
-    """Declare entries dealt with: their rows are not sent again, and purged when they are old."""
+    """Mark entries as resolved: their rows are not sent again, and are purged after the retention time."""
     if bool(hold_ids) == everything:
         raise click.UsageError("name the entries to release, or --all")
     released = holds.release(load(config).agent.state_dir, None if everything else list(hold_ids))

@@ -1,4 +1,4 @@
-"""badge-agent replay: send kept rows again, exactly once, while swipes go on."""
+"""badge-agent replay: send kept rows again, exactly once, without interrupting live delivery."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from agent.service import drain
 from agent.service.status import read_status
 from agent.settings import Settings
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 def _end(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | datetime | None:
-    """A seq, or a moment: ISO 8601, UTC unless it says otherwise."""
+    """Parse a seq, or a time in ISO 8601 (UTC without an offset)."""
     if value is None:
         return None
     if value.isascii() and value.isdecimal():
@@ -54,8 +54,8 @@ def _end(_context: click.Context, parameter: click.Parameter, value: str | None)
 @click.option(
     "--from", "first", callback=_end, metavar="SEQ|TIME", help="First row: its seq, or a time (UTC)."
 )
-@click.option("--to", "last", callback=_end, metavar="SEQ|TIME", help="Last row, included.")
-@click.option("--rejected", is_flag=True, help="All ranges in which Snowflake counted an error.")
+@click.option("--to", "last", callback=_end, metavar="SEQ|TIME", help="Last row, inclusive.")
+@click.option("--rejected", is_flag=True, help="All ranges in which Snowflake counted errors.")
 @click.option("--set-aside", is_flag=True, help="All rows that Snowflake refused.")
 @click.option("--dry-run", is_flag=True, help="Print the rows instead of sending them.")
 def command(
@@ -67,11 +67,11 @@ def command(
     set_aside: bool,
     dry_run: bool,
 ) -> int:
-    """Send rows again that are still on this machine.
+    """Send rows again that are kept on this machine.
 
-    Every row is as before but for "replay": true, and goes through a channel of its own, after the
-    live swipes, exactly once. Interrupting this command does not interrupt the replay: a running
-    agent goes on with it, and so does the next one after a power cut.
+    Rows are unchanged except for "replay": true. They go through a channel of their own, after live
+    swipes, exactly once. Ctrl-C does not cancel a replay: a running agent continues it, and so does
+    the next start after a power cut.
     """
     settings = load(config)
     state_dir = settings.agent.state_dir
@@ -81,7 +81,7 @@ def command(
             sys.stdout.write(rows.as_replay(row).decode() + "\n")
         return 0
     ids = replay_queue.request(state_dir, ranges)
-    return _see_through(settings, ids, sum(wanted.rows for wanted in ranges))
+    return _follow(settings, ids, sum(wanted.rows for wanted in ranges))
 
 
 def _wanted(
@@ -89,7 +89,7 @@ def _wanted(
 ) -> replay_queue.Wanted:
     asked = [rejected, set_aside, first is not None or last is not None]
     if sum(asked) != 1:
-        raise click.UsageError("say what to send again: --from and/or --to, or --rejected, or --set-aside")
+        raise click.UsageError("choose the rows: --from and/or --to, or --rejected, or --set-aside")
     if rejected or set_aside:
         return replay_queue.Wanted(kind="rejected" if rejected else "set_aside")
     return replay_queue.Wanted(
@@ -104,8 +104,8 @@ def _microseconds(end: int | datetime | None) -> int | None:
     return int(end.timestamp() * 1_000_000) if isinstance(end, datetime) else None
 
 
-def _see_through(settings: Settings, ids: list[int], total: int) -> int:
-    """Have the running agent do it, or do it here if none runs; show how far it is."""
+def _follow(settings: Settings, ids: list[int], total: int) -> int:
+    """Drain the outbox here, or wake the running agent and wait for it; shows the progress."""
     state_dir = settings.agent.state_dir
     with progress(total, "rows replayed") as advance:
         left = total
@@ -120,12 +120,12 @@ def _see_through(settings: Settings, ids: list[int], total: int) -> int:
         try:
             drain.drain(settings, while_true=show)
         except OutboxInUseError:
-            _poke_agent(state_dir)
+            _wake_agent(state_dir)
             _wait(settings, show)
     return 0 if left == 0 else 1
 
 
-def _poke_agent(state_dir: Path) -> None:
+def _wake_agent(state_dir: Path) -> None:
     pid = state_lock.holder(state_dir)
     if pid is None:
         return
@@ -134,24 +134,24 @@ def _poke_agent(state_dir: Path) -> None:
             os.kill(pid, signal.SIGUSR1)
         except PermissionError:
             raise AgentError(
-                f"the replay is in the outbox, but this user may not wake the agent (pid {pid})",
-                hint="it begins with the next swipe; or run this command as the agent's user or with sudo",
+                f"the replay is stored in the outbox, but this user may not signal the agent (pid {pid})",
+                hint="it starts with the next swipe; to start it now, run this command with sudo",
             ) from None
 
 
 def _wait(settings: Settings, show: Callable[[], bool]) -> None:
-    told = ""
+    reported = ""
     while show():
         if not state_lock.is_held(settings.agent.state_dir):
             raise AgentError(
-                "the agent stopped; the replay goes on when it runs again",
+                "the agent stopped; the replay continues when it runs again",
                 hint="sudo systemctl start badge-agent",
             )
         uploader = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)[
             "uploader"
         ]
         reason = (uploader or {}).get("reason") or ""
-        if reason and reason != told:
+        if reason and reason != reported:
             click.echo(f"waiting: {reason}", err=True)
-            told = reason
-        time.sleep(_LOOK_S)
+            reported = reason
+        time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""badge-agent run: the agent itself, until it is told to stop."""
+"""badge-agent run: the agent itself, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from agent.cli import config_option, words_of
+from agent.cli import config_option, describe_error
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.log import journal
@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 @config_option
 @click.pass_context
 def command(context: click.Context, config: Path) -> None:
-    """Read the readers, keep every swipe, deliver it.
+    """Read the readers, store every swipe, deliver it.
 
-    Stop it with Ctrl-C or SIGTERM: nothing is lost, the next start goes on where this one ended.
+    Stop it with Ctrl-C or SIGTERM: no swipe is lost, and the next start continues delivery.
     """
     journal.set_up("info")
     try:
@@ -33,5 +33,5 @@ def command(context: click.Context, config: Path) -> None:
     except AgentError as error:
         if not journal.is_stderr():
             raise
-        _log.critical("%s", words_of(error), extra=fields(MessageId.GAVE_UP, error=error))
+        _log.critical("%s", describe_error(error), extra=fields(MessageId.GAVE_UP, error=error))
         context.exit(error.exit_code)

@@ -36,16 +36,16 @@ from agent.snowpipe.wire import ChannelStatus, Reply, Request
 from agent.sql.names import literal
 from agent.sql.plan import Plan
 
-# What is down for a moment is asked again; what stays down is for the administrator to know.
+# Short failures are retried; lasting ones are reported to the administrator.
 _TRIES = 4
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.5, 4.0
-# A commit takes some seconds; the first one into a new pipe has been seen to take longer.
+_FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 4.0
+# A commit takes some seconds; the first one into a new pipe can take longer.
 _COMMIT_S = 90.0
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.25, 5.0
+_FIRST_POLL_S, _LAST_POLL_S = 0.25, 5.0
 
 _NOT_FOUND = 404
 
-# The three events of the demo that this agent feeds: somebody comes in and goes on to the office.
+# The sample events of the Snowflake demo, with their signal strength in dBm.
 _EVENTS = (
     (
         {"badge_id": "BADGE-001", "user_id": "USR-001", "zone_id": "ZONE-LOBBY-1", "reader_id": "RDR-101"},
@@ -66,7 +66,7 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(slots=True)
 class Sent:
-    """One event and what became of it; `status` is the HTTP status of the last try, if it was answered."""
+    """One event and its outcome; `status` is the HTTP status of the last attempt, None without a reply."""
 
     badge_id: str
     zone_id: str
@@ -77,7 +77,7 @@ class Sent:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the command found out; `committed` when every event is in the table."""
+    """The result of the command; `committed` if every event is in the table."""
 
     channel: str
     events: list[Sent] = field(default_factory=list)
@@ -85,14 +85,14 @@ class Outcome:
 
 
 @click.command("send-sample", epilog="Example: badge-agent send-sample --config config.toml")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option
 def command(config: Path, *, as_json: bool) -> None:
     """Send three sample events to the configured pipe.
 
-    The first thing to try with a new account: it needs the configuration and the key, no reader, and
-    runs on any machine with Python. It waits until Snowflake has committed the rows. They go through
-    a channel of their own, <agent id>-sample, which is also their agent_id, and have no seq.
+    Tests a new account: it needs the configuration and the key, but no reader, and runs on any
+    machine with Python. It waits until Snowflake has committed the rows. They go through the channel
+    <agent id>-sample, which is also their agent_id, and have no seq.
     """
     settings = load(config)
     plan = plan_for(settings.snowflake)
@@ -116,7 +116,7 @@ def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Findi
     channel = Channel(client, pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
     say(Finding("channel", "ok", f"{outcome.channel} is open"))
-    # Tokens of this run alone: the channel may stand where an earlier run left it.
+    # Offset tokens unique to this run: the channel may have committed tokens of an earlier run.
     run = uuid.uuid4().hex[:12]
     for number, (names, strength) in enumerate(_EVENTS, start=1):
         sent = Sent(names["badge_id"], names["zone_id"], str(uuid.uuid4()))
@@ -126,7 +126,7 @@ def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Findi
             strength,
             event_id=sent.event_id,
             agent_id=outcome.channel,
-            wall_us=int(client.server_clock.now_s() * 1e6),  # right also where this machine's clock is not
+            wall_us=int(client.server_clock.now_s() * 1e6),  # correct even if this machine's clock is wrong
         )
         token = f"sample-{run}-{number}"
         http.status = None
@@ -158,7 +158,7 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
     Raises AgentError when that takes too long, or when rows were skipped.
     """
     started = time.monotonic()
-    delay = _FIRST_LOOK_S
+    delay = _FIRST_POLL_S
     while (status := _patiently(channel.status)).committed_token != token:
         if time.monotonic() - started > _COMMIT_S:
             raise AgentError(
@@ -167,7 +167,7 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
                 f"until then, in Snowflake: SELECT SYSTEM$PIPE_STATUS({literal(plan.pipes[0])});",
             )
         time.sleep(delay)
-        delay = min(delay * 2, _LAST_LOOK_S)
+        delay = min(delay * 2, _LAST_POLL_S)
     skipped = status.rows_error_count - before.rows_error_count
     if skipped > 0:
         raise AgentError(
@@ -179,21 +179,21 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     """Ask again what Snowflake could not answer at this moment. Raises the last try's SnowpipeError."""
-    backoff = Backoff(first=_FIRST_DELAY_S, cap=_LONGEST_DELAY_S, random=random.random)
+    backoff = Backoff(first=_FIRST_DELAY_S, cap=_MAX_DELAY_S, random=random.random)
     for _ in range(_TRIES - 1):
         try:
             return ask()
         except TransientError as error:
             delay = error.retry_after or backoff.next()
             is_for_a_moment = not isinstance(error, UnreachableError) and error.status != _NOT_FOUND
-            if not is_for_a_moment or delay > _LONGEST_DELAY_S:
+            if not is_for_a_moment or delay > _MAX_DELAY_S:
                 raise
             time.sleep(delay)
     return ask()
 
 
 class _WatchedHttp(Http):
-    """Remembers the status of the last answer, which the channel keeps to itself."""
+    """Records the HTTP status of the last reply, which Channel does not expose."""
 
     status: int | None = None
 
@@ -203,11 +203,11 @@ class _WatchedHttp(Http):
         return reply
 
 
-# --- what is said -----------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------
 
 
 def _nothing(_finding: Finding) -> None:
-    """Say nothing: a program reads the answer."""
+    """Print nothing: with --json only the result is printed."""
 
 
 def _finding(sent: Sent) -> Finding:
@@ -221,16 +221,16 @@ def _sum_up(outcome: Outcome, plan: Plan) -> None:
     click.echo(f"\n{accepted} of {len(_EVENTS)} events accepted, {committed}")
     if outcome.committed:
         theirs = f"{plan.table} WHERE agent_id = {literal(outcome.channel)};"
-        click.echo(f"  look at them:  SELECT * FROM {theirs}")  # noqa: S608 - printed, and quoted where needed
-        click.echo(f"  remove them:   DELETE FROM {theirs}")  # noqa: S608 - as above
+        click.echo(f"  show them:    SELECT * FROM {theirs}")  # noqa: S608 - printed, and quoted where needed
+        click.echo(f"  remove them:  DELETE FROM {theirs}")  # noqa: S608 - as above
 
 
 def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
-    """What an administrator does next, where the agent's own advice is for a door."""
+    """The next step for an administrator; the hint of the error itself is for a door."""
     if isinstance(error, AuthError) and error.status == 401:  # noqa: PLR2004 - HTTP's own number
         return (
             f"in Snowflake: DESC USER {plan.user}; its RSA_PUBLIC_KEY_FP or RSA_PUBLIC_KEY_2_FP must be what "
-            "badge-agent key fingerprint prints, and this machine's clock must be right; "
+            "badge-agent key fingerprint prints, and this machine's clock must be correct; "
             "badge-agent sql --only access sets the key"
         )
     if isinstance(error, AuthError):
@@ -240,8 +240,5 @@ def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
             f"in Snowflake: SHOW PIPES IN SCHEMA {plan.schema}; badge-agent sql --only setup makes the pipe"
         )
     if isinstance(error, UnreachableError | OutcomeUnknownError) and "TLS" not in str(error):
-        return (
-            f"does this machine reach it? curl -sS {url}; is the account name right? "
-            "behind a proxy, set HTTPS_PROXY"
-        )
-    return error.hint or "badge-agent check walks through everything that must be right, and says what is not"
+        return f"check the connection: curl -sS {url}; check the account name; with a proxy, set HTTPS_PROXY"
+    return error.hint or "badge-agent check shows which prerequisite fails"

@@ -1,4 +1,4 @@
-"""badge-agent sql: the scripts an administrator runs in Snowflake."""
+"""badge-agent sql: the scripts that an administrator runs in Snowflake."""
 
 from __future__ import annotations
 
@@ -25,28 +25,30 @@ Examples:
 
 
 @click.command("sql", epilog=_EPILOG)
-@click.option("--only", type=click.Choice(SCRIPTS), help="One script; cleanup is printed only this way.")
+@click.option(
+    "--only", type=click.Choice(SCRIPTS), help="Print one script only; cleanup is printed only this way."
+)
 @click.option(
     "--pipes",
     "pipe_count",
     type=click.IntRange(1, PIPES_PER_TABLE),
     default=1,
     show_default=True,
-    help=f"One for every {DOORS_PER_PIPE:,} doors.",
+    help=f"Number of pipes, one per {DOORS_PER_PIPE:,} doors.",
 )
 @click.option(
     "--allow-ip",
     "allowed_networks",
     multiple=True,
     metavar="CIDR",
-    help="From where the key may be used; give it again for more.",
+    help="Network from which the key may be used; repeat for more.",
 )
 @config_option
 def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, ...], config: Path) -> None:
-    """Print the SQL that makes a Snowflake account ready.
+    """Print the SQL that creates the objects in a Snowflake account.
 
-    For the names in the configuration: database, schemas, table and pipes; role, service user, key
-    and grants; what to hand over to the doors; the monitoring views. Everything can be run again.
+    With the names of the configuration: database, schemas, table and pipes; role, service user, key
+    and grants; the settings for the doors; the monitoring views. Every script can be run again.
     """
     settings = load(config)
     snowflake = settings.snowflake
@@ -62,7 +64,7 @@ def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, .
 
 
 def plan_for(snowflake: SnowflakeSettings) -> Plan:
-    """The configured names. Raises ConfigError for those that Snowflake would not take."""
+    """The plan with the configured names. Raises ConfigError for names that Snowflake does not accept."""
     return Plan(
         account=snowflake.account,
         database_name=snowflake.database,
@@ -74,9 +76,9 @@ def plan_for(snowflake: SnowflakeSettings) -> Plan:
 
 
 def _key(settings: Settings) -> KeyPair | None:
-    """The configured key; without one the script has a slot, as the doors may be elsewhere."""
+    """The configured key, or None: on a machine without the key the script gets a placeholder."""
     try:
         return load_key(settings)
     except (ConfigError, NotPermittedError) as error:
-        click.echo(f"note: the script has a slot for the public key: {error}", err=True)
+        click.echo(f"note: the script has a placeholder for the public key: {error}", err=True)
         return None

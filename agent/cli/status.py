@@ -1,4 +1,4 @@
-"""badge-agent status: what waits, what was delivered, how uploader and readers are."""
+"""badge-agent status: pending and delivered swipes, uploader, key, clock and readers."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from agent.service.status import STATUS_FILE, read_status
 from agent.snowpipe.server_clock import TOLERATED_S
 
 CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"
-_TOLD_FROM_S = 1.0  # a smaller correction is nothing to talk about
+_SHOWN_FROM_S = 1.0  # smaller corrections are not shown
 _LOG_HINT = "journalctl -u badge-agent -n 50"
 
 
 @click.command("status", epilog="Example: badge-agent status --json")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object, for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option
 @click.pass_context
 def command(context: click.Context, config: Path, *, as_json: bool) -> None:
-    """Show what waits, what was delivered, and how the readers are.
+    """Show pending and delivered swipes and the state of the readers.
 
-    Reads the outbox and the running agent's status file; disturbs neither.
+    Reads the outbox and the running agent's status file, without affecting the agent.
 
     \b
     Exit code:
-      0   the agent runs and needs nobody; swipes may wait while the network is away
-      1   it does not run, has lost a reader or hears too little of it, cannot use its outbox,
-          or Snowflake refuses it
-      77  this user may not look: run it with sudo, or as the agent's user
+      0   the agent works; swipes may wait while the network is down
+      1   the agent is not running, a reader is missing or silent, the outbox cannot be used,
+          or Snowflake refuses the key or the role
+      77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
-    """  # noqa: D301 - click's mark for lines that are not to be wrapped
+    """  # noqa: D301 - click's escape for unwrapped lines
     agent = load(config).agent
-    has_outbox = is_there(agent.state_dir)  # raises where this user may not look
+    has_outbox = is_there(agent.state_dir)  # raises without permission
     status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
     if as_json:
         click.echo(json.dumps(status))
     else:
         _show_page(status, agent.runtime_dir, has_outbox=has_outbox)
-    context.exit(0 if _is_well(status) else 1)
+    context.exit(0 if _is_healthy(status) else 1)
 
 
-def _is_well(status: dict[str, Any]) -> bool:
+def _is_healthy(status: dict[str, Any]) -> bool:
     return (
         status["running"]
         and status["outbox"]["ok"]
@@ -64,7 +64,7 @@ def _is_well(status: dict[str, Any]) -> bool:
 def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -> None:
     show(_process(status, runtime_dir))
     show(_outbox(status["outbox"], has_outbox=has_outbox))
-    # What a stopped agent last wrote of its readers and its delivering is no longer so.
+    # The status file of a stopped agent is obsolete.
     if not status["running"] or status["uploader"] is None:
         return
     show(_uploader(status["uploader"]))
@@ -73,7 +73,7 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if status["disk"]["bytes_written"] is not None:
         show(_disk(status["disk"]))
     show(clock(status["clock"]))
-    for finding in _readers_in_need(status["readers"]):
+    for finding in _reader_problems(status["readers"]):
         show(finding)
     click.echo()
     headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
@@ -85,7 +85,7 @@ def _process(status: dict[str, Any], runtime_dir: Path) -> Finding:
     if not status["running"]:
         return Finding(name, "failed", "not running", f"sudo systemctl start badge-agent; {_LOG_HINT}")
     if status["uploader"] is None:
-        text = f"running, but {runtime_dir / STATUS_FILE} does not say how it is"
+        text = f"running, but {runtime_dir / STATUS_FILE} is missing or unusable"
         return Finding(name, "failed", text, f"ls -l {runtime_dir}; {_LOG_HINT}")
     since = _ago(status["started_at"])
     return Finding(name, "ok", f"running, version {status['version']}, pid {status['pid']}, started {since}")
@@ -99,25 +99,25 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
     delivered = f"{outbox['committed_seq']} delivered, {outbox['kept']} of them kept for replay"
     free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
     if not outbox["pending"]:
-        return Finding("outbox", "ok", f"nothing waits; {delivered}; {free}")
-    waits = "1 swipe waits" if outbox["pending"] == 1 else f"{outbox['pending']} swipes wait"
+        return Finding("outbox", "ok", f"nothing pending; {delivered}; {free}")
+    pending = "1 swipe pending" if outbox["pending"] == 1 else f"{outbox['pending']} swipes pending"
     if outbox["oldest_pending_seconds"] is not None:
-        waits += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
-    return Finding("outbox", "ok", f"{waits}; {delivered}; {free}")
+        pending += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
+    return Finding("outbox", "ok", f"{pending}; {delivered}; {free}")
 
 
-def clock(told: dict[str, Any]) -> Finding:
-    """The clock as the running agent sees it, in words."""
-    since = f" since {_ago(told['since']).removesuffix(' ago')}" if told.get("since") else ""
+def clock(state: dict[str, Any]) -> Finding:
+    """A finding on the `clock` object of the status report."""
+    since = f" since {_ago(state['since']).removesuffix(' ago')}" if state.get("since") else ""
     parts = []
-    moved_s, ahead_s = told.get("correction_seconds"), told.get("ahead_seconds")
-    if moved_s is not None and abs(moved_s) >= _TOLD_FROM_S:
-        parts.append(f"it was {off(-moved_s)} before, and swipes from then are corrected by that")
+    moved_s, ahead_s = state.get("correction_seconds"), state.get("ahead_seconds")
+    if moved_s is not None and abs(moved_s) >= _SHOWN_FROM_S:
+        parts.append(f"it was {off(-moved_s)} before; earlier swipes are corrected by that")
     if ahead_s is not None and abs(ahead_s) > TOLERATED_S:
-        parts.append(f"by Snowflake's clock it is {off(ahead_s)}")
-    text = "; ".join([f"{'synchronised' if told['trusted'] else 'not synchronised'}{since}", *parts])
-    if not told["trusted"]:
-        text += "; swipes are kept, and get their right times once it is"
+        parts.append(f"compared with Snowflake's clock it is {off(ahead_s)}")
+    text = "; ".join([f"{'synchronised' if state['trusted'] else 'not synchronised'}{since}", *parts])
+    if not state["trusted"]:
+        text += "; swipes are kept and get their correct times once it is"
     elif ahead_s is None or abs(ahead_s) <= TOLERATED_S:
         return Finding("clock", "ok", text)
     return Finding("clock", "warning", text, CLOCK_HINT)
@@ -126,7 +126,7 @@ def clock(told: dict[str, Any]) -> Finding:
 def _uploader(uploader: dict[str, Any]) -> Finding:
     match uploader["state"]:
         case "holding":
-            text = f"Snowflake refuses us: {uploader['reason']}; every swipe is kept"
+            text = f"Snowflake refuses the agent: {uploader['reason']}; every swipe is kept"
             return Finding("uploader", "failed", text, "badge-agent check")
         case "waiting" if not uploader["consecutive_failures"]:
             text = f"{uploader['reason']}, at most {_duration(uploader['next_try_seconds'])} more"
@@ -134,7 +134,7 @@ def _uploader(uploader: dict[str, Any]) -> Finding:
         case "waiting":
             again = f"try {uploader['consecutive_failures'] + 1} in {_duration(uploader['next_try_seconds'])}"
             text = f"{uploader['reason']}; every swipe is kept, {again}"
-            hint = "nothing, if the network is known to be away; else: badge-agent check"
+            hint = "nothing during a known network outage; otherwise: badge-agent check"
             return Finding("uploader", "warning", text, hint)
         case state:
             last = uploader["last_commit_at"]
@@ -155,20 +155,20 @@ def _disk(disk: dict[str, Any]) -> Finding:
     return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
 
 
-def _readers_in_need(readers: list[dict[str, Any]]) -> Iterator[Finding]:
+def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
         if reader["state"] != "open":
-            text = f"{reader['device']} is not open; it is tried again by itself"
-            hint = "is it plugged in? badge-agent check --offline"
+            text = f"{reader['device']} is not open; the agent retries"
+            hint = "check that it is plugged in, then: badge-agent check --offline"
             yield Finding(name, "failed", text, hint)
         if reader.get("silent"):
             last = reader["last_rx_seconds"]
-            text = f"its port is open, but nothing came {'yet' if last is None else f'for {_duration(last)}'}"
-            yield Finding(name, "failed", text, "is the reader powered and its data wire connected?")
+            text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"
+            yield Finding(name, "failed", text, "check the reader's power and its data wire")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
-            text = f"much of what it sends is no card ({reasons} so far)"
+            text = f"much of the received data is no card ({reasons} so far)"
             hint = "check ground wire, data wires and cable length, then protocol and baud rate"
             yield Finding(name, "warning", text, hint)
 
@@ -185,7 +185,7 @@ def _ago(moment: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In the unit a person would use."""
+    """A duration in the largest unit of which it has at least two."""
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

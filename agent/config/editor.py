@@ -1,4 +1,4 @@
-"""The configuration file as `setup` changes it: what the user had set stays, and so does the old file."""
+"""Edits the configuration file for `setup`: other settings are preserved, the old file is kept."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from agent.config.loader import parse, settings_of
 from agent.errors import ConfigError, NotPermittedError
 from agent.settings import Settings
 
-# The package puts the example in place, for there to be a file to edit. Nobody has this account and reader.
+# The package installs the example as the configuration; no real installation has this account and port.
 _EXAMPLE_ACCOUNT = "MYORG-MYACCOUNT"
 _EXAMPLE_PORT = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0"
 
 _HEAD = """\
-# Written by `badge-agent setup`, to be edited by hand: config.example.toml explains every key.
+# Written by `badge-agent setup`, can be edited by hand: config.example.toml documents every key.
 # After a change: sudo badge-agent check && sudo systemctl restart badge-agent
 """
 
-# As in the example.
+# The order of the example.
 _ORDER = ("agent", "readers", "cardholders", "snowflake", "outbox", "uploader", "clock")
 
 Document = dict[str, Any]
 
 
 def read_document(path: Path) -> Document:
-    """What is configured so far; nothing where there is no file or only the example. Raises ConfigError."""
+    """The present configuration; empty if there is no file or only the example. Raises ConfigError."""
     if not path.exists():
         return {}
     document = parse(path)
@@ -37,7 +37,7 @@ def read_document(path: Path) -> Document:
 
 
 def is_example(document: Mapping[str, Any]) -> bool:
-    """Whether this is config.example.toml, whose placeholders nobody has replaced yet."""
+    """Whether this is config.example.toml with its placeholders unchanged."""
     snowflake, readers = document.get("snowflake"), document.get("readers")
     return (
         isinstance(snowflake, dict)
@@ -48,10 +48,10 @@ def is_example(document: Mapping[str, Any]) -> bool:
 
 
 def write_document(path: Path, document: Document) -> tuple[Settings, Path | None]:
-    """Check and put in place, whole and durable; the settings, and where the file before it is kept.
+    """Check and write the file, atomically and durably; returns the settings and the path of the backup.
 
-    An example is kept as config.example.toml, anything else with `.old` behind its name. Raises
-    ConfigError for what cannot be used, and then nothing was written; NotPermittedError.
+    An example is kept as config.example.toml, any other file with the suffix `.old`.
+    Raises ConfigError for an invalid document, without writing anything, and NotPermittedError.
     """
     settings = settings_of(document, path)
     text = render(document)
@@ -89,7 +89,7 @@ def render(document: Mapping[str, Any]) -> str:
 def _tables(document: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(document, key=_ORDER.index):
         value = document[name]
-        # An array of tables where all are tables; `options` and the like stay in one line each.
+        # Tables and arrays of tables at the top; nested tables such as `options` are written inline.
         tables = value if isinstance(value, list) else [value]
         head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
         for table in tables:
@@ -101,7 +101,7 @@ def _value(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            # Of printable characters a JSON string is a TOML string; the configuration takes no others.
+            # A JSON string of printable characters is a valid TOML string; settings allow no others.
             return json.dumps(value, ensure_ascii=False)
         case int():
             return str(value)
@@ -111,7 +111,9 @@ def _value(value: object) -> str:
             return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
         case Sequence():
             return "[" + ", ".join(map(_value, value)) + "]"
-    raise ConfigError(f"found a value that no setting has: {value}", hint="correct the configuration file")
+    raise ConfigError(
+        f"found a value of a type that no setting has: {value}", hint="correct the configuration file"
+    )
 
 
 def _key(key: str) -> str:

@@ -1,4 +1,4 @@
-"""The configuration file as frozen settings: checked whole, every problem reported at once."""
+"""Loads the configuration file into frozen settings; one ConfigError lists every problem."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
 
 
 def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
-    """The file to read: --config, else $BADGE_AGENT_CONFIG, else /etc/badge-agent/config.toml."""
+    """The path of the configuration: --config, else $BADGE_AGENT_CONFIG, else DEFAULT_CONFIG."""
     return option or Path(environ.get("BADGE_AGENT_CONFIG") or DEFAULT_CONFIG)
 
 
 def load(path: Path) -> Settings:
-    """Read and check a configuration file; ConfigError names every problem in it."""
+    """Read and check a configuration file. Raises ConfigError with every problem in it."""
     path = path.absolute()
     return settings_of(parse(path), path)
 
 
 def settings_of(document: Mapping[str, object], path: Path) -> Settings:
-    """Check what a configuration file at `path` holds; ConfigError names every problem in it."""
+    """Check the parsed content of the file at `path`. Raises ConfigError with every problem in it."""
     problems: list[str] = []
     root = Table(document, "", problems)
     settings = Settings(
@@ -70,21 +70,21 @@ def settings_of(document: Mapping[str, object], path: Path) -> Settings:
 
 
 def parse(path: Path) -> dict[str, object]:
-    """What a configuration file holds, unchecked. ConfigError where it is not there or not TOML."""
+    """Parse a configuration file, unchecked. Raises ConfigError if it cannot be read or is not TOML."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: no such configuration file",
-            hint="make it: sudo badge-agent setup; or name yours: --config FILE or BADGE_AGENT_CONFIG=FILE",
+            hint="create it: sudo badge-agent setup; or name one: --config FILE or BADGE_AGENT_CONFIG=FILE",
         ) from error
     except OSError as error:
         raise ConfigError(
             f"{path}: the configuration cannot be read: {error.strerror}",
-            hint=f"see who may read it: ls -l {shlex.quote(str(path))}; or run the same command with sudo",
+            hint=f"check its permissions: ls -l {shlex.quote(str(path))}; or run the same command with sudo",
         ) from error
     try:
-        # utf-8-sig: editors on Windows, where SD cards are often prepared, put a mark in front.
+        # utf-8-sig: editors on Windows, where SD cards are often prepared, write a byte order mark.
         return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -92,7 +92,7 @@ def parse(path: Path) -> dict[str, object]:
             f"{path}: not UTF-8 text (line {line})",
             hint=f"save it as UTF-8 in your editor, or: iconv -f latin1 -t utf-8 {shlex.quote(str(path))}",
         ) from error
-    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
+    except ValueError as error:  # TOMLDecodeError, or an integer longer than Python's limit
         raise ConfigError(f"{path}: not valid TOML: {error}", hint=_next_command(path)) from error
 
 
@@ -112,9 +112,9 @@ def _agent(table: Table, base: Path) -> AgentSettings:
 
 def _checked(table: Table, key: str, default: str, problem_with: Callable[[str], str | None]) -> str:
     value = table.text(key, default)
-    wrong = problem_with(value) if value else None
-    if wrong:
-        table.problem(key, wrong)
+    problem = problem_with(value) if value else None
+    if problem:
+        table.problem(key, problem)
     return value
 
 
@@ -124,10 +124,8 @@ def _readers(root: Table) -> tuple[ReaderSettings, ...]:
     for index, reader in enumerate(readers):
         for earlier, other in enumerate(readers[:index]):
             if reader.id and reader.id == other.id:
-                tables[index].problem(
-                    "id", f"found {quoted(reader.id)}, which readers[{earlier}] has already"
-                )
-            # Two names of one device, as /dev/ttyUSB0 and its name under /dev/serial/by-id.
+                tables[index].problem("id", f"found {quoted(reader.id)}, already used by readers[{earlier}]")
+            # One device can have two names: /dev/ttyUSB0 and its link in /dev/serial/by-id.
             if reader.port != Path() and os.path.realpath(reader.port) == os.path.realpath(other.port):
                 tables[index].problem(
                     "port",
@@ -160,7 +158,7 @@ def _reader(table: Table) -> ReaderSettings:
 
 def _options(table: Table, protocol: str) -> Mapping[str, object]:
     options = table.values()
-    if protocol:  # otherwise nobody can say what they should be
+    if protocol:  # without a valid protocol there is nothing to check against
         try:
             make_protocol(protocol, options)
         except OptionError as error:
@@ -181,7 +179,7 @@ def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
         pipe=table.text("pipe", ""),
         private_key_file=table.path("private_key_file", None, base=base),
         private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
-        # From a wrong account no address follows, and nothing more is to be said of it.
+        # A wrong account gives no default URL, and is reported once already.
         url=_checked(
             table, "url", "" if account_problem(account) else account_url(account), url_problem
         ).rstrip("/"),

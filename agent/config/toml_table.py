@@ -1,4 +1,4 @@
-"""A TOML table read key by key: each problem is noted with its path, none stops the reading."""
+"""Reads a TOML table key by key and collects problems, each with the path of its key."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Default = TypeVar("Default")
 
 
 class Table:
-    """One table of the document; a key that is absent or "" has its default.
+    """One table of the document; a missing or empty ("") key gives the default.
 
-    A key is known once it has been asked for; finish() reports those that never were.
+    Every key that is read counts as known; report_unknown_keys() reports the others.
     """
 
     def __init__(self, values: Mapping[str, object], name: str, problems: list[str]) -> None:
@@ -29,11 +29,11 @@ class Table:
         self._children: list[Table] = []
 
     def problem(self, key: str, text: str) -> None:
-        """Note what is wrong with a key."""
+        """Add a problem with a key."""
         self._problems.append(f"{self._where(key)}: {text}")
 
     def require(self, *keys: str) -> None:
-        """Note each of these keys that is not set."""
+        """Report each of these keys that is not set."""
         for key in keys:
             if self._take(key) is None:
                 self.problem(key, "missing; it has no default and must be set")
@@ -81,7 +81,7 @@ class Table:
         return default
 
     def words(self, key: str, default: tuple[str, ...], *, allowed: Collection[str]) -> tuple[str, ...]:
-        """A list of allowed words, none of them twice."""
+        """A list of allowed words without duplicates."""
         value = self._take(key)
         if value is None:
             return default
@@ -96,9 +96,9 @@ class Table:
         return tuple(word for word in value if isinstance(word, str))
 
     def path(self, key: str, default: Default, *, base: Path) -> Path | Default:
-        """A file or directory; a relative one lies under `base`.
+        """A file or directory; relative paths start at `base`.
 
-        The value is never shown: a key or passphrase pasted there must not reach a log.
+        Problems never quote the value: a key or passphrase pasted here must not reach a log.
         """
         value = self._take(key)
         if value is None:
@@ -133,7 +133,7 @@ class Table:
         return [self._child(f"{key}[{index}]", item) for index, item in enumerate(value)]
 
     def report_unknown_keys(self) -> None:
-        """Note every key, here and in the tables below, that nobody asked for."""
+        """Report every key, here and in nested tables, that was not read."""
         for key in self._values:
             if key not in self._known:
                 self.problem(key, f"unknown key{_meant(key, self._known)}; known: {_listed(self._known)}")

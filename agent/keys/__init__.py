@@ -1,1 +1,1 @@
-"""The private key: made, loaded, stored as a systemd credential, looked up."""
+"""The agent's private key: generation, PEM files, systemd credentials, lookup."""

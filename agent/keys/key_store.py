@@ -1,4 +1,4 @@
-"""Where the agent's key is stored and replaced: a systemd credential or a configured file."""
+"""Storage of the agent's key, with a slot for its successor: a systemd credential or a configured file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from agent.settings import Settings
 
 
 class KeyStore(Protocol):
-    """Where the agent's key is kept, with room for the one that comes after it."""
+    """Stores the present key and, during a rotation, the waiting one that replaces it."""
 
     def present(self) -> KeyPair:
-        """The key that the next start finds. Raises KeyFileError or NotPermittedError."""
+        """The key that the next start loads. Raises KeyFileError or NotPermittedError."""
 
     def waiting(self) -> KeyPair | None:
-        """The key that is to follow, if one was made. Raises KeyFileError or NotPermittedError."""
+        """The key stored to replace the present one, or None. Raises KeyFileError or NotPermittedError."""
 
     def keep_waiting(self, key: KeyPair) -> None:
-        """Keep the key that is to follow, durably. Raises KeyFileError or NotPermittedError."""
+        """Store the waiting key durably. Raises KeyFileError or NotPermittedError."""
 
     def switch(self) -> None:
-        """Put the waiting key in the place of the present one, in one step, durably.
+        """Replace the present key by the waiting one, atomically and durably.
 
-        The one before is not kept: it would be a secret that nobody thinks of any more.
+        The replaced key is deleted: an unused secret must not stay on the disk.
         Raises KeyFileError or NotPermittedError.
         """
 
 
 def key_store_of(settings: Settings) -> KeyStore:
-    """The configured file, else the service's credential."""
+    """The store of the configured key file; without one, of the service's credential."""
     snowflake = settings.snowflake
     if snowflake.private_key_file is None:
         return _Credential()
@@ -45,7 +45,7 @@ class _Credential:
     def present(self) -> KeyPair:
         stored = systemd_creds.find()
         if stored is None:
-            raise KeyFileError("no key is stored for the service", hint="sudo badge-agent setup makes one")
+            raise KeyFileError("no key is stored for the service", hint="make one: sudo badge-agent setup")
         return parse_private_key(systemd_creds.read(stored), stored.path)
 
     def waiting(self) -> KeyPair | None:
@@ -77,20 +77,20 @@ class _KeyFile:
             content = pem(key, passphrase or None)
             replace_file(self._next, content, mode=0o600, owner=(stat.st_uid, stat.st_gid))
         except OSError as error:
-            raise self._not_written(error) from error
+            raise self._write_error(error) from error
 
     def switch(self) -> None:
         try:
             self._next.replace(self.path)
             sync(self.path.parent)
         except OSError as error:
-            raise self._not_written(error) from error
+            raise self._write_error(error) from error
 
     @property
     def _next(self) -> Path:
         return self.path.with_name(f"{self.path.name}.next")
 
-    def _not_written(self, error: OSError) -> KeyFileError | NotPermittedError:
+    def _write_error(self, error: OSError) -> KeyFileError | NotPermittedError:
         if isinstance(error, PermissionError):
             return NotPermittedError(
                 f"{self.path}: this user may not replace the key", hint="run the same command with sudo"

@@ -1,4 +1,4 @@
-"""The private key: making, reading and writing it; the only module that imports cryptography."""
+"""RSA key pairs: generate, read and write PEM; the only module that imports cryptography."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
 
-_KEY_BITS = 2048  # the least that Snowflake registers, and the fastest to sign with on a Pi Zero
-_LARGEST_KEY_FILE = 65_536  # bytes; a 16384-bit key in PEM has 13,000
+_KEY_BITS = 2048  # the minimum that Snowflake accepts, and the fastest to sign with on a Pi Zero
+_MAX_FILE_BYTES = 65_536  # a 16384-bit key in PEM has 13,000
 
-# A user of Snowflake has room for two public keys, so that one can be replaced without a gap.
+# A Snowflake user has two public keys, so that one can be replaced while the other is in use.
 Slot = Literal["RSA_PUBLIC_KEY", "RSA_PUBLIC_KEY_2"]
 
-# What a key tells of itself in front of its PEM block, where RFC 7468 (5.2) has room for explanatory text.
-_BORN = re.compile(rb"^Created: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) by badge-agent\r?$", re.MULTILINE)
+# Metadata before the PEM block, where RFC 7468 (5.2) allows explanatory text.
+_CREATED = re.compile(rb"^Created: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) by badge-agent\r?$", re.MULTILINE)
 _SECOND_SLOT = b"Registered as: RSA_PUBLIC_KEY_2\n"
 
-# Elsewhere a file's mode is made up: Windows says 0666 of every file that can be written.
+# Elsewhere file modes mean nothing: Windows reports 0666 for every writable file.
 _HAS_FILE_MODES = os.name == "posix"
 
 
@@ -38,7 +38,7 @@ class KeyPair:
     """An RSA key as Snowflake registers it: `public_key_line` is the value of RSA_PUBLIC_KEY,
     `fingerprint` what DESC USER shows as RSA_PUBLIC_KEY_FP.
 
-    `created_at` is by the clock of the machine that made it; None where nobody knows.
+    `created_at` is from the clock of the machine that made it; None if unknown.
     """
 
     fingerprint: str
@@ -51,9 +51,9 @@ class KeyPair:
 
 
 def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair:
-    """Read a PEM file; KeyFileError or NotPermittedError says what is wrong with which file.
+    """Read a key from a PEM file. Raises KeyFileError or NotPermittedError, naming the file.
 
-    A key that does not tell its own age is as old as its file.
+    A key without a `Created:` line gets the modification time of its file.
     """
     content, modified_at = _read_secret(
         path,
@@ -61,16 +61,16 @@ def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair
         f"make a key: badge-agent key generate --out {_quoted(path)}; or correct the path",
     )
     key = parse_private_key(content, path, passphrase_file)
-    # A credential's file is made anew at every start of the service.
+    # systemd creates a credential's file again at every start of the service.
     if key.created_at is None and not _is_credential(path):
         return replace(key, created_at=modified_at)
     return key
 
 
 def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None = None) -> KeyPair:
-    """The key in PEM text that came from `path`; KeyFileError says what is wrong with it."""
+    """Parse PEM text read from `path`. Raises KeyFileError."""
     _refuse_other_kinds(path, content)
-    # The comma keeps base64 from ever looking like the header of an encrypted traditional key.
+    # The comma: base64 text cannot match the header of an encrypted traditional key.
     encrypted = b"BEGIN ENCRYPTED" in content or b"4,ENCRYPTED" in content
     if encrypted and passphrase_file is None:
         raise KeyFileError(
@@ -81,25 +81,25 @@ def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None =
     passphrase = read_passphrase(passphrase_file) if encrypted and passphrase_file else None
     try:
         private_key = serialization.load_pem_private_key(content, passphrase)
-    # No more exact: which of the three it is differs between the library's versions.
+    # Which of the three is raised differs between versions of the library.
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         if encrypted:
             raise KeyFileError(
-                f"{path}: the private key does not open with the passphrase in {passphrase_file}",
-                hint="correct the passphrase; if it is right, encrypt the key in a form that is read here: "
+                f"{path}: the private key cannot be decrypted with the passphrase in {passphrase_file}",
+                hint="correct the passphrase; if it is right, convert the key to a supported encryption: "
                 f"openssl pkcs8 -topk8 -v2 aes-256-cbc -in {_quoted(path)} -out new_key.p8",
             ) from error
         raise KeyFileError(
-            f"{path}: the private key is damaged, or of a kind that Snowflake does not take",
+            f"{path}: the private key is damaged, or of a type that Snowflake does not accept",
             hint="copy it again, all lines from BEGIN to END; or make a new one: badge-agent key generate",
         ) from error
-    told = content.partition(b"-----BEGIN")[0]
-    slot: Slot = "RSA_PUBLIC_KEY_2" if _SECOND_SLOT in told else "RSA_PUBLIC_KEY"
-    return replace(_key_pair(path, private_key), created_at=_born(told), slot=slot)
+    header = content.partition(b"-----BEGIN")[0]
+    slot: Slot = "RSA_PUBLIC_KEY_2" if _SECOND_SLOT in header else "RSA_PUBLIC_KEY"
+    return replace(_key_pair(path, private_key), created_at=_created_at(header), slot=slot)
 
 
 def read_passphrase(passphrase_file: Path) -> bytes:
-    """The passphrase in a file. Raises KeyFileError or NotPermittedError."""
+    """Read a passphrase file, without its final newline. Raises KeyFileError or NotPermittedError."""
     content, _ = _read_secret(
         passphrase_file, "passphrase", "write the passphrase into it (mode 0600), or correct the path"
     )
@@ -112,20 +112,20 @@ def read_passphrase(passphrase_file: Path) -> bytes:
 
 
 def new_key(slot: Slot = "RSA_PUBLIC_KEY") -> KeyPair:
-    """A new 2048-bit RSA key, so far in memory alone."""
+    """Generate a 2048-bit RSA key, in memory only."""
     private_key = rsa.generate_private_key(public_exponent=65_537, key_size=_KEY_BITS)
-    # Always told, also by a clock that is not set yet: that is behind, and reminds too early, not too late.
+    # Recorded even before the clock is set: it is then too early, so the reminder to rotate comes early.
     return replace(_key_pair(Path(), private_key), created_at=datetime.now(UTC), slot=slot)
 
 
 def pem(key: KeyPair, passphrase: bytes | None = None) -> bytes:
-    """The private key as PKCS#8 in PEM, after what it tells of itself: a secret."""
-    told = b""
+    """The private key as PKCS#8 PEM, preceded by its metadata lines. The result is a secret."""
+    header = b""
     if key.created_at is not None:
-        told += f"Created: {key.created_at:%Y-%m-%dT%H:%M:%SZ} by badge-agent\n".encode()
+        header += f"Created: {key.created_at:%Y-%m-%dT%H:%M:%SZ} by badge-agent\n".encode()
     if key.slot == "RSA_PUBLIC_KEY_2":
-        told += _SECOND_SLOT
-    return told + key.private_key.private_bytes(
+        header += _SECOND_SLOT
+    return header + key.private_key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption()
@@ -135,9 +135,9 @@ def pem(key: KeyPair, passphrase: bytes | None = None) -> bytes:
 
 
 def generate_key(path: Path) -> KeyPair:
-    """Make a 2048-bit RSA key in a new PKCS#8 PEM file, mode 0600, on disk when this returns.
+    """Generate a 2048-bit RSA key into a new PKCS#8 PEM file of mode 0600, durable on return.
 
-    KeyFileError if the file exists or cannot be written, NotPermittedError if not allowed.
+    Raises KeyFileError if the file exists or cannot be written, NotPermittedError without permission.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -153,27 +153,27 @@ def generate_key(path: Path) -> KeyPair:
             raise
     except FileExistsError as error:
         raise KeyFileError(
-            f"{path}: the file exists already, and a key is never overwritten",
-            hint=f"use it (badge-agent key fingerprint {_quoted(path)}), or name another file with --out",
+            f"{path}: the file exists; a key is never overwritten",
+            hint=f"use it (badge-agent key fingerprint {_quoted(path)}), or name a new file with --out",
         ) from error
     except PermissionError as error:
         raise NotPermittedError(
             f"{path}: this user may not create files in {path.parent}",
-            hint="run the same command with sudo, or name another place with --out",
+            hint="run the same command with sudo, or choose another directory with --out",
         ) from error
     except OSError as error:
         raise KeyFileError(
             f"{path}: the key cannot be written: {error.strerror}",
-            hint=f"look at the place: ls -ld {_quoted(path.parent)}; df -h {_quoted(path.parent)}",
+            hint=f"check the directory: ls -ld {_quoted(path.parent)}; df -h {_quoted(path.parent)}",
         ) from error
     return key
 
 
-def _born(told: bytes) -> datetime | None:
-    match = _BORN.search(told)
+def _created_at(header: bytes) -> datetime | None:
+    match = _CREATED.search(header)
     try:
         return datetime.fromisoformat(match[1].decode()) if match else None
-    except ValueError:  # the 31st of February
+    except ValueError:  # not a date
         return None
 
 
@@ -181,7 +181,7 @@ def _read_secret(path: Path, what: str, if_missing: str) -> tuple[bytes, datetim
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            content = file.read(_LARGEST_KEY_FILE)
+            content = file.read(_MAX_FILE_BYTES)
     except FileNotFoundError as error:
         raise KeyFileError(f"{path}: no such {what} file", hint=if_missing) from error
     except PermissionError as error:
@@ -193,13 +193,13 @@ def _read_secret(path: Path, what: str, if_missing: str) -> tuple[bytes, datetim
     except OSError as error:
         raise KeyFileError(
             f"{path}: the {what} file cannot be read: {error.strerror}",
-            hint=f"see what is there: ls -ld {_quoted(path)}",
+            hint=f"check the path: ls -ld {_quoted(path)}",
         ) from error
-    # systemd hands credentials over with group read, in a directory closed to everyone else.
+    # systemd creates credentials group-readable, in a directory that other users cannot enter.
     mode = stat.st_mode & 0o777
     if _HAS_FILE_MODES and mode & (0o037 if _is_credential(path) else 0o077):
         raise KeyFileError(
-            f"{path}: the {what} file is open to other users (mode {mode:04o})",
+            f"{path}: the {what} file is accessible to other users (mode {mode:04o})",
             hint=f"chmod 600 {_quoted(path)}",
         )
     return content, datetime.fromtimestamp(stat.st_mtime, UTC)
@@ -213,21 +213,21 @@ def _is_credential(path: Path) -> bool:
 def _refuse_other_kinds(path: Path, content: bytes) -> None:
     kind, hint = "no PEM private key", "make a key: badge-agent key generate"
     if b"BEGIN OPENSSH PRIVATE KEY" in content:
-        kind, hint = "a key in OpenSSH's own form", f"convert it: ssh-keygen -p -m PKCS8 -f {_quoted(path)}"
+        kind, hint = "a key in OpenSSH's own format", f"convert it: ssh-keygen -p -m PKCS8 -f {_quoted(path)}"
     elif b"PRIVATE KEY-----" in content:
         return
     elif b"PUBLIC KEY-----" in content or content.startswith(b"ssh-"):
         kind, hint = "a public key", "name the private key that belongs to it, often called rsa_key.p8"
     elif content.startswith(b"\x30"):  # an ASN.1 SEQUENCE
         kind, hint = "a DER file", f"convert it: openssl pkey -inform DER -in {_quoted(path)} -out rsa_key.p8"
-    raise KeyFileError(f"{path}: holds {kind} where a private key in PEM form is needed", hint=hint)
+    raise KeyFileError(f"{path}: holds {kind}; a private key in PEM format is needed", hint=hint)
 
 
 def _key_pair(path: Path, private_key: object) -> KeyPair:
     if not isinstance(private_key, rsa.RSAPrivateKey) or private_key.key_size < _KEY_BITS:
         found = f"{private_key.key_size} bits" if isinstance(private_key, rsa.RSAPrivateKey) else "not RSA"
         raise KeyFileError(
-            f"{path}: Snowflake takes RSA keys of at least {_KEY_BITS} bits, this one is {found}",
+            f"{path}: Snowflake accepts RSA keys of at least {_KEY_BITS} bits, this one is {found}",
             hint="make a new one: badge-agent key generate",
         )
     public_key = private_key.public_key()

@@ -1,4 +1,4 @@
-"""Where the agent's private key comes from, for the agent itself and for the commands that help it."""
+"""Finds the agent's private key, for the agent and for the commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
 from agent.settings import Settings
 
-# What rotation hands to the running agent: systemd renews a credential at the next start only. The runtime
-# directory goes when the service stops, and with it this file.
+# Written by a rotation for the running agent: systemd updates a credential only at the next start. The file
+# is removed with the runtime directory when the service stops.
 HANDED_OVER = "private_key"
 
 OLD_AFTER = timedelta(days=90)
@@ -26,7 +26,7 @@ def load_key(settings: Settings) -> KeyPair:
 
 
 def find_key(settings: Settings) -> tuple[Path, KeyPair]:
-    """The configured file's key, else the one handed over, else the credential's; and where it lies.
+    """The key and its path: of the configured file, else handed over by a rotation, else the credential.
 
     Raises KeyFileError or NotPermittedError.
     """
@@ -35,39 +35,39 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
         path = snowflake.private_key_file
         return path, load_private_key(path, snowflake.private_key_passphrase_file)
     handed_over = settings.agent.runtime_dir / HANDED_OVER
-    passed_on = systemd_creds.passed_on()
+    credential = systemd_creds.credential_path()
     if is_handed_over(settings.agent.runtime_dir):
         return handed_over, load_private_key(handed_over)
-    if passed_on is not None and _is_there(passed_on):
-        return passed_on, load_private_key(passed_on)
-    stored = systemd_creds.find() if passed_on is None else None
+    if credential is not None and _exists(credential):
+        return credential, load_private_key(credential)
+    stored = systemd_creds.find() if credential is None else None
     if stored is None:
         raise KeyFileError(
             "no private key: [snowflake] private_key_file is not set, and no key is stored for the service",
-            hint="sudo badge-agent setup makes one; for an agent run by hand: badge-agent key generate",
+            hint="make one: sudo badge-agent setup; for an agent started by hand: badge-agent key generate",
         )
     return stored.path, parse_private_key(systemd_creds.read(stored), stored.path)
 
 
 def hand_over(runtime_dir: Path, key: KeyPair) -> None:
-    """Give the running agent this key, in memory and for it alone. Raises OSError."""
+    """Write the key for the running agent, in its runtime directory (tmpfs), mode 0600. Raises OSError."""
     owner = runtime_dir.stat()
     replace_file(runtime_dir / HANDED_OVER, pem(key), mode=0o600, owner=(owner.st_uid, owner.st_gid))
 
 
 def is_handed_over(runtime_dir: Path) -> bool:
-    """Whether the running agent was given a key that is not the one it was started with."""
-    return _is_there(runtime_dir / HANDED_OVER)
+    """Whether a rotation gave the running agent another key than the one it started with."""
+    return _exists(runtime_dir / HANDED_OVER)
 
 
 def age_of(created_at: datetime | None, now: ClockReading) -> timedelta | None:
-    """How old a key of that birth date is; None where nobody knows, or where the clock cannot tell."""
+    """The age of a key; None if its creation time is unknown or the clock is not trusted."""
     if created_at is None or not now.trusted:
         return None
     return datetime.fromtimestamp(now.wall_us / 1e6, UTC) - created_at
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except PermissionError:

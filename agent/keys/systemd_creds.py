@@ -1,6 +1,6 @@
-"""The private key as a systemd credential: stored for the service, read back by root.
+"""The private key as a systemd credential: stored for the service, readable by root.
 
-The only module that knows where systemd looks. The unit loads both names, and one of the two files is there:
+The only module with systemd's credential paths. The unit loads both names; one of the two files exists:
 
   LoadCredential=private_key:badge-agent.private_key
   LoadCredentialEncrypted=private_key_encrypted:badge-agent.private_key_encrypted
@@ -22,22 +22,22 @@ _log = logging.getLogger(__name__)
 
 ETC = Path("/etc")
 
-_PLAIN, _ENCRYPTED = "private_key", "private_key_encrypted"  # by the unit's names
+_PLAIN, _ENCRYPTED = "private_key", "private_key_encrypted"  # as in the unit
 _WAITING = ".next"
 _PROGRAM = "systemd-creds"
-_PROGRAM_S = 60.0  # for the entropy of a first host key, on a machine that has just started
+_PROGRAM_TIMEOUT_S = 60.0  # creating the first host key waits for entropy on a freshly booted machine
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A key at rest; where it is encrypted, only this machine can read it."""
+    """A stored key; an encrypted one can be decrypted on this machine only."""
 
     path: Path
     encrypted: bool
 
 
-def passed_on() -> Path | None:
-    """The key that systemd gave this process, which runs as the service; None for every other process."""
+def credential_path() -> Path | None:
+    """The credential that systemd passed to this process; None for a process that is not the service."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return None
@@ -46,7 +46,7 @@ def passed_on() -> Path | None:
 
 
 def find(*, waiting: bool = False) -> StoredKey | None:
-    """The stored key, or the one that waits to become it. Raises NotPermittedError."""
+    """The stored key (or the waiting one), None if there is none. Raises NotPermittedError."""
     for encrypted in (True, False):
         path = _path(encrypted=encrypted, waiting=waiting)
         try:
@@ -60,7 +60,7 @@ def find(*, waiting: bool = False) -> StoredKey | None:
 
 
 def read(stored: StoredKey) -> bytes:
-    """The key's PEM text, decrypted in memory. Raises KeyFileError or NotPermittedError."""
+    """The PEM text, decrypted in memory only. Raises KeyFileError or NotPermittedError."""
     try:
         content = stored.path.read_bytes()
     except PermissionError as error:
@@ -75,16 +75,17 @@ def read(stored: StoredKey) -> bytes:
     if plain is None:
         raise KeyFileError(
             f"{stored.path}: this machine cannot decrypt the stored key ({said})",
-            hint="was the SD card moved, or /var/lib/systemd/credential.secret lost? then make a new key: "
+            hint="if the SD card was moved or /var/lib/systemd/credential.secret was lost, make a new key: "
             f"sudo rm {stored.path}; sudo badge-agent setup",
         )
     return plain
 
 
 def store(content: bytes, *, waiting: bool = False) -> StoredKey:
-    """Keep a key, encrypted where the machine can, durable when this returns.
+    """Store a key, encrypted if the machine supports it, durable on return.
 
-    A `waiting` key leaves the present one alone, until promote(). Raises NotPermittedError or KeyFileError.
+    A `waiting` key does not replace the present one until promote().
+    Raises NotPermittedError or KeyFileError.
     """
     secret = _encrypted(content)
     stored = StoredKey(_path(encrypted=secret is not None, waiting=waiting), secret is not None)
@@ -95,25 +96,25 @@ def store(content: bytes, *, waiting: bool = False) -> StoredKey:
     except PermissionError as error:
         raise _not_permitted(stored.path) from error
     except OSError as error:
-        raise _not_written(stored.path, error) from error
+        raise _write_error(stored.path, error) from error
     return stored
 
 
 def promote() -> StoredKey:
-    """The waiting key becomes the stored one, in one step, durable when this returns.
+    """Replace the stored key by the waiting one, atomically, durable on return.
 
-    Raises KeyFileError where none waits.
+    Raises KeyFileError if there is no waiting key.
     """
     waiting = find(waiting=True)
     if waiting is None:
-        raise KeyFileError("no key waits to be stored", hint="sudo badge-agent key rotate")
+        raise KeyFileError("there is no waiting key", hint="sudo badge-agent key rotate")
     stored = StoredKey(_path(encrypted=waiting.encrypted, waiting=False), waiting.encrypted)
     try:
         waiting.path.replace(stored.path)
         sync(stored.path.parent)
         _remove(StoredKey(_path(encrypted=not stored.encrypted, waiting=False), not stored.encrypted))
     except OSError as error:
-        raise _not_written(stored.path, error) from error
+        raise _write_error(stored.path, error) from error
     return stored
 
 
@@ -131,7 +132,7 @@ def _remove(stored: StoredKey) -> None:
 
 
 def _encrypted(content: bytes) -> bytes | None:
-    """The content for this machine alone; None where that cannot be done, or not be undone."""
+    """The content encrypted for this machine; None if it cannot be encrypted and decrypted again."""
     secret, said = _run("encrypt", content)
     if secret is not None:
         plain, said = _run("decrypt", secret)
@@ -142,18 +143,18 @@ def _encrypted(content: bytes) -> bytes | None:
 
 
 def _run(verb: str, content: bytes) -> tuple[bytes | None, str]:
-    """What systemd-creds makes of the content, or None and what it said; no secret touches a disk."""
+    """Run systemd-creds on the content through pipes: its output, or None and the error message."""
     program = shutil.which(_PROGRAM)
     if program is None:
         return None, f"{_PROGRAM} is not installed"
-    # Not sealed to a TPM as well: a firmware update would lock the door's key away.
+    # Host key only, no TPM: a firmware update would make the key unreadable.
     options = ["--with-key=host"] if verb == "encrypt" else []
     try:
-        done = subprocess.run(  # noqa: S603 - systemd's program, our own words
+        done = subprocess.run(  # noqa: S603 - systemd's program, fixed arguments
             [program, verb, *options, f"--name={_ENCRYPTED}", "-", "-"],
             input=content,
             capture_output=True,
-            timeout=_PROGRAM_S,
+            timeout=_PROGRAM_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -170,7 +171,7 @@ def _not_permitted(path: Path) -> NotPermittedError:
     )
 
 
-def _not_written(path: Path, error: OSError) -> KeyFileError:
+def _write_error(path: Path, error: OSError) -> KeyFileError:
     return KeyFileError(
         f"{path}: the key cannot be stored: {error.strerror}", hint=f"df -h {path.parent}; mount | grep ro,"
     )

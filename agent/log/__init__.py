@@ -1,1 +1,1 @@
-"""What is logged, how often, and where to: MESSAGE_IDs, rate-limited failures, the journal."""
+"""Logging: MESSAGE_IDs, rate-limited failure logs, the systemd journal."""

@@ -1,4 +1,4 @@
-"""Log transitions, not repetitions: a fault once, then at most once a minute with a count, then its end."""
+"""Logs transitions, not repetitions: the first failure, at most one line a minute, the recovery."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REPEAT_S = 60.0
 
 
 class FailureLog:
-    """One thing that can fail and recover. `subject` starts every line, for example `reader RDR-101`."""
+    """The failures of one subject; its name starts every line, for example `reader RDR-101`."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class FailureLog:
         recovery: MessageId,
         reader: str | None = None,
     ) -> None:
-        """`recovery` is what its end is for an operator; `reader` the reader's id where it is one's."""
+        """`recovery`: MESSAGE_ID of the line that reports the recovery; `reader`: the reader's id, if any."""
         self._log = log
         self._subject = subject
         self._monotonic_s = monotonic_s
@@ -31,14 +31,14 @@ class FailureLog:
         self._reader = reader
         self._channel: str | None = None
         self._failures = 0
-        self._told: set[MessageId] = set()
+        self._logged: set[MessageId] = set()
         self._logged_at = 0.0
 
     def failed(self, error: AgentError, event: MessageId, *, channel: str | None = None) -> None:
-        """It failed, perhaps again; a fault of another kind than before is told at once."""
+        """Report a failure; an event not logged since the last recovery is logged without rate limit."""
         now = self._monotonic_s()
         self._failures += 1
-        if event in self._told and now - self._logged_at < _REPEAT_S:
+        if event in self._logged and now - self._logged_at < _REPEAT_S:
             return
         again = f" (failure {self._failures} in a row)" if self._failures > 1 else ""
         hint = f"; {error.hint}" if error.hint else ""
@@ -51,12 +51,12 @@ class FailureLog:
             hint,
             extra=fields(event, reader=self._reader, channel=channel, error=error),
         )
-        self._told.add(event)
+        self._logged.add(event)
         self._channel = channel
         self._logged_at = now
 
     def recovered(self) -> None:
-        """It works; says so once if it had failed before."""
+        """Report success; logs the recovery if there were failures."""
         if self._failures:
             self._log.info(
                 "%s: recovered after %d failures",
@@ -65,4 +65,4 @@ class FailureLog:
                 extra=fields(self._recovery, reader=self._reader, channel=self._channel),
             )
             self._failures = 0
-            self._told.clear()
+            self._logged.clear()

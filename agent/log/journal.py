@@ -1,4 +1,7 @@
-"""The journal's own way in, for lines with fields; beside `notify` the only importer of systemd-python."""
+"""Log handlers for the systemd journal, with fields.
+
+With agent.service.notify the only module that imports systemd-python.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +14,35 @@ from agent.log.message_ids import fields_of
 
 try:
     from systemd import journal
-except ImportError:  # not installed, or only the folder of that name at the top of a checkout
+except ImportError:  # not installed, or shadowed by the checkout's own directory of that name
     journal = None
 
-# Where sd_journal_send(3) sends to. Without it that function drops the line and says nothing.
+# The socket of sd_journal_send(3), which drops the line silently if the socket is missing.
 _SOCKET = Path("/run/systemd/journal/socket")
 _IDENTIFIER = "badge-agent"
-# sd-daemon(3): syslog's levels.
+# syslog levels, as in sd-daemon(3).
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def is_stderr() -> bool:
-    """True when what is written to stderr goes to the journal, and not to a terminal or a file instead."""
-    told = os.environ.get("JOURNAL_STREAM", "")  # device and inode, systemd.exec(5)
+    """Whether stderr is connected to the journal, not to a terminal or a file."""
+    stream = os.environ.get("JOURNAL_STREAM", "")  # device and inode, systemd.exec(5)
     try:
         stat = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):  # closed, or no file
+    except (OSError, ValueError):  # closed, or not a file
         return False
-    return told == f"{stat.st_dev}:{stat.st_ino}"
+    return stream == f"{stat.st_dev}:{stat.st_ino}"
 
 
 def handler() -> logging.Handler:
-    """Sends lines with their fields; without, where systemd-python or the journal's socket is missing."""
+    """A journal handler with fields; without systemd-python or the journal's socket, plain stderr lines."""
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(_Prefixed("%(message)s"))
     return _Fields(lines) if journal is not None and _SOCKET.exists() else lines
 
 
 class _Prefixed(logging.Formatter):
-    """sd-daemon(3): a line that begins with <n> has priority n in the journal."""
+    """Prefixes each line with its priority as <n>, see sd-daemon(3)."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -47,8 +50,10 @@ class _Prefixed(logging.Formatter):
 
 
 class _Fields(logging.Handler):
-    """Not systemd-python's JournalHandler: that one also sends the arguments of a line and its exception,
-    with what they may hold of a person.
+    """Sends records with their fields through sd_journal_send(3).
+
+    systemd-python's JournalHandler is unsuitable: it also sends arguments and exceptions, which may contain
+    personal data.
     """
 
     def __init__(self, lines: logging.Handler) -> None:
@@ -67,14 +72,14 @@ class _Fields(logging.Handler):
                 CODE_FUNC=record.funcName,
                 **fields_of(record),
             )
-        except OSError:  # the journal is starting anew, or takes no line of this size
+        except OSError:  # the journal is restarting, or the line is too long for it
             self._lines.handle(record)
 
 
 def set_up(level: str) -> None:
-    """Send the agent's log to the journal where stderr leads there, else to stderr.
+    """Configure logging: to the journal if stderr is connected to it, else to stderr.
 
-    Foreign libraries speak from WARNING on only: their debug output shows requests with their tokens.
+    Other libraries log from WARNING on only: their debug output contains requests with tokens.
     """
     chosen: logging.Handler
     if is_stderr():

@@ -1,8 +1,7 @@
-"""Settings to objects: the one place where the rooms are put together."""
+"""Builds the agent from its settings: the only place where the packages are wired together."""
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,18 +33,18 @@ class Agent:
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
-    health: StatusReport
+    status_report: StatusReport
 
 
 def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
-    """Everything checked first, then the outbox opened, nothing started.
+    """Check the settings, then open the outbox; starts nothing.
 
-    `kept` is told after swipes are on disk, `changed` when the status has news.
+    `kept` is called after swipes were stored on disk, `changed` when a reader's status changed.
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
-    # At the first start somebody is there to put a wrong key right. A door that has worked before takes
-    # swipes all the same, and says why none of them is sent.
+    # At the first start a bad key is an error: an installer is present to correct it. A door that has worked
+    # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
     client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
     outbox = open_outbox(settings)
@@ -69,7 +68,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         for reader in settings.readers
     ]
     held_ports.clear_others()
-    health = StatusReport(
+    status_report = StatusReport(
         agent_id=settings.agent.id,
         clock=clock,
         outbox=outbox,
@@ -77,7 +76,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
         client=client,
         readers=readers,
     )
-    return Agent(settings, clock, client, outbox, uploader, readers, health)
+    return Agent(settings, clock, client, outbox, uploader, readers, status_report)
 
 
 def open_outbox(settings: Settings) -> Outbox:
@@ -91,7 +90,7 @@ def open_outbox(settings: Settings) -> Outbox:
 
 
 def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clock) -> Uploader:
-    """From the outbox into the configured pipe."""
+    """The uploader from the outbox to the configured pipe."""
     return Uploader(
         outbox,
         lambda name: Channel(client, pipe_name(settings), name),
@@ -99,6 +98,6 @@ def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clo
         clock=clock,
         server_time=lambda: client.server_clock.last,
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
-        monotonic_s=boottime_s,  # waits and ages go on in a suspend
+        monotonic_s=boottime_s,  # continues during suspend
         random=random.random,
     )

@@ -1,4 +1,4 @@
-"""Drain the outbox without readers: what `replay` does where no agent runs."""
+"""Drains the outbox without readers: used by `replay` while no agent runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from agent.service.snowflake import make_client
 from agent.settings import Settings
 from agent.snowpipe.http import Http
 
-_LONGEST_WAIT_S = 0.2
-_TRIES = 5  # in a row, then a person is told rather than kept waiting
+_MAX_WAIT_S = 0.2  # between two calls of `while_true`
+_MAX_FAILURES = 5  # in a row; then the command ends with the error
 
 
 def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
-    """Send live rows, then replays, for as long as `while_true` says so.
+    """Send live rows, then replays, while `while_true()` returns True.
 
-    Raises OutboxInUseError when an agent runs: then it does the work. Raises SnowpipeError when
-    Snowflake cannot be reached: what is left goes on with the next agent.
+    Raises OutboxInUseError if an agent runs: it sends them instead. Raises SnowpipeError after repeated
+    failures: the rest stays in the outbox for the next agent.
     """
     client = make_client(settings, Http(ca_file=settings.snowflake.ca_file))
     outbox = open_outbox(settings)
@@ -29,10 +29,10 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
         while while_true():
             delay = uploader.step()
             status = uploader.status()
-            if status.reason is not None and status.consecutive_failures > _TRIES:
+            if status.reason is not None and status.consecutive_failures > _MAX_FAILURES:
                 raise SnowpipeError(
-                    status.reason, hint="the replay is in the outbox and goes on when the agent runs again"
+                    status.reason, hint="the replay is stored in the outbox and continues when the agent runs"
                 )
-            time.sleep(_LONGEST_WAIT_S if delay is None else min(delay, _LONGEST_WAIT_S))
+            time.sleep(_MAX_WAIT_S if delay is None else min(delay, _MAX_WAIT_S))
     finally:
         outbox.close()

@@ -1,4 +1,4 @@
-"""Open ports in systemd's descriptor store, so that what readers send during a restart is read after it."""
+"""Serial ports in systemd's descriptor store: data received during a restart is read after it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from agent.service import notify
 
 
 class StoredPorts:
-    """Open ports in systemd's descriptor store (FileDescriptorStoreMax=), by the reader's id.
+    """The open ports in systemd's descriptor store (FileDescriptorStoreMax=), named by reader id.
 
-    Between two lives of the agent it keeps them open; when a device goes away, it lets go by itself.
+    systemd keeps them open while the service restarts, and drops one whose device is unplugged.
     """
 
     def __init__(self) -> None:
-        """Take over what the service manager hands to this process. Once a process."""
-        handed = notify.stored_descriptors()
-        self._left = set(handed)
-        self._names = set(handed.values())
+        """Take over the descriptors passed to this process. Create one instance per process."""
+        stored = notify.stored_descriptors()
+        self._left = set(stored)
+        self._names = set(stored.values())
 
     def of(self, reader_id: str, device: str) -> StoredPort:
-        """The place of one reader.
+        """The stored port of one reader, matched by device rather than by name.
 
-        It finds its device there whatever the reader was called before: what was sent meanwhile came
-        from the device.
+        A reader may have been renamed in the configuration; the buffered data belongs to the device.
         """
         left = next((fd for fd in self._left if leads_to(fd, device)), None)
         self._left.discard(left)
@@ -32,7 +31,7 @@ class StoredPorts:
         return StoredPort(reader_id, left)
 
     def clear_others(self) -> None:
-        """Close the ports that the configuration no longer has, and drop the names of its readers."""
+        """Close and drop the stored ports that no configured reader uses."""
         while self._left:
             os.close(self._left.pop())
         while self._names:
@@ -40,22 +39,22 @@ class StoredPorts:
 
 
 class StoredPort:
-    """One reader's place in the store: an agent.readers.port.FdStore."""
+    """One reader's entry in the store; implements agent.readers.port.FdStore."""
 
     def __init__(self, reader_id: str, left: int | None) -> None:
         self._name = f"FDNAME={reader_id}"
         self._left = left
 
     def take(self) -> int | None:
-        """The descriptor that the last process left, once; the caller closes it."""
+        """The descriptor stored by the previous process, or None; returned once, the caller closes it."""
         left, self._left = self._left, None
         return left
 
     def put(self, fd: int) -> None:
-        """Hold a duplicate of this one, instead of any before it."""
+        """Store a duplicate of `fd` in place of the present entry."""
         self.clear()
-        notify.tell("FDSTORE=1", self._name, fds=[fd])
+        notify.send("FDSTORE=1", self._name, fds=[fd])
 
     def clear(self) -> None:
-        """Hold nothing any more."""
-        notify.tell("FDSTOREREMOVE=1", self._name)
+        """Remove the entry."""
+        notify.send("FDSTOREREMOVE=1", self._name)

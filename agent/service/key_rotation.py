@@ -1,4 +1,4 @@
-"""One private key exchanged for the next without a gap: kept waiting, proved, put in place, taken up."""
+"""Key rotation without an interruption: store the next key, verify it, switch, reload the running agent."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ from agent.settings import Settings
 from agent.snowpipe.http import Http
 
 _UNAUTHORIZED = 401
-_TAKEN_UP_S = 30.0  # a reload takes a moment; an agent at work on a slow card some more
-_LOOK_EVERY_S = 0.1
+_RELOAD_TIMEOUT_S = 30.0  # the reload itself takes under a second; a busy agent on a slow card takes longer
+_POLL_S = 0.1
 
 
-def other(slot: Slot) -> Slot:
-    """The other one of a user's two."""
+def other_slot(slot: Slot) -> Slot:
+    """The other of a user's two key slots."""
     return "RSA_PUBLIC_KEY" if slot == "RSA_PUBLIC_KEY_2" else "RSA_PUBLIC_KEY_2"
 
 
-def unfinished(settings: Settings, place: KeyStore) -> KeyPair | None:
-    """The key in place that the running agent has not taken up: a rotation that was cut short."""
-    told = _told(settings)
-    present = place.present()
-    used = told["key"]["fingerprint"] if told["running"] else None
+def unfinished(settings: Settings, store: KeyStore) -> KeyPair | None:
+    """The stored key if the running agent still signs with another: an interrupted rotation. Else None."""
+    status = _status(settings)
+    present = store.present()
+    used = status["key"]["fingerprint"] if status["running"] else None
     return None if used in (None, present.fingerprint) else present
 
 
-def prepare(place: KeyStore, *, given: KeyPair | None, slot: Slot | None) -> KeyPair:
-    """The key that is to follow: the one that waits since an earlier try, the given or a new one.
+def prepare(store: KeyStore, *, given: KeyPair | None, slot: Slot | None) -> KeyPair:
+    """The next key: `given`, else the one waiting since an earlier attempt, else a new one.
 
-    It is on disk when this returns. Raises KeyFileError or NotPermittedError.
+    It is stored durably when this returns. Raises KeyFileError or NotPermittedError.
     """
-    present, waiting = place.present(), place.waiting()
+    present, waiting = store.present(), store.waiting()
     if given == present:
         raise KeyFileError(
-            "this is the key that the agent has already", hint="name the new one, or none to have one made"
+            "this is the key that the agent uses already",
+            hint="name the new key file, or omit the option to make a key",
         )
-    to_be = slot or (waiting.slot if waiting else other(present.slot))
-    key = replace(given or waiting or new_key(), slot=to_be)
+    target = slot or (waiting.slot if waiting else other_slot(present.slot))
+    key = replace(given or waiting or new_key(), slot=target)
     if waiting is None or (waiting, waiting.slot) != (key, key.slot):
-        place.keep_waiting(key)
+        store.keep_waiting(key)
     return key
 
 
 def is_accepted(settings: Settings, key: KeyPair) -> bool:
-    """Whether Snowflake takes a token that this key signs. Raises SnowpipeError when it cannot be asked."""
+    """Whether Snowflake accepts a token signed with this key. Raises SnowpipeError if the request fails."""
     http = Http(ca_file=settings.snowflake.ca_file)
     try:
         make_client(settings, http, key=key).ingest_host()
@@ -72,52 +73,52 @@ def is_accepted(settings: Settings, key: KeyPair) -> bool:
     return True
 
 
-def take_up(settings: Settings, key: KeyPair) -> int | None:
-    """Have the running agent sign with the key in place; its pid, or None where none runs.
+def activate(settings: Settings, key: KeyPair) -> int | None:
+    """Make the running agent sign with the stored key; returns its pid, or None if no agent runs.
 
-    Raises AgentError when it does not.
+    Raises AgentError if it does not use the key within the timeout.
     """
-    told = _told(settings)
-    if not told["running"] or told["pid"] is None:
+    status = _status(settings)
+    if not status["running"] or status["pid"] is None:
         return None
-    pid: int = told["pid"]
+    pid: int = status["pid"]
     if settings.snowflake.private_key_file is None:
         try:
             hand_over(settings.agent.runtime_dir, key)
         except OSError as error:
             raise AgentError(
-                f"the new key is in place, but cannot be handed to the running agent: {error}",
-                hint="sudo systemctl restart badge-agent takes it up",
+                f"the new key is stored, but cannot be passed to the running agent: {error}",
+                hint="sudo systemctl restart badge-agent",
             ) from error
-    if settings.path == DEFAULT_CONFIG and systemctl.is_there() and systemctl.is_active():
+    if settings.path == DEFAULT_CONFIG and systemctl.is_installed() and systemctl.is_active():
         systemctl.reload()
     else:
-        _hang_up(pid)
-    deadline = time.monotonic() + _TAKEN_UP_S
-    while told["running"] and told["key"]["fingerprint"] != key.fingerprint:
+        _send_sighup(pid)
+    deadline = time.monotonic() + _RELOAD_TIMEOUT_S
+    while status["running"] and status["key"]["fingerprint"] != key.fingerprint:
         if time.monotonic() > deadline:
             raise AgentError(
-                "the new key is in place, but the running agent has not taken it up",
-                hint="sudo systemctl restart badge-agent; until `badge-agent status` shows the new key's "
-                "fingerprint, the old one must stay registered",
+                "the new key is stored, but the running agent does not use it yet",
+                hint="sudo systemctl restart badge-agent; keep the old key registered until "
+                "`badge-agent status` shows the fingerprint of the new one",
             )
-        time.sleep(_LOOK_EVERY_S)
-        told = _told(settings)
-    return pid if told["running"] else None
+        time.sleep(_POLL_S)
+        status = _status(settings)
+    return pid if status["running"] else None
 
 
-def _hang_up(pid: int) -> None:
+def _send_sighup(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGHUP)
     except ProcessLookupError:
-        return  # it has just ended, and its next start takes the key in place
+        return  # it has just ended; its next start loads the stored key
     except PermissionError as error:
         raise NotPermittedError(
-            f"the new key is in place, but this user may not tell the running agent (pid {pid})",
+            f"the new key is stored, but this user may not send a signal to the running agent (pid {pid})",
             hint=f"sudo kill -HUP {pid}",
         ) from error
 
 
-def _told(settings: Settings) -> dict[str, Any]:
+def _status(settings: Settings) -> dict[str, Any]:
     agent = settings.agent
     return read_status(agent.id, agent.state_dir, agent.runtime_dir)

@@ -1,5 +1,6 @@
-"""What systemd is told, and what it holds for us; with `journal` the only importer of systemd-python, and
-nothing happens without it.
+"""Notifications to systemd and its descriptor store, as sd_notify(3); without systemd-python they do nothing.
+
+With agent.log.journal the only module that imports systemd-python.
 """
 
 from __future__ import annotations
@@ -8,70 +9,66 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Sequence
 
 try:
     from systemd import daemon
-except ImportError:  # not installed, or only the folder of that name at the top of a checkout
+except ImportError:  # not installed, or shadowed by the checkout's own directory of that name
     daemon = None
 
 
-def tell(*fields: str, fds: Sequence[int] = ()) -> None:
+def send(*fields: str, fds: Sequence[int] = ()) -> None:
     """Send fields such as `READY=1` or `STATUS=...` to the service manager, if there is one."""
     if daemon is not None and os.environ.get("NOTIFY_SOCKET"):
-        # It may be starting anew itself; what it misses is told again, or is news no more.
+        # The service manager may be restarting; a lost notification is repeated or has become obsolete.
         with contextlib.suppress(OSError):
             daemon.notify("\n".join(fields), fds=list(fds))
 
 
 def stored_descriptors() -> dict[int, str]:
-    """The open descriptors that the service manager kept for this service, by number, with their names."""
+    """The descriptors that systemd stored for this service: number to FDNAME. Call once per process."""
     return daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
 
 
-def is_starting_us() -> bool:
-    """True for a process that systemd itself has executed, not a shell or a terminal that it started."""
+def is_service_process() -> bool:
+    """True if systemd executed this very process, not a shell or terminal that started it."""
     return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def watchdog_seconds() -> float | None:
-    """How often systemd wants to hear from this process; None when it does not watch."""
+    """The watchdog timeout of this process in seconds (WatchdogSec=); None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     return (int(microseconds) / 1e6 or None) if microseconds.isdecimal() else None
 
 
-_LOOK_EVERY_S = 10.0
-
-
-# Asked for at every look: several looks may pass in which a bad card lets nothing happen.
-_MORE_S = 90.0
-
-
-# Whoever reads through an outbox uses more of the processor than this between two looks.
+_CHECK_EVERY_S = 10.0
+# Granted by each extension; several intervals long, because a failing card can stall the process that long.
+_EXTENSION_S = 90.0
+# Opening, checking or rebuilding an outbox uses more processor time than this between two checks.
 _WORK_S = 0.02
 
 
-class Starting:
-    """While it lasts, the service manager is asked for more time whenever this process visibly works."""
+@contextlib.contextmanager
+def extend_start_timeout() -> Iterator[None]:
+    """Within it, extend systemd's start timeout for as long as this process uses processor time.
 
-    def __init__(self) -> None:
-        self._over = threading.Event()
+    A start that hangs gets no extension, so that systemd ends it.
+    """
+    over = threading.Event()
+    if os.environ.get("NOTIFY_SOCKET"):
+        threading.Thread(target=_extend_until, args=(over,), name="start-timeout", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
-    def __enter__(self) -> Self:
-        if os.environ.get("NOTIFY_SOCKET"):
-            threading.Thread(target=self._ask, name="starting", daemon=True).start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def _ask(self) -> None:
-        before = time.process_time()
-        while not self._over.wait(_LOOK_EVERY_S):
-            used = time.process_time()
-            if used - before >= _WORK_S:
-                tell(f"EXTEND_TIMEOUT_USEC={int(_MORE_S * 1e6)}", "STATUS=the outbox is opened, or mended")
-            before = used
+def _extend_until(over: threading.Event) -> None:
+    before = time.process_time()
+    while not over.wait(_CHECK_EVERY_S):
+        used = time.process_time()
+        if used - before >= _WORK_S:
+            send(f"EXTEND_TIMEOUT_USEC={int(_EXTENSION_S * 1e6)}", "STATUS=opening or rebuilding the outbox")
+        before = used

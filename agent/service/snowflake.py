@@ -1,4 +1,4 @@
-"""The client of the configured account: what sending needs, without outbox or reader."""
+"""Builds the Snowflake client from the settings, for the agent and for the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status snapshot: what `badge-agent status` shows, and its file in the runtime directory."""
+"""The status report: what `badge-agent status` shows, written to a file in the runtime directory."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ STATUS_FILE = "status.json"
 
 
 class StatusReport:
-    """Takes snapshots of the running agent and writes them where `status` finds them.
+    """Snapshots of the running agent, written to the file that `badge-agent status` reads.
 
-    Moments are kept by clocks that nobody sets, and told as the wall clock shows them now.
+    Moments are recorded on the boot clock and converted to the present wall clock when reported.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class StatusReport:
         self._started_us = clock.now().boot_us
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything that only the running process knows; times UTC ISO 8601, durations seconds."""
+        """State that only the running process has; times as UTC ISO 8601, durations in seconds."""
         now = self._clock.now()
         monotonic_s = time.monotonic()
         uploader = self._uploader.status()
@@ -79,9 +79,9 @@ class StatusReport:
         }
 
     def _clock_state(self, now: ClockReading) -> dict[str, Any]:
-        """`correction_seconds`: what times from before it was synchronised are moved by.
+        """`correction_seconds` is added to timestamps taken before the clock was synchronised.
 
-        `ahead_seconds`: by Snowflake's clock, negative for behind.
+        `ahead_seconds` is relative to Snowflake's clock; negative for a slow clock.
         """
         state, ahead_s = self._outbox.boots.state(now), self._client.server_clock.ahead_s()
         correction_us = state.correction_us
@@ -93,40 +93,40 @@ class StatusReport:
         }
 
     def write(self, runtime_dir: Path) -> None:
-        """Replace the status file whole, so that a reader never sees half of one."""
-        # Not durable.replace_file(): it is worth nothing after a power cut, and changes five times a second.
+        """Replace the status file atomically."""
+        # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
         temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
         temporary.write_text(json.dumps(self.snapshot()) + "\n")
-        temporary.chmod(0o644)  # for everybody's monitoring; the service's umask would keep it to itself
+        temporary.chmod(0o644)  # readable by any monitoring; the service's umask would prevent that
         temporary.replace(runtime_dir / STATUS_FILE)
 
 
 def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, Any]:
-    """The whole of `status --json`, with the agent running or stopped. Never raises on a bad file."""
+    """The object that `status --json` prints, for a running or stopped agent. A bad file raises nothing."""
     running = is_held(state_dir)
-    told = _told(runtime_dir / STATUS_FILE)
+    report = _report(runtime_dir / STATUS_FILE)
     outbox = _outbox(state_dir)
-    waiting = sum(reader.get("unkept", 0) for reader in told.get("readers", [])) if running else 0
+    waiting = sum(reader.get("unkept", 0) for reader in report.get("readers", [])) if running else 0
     if waiting:
         outbox |= {"ok": False, "problem": f"the disk is full: {waiting} swipes wait in memory for room"}
     return {
         "agent_id": agent_id,
-        "version": told.get("version", __version__),
+        "version": report.get("version", __version__),
         "running": running,
-        "pid": told.get("pid") if running else None,
-        "started_at": told.get("started_at") if running else None,
+        "pid": report.get("pid") if running else None,
+        "started_at": report.get("started_at") if running else None,
         "outbox": outbox,
-        "uploader": told.get("uploader"),
-        "token": told.get("token", {"expires_at": None}),
-        "key": _key(told),
-        "clock": told.get("clock"),
-        "disk": told.get("disk"),
-        "readers": told.get("readers", []),
+        "uploader": report.get("uploader"),
+        "token": report.get("token", {"expires_at": None}),
+        "key": _key(report),
+        "clock": report.get("clock"),
+        "disk": report.get("disk"),
+        "readers": report.get("readers", []),
     }
 
 
-def _told(path: Path) -> dict[str, Any]:
-    """The status file, its durations brought up to this moment; empty if there is none that can be used."""
+def _report(path: Path) -> dict[str, Any]:
+    """The status file with its durations updated to now; empty if it is missing or unusable."""
     try:
         content = json.loads(path.read_bytes())
         since = boottime_s() - content["boot_s"]
@@ -140,19 +140,19 @@ def _told(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
-def _key(told: dict[str, Any]) -> dict[str, Any]:
-    """The key that the agent signs with; its age where a trusted clock can tell."""
-    key: dict[str, Any] = told.get("key", {"fingerprint": None, "created_at": None})
-    born, clock = key["created_at"], told.get("clock")
-    is_told = born is not None and clock is not None and clock["trusted"]
-    age = datetime.now(UTC) - datetime.fromisoformat(born) if is_told else None
+def _key(report: dict[str, Any]) -> dict[str, Any]:
+    """The key that the agent signs with, and its age in days if a trusted clock allows it."""
+    key: dict[str, Any] = report.get("key", {"fingerprint": None, "created_at": None})
+    born, clock = key["created_at"], report.get("clock")
+    is_known = born is not None and clock is not None and clock["trusted"]
+    age = datetime.now(UTC) - datetime.fromisoformat(born) if is_known else None
     return {**key, "age_days": None if age is None else age.days}
 
 
 def _outbox(state_dir: Path) -> dict[str, Any]:
     try:
         if not is_there(state_dir):
-            return _unknown(f"no outbox in {state_dir} yet; the first start makes it")
+            return _unknown(f"no outbox in {state_dir} yet; the first start creates it")
         counts = read_counts(state_dir)
     except AgentError as error:
         return _unknown(str(error))
@@ -175,20 +175,20 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
 
 
 def _unknown(problem: str) -> dict[str, Any]:
-    """The same members as of an outbox that can be read, so that a program finds each of them."""
+    """The members of a readable outbox, all null, so that the schema of the JSON stays the same."""
     members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
     others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
     return {**dict.fromkeys((*members, *others)), "ok": False, "problem": problem}
 
 
 def _age(counts: OutboxCounts) -> float | None:
-    """How long the oldest pending swipe has waited, in seconds; None if no clock can tell."""
+    """How long the oldest pending swipe has waited, in seconds; None if unknown."""
     if counts.oldest_pending_row is None:
         return None
     try:
         waited = rows.age_s(counts.oldest_pending_row, SystemClock().now())
     except (ValueError, KeyError, TypeError):
-        return None  # bytes that changed on the disk
+        return None  # the row was damaged on disk
     return round(waited, 1) if waited is not None else None
 
 
@@ -202,17 +202,16 @@ def _iso(moment: datetime | None) -> str | None:
 
 
 def _bytes_written() -> int | None:
-    """What this process has had written to disks since its start; None where the kernel does not count.
+    """Bytes that this process caused to be written to disks; None if the kernel does not count them.
 
-    The kernel's count (proc_pid_io(5), write_bytes): whole pages of 4 KiB, each time one has to go to a disk.
-    Memory file systems do not count. What a card writes is more: the file system's own records,
-    and its erase blocks.
+    write_bytes of proc_pid_io(5): whole 4 KiB pages, without memory file systems. The wear of an SD card is
+    higher: file system metadata and erase blocks come on top.
     """
     try:
-        told = Path("/proc/self/io").read_text(encoding="ascii")
+        counters = Path("/proc/self/io").read_text(encoding="ascii")
     except OSError:
         return None
-    return int(told.partition("\nwrite_bytes:")[2].split()[0])
+    return int(counters.partition("\nwrite_bytes:")[2].split()[0])
 
 
 def _commit_at(boot_s: float | None, now: ClockReading) -> str | None:
@@ -220,7 +219,7 @@ def _commit_at(boot_s: float | None, now: ClockReading) -> str | None:
 
 
 def _at(boot_us: int, now: ClockReading) -> str:
-    """A moment of this boot as the wall clock shows it now."""
+    """A moment of this boot, converted with the present offset of the wall clock."""
     return iso(now.wall_us - (now.boot_us - boot_us))
 
 

@@ -1,4 +1,4 @@
-"""The service as systemd runs it: asked and told through systemctl."""
+"""State and control of the systemd service, through systemctl."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from agent.errors import AgentError
 UNIT = "badge-agent.service"
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
-_LONGEST_S = 180.0  # a start may read through a damaged outbox; then it goes on without us
+_TIMEOUT_S = 180.0  # a start may rebuild a damaged outbox; systemd continues it after this timeout
 _LOG_HINT = f"journalctl -u {UNIT} -n 30"
 
 
-def is_there() -> bool:
-    """Whether systemd runs this machine and knows the service."""
+def is_installed() -> bool:
+    """Whether systemd runs on this machine and has the service's unit."""
     return BOOTED.is_dir() and shutil.which("systemctl") is not None and _succeeds("cat", UNIT)
 
 
 def is_active() -> bool:
-    """Whether the service runs."""
+    """Whether the service is active."""
     return _succeeds("is-active", "--quiet", UNIT)
 
 
 def enable_and_start() -> None:
-    """Now and at every boot; returns when it is ready. Raises AgentError."""
+    """Start it now and at every boot; returns when it is ready. Raises AgentError."""
     _do("enable", "--now", UNIT)
 
 
 def restart() -> None:
-    """Stop and start; returns when it is ready. Raises AgentError."""
+    """Stop and start it; returns when it is ready. Raises AgentError."""
     _do("restart", UNIT)
 
 
 def reload() -> None:
-    """Have the running agent read its key again. Raises AgentError."""
+    """Make the running agent load its key again. Raises AgentError."""
     _do("reload", UNIT)
 
 
@@ -47,18 +47,18 @@ def _succeeds(*words: str) -> bool:
 def _do(*words: str) -> None:
     done = _systemctl(*words)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        why = f": {said[0]}" if said else f" with exit code {done.returncode}"
+        errors = done.stderr.strip().splitlines()
+        why = f": {errors[0]}" if errors else f" with exit code {done.returncode}"
         raise AgentError(f"systemctl {' '.join(words)} failed{why}", hint=_LOG_HINT)
 
 
 def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(  # noqa: S603 - systemd's program, our own words
-            ["systemctl", *words],  # noqa: S607 - wherever the machine has it
+        return subprocess.run(  # noqa: S603 - systemd's program, fixed arguments
+            ["systemctl", *words],  # noqa: S607 - found through PATH
             capture_output=True,
             text=True,
-            timeout=_LONGEST_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,4 +1,4 @@
-"""Wakes one waiting thread, from any other thread and from signals, without a lock."""
+"""Wakes one waiting thread from other threads and from signal handlers, without a lock."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import select
 
 
 class Wakeup:
-    """A pipe that rings. An Event is no choice here: setting one in a signal handler can deadlock."""
+    """A self-pipe. threading.Event is unsuitable: set() in a signal handler can deadlock."""
 
     def __init__(self) -> None:
-        self._hears, self.fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._read_fd, self.fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def set(self) -> None:
-        """Wake the waiter; rings that nobody waits for are heard by the next wait()."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of rings already
+        """Wake the waiting thread; pending wake-ups are consumed by the next wait()."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups
             os.write(self.fd, b"!")
 
     def wait(self, timeout_s: float | None) -> None:
-        """Return when rung, or after the timeout; None waits for ever."""
-        if select.select([self._hears], [], [], timeout_s)[0]:
+        """Return on a wake-up or after the timeout; None waits without a limit."""
+        if select.select([self._read_fd], [], [], timeout_s)[0]:
             with contextlib.suppress(BlockingIOError):
-                os.read(self._hears, 4096)
+                os.read(self._read_fd, 4096)

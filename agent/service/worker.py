@@ -1,4 +1,4 @@
-"""One supervised thread: restarted when it dies, watched for hanging, stopped with the rest."""
+"""One supervised thread: restarted when it dies, watched for hangs, stopped with the others."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _log = logging.getLogger(__name__)
 
 _RESTART_FIRST_S = 1.0
 _RESTART_LAST_S = 60.0
-# A thread that worked this long before it died had recovered from what killed it before.
-_HEALTHY_S = 300.0
+# A thread that ran this long has recovered from its last failure: the back-off starts again.
+_RECOVERED_AFTER_S = 300.0
 
 Busy = Callable[[bool], None]
 
 
 class Worker:
-    """Runs `body(busy)` in a thread until it returns; a body that raises is run again after a delay.
+    """Runs `body(busy)` in a thread until it returns; a body that raises is run again after a back-off.
 
-    An OutboxError is not survived: it is kept in `fatal` and `ended` is told.
+    After an OutboxError the body is not run again: the error is stored in `fatal` and `ended` is called.
     """
 
     def __init__(
@@ -38,8 +38,9 @@ class Worker:
         hung_after_s: float,
         reader: str | None = None,
     ) -> None:
-        """`hung_after_s`: longer than any honest piece of work between two waits of this thread;
-        `reader`: the id of the reader that it is for.
+        """`hung_after_s`: longer than any legitimate work between two waits of this thread.
+
+        `reader`: id of the reader that the thread serves, for the log.
         """
         self.name = name
         self.reader = reader
@@ -57,25 +58,25 @@ class Worker:
         self._thread.start()
 
     def stopping(self) -> None:
-        """From now on the body is not run again."""
+        """Do not run the body again once it has ended."""
         self._stopping.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the end; False if the thread still runs after the timeout."""
-        if self._thread.ident is not None:  # else it was never started
+        """Wait for the thread to end; False if it still runs after the timeout."""
+        if self._thread.ident is not None:  # None: never started
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def is_well(self, *, patience_s: float = 0.0) -> bool:
-        """False when the thread is gone, or has been at one piece of work for too long.
+    def is_healthy(self, *, grace_s: float = 0.0) -> bool:
+        """False if the thread died, or has been busy for longer than `hung_after_s` and `grace_s`.
 
-        `patience_s` is for what all threads have to wait for: nothing shorter is too long.
+        `grace_s` allows for work that all threads wait for, such as a rebuild of the outbox.
         """
         since = self._busy_since
-        hangs = since is not None and time.monotonic() - since > max(self._hung_after_s, patience_s)
-        return self._done or (self._thread.is_alive() and not hangs)
+        hung = since is not None and time.monotonic() - since > max(self._hung_after_s, grace_s)
+        return self._done or (self._thread.is_alive() and not hung)
 
-    def _busy(self, busy: bool) -> None:  # noqa: FBT001 - told, not configured
+    def _busy(self, busy: bool) -> None:  # noqa: FBT001 - a state, not an option
         self._busy_since = time.monotonic() if busy else None
 
     def _run(self) -> None:
@@ -89,16 +90,16 @@ class Worker:
                 self.fatal = error
                 self._ended()
                 return
-            except Exception as error:  # noqa: BLE001 - one dead reader must not end the others
-                # Where and what kind, without the message: that may quote a card number or a token.
+            except Exception as error:  # noqa: BLE001 - an error in one reader must not stop the others
+                # Type and place only: the message may quote a card number or a token.
                 _log.error(
-                    "%s: died of %s and is restarted; this is a bug worth reporting\n%s",
+                    "%s: thread died of %s; restarting it. This is a bug, please report it\n%s",
                     self.name,
                     type(error).__name__,
                     "".join(traceback.format_tb(error.__traceback__)).rstrip(),
                     extra=fields(MessageId.THREAD_DIED, reader=self.reader),
                 )
-                if time.monotonic() - started > _HEALTHY_S:
+                if time.monotonic() - started > _RECOVERED_AFTER_S:
                     backoff.reset()
                 self._busy(False)
                 self._stopping.wait(backoff.next())

@@ -155,7 +155,7 @@ def test_a_bug_is_one_line_that_quotes_nothing(stand_in: Stand, capsys: pytest.C
 
     err = capsys.readouterr().err
     assert code == 1
-    assert err.startswith(f"error: badge-agent {__version__} stopped on an unexpected ValueError\n  next: ")
+    assert err.startswith(f"error: badge-agent {__version__} stopped with an unexpected ValueError\n  next: ")
     assert "BADGE_AGENT_TRACEBACK=1" in err
     assert "11223" not in err
 
@@ -212,8 +212,8 @@ def test_a_full_disk_where_the_output_goes_is_74_and_said_in_plain_words(argumen
         )
 
     assert done.stderr == (
-        "error: no space is left where the output of this command goes, and it is not complete\n"
-        "  next: free some space there, or send the output somewhere else, and run it again\n"
+        "error: no space left on the device that this command writes to; the output is incomplete\n"
+        "  next: free some space or write the output to another device, then run it again\n"
     )
     assert done.returncode == 74
 

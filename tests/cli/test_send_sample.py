@@ -161,11 +161,11 @@ def test_a_commit_that_does_not_come_is_said_not_to_have_come(
         ({"do": "status", "on": "hostname", "status": 404}, (69, "is [snowflake] account right?")),
         (
             {"do": "status", "on": "open", "status": 503, "retry_after": 0.01},
-            (69, "badge-agent check walks through"),
+            (69, "badge-agent check shows which"),
         ),
-        ({"do": "refuse"}, (69, "does this machine reach it? curl -sS http://127.0.0.1:")),
-        ({"do": "drop_before", "on": "append"}, (69, "does this machine reach it?")),
-        ({"do": "status", "on": "append", "status": 400}, (69, "badge-agent check walks through")),
+        ({"do": "refuse"}, (69, "check the connection: curl -sS http://127.0.0.1:")),
+        ({"do": "drop_before", "on": "append"}, (69, "check the connection:")),
+        ({"do": "status", "on": "append", "status": 400}, (69, "badge-agent check shows which")),
         ({"do": "reject_rows", "rows": 1}, (1, "the view V_CHANNEL_ERRORS has them")),
     ],
 )

@@ -48,7 +48,7 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
 
     assert code == 1
     assert f"failed   agent {AGENT_ID}: not running\n         next: sudo systemctl start badge-agent" in out
-    assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start makes it" in out
+    assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start creates it" in out
 
 
 def test_with_the_agent_stopped_it_says_what_waits(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +61,7 @@ def test_with_the_agent_stopped_it_says_what_waits(door: CliRig, capsys: pytest.
     code, out = page(door, capsys)
 
     assert code == 1
-    assert "ok       outbox: 2 swipes wait, the oldest for " in out
+    assert "ok       outbox: 2 swipes pending, the oldest for " in out
     assert "1 delivered, 1 of them kept for replay" in out
     assert "reader" not in out
 
@@ -87,7 +87,7 @@ def test_a_running_agent_that_needs_nobody_is_0(door: CliRig, capsys: pytest.Cap
 
     assert code == 0
     assert f"pid {pid}, started " in out
-    assert "ok       outbox: nothing waits; 1 delivered" in out
+    assert "ok       outbox: nothing pending; 1 delivered" in out
     assert "ok       uploader: idle; last delivery " in out
     assert re.search(
         r"^ok       disk: [0-9.]+ MB written and [1-9][0-9]* flushes since the start$", out, re.MULTILINE
@@ -109,7 +109,7 @@ def test_waiting_for_the_network_is_0_and_says_when_it_tries_again(
     assert code == 0
     assert "warning  uploader: " in out
     assert "every swipe is kept, try " in out
-    assert "1 swipe waits" in out
+    assert "1 swipe pending" in out
 
 
 def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
@@ -124,7 +124,7 @@ def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
         code, out = page(door, capsys)
 
     assert code == 1
-    assert "failed   uploader: Snowflake refuses us: " in out
+    assert "failed   uploader: Snowflake refuses the agent: " in out
     assert "next: badge-agent check\n" in out
 
 
@@ -154,7 +154,7 @@ def test_an_agent_without_status_file_is_1(door: CliRig, capsys: pytest.CaptureF
         code, out = page(door, capsys)
 
     assert code == 1
-    assert f"running, but {door.directory}/elsewhere/status.json does not say how it is" in out
+    assert f"running, but {door.directory}/elsewhere/status.json is missing or unusable" in out
 
 
 @pytest.fixture
@@ -223,15 +223,15 @@ def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
         (
             {"trusted": True, "correction_seconds": 1_772_366_400.0},
             "ok",
-            ["it was 56 years 59 days behind before, and swipes from then are corrected by that"],
+            ["it was 56 years 59 days behind before; earlier swipes are corrected by that"],
         ),
         ({"trusted": True, "correction_seconds": 0.2, "ahead_seconds": -59.0}, "ok", ["synchronised"]),
         (
             {"trusted": True, "ahead_seconds": -11_520.0},
             "warning",
-            ["by Snowflake's clock it is 3 h 12 min behind"],
+            ["compared with Snowflake's clock it is 3 h 12 min behind"],
         ),
-        ({"trusted": False}, "warning", ["not synchronised; swipes are kept, and get their right times"]),
+        ({"trusted": False}, "warning", ["not synchronised; swipes are kept and get their correct times"]),
         ({"trusted": False, "since": 600}, "warning", ["not synchronised since 10 min"]),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_door_without_readers_is_refused(tmp_path: Path, readers: str) -> None
 def test_two_readers_of_one_id_are_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, document() + SECOND_READER.format(id="RDR-101", port="/dev/ttyUSB1"))
 
-    assert error.problems == ("readers[1].id: found 'RDR-101', which readers[0] has already",)
+    assert error.problems == ("readers[1].id: found 'RDR-101', already used by readers[0]",)
 
 
 def test_two_names_of_one_device_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_printed_key_shows_its_fingerprint_only(key: KeyPair) -> None:
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     path = secret_file(tmp_path / "rsa_key.p8", b"precious")
 
-    with pytest.raises(KeyFileError, match="exists already, and a key is never overwritten"):
+    with pytest.raises(KeyFileError, match="the file exists; a key is never overwritten"):
         generate_key(path)
 
     assert path.read_bytes() == b"precious"
@@ -73,7 +73,7 @@ def test_a_dangling_link_is_not_followed_to_write_a_key(tmp_path: Path) -> None:
     path = tmp_path / "rsa_key.p8"
     path.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(KeyFileError, match="exists already"):
+    with pytest.raises(KeyFileError, match="the file exists"):
         generate_key(path)
 
     assert not (tmp_path / "elsewhere").exists()
@@ -137,7 +137,7 @@ def test_a_key_open_to_others_is_refused_with_the_chmod_line(
 ) -> None:
     path = secret_file(tmp_path / "rsa_key.p8", rsa_key_file.read_bytes(), mode)
 
-    with pytest.raises(KeyFileError, match=rf"open to other users \(mode {mode:04o}\)") as caught:
+    with pytest.raises(KeyFileError, match=rf"accessible to other users \(mode {mode:04o}\)") as caught:
         load_private_key(path)
 
     assert caught.value.hint == f"chmod 600 {path}"
@@ -152,7 +152,7 @@ def test_group_read_is_fine_in_the_credentials_of_a_service(
     assert load_private_key(path) == key
 
     path.chmod(0o444)
-    with pytest.raises(KeyFileError, match="open to other users"):
+    with pytest.raises(KeyFileError, match="accessible to other users"):
         load_private_key(path)
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_or_unknown_key_is_told_from_a_missing_one(tmp_path: Path, rsa
 
     for content in cases:
         path = secret_file(tmp_path / "rsa_key.p8", content)
-        with pytest.raises(KeyFileError, match="is damaged, or of a kind") as caught:
+        with pytest.raises(KeyFileError, match="is damaged, or of a type") as caught:
             load_private_key(path)
         assert "badge-agent key generate" in caught.value.hint
 
@@ -176,9 +176,9 @@ def test_other_things_than_a_private_key_in_pem_are_named(tmp_path: Path, key: K
     private, public = key.private_key, key.private_key.public_key()
     cases = {
         "a public key": public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        "a public key where": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        "a public key;": public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
         "a DER file": private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-        "a key in OpenSSH's own form": private.private_bytes(
+        "a key in OpenSSH's own format": private.private_bytes(
             Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
         ),
         "no PEM private key": b"rsa_key.p8\n",
@@ -227,9 +227,9 @@ def test_an_encrypted_key_without_its_passphrase_says_what_is_missing(tmp_path: 
     bare = secret_file(tmp_path / "bare", b"open sesame", 0o644)
     cases = {
         "is encrypted, and no passphrase file is set": None,
-        f"does not open with the passphrase in {wrong}": wrong,
+        f"cannot be decrypted with the passphrase in {wrong}": wrong,
         f"{empty}: the passphrase file is empty": empty,
-        f"{bare}: the passphrase file is open to other users": bare,
+        f"{bare}: the passphrase file is accessible to other users": bare,
         f"{tmp_path}/none: no such passphrase file": tmp_path / "none",
     }
 

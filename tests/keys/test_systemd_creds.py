@@ -107,7 +107,7 @@ def test_a_waiting_key_leaves_the_present_one_alone_until_it_is_promoted(
 
 
 def test_nothing_is_promoted_where_nothing_waits() -> None:
-    with pytest.raises(KeyFileError, match="no key waits"):
+    with pytest.raises(KeyFileError, match="there is no waiting key"):
         systemd_creds.promote()
 
 

@@ -18,7 +18,7 @@ def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: 
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
-        notify.tell("READY=1", "STATUS=0 pending")
+        notify.send("READY=1", "STATUS=0 pending")
 
         assert manager.recv(4096) == b"READY=1\nSTATUS=0 pending"
 
@@ -28,7 +28,7 @@ def test_a_service_manager_that_is_not_there_for_a_moment_is_no_error(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
 
-    notify.tell("READY=1")
+    notify.send("READY=1")
 
 
 def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
@@ -98,14 +98,14 @@ def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
 
-    notify.tell("READY=1")
+    notify.send("READY=1")
 
 
 def test_without_the_library_telling_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "daemon", None)
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 
-    notify.tell("READY=1")
+    notify.send("READY=1")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.service import notify
-from agent.service.notify import Starting
+from agent.service.notify import extend_start_timeout
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -17,7 +17,7 @@ MORE = "EXTEND_TIMEOUT_USEC=90000000"
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
     pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
-    monkeypatch.setattr(notify, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(notify, "_CHECK_EVERY_S", 0.1)
     with ServiceManager(tmp_path) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         yield manager
@@ -28,19 +28,19 @@ def test_a_start_that_works_is_given_more_time_again_and_again(manager: ServiceM
         sum(range(100_000))
         return manager.heard(MORE) >= 3
 
-    with Starting():
+    with extend_start_timeout():
         wait_until(is_asked_for_thrice, what="more time")
 
 
 def test_a_start_that_hangs_is_given_none(manager: ServiceManager) -> None:
-    with Starting():
+    with extend_start_timeout():
         time.sleep(1.0)
 
     assert manager.told == []
 
 
 def test_after_the_start_nothing_is_asked_for(manager: ServiceManager) -> None:
-    with Starting():
+    with extend_start_timeout():
         pass
 
     sum(range(20_000_000))

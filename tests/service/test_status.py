@@ -70,7 +70,7 @@ def reader() -> ReaderSession:
 
 
 @pytest.fixture
-def health(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[StatusReport]:
+def report(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
     client = Client(
         http,
@@ -106,12 +106,12 @@ def status_of(directory: Path) -> dict[str, Any]:
 
 
 def test_the_status_of_a_running_agent_has_every_member(
-    tmp_path: Path, outbox: Outbox, health: StatusReport
+    tmp_path: Path, outbox: Outbox, report: StatusReport
 ) -> None:
     now = SystemClock("always").now()
     outbox.keep(swipe(1, read_at=now), swipe(2, read_at=now))
     commit(outbox, 1)
-    health.write(tmp_path)
+    report.write(tmp_path)
 
     status = status_of(tmp_path)
 
@@ -133,7 +133,7 @@ def test_the_status_of_a_running_agent_has_every_member(
 
 
 def test_readers_are_told_with_their_counts(
-    tmp_path: Path, health: StatusReport, reader: ReaderSession
+    tmp_path: Path, report: StatusReport, reader: ReaderSession
 ) -> None:
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
@@ -143,7 +143,7 @@ def test_readers_are_told_with_their_counts(
     reader.counts.noise[NoiseReason.STRAY] = 1
     reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
-    health.write(tmp_path)
+    report.write(tmp_path)
 
     (told,) = status_of(tmp_path)["readers"]
 
@@ -191,28 +191,28 @@ def test_a_status_file_that_cannot_be_used_is_as_good_as_none(tmp_path: Path, co
 
 
 def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
-    tmp_path: Path, health: StatusReport
+    tmp_path: Path, report: StatusReport
 ) -> None:
     for _ in range(3):
-        health.write(tmp_path)
+        report.write(tmp_path)
 
     assert json.loads((tmp_path / STATUS_FILE).read_text())["agent_id"] == "hq-lobby-1"
     assert [path.name for path in tmp_path.iterdir() if STATUS_FILE in path.name] == [STATUS_FILE]
 
 
-def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, health: StatusReport) -> None:
+def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, report: StatusReport) -> None:
     before = os.umask(0o077)
     try:
-        health.write(tmp_path)
+        report.write(tmp_path)
     finally:
         os.umask(before)
 
     assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o644
 
 
-def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, health: StatusReport) -> None:
+def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, report: StatusReport) -> None:
     outbox.keep(swipe(0x63E9AE))
-    health.write(tmp_path)
+    report.write(tmp_path)
 
     told = json.dumps(status_of(tmp_path))
 

@@ -151,7 +151,7 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
     outbox.keep(*(swipe(value, read_at=instant(wall_us=RELEASED_US)) for value in (1, 2)))
     commit(outbox, 1)
 
-    assert supervisor._purge() == 1
+    assert supervisor._upload_loop.purge() == 1
     assert read_counts(settings.agent.state_dir).kept == 0
     supervisor._stop()
 
@@ -194,7 +194,7 @@ def test_a_reload_takes_the_key_that_is_there_now_and_the_readers_go_on(
         assert "signing with the same key, SHA256:" in unchanged
         assert changed == f"reload: signing with a new key, {new.fingerprint[:15]}..."
         assert "holds no PEM private key" in broken
-        assert "goes on with the key it has" in broken
+        assert "keeps its present key" in broken
         assert key_of(settings)["fingerprint"] == new.fingerprint
 
     run_while(settings, replace_key)

@@ -110,7 +110,7 @@ def test_a_readers_thread_that_hangs_starves_the_watchdog_and_is_named_once(
     (tmp_path / "cardholders.csv").write_text("badge_id,user_id\n")  # lets it go on
 
     assert starved
-    wait_until(lambda: "reader RDR-101: goes on" in agent.log, what="a thread that goes on")
+    wait_until(lambda: "reader RDR-101: responds again" in agent.log, what="a thread that goes on")
     wait_until_fed(manager)
     assert agent.log.count("hangs") == 1
 

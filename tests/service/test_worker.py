@@ -60,7 +60,7 @@ def test_a_death_is_logged_with_its_place_and_without_what_it_says(caplog: pytes
     worker.start()
 
     assert worker.join(5.0)
-    assert "reader A: died of ValueError" in caplog.text
+    assert "reader A: thread died of ValueError" in caplog.text
     assert "in body" in caplog.text
     assert "card 02F657AE'" not in caplog.text
 
@@ -97,7 +97,7 @@ def test_a_worker_told_to_stop_does_not_start_its_body_again() -> None:
     assert runs == [1]
 
 
-def test_a_worker_is_well_at_work_at_rest_and_when_it_is_done_and_ill_when_it_hangs() -> None:
+def test_a_worker_is_healthy_at_work_at_rest_and_when_it_is_done_and_ill_when_it_hangs() -> None:
     busy_told, rest, end = threading.Event(), threading.Event(), threading.Event()
 
     def body(busy: Busy) -> None:
@@ -111,14 +111,14 @@ def test_a_worker_is_well_at_work_at_rest_and_when_it_is_done_and_ill_when_it_ha
     worker.start()
     busy_told.wait()
 
-    wait_until(lambda: not worker.is_well(), what="a hanging worker")
+    wait_until(lambda: not worker.is_healthy(), what="a hanging worker")
     rest.set()
-    wait_until(worker.is_well, what="a worker at rest")
+    wait_until(worker.is_healthy, what="a worker at rest")
     time.sleep(0.1)
-    assert worker.is_well()
+    assert worker.is_healthy()
     end.set()
     worker.join(5.0)
-    assert worker.is_well()
+    assert worker.is_healthy()
 
 
 def test_a_worker_that_a_dead_outbox_ended_is_ill() -> None:
@@ -130,7 +130,7 @@ def test_a_worker_that_a_dead_outbox_ended_is_ill() -> None:
 
     worker.join(5.0)
 
-    assert not worker.is_well()
+    assert not worker.is_healthy()
 
 
 def test_a_worker_that_was_never_started_has_ended() -> None:
@@ -142,8 +142,8 @@ def test_a_worker_is_not_ill_while_all_of_them_have_to_wait() -> None:
     worker = Worker("reader A", lambda _: (end.wait(), None)[1], ended=nothing, hung_after_s=0.05)
     worker.start()
 
-    wait_until(lambda: not worker.is_well(), what="a worker that waits for too long")
+    wait_until(lambda: not worker.is_healthy(), what="a worker that waits for too long")
 
-    assert worker.is_well(patience_s=60.0)
+    assert worker.is_healthy(grace_s=60.0)
     end.set()
     worker.join(5.0)

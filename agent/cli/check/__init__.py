@@ -1,4 +1,4 @@
-"""badge-agent check: every prerequisite in order, and for what is not right the next thing to do."""
+"""badge-agent check: checks every prerequisite in order; each failure has its next step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import click
 
@@ -21,13 +20,10 @@ from agent.cli.console import Finding, show
 from agent.errors import AgentError
 from agent.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
-_LONGEST_S = 60.0
+_TIMEOUT_S = 60.0
 _NEXT_INDENT = " " * len("warning  next: ")
 
-# Distribution -> its package in Debian.
+# Python distribution -> Debian package.
 LIBRARIES: Mapping[str, str] = MappingProxyType(
     {
         "click": "python3-click",
@@ -43,27 +39,27 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
 
 
 @click.command("check", epilog="Example: badge-agent check --config config.toml")
-@click.option("--offline", is_flag=True, help="Look at this machine only, not at Snowflake.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON object, for a program.")
+@click.option("--offline", is_flag=True, help="Check this machine only, not Snowflake.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_option
 @click.pass_context
 def command(context: click.Context, config: Path, *, offline: bool, as_json: bool) -> None:
-    """Walk through everything that must be right before swipes can become rows.
+    """Check every prerequisite for delivering swipes.
 
-    Each failure comes with its cause and the next command or SQL to run. The agent may run
-    meanwhile: its ports, its outbox and its channel are left alone. It takes a minute at most.
+    Each failure comes with its cause and the next command or SQL to run. The agent may be running: its
+    ports, outbox and channel are not disturbed. Takes one minute at most.
 
     \b
-    Exit code, that of the first failure:
-      0   nothing failed (there may be warnings)
-      69  Snowflake cannot be reached, or does not answer as it should
+    Exit code, of the first failure:
+      0   no failure (warnings are possible)
+      69  Snowflake is unreachable or answers unexpectedly
       74  outbox or disk
-      77  not permitted, by this machine or by Snowflake
+      77  permission denied by this machine or by Snowflake
       78  configuration, key or cardholders file
-      1   anything else, a reader's port for one
-    """  # noqa: D301 - click's mark for lines that are not to be wrapped
-    found_now = look(config, offline=offline)
-    founds = list(found_now if as_json else shown(found_now))
+      1   any other failure, such as a reader's port
+    """  # noqa: D301 - click's escape for unwrapped lines
+    results = run_checks(config, offline=offline)
+    founds = list(results if as_json else shown(results))
     exit_code = next((found.exit_code for found in founds if found.exit_code), 0)
     if as_json:
         findings = [dataclasses.asdict(found.finding) for found in founds]
@@ -71,13 +67,13 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
     context.exit(exit_code)
 
 
-def look(config: Path, *, offline: bool = False) -> Iterator[Found]:
-    """Everything that must be right, found as it is looked at; a minute at most."""
-    return within(partial(_walk, config, offline=offline), _LONGEST_S)
+def run_checks(config: Path, *, offline: bool = False) -> Iterator[Found]:
+    """Run every check and yield each result as it is found, for at most _TIMEOUT_S seconds."""
+    return within(partial(_checks, config, offline=offline), _TIMEOUT_S)
 
 
 def shown(founds: Iterable[Found]) -> Iterator[Found]:
-    """The same, each printed as it comes; what several in a row say to do next is said with the first."""
+    """Print each result as it comes and yield it; equal next steps in a row are printed once."""
     next_before = ""
     for found in founds:
         finding = found.finding
@@ -87,12 +83,12 @@ def shown(founds: Iterable[Found]) -> Iterator[Found]:
         yield found
 
 
-def _walk(config: Path, *, offline: bool) -> Iterator[Found]:
+def _checks(config: Path, *, offline: bool) -> Iterator[Found]:
     loaded: list[Settings] = []
 
     def load() -> Iterator[Finding]:
-        # Imported after the libraries were looked at: without one of them this would not import.
-        from agent.config.loader import load as load_config  # noqa: PLC0415 - as said above
+        # Imported after the libraries were checked: without one of them the import fails.
+        from agent.config.loader import load as load_config  # noqa: PLC0415 - see above
 
         settings = load_config(config)
         loaded.append(settings)

@@ -1,4 +1,4 @@
-"""What must be right on this machine: key, readers, cardholders, outbox, disk, clock."""
+"""Checks of this machine: key, readers, cardholders, outbox, disk, clock."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from agent.service import notify
 from agent.service.status import read_status
 from agent.settings import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 
-# Their numbers are dealt out anew at every plugging and every start.
+# The kernel assigns these numbers again at every plugging and every boot.
 _UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
 
-# Reading a file of a million swipes from a slow card takes longer; its first gigabyte tells enough.
+# Limit: a complete check of a million swipes on a slow card takes longer.
 _INSPECTION_S = 15.0
 # A week offline at 10,000 swipes a day needs about 70 MB.
 _LITTLE_DISK_BYTES = 200_000_000
@@ -74,47 +74,47 @@ def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:
 
 
 def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
-    told = read_status(agent.id, agent.state_dir, agent.runtime_dir)
+    status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
     name, device = f"reader {reader.id}", str(reader.port)
-    if _open_in_agent(reader, told):
-        yield Finding(name, "ok", f"{device} is open in the running agent (pid {told['pid']})")
-    elif notify.is_starting_us():
-        # Before the service's own start: opening the port would throw away what it has collected meanwhile.
+    if _open_in_agent(reader, status):
+        yield Finding(name, "ok", f"{device} is open in the running agent (pid {status['pid']})")
+    elif notify.is_service_process():
+        # ExecStartPre=: opening the port would discard the data that its buffer collected meanwhile.
         if not reader.port.exists():
             raise not_there(device)
-        yield Finding(name, "ok", f"{device} is there ({reader.protocol})")
+        yield Finding(name, "ok", f"{device} exists ({reader.protocol})")
     else:
-        yield Finding(name, "ok", _try_port(reader, told))
+        yield Finding(name, "ok", _try_port(reader, status))
     if _UNSTABLE_NAME.fullmatch(device):
-        text = f"{device} may be another device after the next plugging or start"
+        text = f"{device} may be another device after the next plugging or boot"
         yield Finding(name, "warning", text, _stable_name_hint(device))
 
 
-def _open_in_agent(reader: ReaderSettings, told: dict[str, Any]) -> bool:
-    """The running agent's own word: a port that it has open is left alone."""
-    return bool(told["running"]) and any(
+def _open_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> bool:
+    """Whether the running agent reports this port as open; then it is not opened here."""
+    return bool(status["running"]) and any(
         (other["id"], other["device"], other["state"]) == (reader.id, str(reader.port), "open")
-        for other in told["readers"]
+        for other in status["readers"]
     )
 
 
-def _try_port(reader: ReaderSettings, told: dict[str, Any]) -> str:
+def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
     line = PROTOCOLS[reader.protocol].line.at(reader.baudrate)
     try:
         Port(str(reader.port), line).close()
     except PortBusyError:
-        # The agent opened it just now, or under another name; both are unknown where /proc is closed to us.
-        if told["running"] and holder_of(str(reader.port)) == told["pid"]:
+        # The agent opened it just now or under another name; unknown if /proc is not readable.
+        if status["running"] and holder_of(str(reader.port)) == status["pid"]:
             return f"{reader.port} is in use by the running agent"
         raise
     return f"{reader.port} opens with {line.baudrate} baud ({reader.protocol})"
 
 
 def _stable_name_hint(device: str) -> str:
-    stable_name = stable_name_of(device)
-    if stable_name is None:
-        return "name the reader by what stays the same: ls -l /dev/serial/by-id/"
-    return f'in the configuration: port = "{stable_name}"'
+    stable = stable_name_of(device)
+    if stable is None:
+        return "use a stable device name: ls -l /dev/serial/by-id/"
+    return f'in the configuration: port = "{stable}"'
 
 
 # --- files, disk and clock ------------------------------------------------------------------
@@ -132,28 +132,28 @@ def _outbox(state_dir: Path) -> Iterator[Finding]:
     if not is_there(state_dir):
         if not state_dir.is_dir():
             raise OutboxError(
-                f"the state directory {state_dir} is not there",
-                hint=f"make it for the agent's user: sudo install -d -m 0700 -o badge-agent {place}",
+                f"the state directory {state_dir} does not exist",
+                hint=f"create it for the agent's user: sudo install -d -m 0700 -o badge-agent {place}",
             )
         if not os.access(state_dir, os.W_OK | os.X_OK):
             raise NotPermittedError(
                 f"this user may not write in the state directory {state_dir}",
-                hint=f"check as the agent's user, or give it the directory: sudo chown badge-agent: {place}",
+                hint=f"check as the agent's user, or change the owner: sudo chown badge-agent: {place}",
             )
-        yield Finding("outbox", "ok", f"none in {state_dir} yet; the first start makes it")
+        yield Finding("outbox", "ok", f"none in {state_dir} yet; the first start creates it")
         return
     inspection = inspect(state_dir, limit_s=_INSPECTION_S)
     if inspection.faults:
         raise OutboxError(
             f"the outbox in {state_dir} is damaged: {'; '.join(inspection.faults)}",
-            hint="keep it for rescue, start with a new one, and mistrust the SD card: "
+            hint="keep a copy, start with a new outbox, and consider replacing the SD card: "
             "sudo systemctl stop badge-agent; "
             f"sudo cp -a {place} {place}.damaged; sudo rm {place}/outbox.db*",
         )
-    whole = "whole" if inspection.complete else f"no fault in the first {_INSPECTION_S:.0f} s of reading"
+    intact = "intact" if inspection.complete else f"no fault found within {_INSPECTION_S:.0f} s"
     counts = read_counts(state_dir)
     used = "in use by the running agent, " if is_held(state_dir) else ""
-    yield Finding("outbox", "ok", f"{state_dir}, {used}{whole}, {counts.pending} swipes wait")
+    yield Finding("outbox", "ok", f"{state_dir}, {used}{intact}, {counts.pending} swipes pending")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
@@ -161,24 +161,24 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(state_dir).free
     text = f"{free / 1e6:,.0f} MB free for {state_dir}"
     hint = (
-        f"make room: df -h {shlex.quote(str(state_dir))}; sudo journalctl --vacuum-size=50M; sudo apt clean"
+        f"free space: df -h {shlex.quote(str(state_dir))}; sudo journalctl --vacuum-size=50M; sudo apt clean"
     )
     if free < settings.outbox.reserve_bytes:
         raise OutboxError(f"{text}, less than [outbox] reserve_bytes", hint=hint)
     if free < _LITTLE_DISK_BYTES:
-        yield Finding("disk", "warning", f"{text}; a week without network may need more", hint)
+        yield Finding("disk", "warning", f"{text}; a week without network can need more", hint)
     else:
         yield Finding("disk", "ok", text)
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:
-    told = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
-    if told["running"] and told["clock"] is not None:
-        yield clock(told["clock"])
+    status = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
+    if status["running"] and status["clock"] is not None:
+        yield clock(status["clock"])
     elif is_synchronised():
         yield Finding("clock", "ok", "synchronised")
     elif settings.clock.trust == "always":
-        yield Finding("clock", "ok", 'taken as right without synchronisation ([clock] trust = "always")')
+        yield Finding("clock", "ok", 'trusted without synchronisation ([clock] trust = "always")')
     else:
-        text = "not synchronised; swipes are kept, and get their right times once it is"
+        text = "not synchronised; swipes are kept and get their correct times once it is"
         yield Finding("clock", "warning", text, CLOCK_HINT)

@@ -1,4 +1,4 @@
-"""A check as a walk: steps in their order, what each one found, and an end to it in any case."""
+"""Runs checks in order, with dependencies between them and a time limit."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from agent.errors import AgentError, ConfigError, SnowpipeError
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One prerequisite. `look` gives what it found; it raises AgentError for what is not in order.
+    """One prerequisite. `check` yields findings, or raises AgentError for a failure.
 
-    `needs` names earlier steps without which this one could find nothing.
+    `needs` names earlier steps; if one of them failed, this step is skipped.
     """
 
     name: str
-    look: Callable[[], Iterable[Finding]]
+    check: Callable[[], Iterable[Finding]]
     needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding; `exit_code` is what the command ends with if this is its first failure."""
+    """A finding; `exit_code` is the exit code of the command if this is the first failure, 0 if none."""
 
     finding: Finding
     exit_code: int = 0
 
 
 def in_order(steps: Iterable[Step]) -> Iterator[Found]:
-    """What the steps found; those whose needs failed are not tried, which is said once, at the end."""
-    stopped_by: dict[str, str] = {}  # step -> the failed step that keeps it from being right
+    """Run the steps; those whose needs failed are skipped and listed at the end."""
+    stopped_by: dict[str, str] = {}  # step -> the failed step that it depends on
     untried: dict[str, list[str]] = {}
     for step in steps:
         cause = next((stopped_by[need] for need in step.needs if need in stopped_by), None)
@@ -47,30 +47,32 @@ def in_order(steps: Iterable[Step]) -> Iterator[Found]:
             if found.exit_code:
                 stopped_by[step.name] = step.name
     for cause, names in untried.items():
-        yield Found(Finding("not tried", "warning", f"{', '.join(names)} ({cause} comes first)"))
+        yield Found(Finding("not checked", "warning", f"{', '.join(names)} (needs {cause})"))
 
 
-def within(walk: Callable[[], Iterator[Found]], seconds: float) -> Iterator[Found]:
-    """What a walk finds, as it finds it, for at most `seconds` and then no more.
+def within(checks: Callable[[], Iterator[Found]], seconds: float) -> Iterator[Found]:
+    """Yield the results of `checks()` as they come, for at most `seconds`.
 
-    The walk runs in a thread of its own: name look-ups and serial drivers take no timeout.
+    The checks run in a separate thread: name resolution and serial drivers have no timeout.
     """
-    told: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
 
-    def tell() -> None:
-        for found in walk():
-            told.put(found)
-        told.put(None)
+    def run() -> None:
+        for found in checks():
+            results.put(found)
+        results.put(None)
 
-    threading.Thread(target=tell, name="check", daemon=True).start()
+    threading.Thread(target=run, name="check", daemon=True).start()
     deadline = time.monotonic() + seconds
     last = "the start"
     while True:
         try:
-            found = told.get(timeout=max(0.0, deadline - time.monotonic()))
+            found = results.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            text = f"no answer within {seconds:.0f} s, after {last}; the rest was not tried"
-            hint = "run it again; if it hangs there again, look at the device or the network that comes next"
+            text = f"timeout after {seconds:.0f} s, last completed check: {last}; the others were not run"
+            hint = (
+                "run it again; if it stops at the same point, examine the next device or network connection"
+            )
             yield Found(Finding("time", "failed", text, hint), SnowpipeError.exit_code)
             return
         if found is None:
@@ -81,15 +83,15 @@ def within(walk: Callable[[], Iterator[Found]], seconds: float) -> Iterator[Foun
 
 def _take(step: Step) -> Iterator[Found]:
     try:
-        for finding in step.look():
+        for finding in step.check():
             yield Found(finding)
     except AgentError as error:
         for text in _problems(error):
             yield Found(Finding(step.name, "failed", text, error.hint), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - a check that breaks must not hide what the others find
-        # Without its message: that may quote what was being worked on.
-        text = f"stopped on an unexpected {type(error).__name__}"
-        yield Found(Finding(step.name, "failed", text, "this is a bug worth reporting"), AgentError.exit_code)
+    except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the results of the others
+        # Without its message, which may quote data such as a card number.
+        text = f"stopped with an unexpected {type(error).__name__}"
+        yield Found(Finding(step.name, "failed", text, "please report this as a bug"), AgentError.exit_code)
 
 
 def _problems(error: AgentError) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""badge-agent demo: the real agent between stand-in readers and a stand-in pipe, step by step."""
+"""badge-agent demo: the real agent between simulated readers and the emulator, step by step."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from agent.cli.demo.readers import READERS, Card, card
 from agent.errors import AgentError, ConfigError
 
 _EMULATOR_LIBRARIES = ("aiohttp", "orjson")
-# Shown whole on a screen; more swipes are counted but not listed.
+# Fits on a screen; of more rows only the last are listed.
 _ROWS_SHOWN = 10
 _APPEND_S = 10.0
-# Between two people at a door; a great many of them swipe faster, so that the demo has an end.
+# Between two swipes; shorter for many swipes, to limit the demo's duration.
 _PAUSE_S = 0.2
-_LONGEST_SWIPING_S = 5.0
+_MAX_SWIPING_S = 5.0
 _DRAIN_S = 30.0
 _MOST_SWIPES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What became of the swipes; `as_swiped` is the promise: each one once, in order."""
+    """Comparison of rows and swipes; `as_swiped`: every swipe once and in order."""
 
     lost: int
     doubled: int
     as_swiped: bool
 
 
-def weigh(rows: list[dict[str, Any]], cards: list[Card]) -> Landed:
+def compare(rows: list[dict[str, Any]], cards: list[Card]) -> Landed:
     """Compare the rows in the pipe's table, in the order of their seq, with the cards swiped."""
     events = {row["event_id"] for row in rows}
     as_swiped = [row["badge_id"] for row in rows] == [shown.badge_id for shown in cards]
@@ -52,26 +52,28 @@ def weigh(rows: list[dict[str, Any]], cards: list[Card]) -> Landed:
 
 @click.command("demo", epilog="Example: badge-agent demo --outage")
 @click.option(
-    "--swipes", type=click.IntRange(1, _MOST_SWIPES), default=6, show_default=True, help="How many cards."
+    "--swipes", type=click.IntRange(1, _MOST_SWIPES), default=6, show_default=True, help="Number of swipes."
 )
-@click.option("--outage", is_flag=True, help="Then cut the pipe, swipe as many again, and bring it back.")
+@click.option(
+    "--outage", is_flag=True, help="Then block the pipe, swipe the same number again, and unblock it."
+)
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Do it in DIR, made if missing, and leave everything there.",
+    help="Work in DIR (created if missing) and keep all files.",
 )
 def command(*, swipes: int, outage: bool, keep: Path | None) -> None:
-    """Watch swipes become rows, with nothing to configure.
+    """Show swipes becoming rows, without configuration or account.
 
-    The real agent runs between two stand-in readers (pseudo-terminals) and a local stand-in for
-    Snowflake's pipe. It takes some seconds and leaves nothing behind. Exit code 1 when a swipe
-    was lost, doubled, or out of order.
+    The real agent runs between two simulated readers (pseudo-terminals) and a local emulator of
+    Snowflake's pipe. Takes some seconds; all files are removed. Exit code 1 if a swipe was lost,
+    duplicated or out of order.
     """
     missing = [name for name in _EMULATOR_LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"not installed, and needed by the demo alone: {', '.join(missing)}",
+            f"the demo needs libraries that are not installed: {', '.join(missing)}",
             hint="pip install 'badge-agent[emulator]', or: sudo apt install python3-aiohttp python3-orjson",
         )
     with ExitStack() as stack:
@@ -106,7 +108,7 @@ def _kept(directory: Path) -> Path:
 
 @contextmanager
 def _signals_as_interrupt() -> Iterator[None]:
-    """A closed terminal or a plain kill ends the demo as Ctrl-C does: with everything put away."""
+    """Handle SIGTERM and SIGHUP as Ctrl-C, so that processes and files are cleaned up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -119,19 +121,19 @@ def _signals_as_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- the acts -------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------
 
 
 def _set_up(stage: Stage, swipes: int) -> None:
     _ok("prerequisites", f"Python {platform.python_version()}, badge-agent {__version__}, all libraries")
     key = stage.make_key()
-    _ok("key", f"made, {key.fingerprint}")
+    _ok("key", f"generated, {key.fingerprint}")
     stage.start_pipe()
-    _ok("pipe", f"a stand-in for Snowflake listens on {stage.url}")
+    _ok("pipe", f"the emulator of Snowflake listens on {stage.url}")
     stage.start_agent(swipes)
     _ok("agent", f"badge-agent run is ready (pid {stage.agent_pid}), {len(READERS)} readers open")
     expires_at = stage.wait_for("a token", lambda: stage.status()["token"]["expires_at"], _APPEND_S)
-    _ok("token", f"JWT minted, valid until {expires_at[:19]}Z")
+    _ok("token", f"JWT signed, valid until {expires_at[:19]}Z")
 
 
 def _swipe_live(stage: Stage, cards: list[Card]) -> None:
@@ -142,14 +144,14 @@ def _swipe_live(stage: Stage, cards: list[Card]) -> None:
         request = stage.wait_for("an append request", partial(_after, stage, before), _APPEND_S)
         way_ms = max(0.0, (request["arrived_ns"] - sent_ns) / 1e6)
         click.echo(f"{_line(number, shown)}  HTTP {request['status']} after {way_ms:.0f} ms")
-        time.sleep(min(_PAUSE_S, _LONGEST_SWIPING_S / len(cards)))
+        time.sleep(min(_PAUSE_S, _MAX_SWIPING_S / len(cards)))
     _drain(stage, 0, len(cards))
 
 
 def _swipe_through_an_outage(stage: Stage, cards: list[Card]) -> None:
     live = stage.status()["outbox"]["committed_seq"]
     stage.cut()
-    click.echo(f"\nThe pipe is cut. Swiping {_count(cards)} all the same")
+    click.echo(f"\nThe pipe is unreachable. Swiping {_count(cards)} meanwhile")
     for number, shown in enumerate(cards, start=1):
         stage.swipe(shown)
         stage.wait_for(
@@ -159,15 +161,15 @@ def _swipe_through_an_outage(stage: Stage, cards: list[Card]) -> None:
         )
         click.echo(f"{_line(live + number, shown)}  on disk, {number} waiting")
     reason = stage.wait_for("the agent to notice", lambda: stage.status()["uploader"]["reason"], _APPEND_S)
-    _ok("agent", f"holds {stage.status()['outbox']['pending']} swipes and tries again by itself")
-    _ok("why", reason)
+    _ok("agent", f"holds {stage.status()['outbox']['pending']} swipes and retries")
+    _ok("reason", reason)
     stage.restore()
-    click.echo("\nThe pipe is back")
+    click.echo("\nThe pipe is reachable again")
     _drain(stage, live, live + len(cards))
 
 
 def _drain(stage: Stage, after_seq: int, until_seq: int) -> None:
-    """Wait until Snowflake has committed all of these, with a bar if there is something to see."""
+    """Wait until the emulator has committed all of these, with a progress bar."""
     done = after_seq
     with progress(until_seq - done, "Committed") as advance:
         while done < until_seq:
@@ -181,20 +183,19 @@ def _show_what_landed(stage: Stage, cards: list[Card], started: float) -> None:
     click.echo("\nRAW_BADGE_EVENTS" + (f", the last {_ROWS_SHOWN} rows" if len(rows) > _ROWS_SHOWN else ""))
     columns = ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")
     table(columns, [_cells(row, columns) for row in rows[-_ROWS_SHOWN:]])
-    # Here, because it needs the extra `emulator`, whose absence the demo tells in a sentence of its own.
-    from agent.cli.demo.views import show_views  # noqa: PLC0415 - as said above
+    # Imported late: needs the extra `emulator`, whose absence command() reports.
+    from agent.cli.demo.views import show_views  # noqa: PLC0415 - see above
 
     show_views(stage.database)
-    click.echo("\nV_CHANNEL_ERRORS is not here: it reads the error table that only Snowflake has")
-    landed = weigh(rows, cards)
+    click.echo("\nV_CHANNEL_ERRORS is missing: it reads an error table that only Snowflake has")
+    landed = compare(rows, cards)
     click.echo("\nSummary")
     counts = (len(cards), len(rows), landed.doubled, landed.lost, f"{time.monotonic() - started:.1f}")
     table(("swiped", "landed", "doubled", "lost", "seconds"), [[str(count) for count in counts]])
     if not landed.as_swiped:
         raise AgentError(
-            f"what landed is not what was swiped: {landed.lost} lost, {landed.doubled} doubled, "
-            "or out of order",
-            hint="this is a bug worth reporting, with what badge-agent demo --keep DIR leaves in DIR",
+            f"the rows differ from the swipes: {landed.lost} lost, {landed.doubled} doubled, or out of order",
+            hint="this is a bug, please report it with the files of: badge-agent demo --keep DIR",
         )
 
 
@@ -206,14 +207,14 @@ def _show_next_steps(kept: Stage | None) -> None:
             f"  badge-agent status --config {kept.directory / 'config.toml'}"
         )
     click.echo(
-        "\nNext, for a door of your own, with the package (README.md)\n"
+        "\nNext, to set up a door with the package (README.md)\n"
         "  sudo badge-agent setup\n"
-        "\nOr by hand\n"
-        "  1. copy config.example.toml to config.toml, and enter your readers and account\n"
+        "\nOr manually\n"
+        "  1. copy config.example.toml to config.toml, and edit readers and account\n"
         f"  2. badge-agent key generate --out rsa_key.p8 --user {USER}\n"
-        "  3. badge-agent sql --config config.toml: what to run in Snowflake, with\n"
+        "  3. badge-agent sql --config config.toml: run its output in Snowflake, with\n"
         f"       ALTER USER {USER} SET RSA_PUBLIC_KEY='...';\n"
-        "     and afterwards, to look at it:\n"
+        "     and to verify it:\n"
         f"       SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA};\n"
         f"       SHOW GRANTS TO ROLE {ROLE};\n"
         "  4. badge-agent send-sample --config config.toml\n"
@@ -222,7 +223,7 @@ def _show_next_steps(kept: Stage | None) -> None:
     )
 
 
-# --- small things ---------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------
 
 
 def _ok(name: str, text: str) -> None:
@@ -252,5 +253,5 @@ def _committed_beyond(stage: Stage, seq: int) -> int | None:
 
 
 def _cells(row: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
-    # Of the time the part that differs, so that a row fits 80 columns.
+    # Timestamps without the date, so that a row fits 80 columns.
     return [str(row[name])[11:23] if name == "event_timestamp" else str(row[name]) for name in columns]

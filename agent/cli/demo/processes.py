@@ -1,4 +1,4 @@
-"""The demo's processes and files: a real agent, a local pipe, two readers' cables, all in one directory."""
+"""The demo's processes and files: agent, emulator and two pseudo-terminals, all in one directory."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _AGENT_ID = "demo-door"
 _COMMIT_LAG_S = 0.3
 _START_S = 20.0  # a Pi Zero takes this long to import an HTTP server
 _STOP_S = 6.0
-_LOOK_S = 0.02
+_POLL_S = 0.02
 _REPLY_S = 10.0
-_CUT_S = 0.2  # the emulator answers first and drops the open connections a moment later
+_CUT_S = 0.2  # the emulator replies first and then closes the open connections
 
 Answer = TypeVar("Answer")
 
 
 class Stage:
-    """Everything the demo starts, under `directory`; close() ends it."""
+    """The demo's processes, with their files under `directory`; close() ends them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -47,10 +47,10 @@ class Stage:
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._state_dir, self._runtime_dir = directory / "state", directory / "run"
 
-    # --- setting up ---------------------------------------------------------------------------
+    # --- start --------------------------------------------------------------------------------
 
     def make_key(self) -> KeyPair:
-        """The agent's private key, and its public half for the pipe."""
+        """Generate the agent's private key, and write the public key for the emulator."""
         key = generate_key(self.directory / "rsa_key.p8")
         (self.directory / "rsa_key.pub").write_text(key.public_key_pem)
         return key
@@ -74,7 +74,7 @@ class Stage:
         raise self._died("emulator")
 
     def start_agent(self, swipes: int) -> None:
-        """Configure and start `badge-agent run` for so many cards; returns with its readers open."""
+        """Configure and start `badge-agent run` for `swipes` cards; returns when its readers are open."""
         self._state_dir.mkdir(mode=0o700)
         holders = [card(number) for number in range(swipes)]
         lines = ["badge_id,user_id", *(f"{held.badge_id},{held.user_id}" for held in holders)]
@@ -109,12 +109,12 @@ class Stage:
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(agent.__file__).parents[1]),
-            # A proxy in the environment must not be asked for what is on this machine.
+            # Never use a configured proxy for addresses of this machine.
             **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1"),
         }
         with self._log(command).open("w") as log:
-            # A session of its own: Ctrl-C is for the demo, which ends its children in order.
-            child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own words
+            # A separate session: Ctrl-C must reach the demo only, which ends its children in order.
+            child = subprocess.Popen(  # noqa: S603 - this interpreter, fixed arguments
                 [sys.executable, "-m", "agent", command, *arguments],
                 cwd=self.directory,
                 env=environment,
@@ -127,33 +127,33 @@ class Stage:
         self._children[command] = child
         return child
 
-    # --- what happens on it -------------------------------------------------------------------
+    # --- control ------------------------------------------------------------------------------
 
     def swipe(self, shown: Card) -> int:
-        """Hold a card to its reader; returns CLOCK_MONOTONIC in ns after the last byte."""
+        """Present a card at its reader; returns CLOCK_MONOTONIC in ns after the last byte."""
         return self._cables[shown.reader.id].send(shown.frame)
 
     def status(self) -> dict[str, Any]:
-        """What `badge-agent status --json` says."""
+        """The output of `badge-agent status --json`."""
         return read_status(_AGENT_ID, self._state_dir, self._runtime_dir)
 
     def appends(self) -> list[dict[str, Any]]:
-        """The answered append requests that the pipe has seen, oldest first."""
+        """The append requests that the emulator has answered, oldest first."""
         seen = self._ask("GET", "state")["seen"]
         return [one for one in seen if one["endpoint"] == "append" and one["status"] is not None]
 
     def cut(self) -> None:
-        """From now on the pipe accepts no connection, and drops those it has."""
+        """Make the emulator refuse connections and close the open ones."""
         self._ask("POST", "faults", {"do": "refuse"})
         time.sleep(_CUT_S)
 
     def restore(self) -> None:
-        """The pipe can be reached again."""
+        """Make the emulator accept connections again."""
         self._ask("POST", "faults", {"do": "clear"})
 
     def query(self, sql: str) -> list[dict[str, Any]]:
-        """Ask the pipe's database, as a user would: `sqlite-utils query FILE SQL`."""
-        done = subprocess.run(  # noqa: S603 - our own interpreter, our own words
+        """Query the emulator's database with `sqlite-utils query FILE SQL`."""
+        done = subprocess.run(  # noqa: S603 - this interpreter, fixed arguments
             [sys.executable, "-m", "sqlite_utils", "query", str(self.database), sql],
             capture_output=True,
             check=False,
@@ -164,7 +164,7 @@ class Stage:
         return cast("list[dict[str, Any]]", json.loads(done.stdout))
 
     def wait_for(self, what: str, probe: Callable[[], Answer | None], seconds: float) -> Answer:
-        """What `probe` gives once it is not None. Raises AgentError when it takes too long."""
+        """Poll until `probe()` is not None and return it. Raises AgentError after `seconds`."""
         deadline = time.monotonic() + seconds
         while (answer := probe()) is None:
             for name, child in self._children.items():
@@ -172,10 +172,10 @@ class Stage:
                     raise self._died(name)
             if time.monotonic() >= deadline:
                 raise AgentError(
-                    f"waited {seconds:.0f} s in vain for {what}",
-                    hint="badge-agent demo --keep DIR, then look at DIR/run.log and DIR/emulator.log",
+                    f"timeout after {seconds:.0f} s, waiting for {what}",
+                    hint="run badge-agent demo --keep DIR and read DIR/run.log and DIR/emulator.log",
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         return answer
 
     def _ask(self, method: str, what: str, rule: dict[str, str] | None = None) -> dict[str, Any]:
@@ -188,21 +188,21 @@ class Stage:
         finally:
             connection.close()
 
-    # --- the end ------------------------------------------------------------------------------
+    # --- stop ---------------------------------------------------------------------------------
 
     def _died(self, command: str) -> AgentError:
         code = self._children[command].wait()
-        said = self._log(command).read_text().splitlines()[-3:]
+        lines = self._log(command).read_text().splitlines()[-3:]
         return AgentError(
-            f"badge-agent {command} ended with {code}: {' / '.join(said) or 'without a word'}",
-            hint="run it again; if it ends again, this is a bug worth reporting",
+            f"badge-agent {command} ended with {code}: {' / '.join(lines) or 'no output'}",
+            hint="run it again; if it fails again, please report this as a bug",
         )
 
     def _log(self, command: str) -> Path:
         return self.directory / f"{command}.log"
 
     def close(self) -> None:
-        """End the agent, then the pipe, then unplug the readers."""
+        """End the agent, then the emulator, then close the pseudo-terminals."""
         for child in reversed(self._children.values()):
             _end(child)
         for cable in self._cables.values():

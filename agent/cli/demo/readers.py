@@ -1,4 +1,4 @@
-"""Stand-in badge readers for the demo: a pseudo-terminal as the cable, frames as real readers send them."""
+"""Simulated badge readers for the demo: pseudo-terminals that send frames of real readers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ READERS = (LOBBY, OFFICE)
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card at a reader: what goes over the cable, and what the agent must call it."""
+    """A card at a reader: the frame sent, and the row members expected for it."""
 
     reader: DoorReader
     frame: bytes
@@ -45,7 +45,7 @@ class Card:
 
 
 def card(number: int) -> Card:
-    """The demo's card of that number, 0 and up; no two are alike. They take turns at the readers."""
+    """Card `number` (0 and up), all different; readers alternate."""
     user_id = f"USR-{number % _PEOPLE + 1:03d}"
     if number % len(READERS) == 0:
         tag = _FIRST_TAG + number
@@ -64,23 +64,23 @@ def rdm6300_frame(tag: int) -> bytes:
 
 
 class Cable:
-    """A pseudo-terminal: `device` is what the agent opens, send() is what the reader does."""
+    """A pseudo-terminal: the agent opens `device`, send() writes as the reader."""
 
     def __init__(self) -> None:
         self._reader_end, self._agent_end = os.openpty()
-        # Until the agent has set its end up, a terminal would echo what the reader sends.
+        # Raw mode: before the agent configures its end, the terminal would echo the reader's data.
         tty.setraw(self._agent_end)
         self.device = os.ttyname(self._agent_end)
 
     def send(self, frame: bytes) -> int:
-        """Send a frame at the reader's pace; returns CLOCK_MONOTONIC in ns after its last byte."""
+        """Send a frame at 9600 baud; returns CLOCK_MONOTONIC in ns after its last byte."""
         for byte in frame:
             time.sleep(_SECONDS_PER_BYTE)
             os.write(self._reader_end, bytes((byte,)))
         return time.monotonic_ns()
 
     def close(self) -> None:
-        """Unplug it."""
+        """Close both ends, as if unplugged."""
         for end in (self._agent_end, self._reader_end):
             with contextlib.suppress(OSError):
                 os.close(end)

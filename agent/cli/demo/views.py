@@ -1,4 +1,4 @@
-"""The account's views as tables: how `badge-agent demo` ends."""
+"""Prints the monitoring views at the end of `badge-agent demo`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import click
 from agent.cli.console import table
 from agent.emulator.views import Result, read_views
 
-_MOST_ROWS = 10
-# What fits on a screen side by side; a single wider row is shown with one column to a line.
-_MOST_COLUMNS = 6
+_MAX_ROWS = 10
+# Columns that fit on a screen; a single wider row is shown with one column per line.
+_MAX_COLUMNS = 6
 
-# Of the events, what a person looks for; the view has every column of the table.
+# A selection: the view has every column of the table.
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"V_BADGE_EVENTS": ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")}
 )
 
 _NOTHING: Mapping[str, str] = MappingProxyType(
     {
-        "V_DOOR_GAPS": "(no rows: every number that a door gave out is there)",
-        "V_DOOR_CHAIN": "(no rows: each row follows from the one before)",
+        "V_DOOR_GAPS": "(no rows: no sequence number is missing)",
+        "V_DOOR_CHAIN": "(no rows: every hash chain is intact)",
     }
 )
 
@@ -32,15 +32,15 @@ _FRACTION = re.compile(r"(\d\d:\d\d:\d\d)\.\d+")
 
 
 def show_views(database: Path) -> None:
-    """Print what each view shows of the rows in an emulator's file. Raises AgentError."""
+    """Print each view over the rows of an emulator's database. Raises AgentError."""
     for result in read_views(database):
         click.echo(f"\n{result.view.name}" + _remainder(result))
         _show(result)
 
 
 def _remainder(result: Result) -> str:
-    more = len(result.rows) - _MOST_ROWS
-    return f", {_MOST_ROWS} of {len(result.rows)} rows" if more > 0 else ""
+    more = len(result.rows) - _MAX_ROWS
+    return f", {_MAX_ROWS} of {len(result.rows)} rows" if more > 0 else ""
 
 
 def _show(result: Result) -> None:
@@ -50,13 +50,13 @@ def _show(result: Result) -> None:
         return
     columns = _COLUMNS.get(name, result.columns)
     places = [result.columns.index(column) for column in columns]
-    cells = [[_cell(row[place]) for place in places] for row in result.rows[:_MOST_ROWS]]
-    if len(cells) == 1 and len(columns) > _MOST_COLUMNS:
+    cells = [[_cell(row[place]) for place in places] for row in result.rows[:_MAX_ROWS]]
+    if len(cells) == 1 and len(columns) > _MAX_COLUMNS:
         table(("column", "value"), list(zip(columns, cells[0], strict=True)))
     else:
         table(columns, cells)
 
 
 def _cell(value: object) -> str:
-    """As text; of a time the whole seconds, so that a row fits the screen."""
+    """The value as text, timestamps without fractions so that a row fits the screen."""
     return "" if value is None else _FRACTION.sub(r"\1", str(value))

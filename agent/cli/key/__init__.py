@@ -1,4 +1,4 @@
-"""The command `key`: make the private key, and show what Snowflake needs of it."""
+"""badge-agent key: make the private key, rotate it, show its public half."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.key.alter_user import describe, set_key
-from agent.cli.key.rotate import rotate
+from agent.cli.key.rotate import rotate_command
 from agent.config.loader import DEFAULT_CONFIG, load
 from agent.errors import ConfigError
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
@@ -20,7 +20,7 @@ from agent.sql.names import name_problem
 _GENERATE_EXAMPLE = "Example: badge-agent key generate --out rsa_key.p8 --user SFE_INGEST_USER"
 
 _file_argument = click.argument("file", required=False, type=click.Path(path_type=Path))
-_json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for a program.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _name_option(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
@@ -31,10 +31,10 @@ def _name_option(_context: click.Context, _parameter: click.Parameter, name: str
 
 @click.group(epilog=_GENERATE_EXAMPLE)
 def command() -> None:
-    """Make the private key, change it, and show what Snowflake needs of it."""
+    """Make or change the private key, and show the public key for Snowflake."""
 
 
-command.add_command(rotate)
+command.add_command(rotate_command)
 
 
 @command.command(epilog=_GENERATE_EXAMPLE)
@@ -53,10 +53,10 @@ command.add_command(rotate)
 @_json_option
 @config_option
 def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool) -> None:
-    """Make a new key, and the SQL that registers it.
+    """Make a new key and print the SQL that registers it.
 
-    A 2048-bit RSA key in a PKCS#8 file that only its owner may read; a file that exists is
-    never overwritten.
+    Writes a 2048-bit RSA key to a PKCS#8 file, readable by its owner only. Never overwrites an
+    existing file.
     """
     settings = None if out and user else _settings_if_any(config)
     if settings:
@@ -74,9 +74,9 @@ def generate(out: Path | None, user: str | None, config: Path, *, as_json: bool)
         "\n"
         "Register it in Snowflake, with a role that may alter the user:\n"
         f"  {alter_user}\n"
-        "Compare: the row RSA_PUBLIC_KEY_FP must show the fingerprint above:\n"
+        "Compare: RSA_PUBLIC_KEY_FP must be the fingerprint above:\n"
         f"  {describe_user}\n"
-        f'Next: in the configuration, under [snowflake], private_key_file = "{path}"; then: badge-agent check'
+        f'Next: set private_key_file = "{path}" in [snowflake] of the configuration, then: badge-agent check'
     )
 
 
@@ -89,7 +89,7 @@ def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
 
     Compare it with the rows RSA_PUBLIC_KEY_FP and RSA_PUBLIC_KEY_2_FP of: DESC USER <user>;
 
-    FILE is the private key (else the one that the agent uses).
+    FILE is the private key (default: the agent's own).
     """
     path, key = _key(file, config)
     click.echo(json.dumps(_described(path, key)) if as_json else key.fingerprint)
@@ -101,11 +101,11 @@ def fingerprint(file: Path | None, config: Path, *, as_json: bool) -> None:
 @_json_option
 @config_option
 def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None:
-    """Print the public half of a private key.
+    """Print the public key of a private key.
 
-    In one line, as ALTER USER <user> SET RSA_PUBLIC_KEY='...' takes it.
+    As one line, for ALTER USER <user> SET RSA_PUBLIC_KEY='...'.
 
-    FILE is the private key (else the one that the agent uses).
+    FILE is the private key (default: the agent's own).
     """
     path, key = _key(file, config)
     if as_json:
@@ -124,7 +124,7 @@ def _settings_if_any(config: Path) -> Settings | None:
     try:
         return load(config)
     except ConfigError as error:
-        # A key is often made before there is a configuration; one that was named must be there.
+        # A key is often made before the configuration; but a file named explicitly must exist.
         if config == DEFAULT_CONFIG and isinstance(error.__cause__, FileNotFoundError):
             return None
         raise

@@ -1,4 +1,4 @@
-"""The lines of SQL about a user's public keys."""
+"""SQL statements for a user's public keys."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from agent.sql.names import user_identifier
 
 
 def set_key(user: str | None, key: KeyPair) -> str:
-    """Registers a key in its slot."""
+    """The statement that registers a key in its slot."""
     return f"ALTER USER {_user(user)} SET {key.slot}='{key.public_key_line}';"
 
 
 def unset_key(user: str, slot: Slot) -> str:
-    """Removes the key in a slot."""
+    """The statement that removes the key of a slot."""
     return f"ALTER USER {_user(user)} UNSET {slot};"
 
 
 def describe(user: str | None) -> str:
-    """Shows, among much else, the fingerprints of both keys."""
+    """The statement that shows the fingerprints of both keys, among other properties."""
     return f"DESC USER {_user(user)};"
 
 
 def compare(user: str, key: KeyPair) -> str:
-    """Shows what is registered in the key's slot, and says what it must be."""
+    """The statement that shows the fingerprint in the key's slot, with the expected value as a comment."""
     return f"{describe(user)}  -- {key.slot}_FP must be {key.fingerprint}"
 
 

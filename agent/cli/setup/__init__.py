@@ -1,4 +1,4 @@
-"""badge-agent setup: from an installed package to a running service, at a terminal or unattended."""
+"""badge-agent setup: configures and starts an installed agent, interactively or unattended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Examples:
 
 
 def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for every question."""
+    """Add an option for every question."""
     for question in reversed(QUESTIONS):
         name = f"--{question.option.replace('_', '-')}"
         function = click.option(name, question.option, metavar="NAME", help=f"{question.text}.")(function)
@@ -56,16 +56,20 @@ def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
     callback=reader_options,
     multiple=True,
     metavar="KEY=VALUE,...",
-    help=f"A reader, of: {', '.join(READER_KEYS)}. Several formats are joined by +. Without port: the only "
-    "serial port there is. Give it again for each reader of this door.",
+    help=f"A reader, with the keys {', '.join(READER_KEYS)}. Join several formats with +. Default port: the "
+    "only serial port of this machine. Repeat for each reader of this door.",
 )
-@click.option("--url", metavar="URL", help="Where the account answers, if not at its usual address.")
-@click.option("--ca-file", type=_FILE, help="One more certificate authority, as of a proxy.")
-@click.option("--trust-clock", is_flag=True, help="This machine's clock is right without synchronisation.")
-@click.option("--private-key-file", type=_FILE, help="Take this key, instead of making one.")
+@click.option("--url", metavar="URL", help="URL of the account, if not the default one.")
+@click.option(
+    "--ca-file", type=_FILE, help="An additional certificate authority, for a proxy that inspects TLS."
+)
+@click.option(
+    "--trust-clock", is_flag=True, help="Treat this machine's clock as correct without synchronisation."
+)
+@click.option("--private-key-file", type=_FILE, help="Use this key instead of making one.")
 @click.option("--private-key-passphrase-file", type=_FILE, help="The passphrase of that key.")
-@click.option("--yes", is_flag=True, help="Ask nothing: what is not given and not configured is an error.")
-@click.option("--no-start", is_flag=True, help="Leave the service as it is.")
+@click.option("--yes", is_flag=True, help="Do not ask; a missing answer is an error.")
+@click.option("--no-start", is_flag=True, help="Do not start or restart the service.")
 @config_option
 @click.pass_context
 def command(
@@ -83,24 +87,24 @@ def command(
     config: Path,
     **options: str | None,
 ) -> None:
-    """Set this door up: key, configuration, service.
+    """Set up this door: key, configuration, service.
 
-    Asks for what is not given as an option. Makes the private key and stores it for the service,
-    encrypted where this machine can; writes the configuration; prints the SQL to run; checks; starts.
-    It can be run again: the key stays, and so does every setting that is not given anew.
+    Asks for values not given as options. Makes the private key and stores it for the service, encrypted
+    if this machine supports it; writes the configuration; prints the SQL to run; checks; starts the
+    service. It can be run again: the key is kept, and so is every setting not given again.
 
     \b
     Exit code:
-      0   done; Snowflake may not know the key yet
-      1   done, but the check found something on this machine, or the service does not start
+      0   done; the key may not be registered in Snowflake yet
+      1   done, but a check on this machine failed, or the service does not start
       2   an answer is missing
-      77  only root may
-      78  an answer is wrong, or the key or the present configuration cannot be used
-    """  # noqa: D301 - click's mark for lines that are not to be wrapped
+      77  not permitted: run it as root
+      78  an answer is invalid, or the key or the present configuration cannot be used
+    """  # noqa: D301 - click's escape for unwrapped lines
     config = config.absolute()
     _require_root(config)
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody can answer here: give every answer as an option, and --yes")
+        raise click.UsageError("not at a terminal: give every answer as an option, and --yes")
     before = read_document(config)
     source = _KeyFile(private_key_file, private_key_passphrase_file) if private_key_file else None
     source = source or _configured_key(before, config)
@@ -117,32 +121,30 @@ def command(
     changed = _write(config, document, before) or is_new
     runtime_dir = configuration.load(config).agent.runtime_dir
     if is_new and is_handed_over(runtime_dir):
-        hand_over(runtime_dir, key)  # else the check would find the one from the last rotation
-    _tell_sql(document["snowflake"]["user"], key)
+        hand_over(runtime_dir, key)  # else the check would use the key of the last rotation
+    _print_sql(document["snowflake"]["user"], key)
     code = _check(config)
     if no_start:
-        show(Finding("service", "ok", "left as it is", f"sudo systemctl enable --now {systemctl.UNIT}"))
+        show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
         _start(config, changed=changed)
     context.exit(code)
 
 
 def _require_root(config: Path) -> None:
-    """What is to be written must be writable; as a rule that takes root. Raises NotPermittedError."""
+    """Raises NotPermittedError unless the configuration and the key can be written, which takes root."""
     for place in (config.parent, systemd_creds.ETC):
         nearest = next(path for path in (place, *place.parents) if path.exists())
         if not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
-            raise NotPermittedError(
-                f"setup writes below {nearest}, which this user may not", hint="sudo badge-agent setup"
-            )
+            raise NotPermittedError(f"this user may not write to {nearest}", hint="sudo badge-agent setup")
 
 
 def _require_right(document: Document, config: Path) -> None:
-    """Every problem at once, before anything is changed. Raises ConfigError."""
+    """Validate the document before anything is written. Raises ConfigError with every problem."""
     try:
         settings_of(document, config)
     except ConfigError as error:
-        error.hint = "nothing was changed: correct these answers, and run setup again"
+        error.hint = "nothing was changed: correct these answers and run setup again"
         raise
 
 
@@ -160,14 +162,14 @@ def _put_more(document: Document, *, url: str | None, ca_file: Path | None, trus
 
 @dataclass(frozen=True, slots=True)
 class _KeyFile:
-    """A key to be taken over."""
+    """An existing key file to import."""
 
     path: Path
     passphrase_file: Path | None
 
 
 def _configured_key(before: Document, config: Path) -> _KeyFile | None:
-    """The file that the configuration names so far; the service gets its key as its credential."""
+    """The key file of the present configuration, to be imported as the service's credential."""
     named = settings_of(before, config).snowflake if before else None
     if named is None or named.private_key_file is None or not named.private_key_file.exists():
         return None
@@ -175,31 +177,31 @@ def _configured_key(before: Document, config: Path) -> _KeyFile | None:
 
 
 def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair, bool]:
-    """The key that the service has from now on, and whether it is another one than before."""
+    """Store the service's key; returns it and whether it differs from the one before."""
     stored = systemd_creds.find()
     present = None if stored is None else _read_back(stored)
     if stored is not None and present is not None and wanted in (None, present):
-        _show_key(present, stored, "as before")
+        _show_key(present, stored, "unchanged")
         return present, False
     key = wanted or new_key()
     stored = systemd_creds.store(pem(key))
     if _read_back(stored) != key:
-        raise KeyFileError(f"{stored.path}: does not give back the key that was stored", hint="df -h /etc")
+        raise KeyFileError(f"{stored.path}: reading the stored key back gives another key", hint="df -h /etc")
     if source is None:
         _show_key(key, stored, "new")
     else:
-        spare = f"the service needs the file no more: sudo rm {shlex.quote(str(source.path))}"
-        _show_key(key, stored, "taken over", spare)
+        spare = f"the file is no longer needed: sudo rm {shlex.quote(str(source.path))}"
+        _show_key(key, stored, "imported", spare)
     return key, True
 
 
 def _read_back(stored: systemd_creds.StoredKey) -> KeyPair:
-    """The key as the next start will find it."""
+    """The key as the next start will load it."""
     return parse_private_key(systemd_creds.read(stored), stored.path)
 
 
 def _show_key(key: KeyPair, stored: systemd_creds.StoredKey, what: str, following: str = "") -> None:
-    how = "encrypted for this machine" if stored.encrypted else "readable by root alone"
+    how = "encrypted for this machine" if stored.encrypted else "readable by root only"
     show(Finding("key", "ok", f"{what}, {key.fingerprint}, {how}: {stored.path}", following))
 
 
@@ -207,40 +209,38 @@ def _show_key(key: KeyPair, stored: systemd_creds.StoredKey, what: str, followin
 
 
 def _write(config: Path, document: Document, before: Document) -> bool:
-    """Put the configuration in place; whether that changed anything."""
+    """Write the configuration; returns whether it changed."""
     if document == before:
-        show(Finding("configuration", "ok", f"{config}, as before"))
+        show(Finding("configuration", "ok", f"{config}, unchanged"))
         return False
     _, kept = write_document(config, document)
-    show(Finding("configuration", "ok", f"{config}" + (f"; the one before is {kept}" if kept else "")))
+    show(Finding("configuration", "ok", f"{config}" + (f"; backup of the old one: {kept}" if kept else "")))
     return True
 
 
-def _tell_sql(user: str, key: KeyPair) -> None:
+def _print_sql(user: str, key: KeyPair) -> None:
     click.echo(
         "\nFor your administrator, in Snowflake:\n"
         f"  {set_key(user, key)}\n"
         f"  {compare(user, key)}\n"
-        "Where another door uses this user already, the first line would lock that door out: give this one\n"
-        "a user of its own, or that door's key (--private-key-file).\n"
-        "Where user, role, table or pipe are not there yet: sudo badge-agent sql\n"
+        "If another door uses this user, the first line would invalidate its key: give this door a user of\n"
+        "its own, or the other door's key (--private-key-file).\n"
+        "To create user, role, table and pipe: sudo badge-agent sql\n"
     )
 
 
 def _check(config: Path) -> int:
-    """Everything that must be right, shown; 1 where something on this machine is not."""
+    """Run and show all checks; 1 if one on this machine failed."""
     network = {step.name for step in snowflake_steps(configuration.load(config))}
-    founds = list(check.shown(map(_told_above, check.look(config))))
+    founds = list(check.shown(map(_without_repeated_sql, check.run_checks(config))))
     if any(found.exit_code and found.finding.name in network for found in founds):
-        click.echo(
-            "Swipes are kept until Snowflake takes them; what is still missing: sudo badge-agent check"
-        )
+        click.echo("Swipes are kept until Snowflake accepts them; to check again: sudo badge-agent check")
     local = {found.exit_code for found in founds if found.finding.name not in network}
     return 1 if local - {0, SnowpipeError.exit_code} else 0
 
 
-def _told_above(found: Found) -> Found:
-    """A key that is not registered yet needs no second page of SQL."""
+def _without_repeated_sql(found: Found) -> Found:
+    """For a key that is not registered yet, refer to the SQL printed before."""
     if found.finding.name == "JWT" and found.exit_code == AuthError.exit_code:
         return replace(
             found, finding=replace(found.finding, next="the SQL above; then: sudo badge-agent check")
@@ -250,8 +250,8 @@ def _told_above(found: Found) -> Found:
 
 def _start(config: Path, *, changed: bool) -> None:
     by_hand = f"badge-agent run --config {config}"
-    if not systemctl.is_there():
-        show(Finding("service", "warning", f"there is no systemd with {systemctl.UNIT} here", by_hand))
+    if not systemctl.is_installed():
+        show(Finding("service", "warning", f"systemd or {systemctl.UNIT} is not installed", by_hand))
     elif config != configuration.DEFAULT_CONFIG:
         text = f"not started: it reads {configuration.DEFAULT_CONFIG}"
         show(Finding("service", "warning", text, by_hand))
@@ -260,4 +260,4 @@ def _start(config: Path, *, changed: bool) -> None:
         systemctl.enable_and_start()
         if was_active and changed:
             systemctl.restart()
-        show(Finding("service", "ok", "runs, and starts with the machine", "sudo badge-agent status"))
+        show(Finding("service", "ok", "running, enabled at boot", "sudo badge-agent status"))

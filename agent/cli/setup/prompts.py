@@ -1,4 +1,4 @@
-"""What `setup` has to know: each answer an option, or a prompt that refuses what the configuration would."""
+"""The answers that `setup` needs, from options or prompts, validated as the configuration is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NONE = "-"  # typed for "none of them"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One value of the configuration; `suggestion` is the name that `badge-agent sql` would make."""
+    """One setting to ask for; `suggestion` is the name that `badge-agent sql` uses."""
 
     option: str
     table: str
@@ -52,7 +52,7 @@ QUESTIONS = (
     Question("agent_id", "agent", "id", "This door's name in Snowflake", socket.gethostname(), optional=True),
 )
 
-# What --reader takes, by the configuration's own names but one.
+# The keys of --reader, and the settings they set.
 READER_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "id": "id",
@@ -73,7 +73,7 @@ Reader = dict[str, Any]
 def reader_options(
     _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
 ) -> tuple[Reader, ...]:
-    """Each `id=RDR-101,zone=ZONE-1,...` as the keys of a [[readers]] table. Raises click.BadParameter."""
+    """Parse each `id=RDR-101,zone=ZONE-1,...` to a [[readers]] table. Raises click.BadParameter."""
     return tuple(map(_reader_of, texts))
 
 
@@ -90,7 +90,7 @@ def _reader_of(text: str) -> Reader:
 
 
 def filled(document: Document, options: Mapping[str, str | None], readers: Sequence[Reader]) -> Document:
-    """The document with these answers, nothing asked. Raises click.UsageError that names all that lack."""
+    """The document with these answers, without prompts. Raises click.UsageError with all missing ones."""
     document = copy.deepcopy(document)
     missing = []
     for question in QUESTIONS:
@@ -99,20 +99,20 @@ def filled(document: Document, options: Mapping[str, str | None], readers: Seque
         if given is not None:
             _set(table, question, given)
         elif question.key not in table and question.option == "agent_id":
-            table[question.key] = question.suggestion  # written down: a new host name is no new door
+            table[question.key] = (
+                question.suggestion
+            )  # stored, so that a changed host name does not rename the door
         elif question.key not in table and not question.optional:
             missing.append(f"--{question.option}")
     document["readers"] = [_merged(document, reader) for reader in readers] or document.get("readers", [])
     missing += _missing_of_readers(document["readers"])
     if missing:
-        raise click.UsageError(
-            "with --yes nothing is asked, and these are missing:\n  " + "\n  ".join(missing)
-        )
+        raise click.UsageError("--yes, but these are missing:\n  " + "\n  ".join(missing))
     return document
 
 
 def asked(document: Document, options: Mapping[str, str | None], readers: Sequence[Reader]) -> Document:
-    """The document with these answers, and with those of the person at the terminal for what lacks."""
+    """The document with these answers, prompting for the missing ones."""
     document = copy.deepcopy(document)
     for question in QUESTIONS:
         table = document.setdefault(question.table, {})
@@ -124,7 +124,7 @@ def asked(document: Document, options: Mapping[str, str | None], readers: Sequen
     present: list[Reader] = document.get("readers", [])
     given_readers = [_merged(document, reader) for reader in readers]
     document["readers"] = []
-    if present and not given_readers and _stay(present):
+    if present and not given_readers and _keep(present):
         document["readers"] = present
         return document
     for reader in given_readers:
@@ -134,14 +134,14 @@ def asked(document: Document, options: Mapping[str, str | None], readers: Sequen
     return document
 
 
-def _stay(readers: Sequence[Reader]) -> bool:
+def _keep(readers: Sequence[Reader]) -> bool:
     for reader in readers:
         click.echo(f"Reader {reader.get('id')}: {reader.get('protocol')} at {reader.get('port')}")
-    return click.confirm("Leave the readers as they are?", default=True)
+    return click.confirm("Keep these readers?", default=True)
 
 
 def problem_with(document: Document, place: str) -> str | None:
-    """What the configuration's own checks say about one of its values, or None."""
+    """The problem that loading the configuration reports for one value, or None."""
     try:
         settings_of(document, Path("/etc/badge-agent/config.toml"))
     except ConfigError as error:
@@ -174,8 +174,8 @@ def _ask(document: Document, question: Question) -> None:
 
 
 def _refuse(trial: Document, place: str) -> None:
-    if wrong := problem_with(trial, place):
-        raise click.BadParameter(wrong)
+    if problem := problem_with(trial, place):
+        raise click.BadParameter(problem)
 
 
 # --- readers ----------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def _typed(word: str, text: str) -> object:
 
 
 def _merged(document: Document, given: Reader) -> Reader:
-    """What is given, over what is configured of the reader of that id."""
+    """The given keys over those configured for the reader with this id."""
     present: list[Reader] = document.get("readers", [])
     before = next((old for old in present if old.get("id") == given.get("id")), {})
     reader = {**before, **given}
@@ -215,11 +215,11 @@ def _missing_of_readers(readers: Sequence[Reader]) -> list[str]:
 
 
 def _found(devices: Sequence[str]) -> str:
-    return f"there are {', '.join(devices)}" if devices else "no serial port is there"
+    return f"found: {', '.join(devices)}" if devices else "no serial port found"
 
 
 def _ask_reader(document: Document, reader: Reader) -> None:
-    """Ask for what the reader lacks, and add it."""
+    """Prompt for the missing keys of a reader, and add it to the document."""
     index = len(document["readers"])
     reader = dict(reader)
 
@@ -239,23 +239,23 @@ def _ask_reader(document: Document, reader: Reader) -> None:
     devices = [name for name in serial_devices() if name not in taken]
     if "port" not in reader:
         click.echo(
-            "Serial ports:" if devices else "No serial port is there: plug the reader in, or name one."
+            "Serial ports:"
+            if devices
+            else "No serial port found: plug the reader in, or enter a device name."
         )
         for number, device in enumerate(devices, start=1):
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
     if "protocol" not in reader:
         port = shlex.quote(reader["port"])
-        click.echo(
-            f"Protocols: {', '.join(PROTOCOLS)}\n  which one it is: badge-agent identify --port {port}"
-        )
+        click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  to detect it: badge-agent identify --port {port}")
     ask("protocol", "Its protocol", None)
     ask("id", "Its id", f"RDR-{101 + index}")
-    ask("zone", "The zone it lets people into", None)
+    ask("zone", "Its zone", None)
     ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
     ask("keypad", f"Keypad, of {', '.join(get_args(Keypad))}", "none")
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
-    # What is empty has its default, which need not be written down.
+    # Empty values are defaults and are not written.
     document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})
 
 

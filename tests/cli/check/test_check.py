@@ -84,7 +84,7 @@ def test_every_problem_of_a_configuration_is_a_finding(door: CliRig, check: Chec
     assert "agent.log_level" in texts
     assert "agent.id" in texts
     assert "snowflake.pipe" in texts
-    assert "everything else" in checked.named("not tried")["text"]
+    assert "everything else" in checked.named("not checked")["text"]
 
 
 def test_what_to_do_about_a_configuration_is_printed_once(
@@ -108,7 +108,7 @@ def test_a_missing_library_comes_with_its_package(check: Check, monkeypatch: pyt
     checked = check()
 
     assert checked.named("libraries")["next"] == "sudo apt install python3-serial"
-    assert "config" in checked.named("not tried")["text"]
+    assert "config" in checked.named("not checked")["text"]
 
 
 def test_the_libraries_looked_at_are_those_of_the_project() -> None:
@@ -148,7 +148,7 @@ def test_every_step_is_found_or_named_as_not_tried(plan: list[tuple[bool, set[in
     untried = [
         name
         for found in founds
-        if found.finding.name == "not tried"
+        if found.finding.name == "not checked"
         for name in found.finding.text.partition(" (")[0].split(", ")
     ]
     assert sorted(tried + untried) == sorted(one.name for one in steps)
@@ -161,7 +161,7 @@ def test_what_a_failed_step_keeps_back_is_said_once_with_the_first_cause() -> No
     founds = list(in_order(steps))
 
     assert [found.exit_code for found in founds] == [74, 0, 0]
-    assert founds[-1].finding.text == "b, c (a comes first)"
+    assert founds[-1].finding.text == "b, c (needs a)"
 
 
 def test_problems_of_a_configuration_are_findings_of_their_own() -> None:
@@ -192,7 +192,7 @@ def test_a_walk_that_hangs_comes_to_an_end() -> None:
 
     hanging.set()
     assert names(founds, "failed") == ["time"]
-    assert "after a" in founds[-1].finding.text
+    assert "last completed check: a;" in founds[-1].finding.text
     assert founds[-1].exit_code == 69
 
 

@@ -31,7 +31,7 @@ def test_a_key_open_to_others_is_told_with_its_cure(door: CliRig, check: Check, 
 
     assert checked.code == 78
     assert checked.named("key file")["next"].startswith("chmod 600 ")
-    assert "JWT" in checked.named("not tried")["text"]
+    assert "JWT" in checked.named("not checked")["text"]
     assert checked.named("TLS")["state"] == "ok"
 
 
@@ -71,7 +71,7 @@ def test_before_the_services_start_the_port_keeps_what_it_has_collected(
 
     port.close()
     assert checked.failed == []
-    assert checked.named("reader RDR-101")["text"] == f"{door.port} is there (rdm6300)"
+    assert checked.named("reader RDR-101")["text"] == f"{door.port} exists (rdm6300)"
 
 
 def test_before_the_services_start_a_reader_that_is_not_plugged_in_is_told(
@@ -138,7 +138,7 @@ def test_an_outbox_is_counted_and_left_as_it_is(door: CliRig, check: Check) -> N
 
     checked = check("--offline")
 
-    assert checked.named("outbox")["text"].endswith("whole, 2 swipes wait")
+    assert checked.named("outbox")["text"].endswith("intact, 2 swipes pending")
     assert (door.state_dir / "outbox.db").read_bytes() == before
 
 
@@ -162,7 +162,7 @@ def test_a_missing_state_directory_comes_with_the_command_that_makes_it(door: Cl
     assert checked.named("outbox")["next"].endswith(
         f"sudo install -d -m 0700 -o badge-agent {door.state_dir}"
     )
-    assert "disk" in checked.named("not tried")["text"]
+    assert "disk" in checked.named("not checked")["text"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli import main
-from agent.cli.demo import Landed, weigh
+from agent.cli.demo import Landed, compare
 from agent.cli.demo.processes import Stage
 from agent.cli.demo.readers import card
 from agent.errors import AgentError
@@ -56,7 +56,7 @@ def test_an_outage_costs_no_swipe_and_nothing_is_left_behind(tmp_path: Path) -> 
         out, _ = process.communicate()
 
     assert process.returncode == 0, out
-    assert re.search(r"^ok +token: JWT minted, valid until \d{4}-\d\d-\d\dT", out, re.MULTILINE)
+    assert re.search(r"^ok +token: JWT signed, valid until \d{4}-\d\d-\d\dT", out, re.MULTILINE)
     assert len(re.findall(r"-> ZONE-\S+ +(?:ENTRY|EXIT) +HTTP 200 after \d+ ms$", out, re.MULTILINE)) == 3
     assert "on disk, 3 waiting" in out
     assert out.count("Committed: 3 of 3") == 2
@@ -131,7 +131,7 @@ def rows_of(*numbers: int) -> list[dict[str, Any]]:
     ],
 )
 def test_lost_doubled_and_disordered_rows_are_told_apart(rows: list[dict[str, Any]], landed: Landed) -> None:
-    assert weigh(rows, [card(0), card(1), card(2)]) == landed
+    assert compare(rows, [card(0), card(1), card(2)]) == landed
 
 
 def test_a_row_that_is_lost_ends_it_with_1(
@@ -160,7 +160,7 @@ def test_without_its_extra_it_says_what_to_install(
 
     assert code == 78
     assert capsys.readouterr().err.splitlines() == [
-        "error: not installed, and needed by the demo alone: aiohttp, orjson",
+        "error: the demo needs libraries that are not installed: aiohttp, orjson",
         "  next: pip install 'badge-agent[emulator]', or: sudo apt install python3-aiohttp python3-orjson",
     ]
 
@@ -173,7 +173,7 @@ def test_a_child_that_ends_early_is_told_with_its_own_words(tmp_path: Path) -> N
 
 
 def test_waiting_in_vain_has_an_end(tmp_path: Path) -> None:
-    with closing(Stage(tmp_path)) as stage, pytest.raises(AgentError, match="in vain for a miracle"):
+    with closing(Stage(tmp_path)) as stage, pytest.raises(AgentError, match="waiting for a miracle"):
         stage.wait_for("a miracle", lambda: None, 0.0)
 
 

@@ -45,8 +45,8 @@ def test_each_view_is_a_table(file: EmulatorFile, tmp_path: Path, capsys: pytest
     ]
     assert [line.split()[0] for line in views["V_BADGE_EVENTS"][1:]] == ["3", "2", "1"]
     assert "event_count           3" in views["V_INGESTION_METRICS"]
-    assert views["V_DOOR_GAPS"] == ["(no rows: every number that a door gave out is there)"]
-    assert views["V_DOOR_CHAIN"] == ["(no rows: each row follows from the one before)"]
+    assert views["V_DOOR_GAPS"] == ["(no rows: no sequence number is missing)"]
+    assert views["V_DOOR_CHAIN"] == ["(no rows: every hash chain is intact)"]
     assert any("hq-lobby-1" in line for line in views["V_DOOR_STATUS"])
 
 

@@ -207,7 +207,7 @@ def test_doors_of_one_user_take_the_same_new_key(service: Service, tmp_path: Pat
     again = service.machine.run("key", "rotate", "--yes", "--private-key-file", str(path))
     assert service.stored() == load_private_key(path)
     assert again.returncode == 78
-    assert "this is the key that the agent has already" in again.stderr
+    assert "this is the key that the agent uses already" in again.stderr
 
 
 def test_without_a_running_agent_the_next_start_takes_the_new_key(service: Service) -> None:
@@ -217,7 +217,7 @@ def test_without_a_running_agent_the_next_start_takes_the_new_key(service: Servi
         rest = rotation.stdout.read()
 
     assert rotation.returncode == 0
-    assert "its next start takes the new key" in rest
+    assert "its next start uses the new key" in rest
     assert service.stored().slot == "RSA_PUBLIC_KEY_2"
 
 
@@ -226,7 +226,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
 ) -> None:
     install(service.machine.programs, "systemctl", "exit 0")
     patch_machine(service.machine, monkeypatch)
-    monkeypatch.setattr("agent.service.key_rotation._TAKEN_UP_S", 0.5)
+    monkeypatch.setattr("agent.service.key_rotation._RELOAD_TIMEOUT_S", 0.5)
     new = new_key("RSA_PUBLIC_KEY_2")
     service.pipe.alter_user(new.slot, new.public_key_line)
 
@@ -236,7 +236,7 @@ def test_an_agent_that_does_not_take_it_up_keeps_the_old_key_registered(
 
     told = capsys.readouterr()
     assert code == 1
-    assert "has not taken it up" in told.err
+    assert "does not use it yet" in told.err
     assert "sudo systemctl restart badge-agent" in told.err
     assert "UNSET" not in told.out
 
@@ -255,7 +255,7 @@ def test_without_a_terminal_it_says_so_and_does_not_wait(service: Service) -> No
     done = service.machine.run("key", "rotate")
 
     assert done.returncode == 2
-    assert "give --yes" in done.stderr
+    assert "add --yes" in done.stderr
 
 
 # --- an ordinary key file, and the wait -------------------------------------------------------
@@ -319,7 +319,7 @@ def test_unattended_it_gives_up_in_time_and_keeps_the_key_for_the_next_try(
     lines = _SET.findall(told.out)
     assert codes == [code, code]
     assert said in told.err
-    assert "goes on with the same key" in told.err
+    assert "continues with the same key" in told.err
     assert lines[0] == lines[1]
     waiting = pipe.private_key_file.with_name("rsa_key.p8.next")
     assert load_private_key(waiting).public_key_line == lines[0][1]

@@ -93,7 +93,7 @@ def test_a_second_reader_cannot_have_the_ids_and_ports_of_the_first(machine: Set
         shown = terminal.expect("The reader's port, a number or a name [1]: ")
         terminal.type("1")
         answer(terminal, [("protocol", "bits"), ("id", "RDR-101")])
-        terminal.expect("which readers[0] has already")
+        terminal.expect("already used by readers[0]")
         answer(terminal, [("id", ""), *ABOUT_READER[3:], ("Another reader?", "n"), ("Write", "y")])
         terminal.ended()
 
@@ -117,7 +117,7 @@ def test_the_second_time_every_answer_is_there_already(machine: SetupRig) -> Non
 
     with setup(machine) as terminal:
         answer(terminal, [(question, "") for question, _ in ABOUT_SNOWFLAKE])
-        terminal.expect("Leave the readers as they are? [Y/n]: ")
+        terminal.expect("Keep these readers? [Y/n]: ")
         terminal.type("")
         answer(terminal, [("Write", "")])
         code = terminal.ended()

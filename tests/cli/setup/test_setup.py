@@ -96,7 +96,7 @@ def test_without_snowflake_all_is_set_up_and_what_comes_later_is_told(machine: S
 
     assert done.returncode == 0
     assert machine.told == ["enable --now badge-agent.service"]
-    assert "Swipes are kept until Snowflake takes them" in done.stdout
+    assert "Swipes are kept until Snowflake accepts them" in done.stdout
 
 
 def test_a_key_that_snowflake_does_not_know_yet_is_what_the_sql_above_is_for(
@@ -117,7 +117,7 @@ def test_run_twice_it_changes_nothing(machine: SetupRig) -> None:
     bare = machine.run("setup", "--yes")
 
     assert (again.returncode, bare.returncode) == (0, 0)
-    assert "as before" in again.stdout
+    assert "unchanged" in again.stdout
     assert (machine.config.read_text(), stored_key(machine)) == before
     assert set(machine.told) == {"enable --now badge-agent.service"}  # which starts only what is stopped
     assert not machine.config.with_name("config.toml.old").exists()
@@ -239,8 +239,8 @@ def test_the_key_of_a_configured_file_moves_into_the_services_keeping(machine: S
     done = machine.run("setup", "--yes")
 
     assert done.returncode == 0
-    assert f"key: taken over, {key.fingerprint}" in done.stdout
-    assert f"next: the service needs the file no more: sudo rm {key_file}" in done.stdout
+    assert f"key: imported, {key.fingerprint}" in done.stdout
+    assert f"next: the file is no longer needed: sudo rm {key_file}" in done.stdout
     assert load(machine.config).snowflake.private_key_file is None
     assert stored_key(machine) == key.fingerprint
 
@@ -323,7 +323,7 @@ def test_only_root_may_set_up(capsys: pytest.CaptureFixture[str]) -> None:
 
     err = capsys.readouterr().err
     assert code == 77
-    assert "setup writes below /etc" in err
+    assert "may not write to /etc" in err
     assert "next: sudo badge-agent setup" in err
 
 

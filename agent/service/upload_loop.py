@@ -1,0 +1,86 @@
+"""The body of the uploader's thread: run upload steps, wait for new swipes, report news, purge."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from agent.errors import OutboxFullError, OutboxReplacedError
+from agent.service.build import Agent
+from agent.service.worker import Busy
+
+_PURGE_EVERY_S = 600.0
+# How often an idle uploader reads the clock: readings of a synchronised clock correct earlier timestamps.
+_CLOCK_READ_EVERY_S = 10.0
+
+
+class UploadLoop:
+    """Runs the uploader until `stop()`; `on_news` is called when what `status` shows has changed."""
+
+    def __init__(self, agent: Agent, *, on_news: Callable[[], None]) -> None:
+        """Build the loop; run() starts it."""
+        self._agent = agent
+        self._on_news = on_news
+        self._wanted = threading.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Run a step without waiting for the end of the current pause. Callable from any thread."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Make run() return after the step in progress. Callable from any thread."""
+        self._stopping = True
+        self._wanted.set()
+
+    def run(self, busy: Busy) -> None:
+        """The thread's body: busy(True) before each step, busy(False) before each wait."""
+        uploader = self._agent.uploader
+        purge_at = time.monotonic()
+        while not self._stopping:
+            busy(True)
+            before = self._news()
+            delay = uploader.step()
+            is_news = self._news() != before
+            if is_news:
+                self._on_news()
+            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
+                purge_at = time.monotonic() + (0.0 if self.purge() else _PURGE_EVERY_S)
+            wait_s = min(max(0.0, purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
+            busy(False)
+            if delay != 0.0:
+                self._wanted.wait(wait_s if delay is None else min(delay, wait_s))
+                self._wanted.clear()
+
+    def purge(self) -> int:
+        """Delete one bounded batch of committed rows past retention or over max_bytes; returns how many.
+
+        Age counts only while the clock is trusted. On a full disk every committed row may go.
+        """
+        settings, outbox = self._agent.settings.outbox, self._agent.outbox
+        now = outbox.boots.screened(self._agent.clock.now())
+        kept_since_us = now.wall_us - int(settings.retention_days * 86_400 * 1e6)
+        outbox.refill_reserve()
+        try:
+            return outbox.purge(
+                kept_since_us=kept_since_us if now.trusted else None,
+                max_bytes=0 if outbox.is_disk_full else settings.max_bytes,
+            )
+        except OutboxFullError:
+            return 0  # no room even for the delete's journal: the next keep() frees the reserve
+        except OutboxReplacedError:
+            return 0  # the file was damaged and has been rebuilt; the next purge sees the new one
+
+    def _news(self) -> tuple[object, ...]:
+        """The delivery state that `status` shows, without the values that change with time alone."""
+        status, agent = self._agent.uploader.status(), self._agent
+        expires_at = agent.client.jwt.expires_at
+        return (
+            status.state,
+            status.reason,
+            status.consecutive_failures,
+            agent.outbox.pending,
+            expires_at,
+            agent.outbox.boots.state(agent.clock.now()),
+        )
