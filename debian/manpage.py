@@ -1,7 +1,7 @@
-"""badge-agent(1), from the help texts, on standard output.
+"""Print the man page badge-agent(1), made from the help texts.
 
-Written here because click-man cuts its one-line summaries short and help2man takes a wrapped usage line for
-text; neither keeps our examples as they stand.
+click-man truncates the one-line summaries, help2man takes a wrapped usage line for text, and neither keeps
+the line breaks of examples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FILES = {
 
 def page() -> Iterator[str]:
     """The lines of the page, in the language of man(7)."""
-    # Flush left: names of files and lists of choices leave holes in justified lines.
+    # Left-aligned: long file names and lists of choices leave gaps in justified lines.
     yield f'.TH BADGE-AGENT 1 "" "badge-agent {__version__}" "User Commands"'
     yield ".ad l"
     yield from (".SH NAME", r"badge-agent \- badge swipes from serial readers into a Snowflake pipe")
@@ -68,14 +68,14 @@ def described(context: click.Context) -> Iterator[str]:
 
 
 def usage(command: click.Command) -> str:
-    """What follows the command's name, in short: a choice of twenty is told by its help text."""
+    """The synopsis after the command's name. Choices are left out: the help text lists them."""
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     names = (f"[{(argument.name or '').upper()}]" for argument in arguments)
     return " ".join(["COMMAND" if isinstance(command, click.Group) else "[OPTIONS]", *names])
 
 
 def text(help_text: str) -> Iterator[str]:
-    """Paragraphs; those that begin with a backspace stand as they are, as click has it."""
+    """Paragraphs. As in click, one that begins with a backspace keeps its line breaks."""
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(help_text).strip()):
         lines = [escaped(line) for line in paragraph.splitlines()]
         if lines and lines[0].strip() == "\b":
@@ -91,7 +91,7 @@ def entries(meanings: dict[str, str]) -> Iterator[str]:
 
 
 def escaped(line: str) -> str:
-    """A line that man(7) takes for nothing but text."""
+    """A line in which man(7) finds no markup."""
     line = line.replace("\\", r"\e").replace("-", r"\-")
     return rf"\&{line}" if line.startswith((".", "'")) else line
 

@@ -135,13 +135,13 @@ def test_a_time_is_written_with_microseconds_and_z_and_reads_back(moment: dateti
     assert text.endswith("Z")
 
 
-def test_a_wait_within_one_boot_is_told_by_the_clock_that_nobody_sets() -> None:
+def test_an_age_within_one_boot_is_measured_by_the_boot_time_clock() -> None:
     _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
 
     assert age_s(row, instant(wall_us=0, boot_ms=61_500)) == 1.5
 
 
-def test_a_wait_across_a_reboot_is_told_by_the_wall_clock_and_never_negative() -> None:
+def test_an_age_across_a_reboot_is_measured_by_the_wall_clock_and_never_negative() -> None:
     _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
     later = dataclasses.replace(instant(NOON_US + 90_000_000), boot_id="another")
 
