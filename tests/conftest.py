@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests of several folders."""
+"""What tests of several rooms share."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from agent.keys.keypair import generate_key
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import EmulatorProcess
 
-_UNPRIVILEGED_UID = 65_534
+_NOBODY = 65_534
 
 # The time to generate inputs depends on the load of the machine, not on the program.
 hypothesis_settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 hypothesis_settings.load_profile("shared")
 
-# A test runner started in the background ignores SIGINT, and its child processes inherit that.
+# A runner started in the background ignores SIGINT, and every process the tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def rsa_key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new 2048-bit key, created once per run because that takes a while."""
+    """A fresh 2048-bit key, made once per run because making one takes a while."""
     path = tmp_path_factory.mktemp("keys") / "rsa_key.p8"
     generate_key(path)
     return path
@@ -35,25 +35,25 @@ def rsa_key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Iterator[EmulatorProcess]:
-    """An emulator process for this test alone."""
+    """A pipe of this test's own."""
     with EmulatorProcess(tmp_path / "pipe") as emulator:
         yield emulator
 
 
 @pytest.fixture
 def line(tmp_path: Path) -> Iterator[PtyReader]:
-    """A reader on a pseudo-terminal for this test alone."""
+    """A reader on a serial line of this test's own."""
     with PtyReader(tmp_path / "reader") as line:
         yield line
 
 
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
-    """Run the test as an unprivileged user: file modes do not restrict root."""
+    """An ordinary user for the length of a test: file modes do not bind root."""
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(_UNPRIVILEGED_UID)
+    os.seteuid(_NOBODY)
     try:
         yield
     finally:

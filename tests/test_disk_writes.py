@@ -41,7 +41,7 @@ def state_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A directory in memory, as a service's log and runtime directory are."""
+    """Where log and runtime directory of a service are: in memory."""
     if not os.path.ismount(MEMORY):
         pytest.skip(f"there is no memory file system at {MEMORY}")
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
