@@ -1,4 +1,4 @@
-"""`make bench`: run every benchmark, or those named, and print what was measured."""
+"""`make bench`: run every benchmark, or those named, and print each figure next to its target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain")
 
 
 def main() -> int:
-    """0 when every figure holds against its target, else 1."""
+    """Exit code: 0 if every figure meets its target, 1 if not, 2 for an unknown benchmark."""
     chosen = sys.argv[1:] or BENCHMARKS
     unknown = set(chosen) - set(BENCHMARKS)
     if unknown:

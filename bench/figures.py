@@ -1,4 +1,4 @@
-"""How a benchmark reports: one figure per line, with what it is held against."""
+"""The result type of a benchmark: one figure with its target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value; `target` says what it should be, `holds` whether it is."""
+    """One measured value with its target; `holds` is False if the target is missed."""
 
     name: str
     value: str

@@ -1,4 +1,4 @@
-"""The agent with Snowflake's limits lifted, which the configuration does not allow: for bench.drain only."""
+"""Run the agent without Snowflake's rate limits, for bench.drain; the configuration does not allow that."""
 
 from __future__ import annotations
 

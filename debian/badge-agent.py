@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""The command, for the package: `agent` is too common a name for the system's own module path."""
+"""Launcher of the packaged command; `agent` is too common a name for the system's module path."""
 
 import sys
 

@@ -17,7 +17,7 @@ from tests.support.emulator_process import EmulatorProcess
 
 _NOBODY = 65_534
 
-# How fast inputs are made tells of the machine, which is shared, not of the program.
+# The time to generate inputs depends on the load of the machine, not on the program.
 hypothesis_settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 hypothesis_settings.load_profile("shared")
 

@@ -38,7 +38,7 @@ def test_what_cannot_be_finished_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_that_somebody_laid_is_not_written_through(tmp_path: Path) -> None:
+def test_a_planted_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("precious")
     (tmp_path / f".secret.{os.getpid()}").symlink_to(elsewhere)

@@ -35,7 +35,7 @@ def test_the_whole_range_below_the_ceiling_is_used() -> None:
     assert backoff.next() == 2
 
 
-def test_success_starts_the_delays_anew() -> None:
+def test_success_resets_the_delays() -> None:
     backoff = Backoff(first=1, cap=60, random=lambda: 0.0)
     for _ in range(5):
         backoff.next()

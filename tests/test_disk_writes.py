@@ -1,4 +1,4 @@
-"""With no swipes the service writes nothing to disk: the real process, a real disk, and the kernel counts."""
+"""Without swipes the service writes nothing to disk: real process, real disk, the kernel's counters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.emulator_process import EmulatorProcess
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
-IDLE_S = 6.0  # longer than the longest pause between two looks for a commit
+IDLE_S = 6.0  # longer than the longest pause between two polls for a commit
 MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
-# Purges and looks at the clock come more often than anybody can wait for here.
+# Purges and clock observations at intervals short enough for a test.
 OFTEN = """
 from agent.service import upload_loop
 upload_loop._PURGE_EVERY_S = 0.5
@@ -26,7 +26,7 @@ upload_loop._PURGE_EVERY_S = 0.5
 
 @pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
-    """On a disk whose writes the kernel counts."""
+    """A directory on a disk whose writes the kernel counts."""
     state_dir = tmp_path / "disk"
     state_dir.mkdir(mode=0o700)
     before = bytes_written(os.getpid())
@@ -55,7 +55,7 @@ def agent(
     (memory / "door").mkdir()
     (memory / "door" / "state").symlink_to(state_dir)
     with (
-        # Every beat of the watchdog writes the status, in memory.
+        # Each watchdog notification also writes the status file, in memory.
         ServiceManager(tmp_path / "manager", watchdog_s=1.0) as manager,
         AgentProcess(
             memory / "door",
@@ -71,9 +71,9 @@ def agent(
 
 
 def bytes_written(pid: int) -> int:
-    """What a process has had written to disks: proc_pid_io(5)."""
-    told = Path(f"/proc/{pid}/io").read_text()
-    return int(told.partition("\nwrite_bytes:")[2].split()[0])
+    """Bytes that a process caused to be written to disk: proc_pid_io(5)."""
+    counters = Path(f"/proc/{pid}/io").read_text()
+    return int(counters.partition("\nwrite_bytes:")[2].split()[0])
 
 
 def files_of(directory: Path) -> dict[str, tuple[int, int, int]]:
@@ -100,7 +100,7 @@ def test_an_idle_agent_writes_nothing_to_disk(agent: AgentProcess, state_dir: Pa
     assert_nothing_is_written(agent, state_dir)
 
 
-def test_neither_does_one_that_waits_for_snowflake(
+def test_an_agent_that_waits_for_snowflake_writes_nothing_to_disk(
     agent: AgentProcess, state_dir: Path, pipe: EmulatorProcess, line: PtyReader
 ) -> None:
     line.present(1)
@@ -114,7 +114,7 @@ def test_neither_does_one_that_waits_for_snowflake(
     assert_nothing_is_written(agent, state_dir)
 
 
-def test_the_status_tells_flushes_and_bytes(agent: AgentProcess, line: PtyReader) -> None:
+def test_the_status_shows_flushes_and_bytes(agent: AgentProcess, line: PtyReader) -> None:
     before = agent.status()["disk"]
 
     for tag in range(1, 11):

@@ -65,7 +65,7 @@ def has_kept(agent: AgentProcess, swipes: int) -> bool:
     return agent.outbox().last_seq == swipes
 
 
-# --- the job --------------------------------------------------------------------------------
+# --- delivery -------------------------------------------------------------------------------
 
 
 def test_three_hundred_swipes_at_twenty_a_second_are_three_hundred_right_rows(
@@ -214,7 +214,7 @@ def test_an_unplugged_reader_is_read_again_when_it_is_back(
     assert_in_order_and_whole(sent_rows(pipe), [1, 2])
 
 
-# --- ends and beginnings --------------------------------------------------------------------
+# --- stopping and starting ------------------------------------------------------------------
 
 
 def test_a_stop_in_the_middle_and_a_new_start_lose_and_double_nothing(
@@ -290,7 +290,7 @@ def run(config: Path, timeout_s: float = 20.0) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_configuration_with_several_mistakes_tells_all_of_them(tmp_path: Path) -> None:
+def test_a_configuration_with_several_mistakes_reports_all_of_them(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text(
         """
@@ -319,7 +319,7 @@ private_key_file = "rsa_key.p8"
         assert path in result.stderr
 
 
-def test_a_door_whose_key_broke_goes_on_taking_swipes_and_sends_them_when_it_is_mended(
+def test_an_agent_without_a_usable_key_keeps_swipes_and_sends_them_once_it_is_replaced(
     tmp_path: Path, pipe: EmulatorProcess, line: PtyReader
 ) -> None:
     with a_door(tmp_path / "door", pipe, reader_table(line.device)) as agent:
@@ -332,7 +332,7 @@ def test_a_door_whose_key_broke_goes_on_taking_swipes_and_sends_them_when_it_is_
         agent.start()
         line.present(2)
         wait_until(lambda: agent.outbox().last_seq == 2, what="the second swipe kept")
-        wait_until(lambda: agent.status()["uploader"]["state"] == "holding", what="the fault told")
+        wait_until(lambda: agent.status()["uploader"]["state"] == "holding", what="the reported fault")
         pipe.private_key_file.write_bytes(key)
         os.kill(agent.pid, signal.SIGHUP)
 
@@ -385,19 +385,19 @@ def test_no_log_at_any_level_shows_a_card_a_token_or_a_key(
         line.unplug()
         wait_until(lambda: agent.status()["readers"][0]["state"] == "lost", what="a lost reader")
         agent.end()
-        told = agent.log + (agent.runtime_dir / "status.json").read_text()
-        told += "\n".join(manager.told) + b"\n".join(manager.datagrams).decode()
+        shown = agent.log + (agent.runtime_dir / "status.json").read_text()
+        shown += "\n".join(manager.told) + b"\n".join(manager.datagrams).decode()
 
-    assert ("PRIORITY=7" if has_journal else "DEBUG") in told
+    assert ("PRIORITY=7" if has_journal else "DEBUG") in shown
     assert has_journal == (agent.log == "")
     for tag in tags:
-        assert raw_hex(40, tag)[2:] not in told.upper()
-        assert str(tag) not in told
-        assert str(tag & 0xFFFF_FFFF) not in told
-    assert "eyJ" not in told
-    assert "Bearer" not in told
+        assert raw_hex(40, tag)[2:] not in shown.upper()
+        assert str(tag) not in shown
+        assert str(tag & 0xFFFF_FFFF) not in shown
+    assert "eyJ" not in shown
+    assert "Bearer" not in shown
     key_lines = pipe.private_key_file.read_text().splitlines()[1:-1]
-    assert not [line for line in key_lines if line in told]
+    assert not [line for line in key_lines if line in shown]
 
 
 def test_an_idle_agent_sends_nothing_and_hardly_wakes(
@@ -405,7 +405,7 @@ def test_an_idle_agent_sends_nothing_and_hardly_wakes(
 ) -> None:
     line.present(1)
     agent.wait_until_committed(1)
-    time.sleep(0.5)  # until the last news are written
+    time.sleep(0.5)  # until the last status file is written
     requests, woken = len(pipe.state()["seen"]), wake_ups(agent.pid)
 
     time.sleep(2.0)
@@ -415,6 +415,6 @@ def test_an_idle_agent_sends_nothing_and_hardly_wakes(
 
 
 def wake_ups(pid: int) -> int:
-    """How often the process's threads have gone to sleep of their own accord."""
+    """The voluntary context switches of the process's threads."""
     statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in statuses)

@@ -1,4 +1,4 @@
-"""What the README tells people to type exists and does what it says."""
+"""The commands in the README exist and work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from agent.log.message_ids import MessageId
 from tests.support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
-TOLD = sorted(set(re.findall(r"(?:`|    |bin/|sudo )badge-agent ([a-z][a-z-]+)", README)))
+NAMED = sorted(set(re.findall(r"(?:`|    |bin/|sudo )badge-agent ([a-z][a-z-]+)", README)))
 RUNNABLE = re.findall(r"`badge-agent (decode [^`]+|protocols)`", README)
 TARGETS = sorted(set(re.findall(r"(?:`|    )make ([a-z-]+)", README)))
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", NAMED)
 def test_every_command_it_names_exists_and_explains_itself(command: str) -> None:
     result = CliRunner().invoke(_group, [command, "--help"])
 
@@ -27,7 +27,7 @@ def test_every_command_it_names_exists_and_explains_itself(command: str) -> None
 
 
 @pytest.mark.parametrize("line", RUNNABLE)
-def test_what_can_be_tried_without_a_reader_works_as_it_stands_there(line: str) -> None:
+def test_examples_that_need_no_reader_work_as_written(line: str) -> None:
     result = CliRunner().invoke(_group, shlex.split(line.replace("\n", " ")))
 
     assert result.exit_code == 0, result.output
@@ -41,7 +41,7 @@ def test_every_make_target_it_names_is_there(target: str) -> None:
 
 
 def test_every_command_is_in_it() -> None:
-    assert set(COMMANDS) - set(re.findall(r"[`, ]([a-z][a-z-]+)`", README)) - set(TOLD) == set()
+    assert set(COMMANDS) - set(re.findall(r"[`, ]([a-z][a-z-]+)`", README)) - set(NAMED) == set()
 
 
 def test_every_event_worth_an_alarm_is_in_it_once() -> None:

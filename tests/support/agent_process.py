@@ -65,7 +65,7 @@ class PtyReader:
         self.unplug()
 
     def plug_in(self) -> None:
-        """The device appears, or appears again under another number."""
+        """Create the device, or create it again under another number."""
         self._master, self._slave = os.openpty()
         tty.setraw(self._slave)
         new = self.device.with_name(f"{self.device.name}.new")
@@ -73,24 +73,24 @@ class PtyReader:
         new.replace(self.device)
 
     def unplug(self) -> None:
-        """The line hangs up and the device is gone."""
+        """Hang up the line and remove the device."""
         if self._master >= 0:
             self.device.unlink()
-            # The master last: with it goes the line, whoever else has the other end open.
+            # The master last: closing it hangs up the line for every other holder.
             os.close(self._slave)
             os.close(self._master)
             self._master = self._slave = -1
 
     def write(self, data: bytes) -> None:
-        """Bytes on the line."""
+        """Send bytes on the line."""
         assert os.write(self._master, data) == len(data)
 
     def present(self, tag: int) -> None:
-        """A tag in front of an RDM6300."""
+        """Send the frame of an RDM6300 for a tag."""
         self.write(rdm6300_frame(tag))
 
     def present_steadily(self, tags: Sequence[int], per_second: float) -> None:
-        """One tag after the other at an even rate, without drift."""
+        """Send one tag after the other at a constant rate, without drift."""
         start = time.monotonic()
         for number, tag in enumerate(tags):
             time.sleep(max(0.0, start + number / per_second - time.monotonic()))
@@ -114,7 +114,7 @@ class AgentProcess:
     ) -> None:
         """`readers` are bodies of [[readers]] tables (see reader_table), `tables` further TOML.
 
-        `but_first` is Python that the process runs before it is the agent: for times nobody can wait for.
+        `but_first` is Python code to run before the agent starts, for intervals too long for a test.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.state_dir = directory / "state"
@@ -163,7 +163,7 @@ trust = "always"
             self.kill()
 
     def start(self, *, wait: bool = True) -> None:
-        """Start it; its readers are open when this returns, unless told not to wait."""
+        """Start it. With `wait`, returns when its readers are open."""
         with suppress(FileNotFoundError):
             (self.runtime_dir / "status.json").unlink()
         words, environment = [*self._python, "run", "--config", str(self.config)], None
@@ -175,20 +175,20 @@ trust = "always"
             wait_until(self._is_ready, what="an agent with open readers", timeout_s=_START_SECONDS)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
-        """Ask it to stop; its exit code and the seconds it took."""
+        """Send a signal; returns the exit code and the seconds until the end."""
         assert self._process is not None
         asked = time.monotonic()
         self._process.send_signal(number)
         return self.ended(), time.monotonic() - asked
 
     def ended(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end; returns the exit code."""
         process, self._process = self._process, None
         assert process is not None
         return process.wait(timeout=_END_SECONDS)
 
     def kill(self) -> None:
-        """What a power cut is to a process."""
+        """End it with SIGKILL, as a power cut would."""
         self.end(signal.SIGKILL)
 
     @property
@@ -198,11 +198,11 @@ trust = "always"
 
     @property
     def log(self) -> str:
-        """All it has logged, over every start."""
+        """Everything it has logged, over all starts."""
         return self.log_file.read_text()
 
     def status(self) -> dict[str, Any]:
-        """The file that `badge-agent status` reads; empty before there is one."""
+        """The status file of the runtime directory; empty if there is none yet."""
         try:
             status: dict[str, Any] = json.loads((self.runtime_dir / "status.json").read_bytes())
         except FileNotFoundError:
@@ -210,11 +210,11 @@ trust = "always"
         return status
 
     def outbox(self) -> OutboxCounts:
-        """What its outbox holds, running or not."""
+        """The counts of its outbox, running or stopped."""
         return read_counts(self.state_dir)
 
     def wait_until_committed(self, swipes: int, timeout_s: float = 30.0) -> None:
-        """Return when so many swipes were kept and all of them are known committed."""
+        """Return when `swipes` were kept and all are recorded as committed."""
 
         def done() -> bool:
             counts = self.outbox()

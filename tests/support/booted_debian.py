@@ -1,4 +1,4 @@
-"""A Debian with its own systemd, booted in a container: what a Raspberry Pi is to the package."""
+"""A Debian with its own systemd, booted in a container."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COMMAND_S = 300.0
 class BootedDebian:
     """One booted container. It shares this machine's loopback, so that a server here is 127.0.0.1 there.
 
-    `with` unpacks a fresh root and boots it; leaving takes both away.
+    `with` unpacks a new root and boots it; leaving ends the container.
     """
 
     def __init__(self, release: debian_root.Release, directory: Path) -> None:
@@ -31,7 +31,7 @@ class BootedDebian:
 
     def __enter__(self) -> Self:
         debian_root.unpack(self.release, self.root)
-        # Two kinds of waiting for nothing: a login prompt, and a clock that only the host may set.
+        # Without a login prompt, which would wait for input.
         (self.root / "etc/systemd/system/console-getty.service").symlink_to("/dev/null")
         self.boot()
         return self
@@ -44,10 +44,10 @@ class BootedDebian:
     # --- power ----------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """Power on; returns when its systemd has started what it has to start."""
+        """Power on; returns when systemd has started all units."""
         environment = dict(os.environ)
         if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and self.release.name != "bookworm":
-            # Newer systemds start on the unified hierarchy only, also where this machine still has the old.
+            # Newer systemd versions need the unified hierarchy, also on a host with the legacy one.
             environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         with self._log.open("ab") as log:
             self._nspawn = subprocess.Popen(
@@ -70,7 +70,7 @@ class BootedDebian:
         self._wait_for_boot()
 
     def reboot(self) -> None:
-        """Shut down in order and start again. Returns when it is up."""
+        """Shut down and boot again; returns when it is up."""
         nspawn, self._nspawn = self._nspawn, None
         assert nspawn is not None
         leader = _child_of(nspawn.pid)
@@ -89,13 +89,13 @@ class BootedDebian:
         self.boot()
 
     def cut_power(self) -> None:
-        """Everything in it ends at once."""
+        """Kill every process in it."""
         nspawn, self._nspawn = self._nspawn, None
         if nspawn is None:
             return
         leader = _child_of(nspawn.pid)
         if leader is not None:
-            os.kill(leader, signal.SIGKILL)  # the init of its process namespace: all others go with it
+            os.kill(leader, signal.SIGKILL)  # init of the process namespace: its end ends all others
         nspawn.kill()
         nspawn.wait(timeout=30)
 
@@ -113,17 +113,17 @@ class BootedDebian:
         assert self._nspawn.poll() is None, f"the container ended: {self._log.read_text()[-2000:]}"
         return _child_of(self._nspawn.pid)
 
-    # --- hands at its keyboard ------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------
 
     def words(self, *words: str) -> list[str]:
-        """The command line by which this machine starts a command in that one, as root."""
+        """The host's command line that runs a command in the container as root."""
         leader = self._leader()
         assert leader is not None, "the machine is off"
         inside = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root")
         return ["nsenter", f"--target={leader}", "--all", "--wd=/", *inside, *words]
 
     def run(self, *words: str, check: bool = True, timeout_s: float = _COMMAND_S) -> str:
-        """Run a command in it, as root; what it printed, errors and all."""
+        """Run a command in it as root; returns its output, standard error included."""
         ended = subprocess.run(
             self.words(*words),
             stdin=subprocess.DEVNULL,
@@ -138,34 +138,34 @@ class BootedDebian:
         return ended.stdout
 
     def exit_code(self, *words: str) -> int:
-        """Run a command in it for its exit code."""
+        """Run a command in it; returns its exit code."""
         return subprocess.run(
             self.words(*words), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=False
         ).returncode
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        """A file in it."""
+        """Write a file in it."""
         place = self.path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         place.chmod(mode)
 
     def path(self, path: str) -> Path:
-        """Where a file of that machine lies on this one."""
+        """The host's path of a file in it."""
         return self.root / path.lstrip("/")
 
     def service(self, *properties: str) -> dict[str, str]:
-        """What its systemd says of the agent's unit."""
+        """Properties of the agent's unit."""
         shown = self.run("systemctl", "show", "badge-agent", *(f"--property={name}" for name in properties))
         return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
     def journal(self, *words: str) -> str:
-        """What the agent's unit has in the journal."""
+        """Journal of the agent's unit."""
         return self.run("journalctl", "--no-pager", "--unit=badge-agent", *words)
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Return when it holds; fail when it does not in time."""
+    """Return when `holds()` is true; fail after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"

@@ -1,4 +1,4 @@
-"""A door as an installer leaves it: configuration, key, a reader on a pseudo-terminal, an agent to start."""
+"""A configured agent: configuration, key, a reader on a pseudo-terminal, and the process to start."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.swipes import wait_until
 
 AGENT_ID = "hq-lobby-1"
 ROLE = "SFE_INGEST_ROLE"
-CLOSED = "http://127.0.0.1:9"  # discard: nobody listens there
+CLOSED = "http://127.0.0.1:9"  # the discard port: no listener
 FRAME = bytes.fromhex("02 30313030363345394145 3235 03")
 
 
 class CliRig:
-    """Everything under `directory`; `master` is the reader's end of its cable."""
+    """All files are under `directory`; `master` is the reader's end of the serial line."""
 
     def __init__(self, directory: Path, *, key_file: Path, url: str) -> None:
         self.directory = directory
@@ -42,7 +42,7 @@ class CliRig:
         self.configure()
 
     def configure(self, **changes: str) -> None:
-        """Write the configuration; what is changed stays changed."""
+        """Write the configuration; changes persist for later calls."""
         self._settings |= changes
         now = self._settings
         self.config.write_text(
@@ -62,7 +62,7 @@ class CliRig:
 
     @contextmanager
     def running_agent(self) -> Iterator[int]:
-        """The real agent, its channel open and its reader as it will be; gives its pid."""
+        """The real agent, once its channel and its reader are open; gives its process id."""
         agent = subprocess.Popen(
             [sys.executable, "-m", "agent", "run", "--config", str(self.config)], stderr=subprocess.DEVNULL
         )
@@ -86,7 +86,7 @@ class CliRig:
 
 @dataclass(frozen=True)
 class Checked:
-    """One run of `badge-agent check --json`: exit code and answer."""
+    """Result of one run of `badge-agent check --json`."""
 
     code: int
     ok: bool

@@ -1,4 +1,4 @@
-"""Debian root file systems for tests that boot one: bootstrapped once, then unpacked from a cache."""
+"""Debian root file systems for tests: bootstrapped once, then unpacked from a cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a Raspberry Pi OS has that a minimal Debian lacks and the tests look at.
+# Packages of Raspberry Pi OS that the tests use and a minimal Debian lacks.
 _PACKAGES = "systemd,systemd-sysv,dbus,udev,python3"
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "badge-agent" / "debian"
 _BOOTSTRAP_S = 1800  # under emulation of another processor
@@ -24,12 +24,12 @@ class Release:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether its programs run under emulation here."""
+        """True if its programs run under emulation on this machine."""
         return self.arch != host_architecture()
 
 
 def unpack(release: Release, into: Path) -> None:
-    """A fresh root file system; minutes the first time, seconds after that."""
+    """Unpack a new root file system; takes minutes the first time, then seconds."""
     archive = _CACHE / f"{release.name}-{release.arch}.tar"
     if not archive.exists():
         _bootstrap(release, archive)
@@ -38,7 +38,7 @@ def unpack(release: Release, into: Path) -> None:
 
 
 def package_cache(release: Release) -> Path:
-    """Where apt in the root finds what it has fetched before."""
+    """The directory in which apt caches packages across roots."""
     directory = _CACHE / f"{release.name}-{release.arch}.archives"
     (directory / "partial").mkdir(parents=True, exist_ok=True)
     return directory
@@ -66,7 +66,7 @@ def _bootstrap(release: Release, archive: Path) -> None:
 
 
 def _mirror() -> str:
-    """The one that this machine's own apt uses for Debian itself."""
+    """The Debian mirror of this machine's own apt."""
     targets = _run("apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(COMPONENT)").split("\n")
     found = [line.split()[0] for line in targets if re.search(r" Debian main$", line)]
     assert found, "apt on this machine knows no Debian repository: apt-get update"
@@ -74,7 +74,7 @@ def _mirror() -> str:
 
 
 def host_architecture() -> str:
-    """This machine's, in Debian's words."""
+    """This machine's architecture, as Debian names it."""
     return _run("dpkg", "--print-architecture").strip()
 
 

@@ -1,4 +1,4 @@
-"""Scenarios that wait more than they work, several at a time, each a test of its own name."""
+"""Runs scenarios that mostly wait concurrently; each is reported as a test of its own."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 _AT_ONCE = 6
 
-Scenario = Callable[[Path], None]  # of a directory of its own
+Scenario = Callable[[Path], None]  # called with a directory of its own
 Running = Mapping[str, Future[None]]  # result() raises what the scenario raised
 
 _scenarios: dict[str, tuple[str, Scenario]] = {}
 
 
 def at_once(scenario: Scenario) -> Scenario:
-    """A decorator: this function is a scenario of its module."""
+    """Decorator: register this function as a scenario of its module."""
     add(scenario.__name__.replace("_", " "), scenario.__module__, scenario)
     return scenario
 
 
 def add(name: str, module: str, scenario: Scenario) -> None:
-    """One more scenario, under a name."""
+    """Register a scenario under a name."""
     assert name not in _scenarios
     _scenarios[name] = module, scenario
 
@@ -36,7 +36,7 @@ def names(module: str) -> list[str]:
 
 @contextmanager
 def running(items: list[pytest.Item], place: Path) -> Iterator[Running]:
-    """Those of all scenarios that these tests ask for, under way."""
+    """Start the scenarios that these tests use; gives their futures by name."""
     asked = {item.callspec.params.get("scenario") for item in items if hasattr(item, "callspec")}
     chosen = [(name, scenario) for name, (_, scenario) in _scenarios.items() if name in asked]
     with ThreadPoolExecutor(_AT_ONCE) as workers:

@@ -1,4 +1,4 @@
-"""A door: a machine with the package on it, a reader at its port, and a pipe for its rows."""
+"""A booted machine with the package installed, a reader on its port, and an emulator for its rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DELIVERED_S = 90.0
 
 
 class StandInReader:
-    """A stand-in reader inside the machine, and every tag that was shown to it."""
+    """A stand-in reader inside the machine; `tags` are those presented so far."""
 
     def __init__(self, machine: BootedDebian) -> None:
         self.tags: list[int] = []
@@ -30,7 +30,7 @@ class StandInReader:
         self._process: subprocess.Popen[str] | None = None
 
     def plug_in(self) -> None:
-        """It is there from now on, until the machine goes down."""
+        """Create the reader's device; it lasts until the machine is shut down."""
         self.unplug()
         self._machine.put("/root/stand_in_reader.py", _STAND_IN.read_bytes())
         self._process = subprocess.Popen(
@@ -39,34 +39,34 @@ class StandInReader:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._hears("ready")
+        self._expect("ready")
 
     def unplug(self) -> None:
-        """The line hangs up."""
+        """Hang up the line."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.communicate(timeout=10)
 
     def present(self, count: int) -> None:
-        """New tags in front of it, whether or not anybody reads it."""
+        """Present `count` new tags, whether or not the port is open."""
         assert self._process is not None
         assert self._process.stdin is not None
         first = len(self.tags) + 1
         for tag in range(first, first + count):
             self._process.stdin.write(rdm6300_frame(tag).hex() + "\n")
             self._process.stdin.flush()
-            self._hears("sent")
+            self._expect("sent")
             self.tags.append(tag)
 
-    def _hears(self, word: str) -> None:
+    def _expect(self, answer: str) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        assert self._process.stdout.readline().strip() == word
+        assert self._process.stdout.readline().strip() == answer
 
 
 class InstalledAgent:
-    """Machine, reader and pipe of one release: each test goes on where the one before it ended."""
+    """Machine, reader and emulator of one release; the tests of a module share its state."""
 
     def __init__(self, release: Release, directory: Path) -> None:
         self.machine = BootedDebian(release, directory)
@@ -88,21 +88,21 @@ class InstalledAgent:
     ) -> None:
         self._ends.close()
 
-    # --- what the world does to it ------------------------------------------------------------------
+    # --- its environment ----------------------------------------------------------------------------
 
     def cut_network(self) -> None:
-        """Snowflake confirms what it has, and is out of reach then: connections are refused."""
+        """Wait until all rows are committed, then refuse every connection."""
         self.wait_until_pending(0)
         self.pipe.fault("refuse")
 
     def restore_network(self) -> None:
-        """It can be reached again."""
+        """Accept connections again."""
         self.pipe.fault("refuse", seconds=0.1)
 
     def set_clock(self) -> None:
         """A time server has answered: the mark that systemd-timesyncd leaves, now and at each boot.
 
-        It does not run in a container; the clock itself is the host's, and right.
+        timesyncd does not run in a container; the clock is the host's and correct.
         """
         self.machine.put(_CLOCK_MARK, b"f /run/systemd/timesync/synchronized\n")
         self.machine.run("systemd-tmpfiles", "--create", _CLOCK_MARK)
@@ -111,10 +111,10 @@ class InstalledAgent:
         """No time server answers after the next boot."""
         self.machine.path(_CLOCK_MARK).unlink()
 
-    # --- what an installer types ----------------------------------------------------------------
+    # --- commands of an installer ---------------------------------------------------------------
 
     def install(self, package: Path) -> str:
-        """`apt install ./badge-agent_VERSION_all.deb`; what it printed."""
+        """`apt install ./badge-agent_VERSION_all.deb`; returns its output."""
         self.machine.put(f"/root/{package.name}", package.read_bytes())
         return self.machine.run(
             *("env", "DEBIAN_FRONTEND=noninteractive", "apt", "install", "--yes", "--no-install-recommends"),
@@ -122,7 +122,7 @@ class InstalledAgent:
         )
 
     def set_up(self) -> str:
-        """`badge-agent setup` without a question, as a fleet is provisioned; what it printed."""
+        """`badge-agent setup --yes`, as for a fleet; returns its output."""
         reader = f"id=RDR-101,zone=ZONE-LOBBY-1,direction=ENTRY,protocol=rdm6300,port={PORT}"
         return self.agent(
             *("setup", "--yes", f"--account={ACCOUNT}", f"--user={USER}", f"--database={DATABASE}"),
@@ -132,11 +132,11 @@ class InstalledAgent:
         )
 
     def agent(self, *words: str, check: bool = True) -> str:
-        """`sudo badge-agent WORDS`; what it printed."""
+        """`sudo badge-agent WORDS`; returns its output."""
         return self.machine.run("badge-agent", *words, check=check)
 
     def register(self, sql: str) -> None:
-        """What the administrator does with the ALTER USER lines in a text."""
+        """Apply the ALTER USER lines in a text, as an administrator would."""
         found = re.findall(r"ALTER USER \S+ (SET|UNSET) (RSA_PUBLIC_KEY(?:_2)?)(?:='([^']+)')?", sql)
         assert found, f"no ALTER USER in:\n{sql}"
         for verb, name, line in found:
@@ -146,7 +146,7 @@ class InstalledAgent:
         """`kill -NAME` to the agent."""
         self.machine.run("systemctl", "kill", f"--signal={name}", "--kill-who=main", "badge-agent")
 
-    # --- what it says ---------------------------------------------------------------------------
+    # --- observation ----------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """`badge-agent status --json`."""
@@ -156,11 +156,11 @@ class InstalledAgent:
         return status
 
     def pid(self) -> int:
-        """The agent's, as its own machine counts."""
+        """The agent's process id inside the machine."""
         return int(self.machine.service("MainPID")["MainPID"])
 
     def wait_until_open(self) -> None:
-        """Return when the agent runs and has its reader open."""
+        """Return when the agent runs and its reader is open."""
 
         def is_open() -> bool:
             status = self.status()
@@ -170,11 +170,11 @@ class InstalledAgent:
         wait_until(is_open, "the reader is open", _DELIVERED_S)
 
     def wait_until_pending(self, count: int) -> None:
-        """Return when so many swipes wait in the outbox."""
+        """Return when `count` swipes are pending in the outbox."""
         wait_until(lambda: self.status()["outbox"]["pending"] == count, f"{count} pending", _DELIVERED_S)
 
     def assert_delivered(self) -> list[dict[str, Any]]:
-        """Every tag ever shown is in the table, once, in order, under an unbroken chain; the rows."""
+        """Every tag presented is in the table once, in order, with an unbroken chain; returns the rows."""
         wanted = set(raws(self.reader.tags))
 
         def all_there() -> bool:

@@ -1,4 +1,4 @@
-"""Stand-ins for the machine's programs: real executables, in a folder of the test's own."""
+"""Stand-ins for system programs: executables in a folder of the test."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 
 def install(folder: Path, name: str, script: str) -> None:
-    """A shell script under this name; put the folder first in PATH."""
+    """Install a shell script under a name; the caller puts the folder first in PATH."""
     program = folder / name
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
 
 
 def working_systemd_creds(folder: Path) -> None:
-    """Encrypts so that no byte of the secret is readable, and opens only under the name it was given."""
+    """A systemd-creds that encodes the secret and decodes it only under the same name."""
     install(
         folder,
         "systemd-creds",
@@ -28,5 +28,5 @@ def working_systemd_creds(folder: Path) -> None:
 
 
 def without_systemd_creds(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """A PATH on which there is nothing."""
+    """Set a PATH without any program."""
     monkeypatch.setenv("PATH", str(folder / "no-programs"))

@@ -1,4 +1,4 @@
-"""How long the chaos goes on and which chances it takes: CHAOS_ROUNDS and CHAOS_SEED."""
+"""Length and random seed of the chaos tests: CHAOS_ROUNDS and CHAOS_SEED."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(1_000_000))
 
 
 def chances(what: str, number: int = 0) -> Random:
-    """The random choices of one part of the run; told, so that they can be made again."""
+    """A seeded generator for one part of the run; the seed is printed, so that it can be repeated."""
     print(f"{what} {number}: CHAOS_SEED={SEED}")  # noqa: T201 - pytest shows it where a test fails
     return Random(f"{SEED} {what} {number}")  # noqa: S311 - chances, not secrets

@@ -1,4 +1,4 @@
-"""A machine to commission: its /etc, /dev and programs in a folder, commands as real processes on it."""
+"""A machine to set up: /etc, /dev and programs in a folder; commands run as real processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.programs import install, working_systemd_creds
 
-# The only thing that differs from the installed command: where the machine's own places are.
+# The installed command with the machine's paths replaced.
 _PROGRAM = """
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 class SetupRig:
-    """`with_systemd` gives it a systemctl that notes what it was told, and knows whether the service runs."""
+    """`with_systemd` installs a systemctl that records its calls and keeps the state of the service."""
 
     def __init__(self, root: Path, *, with_systemd: bool = True) -> None:
         self.root = root
@@ -46,7 +46,7 @@ class SetupRig:
             install(
                 self.programs,
                 "systemctl",
-                f'echo "$*" >>{root}/told\n'
+                f'echo "$*" >>{root}/calls\n'
                 'case "$1" in\n'
                 f"  is-active) [ -e {root}/active ] ;;\n"
                 f"  enable|restart) touch {root}/active ;;\n"
@@ -55,7 +55,7 @@ class SetupRig:
             )
 
     def plug_in(self, name: str, device: str = "/dev/null") -> str:
-        """A serial adapter under /dev/serial/by-id."""
+        """Add a serial adapter under /dev/serial/by-id; returns its path."""
         link = self.root / "dev" / "serial" / "by-id" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(device)
@@ -63,16 +63,16 @@ class SetupRig:
 
     @property
     def told(self) -> list[str]:
-        """What systemctl was told that changes anything."""
+        """The calls of systemctl that change something."""
         try:
-            lines = (self.root / "told").read_text().splitlines()
+            lines = (self.root / "calls").read_text().splitlines()
         except FileNotFoundError:
             return []
         return [line for line in lines if not line.startswith(("cat", "is-active"))]
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a command on this machine runs with."""
+        """Environment of a command on this machine."""
         return {
             **os.environ,
             "PATH": f"{self.programs}:{os.environ['PATH']}",
@@ -80,11 +80,11 @@ class SetupRig:
         }
 
     def command(self, *words: str) -> Sequence[str]:
-        """A command line of this machine."""
+        """Command line that runs badge-agent on this machine."""
         return [sys.executable, "-c", _PROGRAM, str(self.root), *words]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command that has no terminal."""
+        """Run a command without a terminal."""
         return subprocess.run(
             self.command(*words),
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Swipes, moments and a clock to drive, for the tests of every room that handles them."""
+"""Swipes, clock readings and a manual clock, for the tests of every folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def swipe(value: int = 1, *, read_at: ClockReading | None = None, reader_id: str
 
 
 class DrivenClock:
-    """Every clock of a machine, standing still until it is told to advance; its wall clock may be wrong."""
+    """All clocks of a machine, advanced by the test only; the wall clock may be wrong."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -54,15 +54,15 @@ class DrivenClock:
 
 
 def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
-    """Return as soon as it holds; fail with `what` when it does not in good time."""
+    """Return as soon as `holds()` is true; fail with `what` after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
         time.sleep(0.005)
 
 
 def in_threads(*bodies: Callable[[], object]) -> None:
-    """Run all of them at once, return when all have ended."""
+    """Run all bodies concurrently; returns when all have ended."""
     threads = [threading.Thread(target=body) for body in bodies]
     for thread in threads:
         thread.start()

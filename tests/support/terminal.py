@@ -1,4 +1,4 @@
-"""A person at a terminal: a command on a pseudo-terminal of its own, typed at and read."""
+"""Runs a command on a pseudo-terminal, types into it and reads its output."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 _LONGEST_S = 60.0
-_QUIET_S = 3.0  # nothing is shown and nothing ends: it has not noticed
+_QUIET_S = 3.0  # no output and no end for this long: the signal was missed
 
 
 class Terminal:
-    """`screen` is everything shown so far."""
+    """A command on a pseudo-terminal; `screen` is its output so far."""
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
         self.screen = ""
@@ -50,7 +50,7 @@ class Terminal:
         os.close(self._master)
 
     def expect(self, text: str) -> str:
-        """Wait until this is shown, after all that was expected before; what was shown up to it."""
+        """Wait for a text after the one expected before; returns the output up to it."""
         deadline = time.monotonic() + _LONGEST_S
         while (found := self.screen.find(text, self._seen)) < 0:
             assert self._read(deadline - time.monotonic()), f"no {text!r} in:\n{self.screen}"
@@ -62,9 +62,9 @@ class Terminal:
         os.write(self._master, f"{text}\n".encode())
 
     def interrupted(self) -> int:
-        """Press Ctrl-C until the command ends; its exit code.
+        """Press Ctrl-C until the command ends; returns its exit code.
 
-        Once is mostly enough: Python's readline can miss a signal that comes just before it waits.
+        Usually once: Python's readline can miss a signal that arrives just before it waits.
         """
         while True:
             os.write(self._master, b"\x03")
@@ -74,18 +74,18 @@ class Terminal:
                 return self._process.wait(timeout=_QUIET_S)
 
     def ended(self) -> int:
-        """Wait for the command's end; its exit code."""
+        """Wait for the command's end; returns its exit code."""
         while self._read(_LONGEST_S):
             pass
         return self._process.wait(timeout=_LONGEST_S)
 
     def _read(self, timeout_s: float) -> bool:
-        """False at the end of what is shown, or when nothing came in time."""
+        """Read more output. False at its end or after the timeout."""
         if not select.select([self._master], [], [], max(0.0, timeout_s))[0]:
             return False
         try:
             data = os.read(self._master, 4096)
-        except OSError:  # EIO: nobody has the other end open any more
+        except OSError:  # EIO: the other end is closed
             return False
         self.screen += data.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)

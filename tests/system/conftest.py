@@ -1,4 +1,4 @@
-"""The transcript: one line for each claim about the package, at the end of the run."""
+"""Fixtures of the package tests, and their transcript: one line per test at the end of the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 _RELEASES = os.environ.get("RELEASES", "trixie bookworm").split()
 _NATIVE = debian_root.host_architecture()
 _ARCH = os.environ.get("ARCH", _NATIVE)
-# No systemd boots under emulation.
+# systemd does not boot under emulation.
 collect_ignore = ["test_foreign.py"] if _ARCH == _NATIVE else ["test_door.py"]
 
 # Unpacking, booting or an upgrade, on a busy machine and, for another processor, under emulation.
@@ -43,13 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The package of this checkout, as `make deb` makes it."""
+    """The package of this checkout, built by `make deb`."""
     made = _run("make", "--no-print-directory", "deb")
     return ROOT / made.split()[-1]
 
 
 def newer(package: Path, directory: Path) -> Path:
-    """The same package under the next version."""
+    """The same package with the next version number."""
     root = directory / "package"
     _run("dpkg-deb", "--raw-extract", str(package), str(root))
     for path in (root / "DEBIAN/control", root / "usr/share/badge-agent/agent/__init__.py"):
@@ -71,26 +71,26 @@ def _run(*words: str) -> str:
 def door(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[InstalledAgent]:
-    """A door of one release, for all the tests of a module."""
+    """An installed agent on one release, shared by the tests of a module."""
     release: debian_root.Release = request.param
     with InstalledAgent(release, tmp_path_factory.mktemp("system")) as door:
         yield door
 
 
 @pytest.fixture
-def told(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds what was measured to the test's line in the transcript."""
 
-    def tell(figures: str) -> None:
+    def add(figures: str) -> None:
         request.node.stash[_FIGURES] = figures
 
-    return tell
+    return add
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    # Each test goes on where the one before it ended.
+    # Each test continues from the state that the previous one left.
     if item.parent is not None and item.parent.stash.get(_BROKEN, None) == _release(item):
-        pytest.skip("a step before it failed")
+        pytest.skip("a previous step failed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,6 +111,6 @@ def _release(item: pytest.Item) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("what the package does on a real systemd")
+    terminalreporter.section("the package on a booted Debian")
     for line in _LINES:
         terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""The package on a real systemd: one story for each release, from `apt install` to `apt purge`."""
+"""The package on a booted Debian: one sequence per release, from `apt install` to `apt purge`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.booted_debian import wait_until
 from tests.support.installed_agent import InstalledAgent
 from tests.system.conftest import newer
 
-Told = Callable[[str], None]
+Report = Callable[[str], None]
 
 CONFIG = "/etc/badge-agent/config.toml"
 _MOST_INSTALLED_KB = 1000
@@ -23,7 +23,7 @@ _MOST_EXPOSURE = 1.2
 _IDLE_S = 15.0
 
 
-def test_apt_install_is_the_whole_installation(door: InstalledAgent, package: Path, told: Told) -> None:
+def test_apt_install_is_the_whole_installation(door: InstalledAgent, package: Path, report: Report) -> None:
     door.machine.run("apt-get", "update")
 
     printed = door.install(package)
@@ -33,7 +33,7 @@ def test_apt_install_is_the_whole_installation(door: InstalledAgent, package: Pa
     assert "error" not in printed.lower()
     assert door.agent("--version").startswith("badge-agent ")
     assert door.machine.run("stat", "--format=%U %a", "/var/lib/badge-agent").strip() == "badge-agent 700"
-    told(f"{size_kb} KB unpacked")
+    report(f"{size_kb} KB unpacked")
 
 
 def test_it_does_not_start_before_it_is_set_up(door: InstalledAgent) -> None:
@@ -63,7 +63,9 @@ def test_the_private_key_is_an_encrypted_credential(door: InstalledAgent) -> Non
     assert door.machine.exit_code("grep", "-rq", "PRIVATE KEY-", "/etc", "/var/lib/badge-agent") == 1
 
 
-def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: InstalledAgent, told: Told) -> None:
+def test_before_the_clock_is_set_swipes_wait_for_their_right_time(
+    door: InstalledAgent, report: Report
+) -> None:
     door.reader.present(5)
     door.wait_until_pending(5)
     door.set_clock()
@@ -71,19 +73,19 @@ def test_before_the_clock_is_set_swipes_wait_for_their_right_time(door: Installe
     rows = door.assert_delivered()
 
     assert {row["clock"] for row in rows} == {"corrected"}
-    told("5 swipes, corrected; the agent may not ask the kernel, and needs not")
+    report("5 swipes, corrected; the sandbox denies the kernel's state, timedated answers")
 
 
-def test_swipes_arrive_as_rows(door: InstalledAgent, told: Told) -> None:
+def test_swipes_arrive_as_rows(door: InstalledAgent, report: Report) -> None:
     door.reader.present(20)
 
     rows = door.assert_delivered()[5:]
 
     assert {row["clock"] for row in rows} == {"synced"}
-    told(f"{len(rows)} of 20, in order, under an unbroken chain")
+    report(f"{len(rows)} of 20, in order, under an unbroken chain")
 
 
-def test_it_is_ready_soon_after_its_start(door: InstalledAgent, told: Told) -> None:
+def test_it_is_ready_soon_after_its_start(door: InstalledAgent, report: Report) -> None:
     took_s: list[float] = []
     for _ in range(3):
         door.machine.run("systemctl", "restart", "badge-agent")
@@ -93,10 +95,10 @@ def test_it_is_ready_soon_after_its_start(door: InstalledAgent, told: Told) -> N
         )
     door.wait_until_open()
 
-    told(f"start to READY, its check before it included: {', '.join(f'{s:.2f}' for s in took_s)} s")
+    report(f"start to READY, its check before it included: {', '.join(f'{s:.2f}' for s in took_s)} s")
 
 
-def test_it_may_do_little_and_listens_to_nobody(door: InstalledAgent, told: Told) -> None:
+def test_it_has_few_privileges_and_listens_on_no_socket(door: InstalledAgent, report: Report) -> None:
     analysis = door.machine.run("systemd-analyze", "security", "--no-pager", "badge-agent")
     exposure = float(re.findall(r"Overall exposure level for badge-agent.service: ([0-9.]+)", analysis)[0])
     sockets = door.machine.run("find", f"/proc/{door.pid()}/fd", "-lname", "socket:*", "-printf", "%l\n")
@@ -109,7 +111,7 @@ def test_it_may_do_little_and_listens_to_nobody(door: InstalledAgent, told: Told
 
     assert exposure <= _MOST_EXPOSURE
     assert not set(re.findall(r"\[(\d+)\]", sockets)) & set(listening)
-    told(f"exposure {exposure}")
+    report(f"exposure {exposure}")
 
 
 def test_the_journal_has_its_fields(door: InstalledAgent) -> None:
@@ -125,7 +127,7 @@ def test_the_journal_has_its_fields(door: InstalledAgent) -> None:
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 
-def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: InstalledAgent, told: Told) -> None:
+def test_without_swipes_it_writes_nothing_to_the_disk(door: InstalledAgent, report: Report) -> None:
     door.assert_delivered()
     door.wait_until_pending(0)
     before = _written_bytes(door)
@@ -133,10 +135,10 @@ def test_while_nobody_swipes_it_writes_nothing_to_the_disk(door: InstalledAgent,
     time.sleep(_IDLE_S)
 
     assert _written_bytes(door) == before
-    told(f"0 bytes in {_IDLE_S:.0f} s")
+    report(f"0 bytes in {_IDLE_S:.0f} s")
 
 
-def test_killed_it_starts_again_and_nothing_is_lost(door: InstalledAgent, told: Told) -> None:
+def test_killed_it_starts_again_and_nothing_is_lost(door: InstalledAgent, report: Report) -> None:
     before = door.pid()
     door.reader.present(10)
     door.assert_delivered()
@@ -146,10 +148,10 @@ def test_killed_it_starts_again_and_nothing_is_lost(door: InstalledAgent, told: 
 
     wait_until(lambda: door.pid() not in {0, before}, "it runs again")
     door.assert_delivered()
-    told("20 swipes, 10 of them while it was away")
+    report("20 swipes, 10 of them while it was away")
 
 
-def test_a_hung_process_is_restarted_by_the_watchdog(door: InstalledAgent, told: Told) -> None:
+def test_a_hung_process_is_restarted_by_the_watchdog(door: InstalledAgent, report: Report) -> None:
     door.machine.put(
         "/etc/systemd/system/badge-agent.service.d/quick.conf",
         b"[Service]\nWatchdogSec=3s\nTimeoutAbortSec=2s\n",
@@ -168,10 +170,10 @@ def test_a_hung_process_is_restarted_by_the_watchdog(door: InstalledAgent, told:
     door.machine.run("rm", "-r", "/etc/systemd/system/badge-agent.service.d")
     door.machine.run("systemctl", "daemon-reload")
     door.machine.run("systemctl", "restart", "badge-agent")
-    told("5 swipes while it hung")
+    report("5 swipes while it hung")
 
 
-def test_snowflake_away_and_back_drains_the_outbox(door: InstalledAgent, told: Told) -> None:
+def test_snowflake_away_and_back_drains_the_outbox(door: InstalledAgent, report: Report) -> None:
     door.cut_network()
     door.reader.present(20)
     door.wait_until_pending(20)
@@ -179,7 +181,7 @@ def test_snowflake_away_and_back_drains_the_outbox(door: InstalledAgent, told: T
     door.restore_network()
 
     door.assert_delivered()
-    told("20 swipes meanwhile")
+    report("20 swipes meanwhile")
 
 
 def test_a_dead_network_is_no_reason_to_restart(door: InstalledAgent) -> None:
@@ -194,12 +196,12 @@ def test_a_dead_network_is_no_reason_to_restart(door: InstalledAgent) -> None:
     door.assert_delivered()
 
 
-def test_a_reboot_in_an_outage_loses_nothing(door: InstalledAgent, told: Told) -> None:
+def test_a_reboot_in_an_outage_loses_nothing(door: InstalledAgent, report: Report) -> None:
     door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
 
-    # The stand-in first: a process from outside the machine holds up its end.
+    # Stop the stand-in first: as a process from outside it would delay the shutdown.
     door.reader.unplug()
     door.machine.reboot()
     door.reader.plug_in()
@@ -209,10 +211,10 @@ def test_a_reboot_in_an_outage_loses_nothing(door: InstalledAgent, told: Told) -
     door.restore_network()
 
     door.assert_delivered()
-    told("10 swipes before it, 10 after it")
+    report("10 swipes before it, 10 after it")
 
 
-def test_a_power_cut_in_an_outage_loses_nothing(door: InstalledAgent, told: Told) -> None:
+def test_a_power_cut_in_an_outage_loses_nothing(door: InstalledAgent, report: Report) -> None:
     door.cut_network()
     door.reader.present(10)
     door.wait_until_pending(10)
@@ -224,10 +226,10 @@ def test_a_power_cut_in_an_outage_loses_nothing(door: InstalledAgent, told: Told
     door.restore_network()
 
     door.assert_delivered()
-    told("10 swipes before it")
+    report("10 swipes before it")
 
 
-def test_the_clock_is_not_waited_for_at_boot(door: InstalledAgent, told: Told) -> None:
+def test_the_clock_is_not_waited_for_at_boot(door: InstalledAgent, report: Report) -> None:
     door.machine.run(
         "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "systemd-timesyncd"
     )
@@ -242,7 +244,7 @@ def test_the_clock_is_not_waited_for_at_boot(door: InstalledAgent, told: Told) -
     assert door.machine.exit_code("test", "-e", "/run/systemd/timesync/synchronized") == 1
     door.machine.run("systemctl", "disable", "systemd-time-wait-sync")
     door.set_clock()
-    told("with systemd-time-wait-sync enabled and no time server")
+    report("with systemd-time-wait-sync enabled and no time server")
 
 
 def test_a_wrong_configuration_is_a_failure_and_no_loop(door: InstalledAgent) -> None:
@@ -261,7 +263,7 @@ def test_a_wrong_configuration_is_a_failure_and_no_loop(door: InstalledAgent) ->
 
 
 def test_an_upgrade_in_an_outage_loses_nothing(
-    door: InstalledAgent, package: Path, told: Told, tmp_path: Path
+    door: InstalledAgent, package: Path, report: Report, tmp_path: Path
 ) -> None:
     door.cut_network()
     door.reader.present(10)
@@ -286,10 +288,10 @@ def test_an_upgrade_in_an_outage_loses_nothing(
     rows = door.assert_delivered()
     assert [rows[0]["agent_version"], rows[-1]["agent_version"]] == _versions(door)
     assert "RDR-101" in door.machine.path(CONFIG).read_text()
-    told(f"{len(door.reader.tags)} swipes in all, some in every phase of it")
+    report(f"{len(door.reader.tags)} swipes in all, some in every phase of it")
 
 
-def test_a_new_key_takes_over_without_a_restart(door: InstalledAgent, told: Told) -> None:
+def test_a_new_key_takes_over_without_a_restart(door: InstalledAgent, report: Report) -> None:
     before, old = door.pid(), door.status()["key"]["fingerprint"]
     rotating = subprocess.Popen(
         door.machine.words("badge-agent", "key", "rotate", "--yes"), stdout=subprocess.PIPE, text=True
@@ -314,7 +316,7 @@ def test_a_new_key_takes_over_without_a_restart(door: InstalledAgent, told: Told
     door.wait_until_open()
     door.reader.present(5)
     door.assert_delivered()
-    told("15 swipes before, meanwhile and after; the old key is gone")
+    report("15 swipes before, meanwhile and after; the old key is gone")
 
 
 def test_purging_leaves_nothing(door: InstalledAgent) -> None:

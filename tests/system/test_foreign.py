@@ -1,6 +1,6 @@
-"""The package on another processor, under emulation: no systemd boots there, but everything else is real.
+"""The package on another processor, under emulation: systemd does not boot there, all else is real.
 
-By hand: make test-system ARCH=arm64
+Run it with: make test-system ARCH=arm64
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Root:
         self._cache = debian_root.package_cache(release)
 
     def words(self, *words: str) -> list[str]:
-        """The command line by which this machine runs a command in that root."""
+        """The host's command line that runs a command in this root."""
         return [
             *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--pipe"),
             *(f"--directory={self.directory}", f"--bind={self._cache}:/var/cache/apt/archives"),
@@ -42,7 +42,7 @@ class Root:
         ]
 
     def run(self, *words: str) -> str:
-        """Run it; what it printed."""
+        """Run a command; returns its standard output."""
         ended = subprocess.run(
             self.words(*words), capture_output=True, text=True, timeout=_COMMAND_S, check=False
         )

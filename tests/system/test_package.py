@@ -1,4 +1,4 @@
-"""What can be told of the package without installing it."""
+"""Checks of the package that do not install it."""
 
 from __future__ import annotations
 
