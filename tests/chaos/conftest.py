@@ -12,11 +12,12 @@ from tests.support.emulator_process import make_key
 pytest.register_assert_rewrite("tests.support.chaos_rig")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[in_parallel.Running]:
-    """The scenarios of all modules, under way together."""
+    """The scenarios of this module, under way together."""
+    tests = [item for item in request.session.items if item.path == request.path]
     make_key()  # before several emulators ask for it at once
-    with in_parallel.running(request.session.items, tmp_path_factory.mktemp("chaos")) as running:
+    with in_parallel.running(tests, tmp_path_factory.mktemp("chaos")) as running:
         yield running

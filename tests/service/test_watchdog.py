@@ -13,6 +13,7 @@ import pytest
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.needs import SYSTEMD_PYTHON, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -28,6 +29,7 @@ LONG_S = 2.0
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    needs(SYSTEMD_PYTHON)
     with ServiceManager(tmp_path / "manager", watchdog_s=WATCHDOG_S) as manager:
         yield manager
 
