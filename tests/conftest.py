@@ -46,7 +46,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     """After everything else that pytest prints: what was skipped. A worker has no terminal."""
     result = yield
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
+    if terminal is not None and not session.config.option.collectonly:
         reports = terminal.stats.get("skipped", [])
         terminal.write_line(summary(report.longrepr[2] for report in reports))
     return result

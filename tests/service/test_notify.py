@@ -113,7 +113,7 @@ def test_without_the_library_telling_is_no_error(monkeypatch: pytest.MonkeyPatch
     ("usec", "pid", "seconds"),
     [
         ("30000000", None, 30.0),
-        ("30000000", str(os.getpid()), 30.0),
+        pytest.param("30000000", str(os.getpid()), 30.0, id="this process"),
         ("30000000", "1", None),
         ("", None, None),
         ("often", None, None),
