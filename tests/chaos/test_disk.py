@@ -95,7 +95,7 @@ def the_disk_is_full_for_a_while(place: Path) -> None:
         assert free(disk) < 65_536
         assert "half of the reserve of" in stage.agent.log
         (disk / "filler").unlink()
-        wait_until(lambda: stage.status()["outbox"]["ok"], what="room again", timeout_s=30)
+        wait_until(lambda: stage.status()["outbox"]["ok"], what="room again")
         stage.pipe.start()
 
         stage.swipe(5)

@@ -200,7 +200,7 @@ def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> Non
 
         damaged = range(1, 341 if while_running else 301)
         stage.wait_until_delivered(without=damaged)
-        wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes", timeout_s=30)
+        wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
         arrived = [row["card_raw"] for row in once_per_event(stage.rows())]
         assert arrived == [raw for raw in raws(stage.tags) if raw in set(arrived)]
         lost = len(stage.tags) - len(arrived)

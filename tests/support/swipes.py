@@ -53,8 +53,12 @@ class DrivenClock:
         self.seconds += seconds
 
 
-def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
-    """Return as soon as it holds; fail with `what` when it does not in good time."""
+# So long takes nothing but what hangs, also on a machine with much else to do. No test depends on it.
+_HANGS_S = 60.0
+
+
+def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = _HANGS_S) -> None:
+    """Return as soon as it holds; fail with `what` when it never does."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
