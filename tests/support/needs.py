@@ -109,6 +109,7 @@ SYSTEMD_PYTHON = Need(
     "systemd-python", _has_systemd_python, "gcc libc6-dev libsystemd-dev pkg-config python3-dev"
 )
 OPENSSL = Need("openssl", lambda: shutil.which("openssl") is not None, "openssl")
+SYSTEMD_ANALYZE = Need("systemd-analyze", lambda: shutil.which("systemd-analyze") is not None, "systemd")
 ROOT_USER = Need("root", lambda: os.getuid() == 0)
 MOUNTS = Need("permission to mount", _may_mount, "mount")
 LOOP_MOUNTS = Need("permission to mount a file as an ext4 disk", _may_mount_a_file, "e2fsprogs mount")
