@@ -50,7 +50,7 @@ def lose_the_host(stage: ChaosRig) -> None:
     def has_met_it() -> bool:
         status = stage.agent.status()
         # The first failure may be that of a connection that was cut, the second is refused.
-        return status["boot_s"] > refused_s and status["uploader"]["consecutive_failures"] > 1
+        return bool(status["boot_s"] > refused_s and status["uploader"]["consecutive_failures"] > 1)
 
     wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
     stage.pipe.fault("refuse")
