@@ -14,6 +14,9 @@ TESTS       ?=
 WORKERS     ?= 3
 PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Tests start hundreds of processes: without its bytecode kept, each would compile the agent again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage test-agent test-versions test-bare chaos check bench fuzz test-system deb clean tools
 
