@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,16 @@ from tests.support import in_parallel
 from tests.support.emulator_process import make_key
 
 pytest.register_assert_rewrite("tests.support.chaos_rig")
+
+
+# A test waits for its scenario, and that for the ones ahead of it. What hangs in one is found by wait_until().
+_LONGEST_TEST_S = 900
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(_LONGEST_TEST_S))
 
 
 @pytest.fixture(scope="module")
