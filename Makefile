@@ -2,14 +2,23 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS ?= test
+# systemd-python is built, not downloaded: installed where its headers are, so that the tests of it run.
+EXTRAS := $(shell command -v cc pkg-config >/dev/null && pkg-config --exists libsystemd 2>/dev/null && \
+  $(PYTHON) -c 'import os.path, sysconfig as s; assert os.path.exists(s.get_path("include") + "/Python.h")' \
+  2>/dev/null && echo test,systemd || echo test)
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 # The libraries of a release, instead of the newest: see test-versions.
 CONSTRAINTS ?=
 TESTS       ?=
+# Processes that run tests: one more than two cores, for many tests wait. A file runs on one of them.
+WORKERS     ?= 3
+PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Tests start hundreds of processes: without its bytecode kept, each would compile the agent again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-agent test-versions chaos check bench fuzz test-system deb clean tools
+.PHONY: help demo test coverage test-agent test-versions test-bare chaos check bench fuzz test-system deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,7 +27,10 @@ demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swip
 	@$(BIN)/badge-agent demo
 
 test: $(STAMP) ## every test
-	@$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/python -m pytest -q $(PARALLEL) --cov --cov-report= --cov-fail-under=0
+
+coverage: ## the floor of the branch coverage, held against the last `make test`; that must have skipped nothing
+	@$(BIN)/python -m coverage report
 
 test-versions: ## the agent's tests once more with the libraries of Debian 12 and of Debian 13
 	@set -e; for debian in debian-12 debian-13; do \
@@ -28,7 +40,7 @@ test-versions: ## the agent's tests once more with the libraries of Debian 12 an
 	done
 
 test-agent: $(STAMP)
-	@$(BIN)/python -m pytest --ignore=tests/test_architecture.py --ignore=tests/conformance $(TESTS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) --ignore=tests/test_architecture.py --ignore=tests/conformance $(TESTS)
 
 chaos: $(STAMP) ## faults, kills and power cuts at length: CHAOS_ROUNDS=20, CHAOS_SEED to see one again
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut
@@ -51,6 +63,9 @@ test-system: $(STAMP) ## the package on a real systemd, as root: RELEASES="trixi
 	  echo "$$tool is missing. Install it: sudo apt install debootstrap systemd-container util-linux lintian"; \
 	  exit 1; }; done
 	@$(BIN)/python -m pytest -q tests/system
+
+test-bare: ## the README's commands on a Debian with nothing but its packages, as root: RELEASES="trixie bookworm"
+	@for release in $${RELEASES:-trixie}; do .ci/bare-root $$release || exit 1; done
 
 deb: ## the Debian package, in dist/
 	@command -v dpkg-checkbuilddeps >/dev/null || { \

@@ -1,10 +1,10 @@
-"""What tests of several rooms share."""
+"""What tests of several rooms share, the order of the files, and the last line of a run."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from agent.keys.keypair import generate_key
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.needs import summary
 
 _NOBODY = 65_534
 
@@ -23,6 +24,32 @@ hypothesis_settings.load_profile("shared")
 
 # A runner started in the background ignores SIGINT, and every process the tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The files that take longest, longest first. A file runs on one worker, so these have to begin early.
+_LONGEST = (
+    *("test_main_job.py", "powercut/test_power_cut.py", "chaos/test_kill.py", "chaos/test_server.py"),
+    *("chaos/test_file.py", "cli/key/test_rotate.py", "service/test_watchdog.py", "cli/setup/test_setup.py"),
+    *("chaos/test_disk.py", "outbox/recovery/test_rebuild.py", "cli/demo/", "test_disk_writes.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(_LONGEST) if f"tests/{name}" in item.nodeid), len(_LONGEST))
+
+    items.sort(key=rank)  # stable: the others stay as they were
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """After everything else that pytest prints: what was skipped. A worker has no terminal."""
+    result = yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not session.config.option.collectonly:
+        reports = terminal.stats.get("skipped", [])
+        terminal.write_line(summary(report.longrepr[2] for report in reports))
+    return result
 
 
 @pytest.fixture(scope="session")

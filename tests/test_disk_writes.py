@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.needs import COUNTED_WRITES, SHARED_MEMORY, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -34,7 +35,7 @@ def state_dir(tmp_path: Path) -> Path:
         probe.write(b"x" * 100_000)
         os.fsync(probe.fileno())
     if bytes_written(os.getpid()) == before:
-        pytest.skip(f"the kernel does not count what is written to {state_dir}")
+        needs(COUNTED_WRITES)
     (state_dir / "probe").unlink()
     return state_dir
 
@@ -42,8 +43,7 @@ def state_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def memory() -> Iterator[Path]:
     """Where log and runtime directory of a service are: in memory."""
-    if not os.path.ismount(MEMORY):
-        pytest.skip(f"there is no memory file system at {MEMORY}")
+    needs(SHARED_MEMORY)
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         yield Path(name)
 

@@ -55,7 +55,7 @@ def one_life(stage: ChaosRig, random: Random) -> Life:
         stage.agent.kill()
         return Life([], 0)
     # Bytes sent before the port is open were not read.
-    wait_until(lambda: stage.is_open, what="an open reader", timeout_s=30)
+    wait_until(lambda: stage.is_open, what="an open reader")
     presented: list[int] = []
     kept = 0
     die_at = time.monotonic() + random.random() * 0.8
@@ -83,7 +83,7 @@ def killed_again_and_again(door: int, place: Path) -> None:
                 stage.pipe.start()
         stage.pipe.fault("clear")
         stage.agent.start()
-        wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes", timeout_s=60)
+        wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
         time.sleep(0.2)
         rows = stage.rows()
 
@@ -136,7 +136,7 @@ def replayed(stage: ChaosRig) -> list[int]:
 
 
 def wait_until_replayed(stage: ChaosRig, count: int) -> None:
-    wait_until(lambda: len(replayed(stage)) >= count, what=f"{count} replayed rows", timeout_s=30)
+    wait_until(lambda: len(replayed(stage)) >= count, what=f"{count} replayed rows")
 
 
 @at_once
@@ -154,7 +154,7 @@ def a_replay_is_killed_in_the_middle(place: Path) -> None:
             stage.agent.start()
         asking.wait(30)
         wait_until_replayed(stage, 300)
-        wait_until(lambda: stage.agent.outbox().replays == 0, what="an empty queue", timeout_s=30)
+        wait_until(lambda: stage.agent.outbox().replays == 0, what="an empty queue")
 
         assert replayed(stage) == list(range(51, 351))
         live = [row["card_raw"] for row in stage.rows() if not row["replay"]]
@@ -173,7 +173,7 @@ def a_replay_without_an_agent_is_killed_and_an_agent_goes_on_with_it(place: Path
         asking.kill()
         asking.wait()
         stage.agent.start()
-        wait_until(lambda: stage.agent.outbox().replays == 0, what="an empty queue", timeout_s=30)
+        wait_until(lambda: stage.agent.outbox().replays == 0, what="an empty queue")
 
         assert replayed(stage) == list(range(1, 402))
         assert_histories_are_whole(stage.rows())

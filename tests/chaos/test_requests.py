@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent.clock.system_clock import boottime_s
 from tests.support.chaos_rig import ChaosRig, appends
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.swipes import wait_until
@@ -35,12 +36,28 @@ _FAULTS = [
 ]
 # What makes the agent come to an endpoint that it has no need of every day.
 _WAYS: dict[str, list[dict[str, Any]]] = {
-    "hostname": [{"do": "refuse", "seconds": 0.6}],
+    "hostname": [],  # see lose_the_host()
     "token": [{"do": "expire_tokens"}],
     "open": [{"do": "invalidate_channel", "appends": "refused"}],
     "append": [],
     "status": [],
 }
+
+
+def lose_the_host(stage: ChaosRig) -> None:
+    """Refuse connections until the agent has met that: it asks then where its rows are taken."""
+
+    def has_met_it() -> bool:
+        status = stage.agent.status()
+        # The first failure may be that of a connection that was cut, the second is refused.
+        return bool(status["boot_s"] > refused_s and status["uploader"]["consecutive_failures"] > 1)
+
+    wait_until(lambda: stage.agent.outbox().pending == 0, what="no pending swipes")
+    stage.pipe.fault("refuse")
+    refused_s = boottime_s()
+    stage.swipe(1)
+    wait_until(has_met_it, what="a refused connection")
+    stage.pipe.fault("refuse", seconds=0)
 
 
 def every_fault_on(endpoint: str, place: Path) -> None:
@@ -49,10 +66,10 @@ def every_fault_on(endpoint: str, place: Path) -> None:
             stage.pipe.fault(on=endpoint, **fault)
             for way in _WAYS[endpoint]:
                 stage.pipe.fault(**way)
+            if endpoint == "hostname":
+                lose_the_host(stage)
             stage.swipe(3)
-            wait_until(
-                lambda: not stage.pipe.state()["faults"], what=f"{fault} met by {endpoint}", timeout_s=30
-            )
+            wait_until(lambda: not stage.pipe.state()["faults"], what=f"{fault} met by {endpoint}")
             stage.wait_until_delivered()
 
         stage.assert_delivered()
@@ -114,8 +131,9 @@ def a_server_that_is_away_gets_everything_when_it_is_back(place: Path) -> None:
 
 @at_once
 def a_server_that_dies_with_rows_in_its_buffer_gets_them_again(place: Path) -> None:
-    with ChaosRig(place, commit_lag_seconds=1.5) as stage:
+    with ChaosRig(place) as stage:
         for _ in range(3):
+            stage.pipe.fault("stall_commits")
             stage.swipe(20)
             wait_until(
                 lambda: stage.pipe.state()["channels"][0]["rows_uncommitted"] > 0, what="buffered rows"

@@ -298,7 +298,7 @@ def a_server_that_refuses_every_row(refusal: dict[str, Any], place: Path) -> Non
         stage.pipe.fault(**refusal)
         backlog(stage, 40)
         wait_for(stage, lambda uploader: uploader.get("state") == "holding", "a held uploader")
-        wait_until(lambda: stage.agent.outbox().set_aside == 0, what="no row blamed", timeout_s=30)
+        wait_until(lambda: stage.agent.outbox().set_aside == 0, what="no row blamed")
         stage.pipe.fault("clear")
 
         stage.assert_delivered()

@@ -22,6 +22,7 @@ from agent.keys.keypair import new_key, pem
 from agent.outbox import Outbox
 from tests.support.cli_rig import AGENT_ID, FRAME, CliRig
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.needs import ROOT_USER, needs
 from tests.support.outbox_rig import commit
 from tests.support.swipes import swipe, wait_until
 
@@ -168,12 +169,12 @@ def closed_door(door: CliRig) -> Iterator[Path]:
         yield directory / "config.toml"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else for a while")
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_who_may_not_look_is_told_so(
     closed_door: Path, unprivileged: None, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     del unprivileged  # from here on the test is nobody
+    needs(ROOT_USER)
 
     code = main(["status", *options, "--config", str(closed_door)])
 

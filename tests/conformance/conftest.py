@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ import pytest
 
 from tests.support.conformance_rig import ConformanceRig, Vendor
 from tests.support.emulator_process import EmulatorProcess, make_certificate
+from tests.support.needs import WHEELS, needs
 
-HAS_WHEEL = platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"}
 CLIENT = Path(__file__).parent / "vendor_client.py"
 
 
@@ -31,8 +30,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConformanceRig]:
 @pytest.fixture(scope="module")
 def vendor(stage: ConformanceRig, tmp_path_factory: pytest.TempPathFactory) -> Vendor:
     """Run the SDK with these words, and give its answer."""
-    if not HAS_WHEEL:
-        pytest.skip(f"the vendor's SDK has no wheel for {platform.machine()}")
+    needs(WHEELS)
 
     def run(*words: str) -> Any:  # noqa: ANN401 - what vendor_client.py answers
         emulator = stage.emulator

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import KeyFileError
 from agent.keys import systemd_creds
+from tests.support.needs import ROOT_USER, needs
 from tests.support.programs import install, without_systemd_creds, working_systemd_creds
 
 SECRET = b"-----BEGIN PRIVATE KEY-----\nnot for a disk\n"
@@ -129,8 +130,8 @@ def test_a_store_that_cannot_be_written_is_told(etc: Path) -> None:
         systemd_creds.store(SECRET)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the machine's own key is root's")
 def test_the_real_program_gives_back_what_it_took() -> None:
+    needs(ROOT_USER)  # the machine's own key is root's
     stored = systemd_creds.store(SECRET)
 
     assert systemd_creds.read(stored) == SECRET

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.needs import compiler
+
 
 @pytest.fixture(scope="session")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that writes down what a process does to its disk, compiled."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler for the recorder: sudo apt install gcc libc6-dev")
     library = tmp_path_factory.mktemp("recorder") / "recorder.so"
     source = Path(__file__).with_name("recorder.c")
     subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-lpthread"],
+        [compiler(), "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl", "-lpthread"],
         check=True,
     )
     return library

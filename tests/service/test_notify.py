@@ -10,10 +10,11 @@ import pytest
 
 from agent.service import notify
 from agent.service.fd_store import StoredPorts
+from tests.support.needs import SYSTEMD_PYTHON, needs
 
 
 def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    needs(SYSTEMD_PYTHON)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
@@ -34,7 +35,7 @@ def test_a_service_manager_that_is_not_there_for_a_moment_is_no_error(
 def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    needs(SYSTEMD_PYTHON)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
         (tmp_path / "port").open("w+") as port,
@@ -77,7 +78,7 @@ print(*(os.path.exists(f"/proc/self/fd/{number}") for number in (3, 4)))
 def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others(
     tmp_path: Path, names: str
 ) -> None:
-    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    needs(SYSTEMD_PYTHON)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         ended = subprocess.run(
@@ -112,7 +113,7 @@ def test_without_the_library_telling_is_no_error(monkeypatch: pytest.MonkeyPatch
     ("usec", "pid", "seconds"),
     [
         ("30000000", None, 30.0),
-        ("30000000", str(os.getpid()), 30.0),
+        pytest.param("30000000", str(os.getpid()), 30.0, id="this process"),
         ("30000000", "1", None),
         ("", None, None),
         ("often", None, None),

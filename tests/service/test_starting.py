@@ -8,6 +8,7 @@ import pytest
 
 from agent.service import notify
 from agent.service.notify import extend_start_timeout
+from tests.support.needs import SYSTEMD_PYTHON, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -16,7 +17,7 @@ MORE = "EXTEND_TIMEOUT_USEC=90000000"
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
-    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    needs(SYSTEMD_PYTHON)
     monkeypatch.setattr(notify, "_CHECK_EVERY_S", 0.1)
     with ServiceManager(tmp_path) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))

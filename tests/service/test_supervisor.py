@@ -20,6 +20,7 @@ from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
 from agent.settings import Settings
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.needs import SYSTEMD_PYTHON, needs
 from tests.support.outbox_rig import commit
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import instant, swipe, wait_until
@@ -209,7 +210,7 @@ def key_of(settings: Settings) -> dict[str, Any]:
 def test_the_service_manager_is_told_of_a_reload(
     settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pytest.importorskip("systemd.daemon", reason="the extra `systemd` is not installed")
+    needs(SYSTEMD_PYTHON)
     caplog.set_level(logging.INFO, logger="agent")
 
     with ServiceManager(tmp_path / "manager") as manager:

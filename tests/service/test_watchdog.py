@@ -13,21 +13,23 @@ import pytest
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.needs import SYSTEMD_PYTHON, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
 WATCHDOG_S = 0.6  # fed three times in this
-HUNG_S = 1.0
+HUNG_S = 2.0  # well above what a thread waits for a busy processor
 IMPATIENT = f"""
 from agent.service import supervisor
 supervisor._READER_HUNG_S = supervisor._UPLOADER_HUNG_S = {HUNG_S}
 """
-# Several times as long as it is hung, and as feeding takes: what is still fed then is fed for ever.
-LONG_S = 2.0
+# Twice as long as it is hung, and several times as long as feeding takes.
+LONG_S = 4.0
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    needs(SYSTEMD_PYTHON)
     with ServiceManager(tmp_path / "manager", watchdog_s=WATCHDOG_S) as manager:
         yield manager
 

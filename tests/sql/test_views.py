@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,7 @@ from agent.sql.columns import COLUMNS
 from agent.sql.views import VIEWS
 from tests.sql.doors import HOUR_S, door_rows, moved
 from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
-
-HAS_WHEELS = platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"}
-NEEDS_DUCKDB = pytest.mark.skipif(not HAS_WHEELS, reason=f"no wheel of duckdb for {platform.machine()}")
+from tests.support.needs import WHEELS, needs
 
 # The emulation calls its engine in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
@@ -32,6 +29,7 @@ MINUTES = [60.0 * minute for minute in range(6, 0, -1)]
 
 @pytest.fixture(scope="module")
 def module_account() -> Iterator[DuckDbAccount]:
+    needs(WHEELS)
     with duckdb_account() as account:
         yield account
 
@@ -49,7 +47,7 @@ def emulator_file(tmp_path: Path) -> Iterator[EmulatorFile]:
     file.close()
 
 
-@pytest.fixture(params=[pytest.param("account", marks=NEEDS_DUCKDB), "emulator_file"])
+@pytest.fixture(params=["account", "emulator_file"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     engine: Engine = request.getfixturevalue(request.param)
     return engine
@@ -273,7 +271,6 @@ def comparable(engine: Engine) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(engine.view(name), key=str) for name in SHARED_VIEWS}
 
 
-@NEEDS_DUCKDB
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_engines_show_the_same_of_rows_that_went_through_a_lot(
@@ -319,7 +316,6 @@ def _roughly(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-@NEEDS_DUCKDB
 @pytest.mark.parametrize("strength", [None, -999, -80.004, -80, -79.99, -65.5, -60, -59.9, 0, "-70.25"])
 def test_both_pipes_make_the_same_of_a_strength(
     account: DuckDbAccount, emulator_file: EmulatorFile, strength: object
@@ -362,7 +358,6 @@ def test_the_table_the_emulator_and_the_agent_have_the_same_columns(tmp_path: Pa
     assert set(EMULATOR_COLUMNS) == names | {"pipe_name", "channel_name", "offset_token"}
 
 
-@NEEDS_DUCKDB
 def test_a_skipped_row_is_shown_with_its_reason_and_number(account: DuckDbAccount) -> None:
     details = {
         "pipe_name": "SFE_BADGE_EVENTS_PIPE",

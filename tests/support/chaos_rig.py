@@ -84,15 +84,13 @@ class ChaosRig:
         """Present new tags; on return each is stored, or known to be waiting."""
         self.present(count, per_second=1000)
         wanted = len(self.tags) - self._kept_before
-        wait_until(
-            lambda: self._kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes", timeout_s=30
-        )
+        wait_until(lambda: self._kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes")
 
     def swipe(self, count: int) -> None:
         """Present new tags; on return each is stored."""
         self.present(count)
         wanted = len(self.tags) - self._kept_before
-        wait_until(lambda: self._kept() >= wanted, what=f"{wanted} kept swipes", timeout_s=30)
+        wait_until(lambda: self._kept() >= wanted, what=f"{wanted} kept swipes")
 
     def _kept(self) -> int:
         return sum(reader["swipes"] for reader in self.agent.status().get("readers", []))
@@ -218,4 +216,4 @@ def held(stage: ChaosRig) -> list[dict[str, Any]]:
 
 def wait_for(stage: ChaosRig, holds: Callable[[dict[str, Any]], bool], what: str) -> None:
     """Wait until the running agent reports this state of its uploader."""
-    wait_until(lambda: holds(stage.agent.status().get("uploader") or {}), what=what, timeout_s=30)
+    wait_until(lambda: holds(stage.agent.status().get("uploader") or {}), what=what)

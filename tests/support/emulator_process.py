@@ -32,7 +32,7 @@ SCHEMA = "RAW_INGESTION"
 PIPE = "SFE_BADGE_EVENTS_PIPE"
 TABLE = "RAW_BADGE_EVENTS"
 
-_END_SECONDS = 10
+_END_SECONDS = 60
 
 
 _keys: defaultdict[str, rsa.RSAPrivateKey] = defaultdict(

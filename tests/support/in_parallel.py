@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-_AT_ONCE = 6
+# Fewer where the files themselves run in parallel: each scenario starts two processes.
+_AT_ONCE = max(2, 6 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 Scenario = Callable[[Path], None]  # called with a directory of its own
 Running = Mapping[str, Future[None]]  # result() raises what the scenario raised

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
+from tests.support.needs import MOUNTS, SYSTEMD_PYTHON, mount_namespace, needs
 
 _LARGEST = 1 << 20
 _POLL_S = 0.1
-# A mount namespace of its own, in which the journal's directory is ours. `exec`, so that the pid stays.
-_OWN_NAMESPACE = ("unshare", "--mount", "--propagation", "private")
+# Run in its own mount namespace, in which the journal's directory is ours. `exec`, so that the pid stays.
 _OWN_JOURNAL = """
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal
 mount --bind "$0" /run/systemd/journal && exec "$@"
@@ -30,39 +28,43 @@ class ServiceManager:
     def __init__(
         self, directory: Path, *, watchdog_s: float | None = None, has_journal: bool = False
     ) -> None:
-        """Skips the test where this user may have no journal of its own."""
+        """Skips the test where `has_journal` is wanted and this machine cannot give it."""
+        if has_journal:
+            needs(SYSTEMD_PYTHON, MOUNTS)
         self.directory = directory
         self.told: list[str] = []
         self.entries: list[dict[str, str]] = []
         self.datagrams: list[bytes] = []
         self._watchdog_s = watchdog_s
         self._journal = directory / "journal" if has_journal else None
-        directory.mkdir(parents=True, exist_ok=True)
         self._notify = directory / "notify"
         self._over = threading.Event()
-        self._listeners = [_listener(self._notify, self._hear, self._over)]
-        if self._journal is not None:
-            _own_journal_or_skip()
-            self._journal.mkdir()
-            self._listeners.append(_listener(self._journal / "socket", self._write, self._over))
+        self._ends = ExitStack()
 
     def __enter__(self) -> Self:
-        for listener in self._listeners:
-            listener.start()
+        with ExitStack() as ends:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            listeners = [_listener(ends, self._notify, self._hear, self._over)]
+            if self._journal is not None:
+                self._journal.mkdir()
+                listeners.append(_listener(ends, self._journal / "socket", self._write, self._over))
+            for listener in listeners:
+                listener.start()
+                ends.callback(listener.join)
+            ends.callback(self._over.set)
+            self._ends = ends.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        for listener in self._listeners:
-            listener.join()
+        self._ends.close()
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command line that runs these words as a service."""
         if self._journal is None:
             return list(words)
-        return [*_namespace(), "sh", "-c", _OWN_JOURNAL, str(self._journal), *words]
+        return mount_namespace("sh", "-c", _OWN_JOURNAL, str(self._journal), *words)
 
     def environment(self, stderr: int) -> Mapping[str, str]:
         """What the service finds in its environment; `stderr` is what it gets as such."""
@@ -110,30 +112,17 @@ def parse_entry(datagram: bytes) -> dict[str, str]:
     return entry
 
 
-def _listener(path: Path, hear: Callable[[bytes], None], over: threading.Event) -> threading.Thread:
-    """Reads at once, for a sender waits when a few datagrams are unread."""
-    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def _listener(
+    ends: ExitStack, path: Path, hear: Callable[[bytes], None], over: threading.Event
+) -> threading.Thread:
+    """Reads without delay, for a sender waits when a few datagrams are unread. `ends` closes its socket."""
+    receiver = ends.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     receiver.bind(str(path))
     receiver.settimeout(_POLL_S)
 
     def listen() -> None:
-        with receiver:
-            while not over.is_set():
-                with suppress(TimeoutError):
-                    hear(receiver.recv(_LARGEST))
+        while not over.is_set():
+            with suppress(TimeoutError):
+                hear(receiver.recv(_LARGEST))
 
     return threading.Thread(target=listen, daemon=True)
-
-
-def _namespace() -> list[str]:
-    return [*_OWN_NAMESPACE, *([] if os.geteuid() == 0 else ["--map-root-user"])]
-
-
-def _own_journal_or_skip() -> None:
-    pytest.importorskip("systemd.journal", reason="the extra `systemd` is not installed")
-    try:
-        tried = subprocess.run([*_namespace(), "true"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no unshare(1) here")
-    if tried.returncode != 0:
-        pytest.skip(f"this user may have no mount namespace here: {tried.stderr.strip()}")

@@ -53,7 +53,11 @@ class DrivenClock:
         self.seconds += seconds
 
 
-def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = 10.0) -> None:
+# A hang, even on a machine under load. No test depends on its length.
+_HANGS_S = 60.0
+
+
+def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = _HANGS_S) -> None:
     """Return as soon as `holds()` is true; fail with `what` after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not holds():

@@ -280,15 +280,21 @@ def test_the_forms_that_noise_on_their_line_costs_are_known_by_name() -> None:
     assert sorted(name for name, _ in AMBIGUOUS) == AMBIGUOUS_NAMES
 
 
-@every_sample
-@pytest.mark.parametrize("digit", [b"%X" % digit for digit in range(16)])
+STRAY_DIGITS = [
+    (name, sample, b"%X" % digit)
+    for name, sample in CASES
+    # One more digit is a longer number, and nothing shows that it is none.
+    if not (name in ("bits", "rfideas") and sample.ambiguous)
+    for digit in range(16)
+    # The one digit in sixteen with which the first twelve happen to pass the checksum.
+    if (name, digit) != ("em18", 0xB)
+]
+
+
+@pytest.mark.parametrize(("name", "sample", "digit"), STRAY_DIGITS)
 def test_a_stray_digit_in_front_of_a_frame_makes_no_other_card_of_it(
     name: str, sample: Sample, digit: bytes
 ) -> None:
-    if name in ("bits", "rfideas") and sample.ambiguous:
-        pytest.skip("one more digit is a longer number, and cannot be detected")
-    if (name, digit) == ("em18", b"B"):
-        pytest.skip("the one digit in sixteen with which the first twelve happen to pass the checksum")
     wire, decoder = make(name, sample), Decoder(DEFAULT_FORMATS)
 
     frames = [*wire.receive_data(digit + sample.frame, NOW), *wire.handle_timeout(math.inf)]
