@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,7 +91,12 @@ class ChaosRig:
         """Present new tags; on return each is stored."""
         self.present(count)
         wanted = len(self.tags) - self._kept_before
-        wait_until(lambda: self._kept() >= wanted, what=f"{wanted} kept swipes")
+        # A busy machine is slow; it hangs when not one more is kept.
+        while (kept := self._kept()) < wanted:
+            wait_until(partial(self._has_kept_other_than, kept), what=f"more than {kept} of {wanted} swipes")
+
+    def _has_kept_other_than(self, count: int) -> bool:
+        return self._kept() != count
 
     def _kept(self) -> int:
         return sum(reader["swipes"] for reader in self.agent.status().get("readers", []))
