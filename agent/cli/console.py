@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "warning", "failed"]
 
 _STYLES: Mapping[State, str] = MappingProxyType({"ok": "green", "warning": "yellow", "failed": "bold red"})
-_STATE_WIDTH = max(len(state) for state in _STYLES)
+STATE_WIDTH = max(len(state) for state in _STYLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def console() -> Console:
 
 def show(finding: Finding) -> None:
     """Print a finding as `state  name: text`, and the next step on a second line."""
-    state = finding.state.ljust(_STATE_WIDTH)
+    state = finding.state.ljust(STATE_WIDTH)
     rest = f"  {finding.name}: {finding.text}"
     if _is_terminal():
         from rich.text import Text  # noqa: PLC0415 - see the top of this file
@@ -55,7 +55,7 @@ def show(finding: Finding) -> None:
     else:
         print(state + rest)
     if finding.next:
-        print(f"{'':{_STATE_WIDTH}}  next: {finding.next}")
+        print(f"{'':{STATE_WIDTH}}  next: {finding.next}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

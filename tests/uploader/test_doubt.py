@@ -257,11 +257,12 @@ def test_a_disk_that_damages_every_new_file_is_not_worn_out(
 ) -> None:
     door.keep(3)
 
-    def broken(*_: object) -> None:
-        raise OutboxCorruptError("outbox.db: database disk image is malformed")
+    def broken(rows: LiveRows, *_: object) -> None:
+        with rows._outbox.reading():
+            raise OutboxCorruptError("outbox.db: database disk image is malformed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(LiveRows, "_after", broken)
+        patched.setattr(LiveRows, "_read_after", broken)
         door.run(600)
     copies = len(list(door.state_dir.glob("outbox.db.corrupt-*[0-9]")))
     door.drain()

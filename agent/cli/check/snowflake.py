@@ -145,7 +145,7 @@ class _Way:
 
 
 def _skew(server_clock: ServerClock) -> Iterator[Finding]:
-    """How far this machine's clock is from the server's, if that told."""
+    """How far this machine's clock is from the server's, if the server sent its time."""
     ahead_s = server_clock.ahead_s()
     if ahead_s is None:
         return

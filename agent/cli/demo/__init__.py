@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import signal
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 import click
 
 from agent import __version__
-from agent.cli.console import Finding, progress, show, table
+from agent.cli.console import STATE_WIDTH, Finding, progress, show, table
 from agent.cli.demo.processes import DATABASE, ROLE, SCHEMA, USER, Stage
 from agent.cli.demo.readers import READERS, Card, card
 from agent.errors import AgentError, ConfigError
@@ -26,6 +27,7 @@ from agent.errors import AgentError, ConfigError
 _EMULATOR_LIBRARIES = ("aiohttp", "orjson")
 # Fits on a screen; of more rows only the last are listed.
 _ROWS_SHOWN = 10
+_LINE_WIDTH = 80
 _APPEND_S = 10.0
 # Between two swipes; shorter for many swipes, to limit the demo's duration.
 _PAUSE_S = 0.2
@@ -227,7 +229,15 @@ def _show_next_steps(kept: Stage | None) -> None:
 
 
 def _ok(name: str, text: str) -> None:
-    show(Finding(name, "ok", text))
+    """Print a finding, wrapped: the length of the agent's reason depends on what failed first."""
+    indent = " " * len(f"{'':{STATE_WIDTH}}  {name}: ")
+    show(
+        Finding(
+            name,
+            "ok",
+            textwrap.fill(text, _LINE_WIDTH, initial_indent=indent, subsequent_indent=indent).lstrip(),
+        )
+    )
 
 
 def _count(cards: list[Card]) -> str:
