@@ -23,13 +23,13 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-demo: $(STAMP) ## a real agent, a stand-in reader and a local pipe: watch a swipe become a row
+demo: $(STAMP) ## a real agent, a simulated reader and a local pipe: watch a swipe become a row
 	@$(BIN)/badge-agent demo
 
 test: $(STAMP) ## every test
 	@$(BIN)/python -m pytest -q $(PARALLEL) --cov --cov-report= --cov-fail-under=0
 
-coverage: ## the floor of the branch coverage, held against the last `make test`; that must have skipped nothing
+coverage: ## compare the branch coverage of the last `make test`, which must have skipped nothing, with its floor
 	@$(BIN)/python -m coverage report
 
 test-versions: ## the agent's tests once more with the libraries of Debian 12 and of Debian 13

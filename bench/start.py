@@ -1,4 +1,4 @@
-"""Service start to READY: until systemd is told, beside what Python and the libraries take alone."""
+"""Service start to READY=1, next to what Python and the libraries take alone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _ready(directory: Path, reader: PtyReader, number: int) -> float:
     with ServiceManager(directory / f"manager-{number}") as manager:
         agent = AgentProcess(
             directory / "door",
-            url="http://127.0.0.1:9",  # discard: nobody listens there
+            url="http://127.0.0.1:9",  # the discard port: no listener
             private_key_file=directory / "rsa_key.p8",
             readers=[reader_table(reader.device)],
             under=manager,

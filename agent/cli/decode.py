@@ -136,10 +136,10 @@ def command(
         raise click.UsageError("Name a PROTOCOL and what it received, e.g. decode bits 26:2F657AE")
     try:
         options = _typed(protocol, reader["options"])
-        frames = _frames(protocol, options, _hex_bytes(text) if as_hex else _line_bytes(text))
+        events = _events(protocol, options, _hex_bytes(text) if as_hex else _line_bytes(text))
     except OptionError as error:
         raise click.UsageError(f"--option {error}") from None
-    outcomes = _outcomes(frames, _decoder(reader))
+    outcomes = _outcomes(events, _decoder(reader))
     if as_json:
         click.echo(_json_answer(outcomes))
     else:
@@ -172,7 +172,7 @@ def _line_bytes(text: Sequence[str]) -> bytes:
     return b"".join(line.encode("utf-8", "surrogateescape") + b"\r\n" for line in text)
 
 
-def _frames(protocol: str, options: Mapping[str, object], data: bytes) -> list[ReaderEvent]:
+def _events(protocol: str, options: Mapping[str, object], data: bytes) -> list[ReaderEvent]:
     """The events of these bytes followed by silence. Raises OptionError."""
     wire = make_protocol(protocol, options)
     return [*wire.receive_data(data, 0.0), *wire.handle_timeout(math.inf)]
@@ -187,8 +187,8 @@ def _decoder(reader: Mapping[str, Any]) -> Decoder:
     )
 
 
-def _outcomes(frames: Iterable[ReaderEvent], decoder: Decoder) -> list[Outcome | Status]:
-    return [decoder(frame) if isinstance(frame, RawCredential) else frame for frame in frames]
+def _outcomes(events: Iterable[ReaderEvent], decoder: Decoder) -> list[Outcome | Status]:
+    return [decoder(event) if isinstance(event, RawCredential) else event for event in events]
 
 
 def _words(outcome: Outcome | Status) -> str:
@@ -278,7 +278,7 @@ def _answer(line: bytes, defaults: Mapping[str, Any]) -> str:
     wrong = _problem_in(reader)
     if wrong:
         raise _BadLineError(wrong)
-    return _json_answer(_outcomes(_query_frames(query, reader["options"]), _decoder(reader)))
+    return _json_answer(_outcomes(_query_events(query, reader["options"]), _decoder(reader)))
 
 
 def _problem_in(reader: Mapping[str, Any]) -> str | None:
@@ -298,7 +298,7 @@ def _problem_in(reader: Mapping[str, Any]) -> str | None:
     return None if isinstance(reader["options"], dict) else "options: not a JSON object"
 
 
-def _query_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[ReaderEvent]:
+def _query_events(query: dict[str, Any], options: Mapping[str, object]) -> list[ReaderEvent]:
     if "protocol" not in query:
         return [_query_credential(query.get("bits"), query.get("raw"))]
     protocol, frame = query["protocol"], query.get("frame")
@@ -309,7 +309,7 @@ def _query_frames(query: dict[str, Any], options: Mapping[str, object]) -> list[
     except ValueError:
         raise _BadLineError("frame: not hex, two digits for every byte") from None
     try:
-        return _frames(protocol, options, data)
+        return _events(protocol, options, data)
     except OptionError as error:
         raise _BadLineError(f"options: {error}") from None
 

@@ -54,7 +54,7 @@ class BootHistory:
             self.has_news = False  # a material change is not stored yet
 
     def mark_relocated(self) -> None:
-        """The file is on another machine now, which may have run for long before."""
+        """Record that the file is on another machine, which may have booted before the stored boots ended."""
         self._moved = True
 
     # --- observations ---------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def is_synchronised() -> bool:
 
 
 def off(ahead_s: float) -> str:
-    """The error of a clock as text: "3 h 12 min behind"."""
+    """The error of a clock as text, for example "3 h 12 min ahead"."""
     left, words = round(abs(ahead_s)), []
     for unit, size in (("years", 31_556_952), ("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)

@@ -109,7 +109,7 @@ class Table:
         return base / value
 
     def values(self) -> Mapping[str, object]:
-        """All values, unchecked; a key set to "" counts as absent."""
+        """Every key with its value, unchecked; a key set to "" counts as absent."""
         return {key: value for key in self._values if (value := self._take(key)) is not None}
 
     def table(self, key: str) -> Table:

@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(slots=True)
 class Invalid:
-    """Why a channel is not SUCCESS: its code, the answer to appends, the reopens it outlasts."""
+    """Why a channel is not SUCCESS: its code, the answer to appends, how many reopens do not heal it."""
 
     code: str
     appends_accepted: bool

@@ -1,4 +1,4 @@
-"""The control interface under /_emulator/: faults in, state out; part of no service but this emulator.
+"""The control interface under /_emulator/: sets faults, returns state; no part of the real API.
 
 POST /_emulator/faults takes rules (agent.emulator.faults) and answers {"faults": [rules in force]}.
 GET /_emulator/state answers
@@ -133,7 +133,7 @@ class Control:
         await self._gate.accept()
 
     def _chosen(self, keys: dict[str, Any]) -> list[Channel]:
-        """The channel that a rule names, in whichever pipe it is, or all of them."""
+        """The channels with the name in a rule, in any pipe; all of them if it has none."""
         if "channel" not in keys:
             return list(self._channels)
         name = keys["channel"].upper()

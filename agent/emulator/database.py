@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.emulator.row_loader import COLUMNS, Row
 from agent.errors import AgentError
+from agent.sql.columns import COLUMNS as TABLE_COLUMNS
 
 DATABASE_FILE = "snowflake.db"
 
@@ -21,40 +22,24 @@ _CHECKPOINT_PAGES = 1024
 
 _SECRET_BYTES = 32
 
-# signal_strength has numeric affinity, so that -999 remains an integer and -65.5 a real.
-_SCHEMA = """
+# NUMERIC, so that -999 remains an integer and -65.5 a real. All other types are TEXT.
+_SQLITE_TYPES = {"NUMBER(38,0)": "INTEGER", "BOOLEAN": "INTEGER", "NUMBER(5,2)": "NUMERIC"}
+
+
+def _declarations() -> str:
+    """The columns of RAW_BADGE_EVENTS as SQLite declares them."""
+    types = {column.name: column.type for column in TABLE_COLUMNS}
+    lines = []
+    for name in COLUMNS:
+        kind, _, rest = types.get(name, "VARCHAR").partition(" ")
+        not_null = " NOT NULL" if rest == "NOT NULL" else ""
+        lines.append(f"  {name} {_SQLITE_TYPES.get(kind, 'TEXT')}{not_null}")
+    return ",\n".join(lines)
+
+
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS RAW_BADGE_EVENTS (
-  badge_id            TEXT NOT NULL,
-  user_id             TEXT NOT NULL,
-  zone_id             TEXT NOT NULL,
-  reader_id           TEXT NOT NULL,
-  event_timestamp     TEXT NOT NULL,
-  signal_strength     NUMERIC,
-  signal_quality      TEXT,
-  direction           TEXT,
-  event_id            TEXT,
-  agent_id            TEXT,
-  outbox_id           TEXT,
-  seq                 INTEGER,
-  chain               TEXT,
-  card_bits           INTEGER,
-  card_raw            TEXT,
-  card_format         TEXT,
-  facility_code       INTEGER,
-  card_number         INTEGER,
-  card_check          TEXT,
-  clock               TEXT,
-  time_uncertainty_ms INTEGER,
-  recorded_at         TEXT,
-  boot_id             TEXT,
-  boot_ms             INTEGER,
-  replay              INTEGER,
-  agent_version       TEXT,
-  raw_json            TEXT,
-  ingestion_time      TEXT,
-  pipe_name           TEXT,
-  channel_name        TEXT,
-  offset_token        TEXT
+{_declarations()}
 );
 CREATE VIEW IF NOT EXISTS V_INGESTION_METRICS AS
 SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
@@ -86,7 +71,7 @@ CREATE TABLE IF NOT EXISTS CHANNELS (
   PRIMARY KEY (pipe_name, channel_name)
 );
 CREATE TABLE IF NOT EXISTS TOKEN_SECRET (secret BLOB NOT NULL);
-"""
+"""  # noqa: S608 - names and types from agent.sql
 
 
 @dataclass(frozen=True, slots=True)

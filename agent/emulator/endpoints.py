@@ -203,7 +203,7 @@ class Endpoints:
         )
 
     async def _file(self, _: _Received) -> Answer:
-        # Clients come here with large batches, after an upload to cloud storage that is not there.
+        # Clients use it for large batches, which they first upload to cloud storage; the emulator has none.
         raise RefusalError(
             400,
             "ERR_FILE_MODE_NOT_SUPPORTED",

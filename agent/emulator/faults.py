@@ -94,7 +94,7 @@ _KEYS: dict[str, _Check] = {
 _REQUEST = frozenset({"on", "times"})
 _NOTHING: frozenset[str] = frozenset()
 
-# What can be done: each alternative as (keys it needs, keys it may have beside them).
+# What can be done: each alternative as (keys it needs, optional keys).
 _ACTIONS: dict[str, list[tuple[frozenset[str], frozenset[str]]]] = {
     "status": [(frozenset({"status"}), _REQUEST | {"code", "message", "retry_after"})],
     "drop_before": [(_NOTHING, _REQUEST)],
@@ -189,7 +189,7 @@ class Faults:
         return [rule.as_json() for rule in self._rules if not rule.spent]
 
     def on_request(self, endpoint: Endpoint) -> list[Rule]:
-        """The rules that act on this request, each used once by asking."""
+        """The rules that act on this request, each counted as used once."""
         matching = [
             rule
             for rule in self._rules

@@ -83,7 +83,7 @@ class RowSource(Protocol):
         """The server refuses this row by itself: hold it for an operator, and skip it."""
 
     def restore(self, positions: list[Position]) -> None:
-        """Undo set_aside(): the refusals were not these rows' fault."""
+        """Undo set_aside(), for rows whose refusals had another cause than the rows."""
 
     def start_generation(self, why: str) -> None:
         """The channel holds a history that is not ours: continue under a new outbox id and channel name."""

@@ -1,4 +1,4 @@
-"""What the outbox file says of itself: its id, the newest row, the committed row, and the rows set aside."""
+"""The state of an outbox file: outbox id, newest row, committed row, rows set aside."""
 
 from __future__ import annotations
 

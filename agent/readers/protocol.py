@@ -119,7 +119,7 @@ class ListeningProtocol(ABC):
         return events
 
     def data_to_send(self, now: float) -> bytes:  # noqa: ARG002 - for the polled ones
-        """Nothing."""
+        """Empty: the reader sends without requests."""
         return b""
 
     def next_timeout(self) -> float | None:

@@ -11,7 +11,7 @@ from agent.swipe import CardRead
 
 _log = logging.getLogger(__name__)
 
-# One random word in four is a card when inverted; three in a row are not chance.
+# One random credential in four is a card when inverted; three in a row are not chance.
 SWAPPED_IN_A_ROW = 3
 
 

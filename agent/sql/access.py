@@ -38,7 +38,7 @@ GRANT ROLE {plan.role} TO USER {plan.user};"""
 def _key(plan: Plan) -> str:
     if plan.public_key_line is None:
         return f"""\
--- The public half of the agent's key, which was not found here. Fill it in and take the dashes away:
+-- The public half of the agent's key, which was not found here. Fill it in and uncomment the line:
 -- ALTER USER {plan.user} SET RSA_PUBLIC_KEY = {literal(_KEY_SLOT)};"""
     return f"""\
 -- The public half of the agent's key; the private half never leaves the door.
@@ -60,7 +60,7 @@ ALTER USER {plan.user} SET NETWORK_POLICY = {plan.network_policy};"""
     if plan.allowed_networks:
         return f"{why}\n{statements}"
     slots = "\n".join(f"-- {line}" for line in statements.splitlines())
-    recommended = "-- Recommended: --allow-ip fills it in, or fill it in here and take the dashes away."
+    recommended = "-- Recommended: --allow-ip fills it in, or fill it in here and uncomment the lines."
     return f"{why}\n{recommended}\n{slots}"
 
 

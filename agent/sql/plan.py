@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def pipes(self) -> list[str]:
-        """The pipes."""
+        """The pipes, each with its database and schema."""
         return [qualified(self.database_name, self.schema_name, name) for name in self.pipe_names]
 
     @property

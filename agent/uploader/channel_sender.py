@@ -23,24 +23,19 @@ Transitions:
     any              -> CLOSED           unknown outcome, lost channel, foreign or stalled position
     any              -> BACKING_OFF -> the state above, once the delay has passed
 
-Polls are due on a timer whenever rows are uncommitted, also in SENDING and DRAINING. A due poll goes
-before an append, so that a backlog cannot postpone the commits.
+While rows are uncommitted, polls are due on a timer in every state; a due poll precedes the next append.
 
 Invariants:
 
- 1. Sent is not committed. `_sent` is a guess of this object; `source.committed` is what Snowflake
-    confirmed, and only `source.commit()` moves it. A row is never dropped on the strength of `_sent`.
- 2. One request is in flight. Appends follow each other in the order of the source, without gaps; the
-    continuation token of each answer belongs to the next append.
- 3. A retry of an append that was not processed (TransientError, AuthError) is the same object: same
-    bytes, same request id, next retry count.
+ 1. Sent is not committed. `_sent` is an assumption; only `source.commit()` moves `source.committed`, and
+    only for what Snowflake has confirmed.
+ 2. One request is in flight, in source order without gaps; its continuation token is the last answer's.
+ 3. A retry of an append that was not processed has the same bytes and request id, and the next retry count.
  4. After an unknown outcome nothing is assumed: forget the position, reopen, read the committed token,
     resume after it. Opening discards what the server had buffered, so nothing is stored twice.
- 5. A token that is not in our history is never adopted: the source starts a new generation, which has
-    a channel of its own.
- 6. The committed position is recorded before the state that builds on it: if the disk is full, the
-    state stays, and the server is asked again.
- 7. Only a commit, or nothing left to do, ends a series of failures: a 200 alone proves too little.
+ 5. A token of another history is never adopted: the source starts a new generation with a new channel.
+ 6. The committed position is recorded before the state changes: on a full disk both stay, and polls go on.
+ 7. Only a commit, or an empty source, ends a series of failures: a 200 does not.
 
 Ownership: the thread that calls step() changes everything here. Other threads may read `state`,
 `failure` and the counters, and may set `not_before` (retry_now) to end a wait.
@@ -85,7 +80,7 @@ _CLOCK_WAIT_S = 1.0
 
 
 class SenderState(Enum):
-    """See the theory of operation above."""
+    """The states of a sender, described at the top of this module."""
 
     CLOSED = auto()
     OPEN = auto()
@@ -378,7 +373,7 @@ class ChannelSender:
         return self._delay.after(error)
 
     def _bisected(self, error: RowsRefusedError, request: _Request) -> bool:
-        """Apply what `Refusals` decides; False if the refusals are not the rows' fault."""
+        """Apply what `Refusals` decides; False if they have another cause than the rows."""
         batch = request.batch
         match self._refusals.refused(len(batch.rows), batch.last):
             case Split():

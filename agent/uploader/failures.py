@@ -63,7 +63,7 @@ class RetryDelay:
         is_first = self._backoff.failures == 0
         delay = self._backoff.next()
         if needs_operator(failure):
-            # Never sooner than half the cap, and without an end.
+            # At least half the cap, and without a limit on the number of tries.
             return self._max_s * (1.0 - self._random() / 2)
         if isinstance(failure, TransientError) and failure.retry_after is not None:
             return min(failure.retry_after, _LONGEST_RETRY_AFTER_S)
@@ -71,5 +71,5 @@ class RetryDelay:
         return 0.0 if is_first and is_position_lost(failure) else delay
 
     def reset(self) -> None:
-        """The series is over."""
+        """End the series of failures."""
         self._backoff.reset()

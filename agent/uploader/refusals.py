@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.outbox import Position
 
-# As many single rows refused in a row, with none accepted in between, are not the rows' fault.
+# This many consecutive refusals of single rows have another cause than the rows.
 REFUSED_IN_A_ROW = 25
 
 
@@ -31,7 +31,7 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """The refusals are not the rows' fault: make these rows pending again, and wait."""
+    """The refusals have another cause than the rows: make these rows pending again, and wait."""
 
     positions: tuple[Position, ...]
 

@@ -31,6 +31,6 @@ def running(
 ) -> Iterator[in_parallel.Running]:
     """The scenarios of this module, under way together."""
     tests = [item for item in request.session.items if item.path == request.path]
-    make_key()  # before several emulators ask for it at once
+    make_key()  # before several emulators need it concurrently
     with in_parallel.running(tests, tmp_path_factory.mktemp("chaos")) as running:
         yield running

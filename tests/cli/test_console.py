@@ -22,7 +22,7 @@ def on_a_terminal(draw: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(sys, "stdout", terminal)
         draw()
     seen = b""
-    # What was drawn can be read until the terminal tells, by an error, that it is closed.
+    # Output can be read until a read fails, because the terminal is closed.
     with contextlib.suppress(OSError):
         while chunk := os.read(ours, 65_536):
             seen += chunk

@@ -29,7 +29,7 @@ from tests.support.swipes import swipe, wait_until
 
 @contextmanager
 def starting(door: CliRig) -> Iterator[None]:
-    """An agent whose key nobody has registered: it starts all the same."""
+    """An agent whose key is not registered: it starts anyway."""
     with subprocess.Popen(
         [sys.executable, "-m", "agent", "run", "--config", str(door.config)], stderr=subprocess.DEVNULL
     ) as agent:
@@ -173,7 +173,7 @@ def closed_door(door: CliRig) -> Iterator[Path]:
 def test_who_may_not_look_is_told_so(
     closed_door: Path, unprivileged: None, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    del unprivileged  # from here on the test is nobody
+    del unprivileged  # from here on the test runs as an unprivileged user
     needs(ROOT_USER)
 
     code = main(["status", *options, "--config", str(closed_door)])

@@ -44,7 +44,7 @@ class Clocks:
         self.boot()
 
     def boot(self) -> None:
-        """At this moment, with a clock that nobody has set."""
+        """At this moment, with a clock that was never set."""
         self._boot_id.write_text(f"{uuid.uuid4()}\n")
         self._set(2, 0)
         self._set(0, -time.time_ns() // 1_000)

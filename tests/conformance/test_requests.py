@@ -1,4 +1,4 @@
-"""The agent's requests beside those of the vendor's SDK: the same shape, but for what is listed here."""
+"""The agent's requests compared with those of the vendor's SDK: the same shape, with listed exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORDED: dict[str, Shape] = json.loads((DATA / "vendor-requests.json").read_tex
 # Every difference and its reason: requests of the SDK's that the agent does not make ...
 NOT_MADE = {
     "pipe-info": "asks for cloud storage to upload large batches to; the agent's go in the request",
-    "drop": "a door keeps its channel for ever, and with it its position",
+    "drop": "an agent never drops its channel, and so keeps its position",
 }
 # ... headers that the SDK sends and the agent does not ...
 NOT_SENT = {

@@ -258,7 +258,7 @@ def test_a_cipher_that_this_machine_lacks_says_how_to_convert(tmp_path: Path) ->
     assert "openssl pkcs8 -topk8" in caught.value.hint
 
 
-# --- what a key tells of itself ---------------------------------------------------------------
+# --- metadata of a key ------------------------------------------------------------------------
 
 
 def test_a_key_carries_its_birth_date_and_its_slot_through_its_file(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def manager(tmp_path: Path) -> Iterator[ServiceManager]:
 
 
 def say(manager: ServiceManager, code: str, *, before: str = "") -> str:
-    """Run a few lines of Python as a service; what came out of its stderr beside the journal's socket."""
+    """Run a few lines of Python as a service; returns what it wrote to stderr instead of the journal."""
     with (manager.directory / "stderr").open("wb+") as stderr:
         subprocess.run(
             manager.command([sys.executable, "-c", before + SET_UP + code]),

@@ -60,10 +60,10 @@ def pending(settings: Settings) -> int:
 def run_while(
     settings: Settings, script: Callable[[], None], number: signal.Signals = signal.SIGTERM
 ) -> None:
-    """Run an agent in this process; once its reader is open the script goes on beside it, then the signal."""
+    """Run an agent in this process; the script runs once its reader is open, then the signal is sent."""
     failed: list[BaseException] = []
 
-    def beside() -> None:
+    def in_parallel() -> None:
         try:
             wait_until(lambda: reader_is_open(settings), what="an open reader")
             script()
@@ -71,7 +71,7 @@ def run_while(
             failed.append(error)
         os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=beside)
+    thread = threading.Thread(target=in_parallel)
     thread.start()
     Supervisor(settings).run()
     thread.join()
@@ -161,7 +161,7 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
 
 
 def reload_and_wait(caplog: pytest.LogCaptureFixture) -> str:
-    """Ask for it, and give the line that tells how it went."""
+    """Send the request and return the log line with its outcome."""
     before = sum(record.getMessage().startswith("reload: ") for record in caplog.records)
     os.kill(os.getpid(), signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""The real process under a watchdog: what it is told and what not, which is when systemd would restart it."""
+"""The real process under a watchdog: when it is notified, and when not, so that systemd would restart it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.needs import SYSTEMD_PYTHON, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
-WATCHDOG_S = 0.6  # fed three times in this
+WATCHDOG_S = 0.6  # three notifications in this time
 HUNG_S = 2.0  # well above what a thread waits for a busy processor
 IMPATIENT = f"""
 from agent.service import supervisor
@@ -56,7 +56,7 @@ def feedings(manager: ServiceManager) -> int:
 
 def wait_until_fed(manager: ServiceManager) -> None:
     before = feedings(manager)
-    wait_until(lambda: feedings(manager) >= before + 3, what="a watchdog that is fed")
+    wait_until(lambda: feedings(manager) >= before + 3, what="watchdog notifications")
 
 
 def is_starved(manager: ServiceManager) -> bool:
@@ -104,7 +104,7 @@ def test_a_readers_thread_that_hangs_starves_the_watchdog_and_is_named_once(
     tmp_path: Path, agent: AgentProcess, manager: ServiceManager, line: PtyReader
 ) -> None:
     wait_until_fed(manager)
-    os.mkfifo(tmp_path / "cardholders.csv")  # whoever opens it waits for ever
+    os.mkfifo(tmp_path / "cardholders.csv")  # opening it never returns
     line.present(1)
     wait_until(lambda: "reader RDR-101: hangs" in agent.log, what="a hanging thread")
 

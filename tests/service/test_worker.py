@@ -17,7 +17,7 @@ def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nothing() -> None:
-    """Whoever has to be told that a worker ended."""
+    """Records the callback that a worker ended."""
 
 
 def test_a_body_that_returns_is_not_run_again() -> None:

@@ -1,4 +1,4 @@
-"""A machine as the world sees it: true time, and clocks that NTP, power cuts and operators do things to."""
+"""A simulated machine: true time, and clocks that NTP, power cuts and operators change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClockRig:
         return self.true_us - self.boot_us
 
     def advance(self, seconds: float) -> None:
-        """Time goes by, also while the machine is suspended: both of its clocks count that."""
+        """Advance the time, also while suspended: both clocks count a suspend."""
         us = round(seconds * 1e6)
         self.true_us += us
         self._boot_us += us if self.has_ntp else us * (1 + self.drift)
@@ -51,14 +51,14 @@ class ClockRig:
             self._confirmed_us = self._boot_us
 
     def ntp_comes(self) -> None:
-        """A time server answers: the clock is set, and kept right from now on."""
+        """A time server answers: the clock is set, and stays correct from now on."""
         self.has_ntp = True
         self._is_set = True
         self._offset_us = self.true_offset_us
         self._confirmed_us = self._boot_us
 
     def ntp_goes(self) -> None:
-        """The network is gone; for some hours the kernel still takes the clock for synchronised."""
+        """The network is lost; for some hours the kernel still reports the clock as synchronised."""
         self.has_ntp = False
 
     def set_by_hand(self, off_s: float) -> None:
@@ -68,7 +68,7 @@ class ClockRig:
         self._offset_us = self.true_offset_us + int(off_s * 1e6)
 
     def wrongly_synchronised(self, off_s: float) -> None:
-        """A time server that is wrong itself."""
+        """A time server with a wrong time answers."""
         self.ntp_comes()
         self._offset_us += int(off_s * 1e6)
 

@@ -163,7 +163,7 @@ class EmulatorRig:
         return self.call("DELETE", self.channel_path, json=body)
 
 
-def wait_for(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - whatever is looked at
+def wait_for(look: Callable[[], Any], good: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - any value
     """Poll until the condition holds; fail after 10 s."""
     for _ in range(1000):
         found = look()

@@ -22,7 +22,7 @@ _DELIVERED_S = 90.0
 
 
 class StandInReader:
-    """A stand-in reader inside the machine; `tags` are those presented so far."""
+    """A simulated reader inside the machine; `tags` are those presented so far."""
 
     def __init__(self, machine: BootedDebian) -> None:
         self.tags: list[int] = []

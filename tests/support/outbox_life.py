@@ -1,4 +1,4 @@
-"""A life of the outbox for the recorder: run as a process of its own, it does as a script of steps says."""
+"""One run of the outbox under the recorder: a separate process that executes random steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGENT_ID = "door"
 
 
 def main(state_dir: Path, steps: int, seed: int, first_value: int, settings: str) -> None:
-    """Live: `steps` random steps, numbering swipes from `first_value` on; marks say what is promised."""
+    """Execute `steps` random steps, numbering swipes from `first_value` on; marks record what is promised."""
     options = set(settings.split(","))
     if "shared-sectors" in options:
         _let_commits_share_sectors()
@@ -34,7 +34,7 @@ def main(state_dir: Path, steps: int, seed: int, first_value: int, settings: str
 
 
 def _let_commits_share_sectors() -> None:
-    """SQLite's default, which trusts that a power cut leaves the bytes beside a write alone."""
+    """SQLite's default, which trusts that a power cut leaves the bytes next to a write unchanged."""
     real: Callable[..., sqlite3.Connection] = sqlite3.connect
 
     def connect(database: Any, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - as it is given
@@ -44,7 +44,7 @@ def _let_commits_share_sectors() -> None:
 
 
 def _mark(**said: object) -> None:
-    """Into the recording, in order with the writes."""
+    """Write a mark into the recording, in order with the writes."""
     ctypes.CDLL(None).powercut_mark(json.dumps(said).encode())
 
 
@@ -57,7 +57,7 @@ class _Life:
         self._next = first_value
 
     def step(self, *, only_keep: bool) -> None:
-        """Mostly swipes; now and then what else happens to an outbox."""
+        """Mostly swipes; sometimes any other operation of an outbox."""
         chance = self._random.random()
         if only_keep or chance < 0.8:
             self._keep()
@@ -108,7 +108,7 @@ class _Life:
             _mark(replays=ids)
 
     def _look(self) -> None:
-        """The clock is set, or lost, and rows are about to go: what that teaches is written down."""
+        """The clock is set, or lost, and rows are about to be sent: the observation is stored."""
         boot_ms = self._random.randrange(10**9)
         self._outbox.observe_clock(
             instant(NOON_US + boot_ms * 1_000, boot_ms=boot_ms, trusted=self._random.random() < 0.5)

@@ -51,7 +51,7 @@ class Lose:
 
 @dataclass(frozen=True)
 class Unreachable:
-    """The request never leaves."""
+    """The request is not sent."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class PipeModel(Http):
         return [row["seq"] for _, row in self.landed if row["replay"]]
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
-        del base_url, token, token_type  # who is allowed is no concern of this model
+        del base_url, token, token_type  # this model does not check credentials
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

@@ -1,4 +1,4 @@
-"""Record a life of the outbox, cut the power anywhere in it, and see what the next life finds."""
+"""Record a run of the outbox, cut the power at any record of it, and check what the next run finds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IN_FLIGHT = 10
 
 @dataclass(frozen=True)
 class Promise:
-    """What the outbox has said by the moment of a cut; swipes by their value."""
+    """What the outbox has promised by the moment of a cut; swipes by their value."""
 
     kept: frozenset[int] = frozenset()
     committing: int = 0  # up to here at most
@@ -37,7 +37,7 @@ class Promise:
     replays: frozenset[int] = frozenset()
 
     def after(self, mark: dict[str, Any]) -> Promise:
-        """The promise with one mark of the process's more."""
+        """The promise after one more mark of the process."""
         if "kept" in mark:
             return replace(self, kept=self.kept | set(mark["kept"]))
         if "committing" in mark:
@@ -58,7 +58,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Life:
-    """A recorded life: what was on the disk before, every change after that, what was promised before."""
+    """A recorded run: the disk before it, every change after that, what was promised before."""
 
     before: dict[str, tuple[int, bytes]]
     records: list[Record]
@@ -74,7 +74,7 @@ def record(
     settings: str = "",
     promise: Promise | None = None,
 ) -> Life:
-    """Let an outbox live in a directory, and write down all it does to the disk."""
+    """Run an outbox in a directory, and record every change that it makes to the disk."""
     before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in state_dir.iterdir()}
     promise = promise or Promise()
     with tempfile.TemporaryDirectory() as other:
@@ -108,7 +108,7 @@ def cut(
 
 
 def lay_out(image: dict[str, bytes], directory: Path) -> None:
-    """Make a survivor image the content of a directory."""
+    """Write the image of a disk after a power cut into a directory."""
     for path in directory.iterdir():
         path.unlink()
     for name, content in image.items():
@@ -118,7 +118,7 @@ def lay_out(image: dict[str, bytes], directory: Path) -> None:
 
 
 def faults_in(directory: Path, promise: Promise) -> list[str]:
-    """Open what survived with the real outbox; everything that is not as promised."""
+    """Open the image with the real outbox; returns everything that is not as promised."""
     outbox = Outbox(directory, agent_id=AGENT_ID)
     try:
         return [*_faults(outbox, promise), *_unusable(outbox)]

@@ -42,7 +42,7 @@ class Piece:
 
 @dataclass(eq=False)
 class File:
-    """What is on the platter of one file, and what is only in the cache, oldest first."""
+    """One file: its content on the disk, and the writes that are only in the cache, oldest first."""
 
     flushed: bytearray = field(default_factory=bytearray)
     cached: list[Piece] = field(default_factory=list)
@@ -56,12 +56,12 @@ class File:
             at = upto
 
     def flush(self) -> None:
-        """All of it onto the platter."""
+        """Flush: move everything from the cache to the disk."""
         self.flushed = self.with_only(self.cached)
         self.cached = []
 
     def with_only(self, survivors: list[Piece]) -> bytearray:
-        """The content when only these reached the platter."""
+        """The content if only these writes reached the disk."""
         content = bytearray(self.flushed)
         for piece in survivors:
             if piece.bytes is None:
@@ -74,7 +74,7 @@ class File:
 
 
 class NameChange(NamedTuple):
-    """A name that came to stand for another file, or (None) for none any more."""
+    """A change of a directory entry: the name refers to another file, or (None) is removed."""
 
     changes: tuple[tuple[str, File | None], ...]
 
@@ -83,7 +83,7 @@ class Disk:
     """A directory on a disk. Names are changed in order, as a journal does, but late, until flushed."""
 
     def __init__(self, content: dict[str, tuple[int, bytes]]) -> None:
-        """What is on the platter at the beginning: by name, the inode and the bytes."""
+        """What is on the disk at the beginning: by name, the inode and the bytes."""
         self._flushed = {name: File(bytearray(data)) for name, (_, data) in content.items()}
         self._names = dict(self._flushed)
         self._name_changes: list[NameChange] = []
@@ -172,7 +172,7 @@ def _some_bytes(files: list[File], random: Random) -> dict[File, bytearray]:
 
 
 def _some_bytes_and_noise(files: list[File], random: Random) -> dict[File, bytearray]:
-    """And the sector that was being written is nothing but noise, also where it held older bytes."""
+    """The sector that was being written is random bytes, also where it held older data."""
     survivors = _some_bytes(files, random)
     in_flight = [(file, piece) for file in files for piece in file.cached if piece.bytes is not None]
     if in_flight:

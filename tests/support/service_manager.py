@@ -1,4 +1,4 @@
-"""What systemd is to a service: notify socket, watchdog, and the journal behind stderr, on real sockets."""
+"""A stand-in for systemd: notify socket, watchdog and the journal on stderr, with real sockets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ mount --bind "$0" /run/systemd/journal && exec "$@"
 
 
 class ServiceManager:
-    """Starts a process as systemd starts a service, and hears what it says."""
+    """Starts a process as systemd starts a service, and receives its notifications."""
 
     def __init__(
         self, directory: Path, *, watchdog_s: float | None = None, has_journal: bool = False
     ) -> None:
-        """Skips the test where `has_journal` is wanted and this machine cannot give it."""
+        """Skips the test where `has_journal` is wanted and this machine has none."""
         if has_journal:
             needs(SYSTEMD_PYTHON, MOUNTS)
         self.directory = directory
@@ -67,7 +67,7 @@ class ServiceManager:
         return mount_namespace("sh", "-c", _OWN_JOURNAL, str(self._journal), *words)
 
     def environment(self, stderr: int) -> Mapping[str, str]:
-        """What the service finds in its environment; `stderr` is what it gets as such."""
+        """What the service finds in its environment; `stderr` is its standard error."""
         told = {"NOTIFY_SOCKET": str(self._notify)}
         if self._watchdog_s is not None:
             told["WATCHDOG_USEC"] = str(int(self._watchdog_s * 1e6))
@@ -77,7 +77,7 @@ class ServiceManager:
         return {**os.environ, **told}
 
     def heard(self, field: str) -> int:
-        """How often the service told this."""
+        """How often the service sent this notification."""
         return sum(field in told.splitlines() for told in list(self.told))
 
     def logged(self, **wanted: str) -> list[dict[str, str]]:

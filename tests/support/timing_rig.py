@@ -1,4 +1,4 @@
-"""A machine, its outbox and the rows that go from it, next to the truth about every swipe."""
+"""A machine, its outbox and the rows sent from it, with the true time of every swipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def microseconds(text: str) -> int:
 
 
 class TimingRig:
-    """Nothing happens in it but by its methods. `truth` has the true time of each swipe, by its value."""
+    """Its methods alone change it. `truth` has the true time of each swipe, by its value."""
 
     def __init__(self, directory: Path, machine: ClockRig) -> None:
         self.machine = machine
@@ -64,7 +64,7 @@ class TimingRig:
         return went
 
     def power_cut(self, off_s: float = 30.0) -> None:
-        """What is on disk is what there is; the machine boots, the agent looks at the clock again."""
+        """Only what is on disk survives; the machine boots, and the agent reads the clock again."""
         self.restart(is_clean=False)
         self.machine.boot(off_s=off_s)
         self.machine.advance(20)
@@ -96,7 +96,7 @@ class TimingRig:
         return max(abs(self.error_us(row)) for row in rows)
 
     def assert_honest(self, rows: list[dict[str, Any]]) -> None:
-        """No time is further off than the row says; what says nothing is right to the second."""
+        """No time is further off than the row states; a time without a statement is correct to the second."""
         for row in rows:
             told_ms = row.get("time_uncertainty_ms", None if row["clock"] == "estimated" else 1_000)
             assert told_ms is None or abs(self.error_us(row)) <= told_ms * MS + MS, row

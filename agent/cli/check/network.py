@@ -20,7 +20,7 @@ _FEW_DAYS = 7
 _HTTP_PORT, _HTTPS_PORT = 80, 443
 
 
-def look_up(name: str, url: SplitResult) -> Iterator[Finding]:
+def resolve_host(name: str, url: SplitResult) -> Iterator[Finding]:
     """Resolve a URL's host, or the proxy used for it. Raises UnreachableError."""
     host = url.hostname or ""
     if is_loopback(host):
@@ -40,7 +40,7 @@ def look_up(name: str, url: SplitResult) -> Iterator[Finding]:
     yield Finding(name, "ok", through + str(found[0][4][0]))
 
 
-def look_at_certificate(name: str, url: SplitResult, ca_file: Path | None) -> Iterator[Finding]:
+def check_certificate(name: str, url: SplitResult, ca_file: Path | None) -> Iterator[Finding]:
     """Verify a URL's certificate. Raises UnreachableError; ConfigError for an unusable `ca_file`."""
     if url.scheme == "http":
         _connect(url).close()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
 
-from agent.cli.check.network import look_at_certificate, look_up
+from agent.cli.check.network import check_certificate, resolve_host
 from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.key.alter_user import compare, describe, set_key
@@ -32,21 +32,21 @@ _ANY_HINT = "is Snowflake well? https://status.snowflake.com; then, in a few min
 
 def snowflake_steps(settings: Settings) -> list[Step]:
     """The steps to an open channel, each needing the one before."""
-    way = _Way(settings)
+    connection = _Connection(settings)
     control = urlsplit(settings.snowflake.url)
     ca_file = settings.snowflake.ca_file
     return [
-        Step("host name", partial(look_up, "host name", control)),
-        Step("TLS", partial(look_at_certificate, "TLS", control, ca_file), needs=("host name",)),
-        Step("JWT", way.jwt, needs=("key file", "TLS")),
-        Step("ingest host", way.ingest_host, needs=("JWT",)),
-        Step("scoped token", way.scoped_token, needs=("ingest host",)),
-        Step("channel", way.channel, needs=("scoped token",)),
+        Step("host name", partial(resolve_host, "host name", control)),
+        Step("TLS", partial(check_certificate, "TLS", control, ca_file), needs=("host name",)),
+        Step("JWT", connection.jwt, needs=("key file", "TLS")),
+        Step("ingest host", connection.ingest_host, needs=("JWT",)),
+        Step("scoped token", connection.scoped_token, needs=("ingest host",)),
+        Step("channel", connection.channel, needs=("scoped token",)),
     ]
 
 
-class _Way:
-    """The agent's own way to its channel, taken step by step."""
+class _Connection:
+    """The requests by which the agent reaches its channel, one step each."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class _Way:
         self._client: Client | None = None
 
     def jwt(self) -> Iterator[Finding]:
-        """The first thing that Snowflake checks: who signs, and is that key registered."""
+        """Request the ingest host: Snowflake checks the user and the key of the JWT."""
         key = load_key(self._settings)
         self._client = make_client(self._settings, Http(ca_file=self._snowflake.ca_file), key=key)
         try:
@@ -68,7 +68,7 @@ class _Way:
         yield from _skew(self._client.server_clock)
 
     def ingest_host(self) -> Iterator[Finding]:
-        """Rows go to another host than the account's: a firewall may know only one of them."""
+        """Reach the ingest host: a firewall may allow the account's host only."""
         control = urlsplit(self._snowflake.url)
         host = self._opened().ingest_host()
         port = f":{control.port}" if control.port and ":" not in host else ""
@@ -76,11 +76,11 @@ class _Way:
         if (ingest.hostname, ingest.port) == (control.hostname, control.port):
             yield Finding("ingest host", "ok", f"{host}, as above")
             return
-        yield from look_up("ingest host", ingest)
-        yield from look_at_certificate("ingest host", ingest, self._snowflake.ca_file)
+        yield from resolve_host("ingest host", ingest)
+        yield from check_certificate("ingest host", ingest, self._snowflake.ca_file)
 
     def scoped_token(self) -> Iterator[Finding]:
-        """The token that the ingest host takes; the role is asked for here."""
+        """Exchange the JWT for a scoped token: Snowflake checks the role."""
         try:
             token = self._opened().scoped.get()
         except SnowpipeError as error:
@@ -90,7 +90,7 @@ class _Way:
         yield Finding("scoped token", "ok", f"issued for {self._role_words()}, {minutes:.0f} minutes")
 
     def channel(self) -> Iterator[Finding]:
-        """A channel of the check's own: opening the agent's would fence the agent that runs."""
+        """Open a separate channel: opening the agent's own would fence the running agent."""
         name = f"{self._settings.agent.id}-check"
         try:
             Channel(self._opened(), pipe_name(self._settings), name).open()
@@ -145,7 +145,7 @@ class _Way:
 
 
 def _skew(server_clock: ServerClock) -> Iterator[Finding]:
-    """How far this machine's clock is from the server's, if the server sent its time."""
+    """The difference of this machine's clock and the server's; none before an answer."""
     ahead_s = server_clock.ahead_s()
     if ahead_s is None:
         return
@@ -157,7 +157,7 @@ def _skew(server_clock: ServerClock) -> Iterator[Finding]:
 
 
 def _advise(error: SnowpipeError, hints: Mapping[int, str]) -> None:
-    """Give the error the hint for its status, or the one for an answer that is none of Snowflake's."""
+    """Set the hint for the error's HTTP status; another one without a Snowflake answer."""
     if error.status is None:
         error.hint = _NO_ANSWER_HINT
     else:

@@ -57,35 +57,35 @@ class Decoder:
         self._keypad = keypad
         self._pin_facility_code = pin_facility_code
 
-    def __call__(self, word: RawCredential) -> Outcome:
+    def __call__(self, credential: RawCredential) -> Outcome:
         """The outcome of one credential. Never raises."""
-        bits, value, check, form, _, _ = word
+        bits, value, check, form, _, _ = credential
         if bits in KEY_BITS:
-            return _key(word)
+            return _key(credential)
         # First: a typed PIN must not reach any other code.
-        if self._keypad != "none" and self._is_typed(word):
+        if self._keypad != "none" and self._is_typed(credential):
             return Key()
         ones = (1 << bits) - 1
         if not value or value == ones:
             return Noise(NoiseReason.NULL)
         if form is _DATA:
-            return self._decode_stripped(word)
+            return self._decode_stripped(credential)
         enabled = self._whole.get(bits)
         if enabled:
             matches = [known for known in enabled if known.holds(value)]
             if matches:
-                return _card(word, _parity_or(check, matches), matches, value)
+                return _card(credential, _parity_or(check, matches), matches, value)
         if form is _ID:
-            return _raw_card(word, check)
+            return _raw_card(credential, check)
         if not enabled:
-            return _raw_card(word, check) if bits in CARD_BITS else Noise(NoiseReason.LENGTH)
+            return _raw_card(credential, check) if bits in CARD_BITS else Noise(NoiseReason.LENGTH)
         if any(known.holds(value ^ ones) for known in enabled):
             return Noise(NoiseReason.SWAPPED)
-        return _raw_card(word, CardCheck.FAILED) if self._flagged else Noise(NoiseReason.PARITY)
+        return _raw_card(credential, CardCheck.FAILED) if self._flagged else Noise(NoiseReason.PARITY)
 
-    def _decode_stripped(self, word: RawCredential) -> Outcome:
+    def _decode_stripped(self, credential: RawCredential) -> Outcome:
         """Without parity bits, every format with this number of data bits is valid."""
-        bits, value = word.bits, word.value
+        bits, value = credential.bits, credential.value
         matches: list[CardFormat] = []
         whole = value
         for known in self._stripped.get(bits, ()):
@@ -95,23 +95,23 @@ class Decoder:
                 matches.append(known)
                 whole = between
         if matches:
-            return _card(word, word.check, matches, whole)
+            return _card(credential, credential.check, matches, whole)
         if bits in CARD_BITS or bits + 2 in CARD_BITS:
-            return _raw_card(word, word.check)
+            return _raw_card(credential, credential.check)
         return Noise(NoiseReason.LENGTH)
 
-    def _is_typed(self, word: RawCredential) -> bool:
+    def _is_typed(self, credential: RawCredential) -> bool:
         """True for a credential that the configured keypad sent or may have sent."""
-        if word.maybe_pin:
+        if credential.maybe_pin:
             return True
         if self._keypad == "burst8":
-            return _are_keys(word)
-        return self._keypad == "card26" and _facility_code_of_pad(word) == self._pin_facility_code
+            return _are_keys(credential)
+        return self._keypad == "card26" and _facility_code_of_pad(credential) == self._pin_facility_code
 
 
-def decode(word: RawCredential, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
+def decode(credential: RawCredential, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
     """The outcome of one credential with these formats. Raises KeyError for a name that is not in FORMATS."""
-    return Decoder(formats, parity=parity)(word)
+    return Decoder(formats, parity=parity)(credential)
 
 
 def encode(
@@ -136,35 +136,36 @@ def _by_length(formats: Iterable[tuple[int | None, CardFormat]]) -> dict[int, tu
     return lengths
 
 
-def _key(word: RawCredential) -> Key | Noise:
+def _key(credential: RawCredential) -> Key | Noise:
     """A key, or noise if the byte is an inverted key. A byte is the complement of the key, then the
     key (HID Wiegand PINpad 7393760); the highest key is #.
     """
-    high, low = word.value >> 4, word.value & _NIBBLE
-    if word.bits == _BYTE_BITS and high ^ low == _NIBBLE and low > _HIGHEST_KEY:
+    high, low = credential.value >> 4, credential.value & _NIBBLE
+    if credential.bits == _BYTE_BITS and high ^ low == _NIBBLE and low > _HIGHEST_KEY:
         return Noise(NoiseReason.SWAPPED)
     return Key()
 
 
-def _are_keys(word: RawCredential) -> bool:
+def _are_keys(credential: RawCredential) -> bool:
     """True if every byte is a key of an 8-bit keypad: keys pressed too fast to be separate.
 
     Not for 4-bit keypads: any number consists of valid keys, so cards would be lost.
     """
-    return word.bits % _BYTE_BITS == 0 and all(
-        byte >> 4 ^ byte & _NIBBLE == _NIBBLE for byte in word.value.to_bytes(word.bits // _BYTE_BITS, "big")
+    return credential.bits % _BYTE_BITS == 0 and all(
+        byte >> 4 ^ byte & _NIBBLE == _NIBBLE
+        for byte in credential.value.to_bytes(credential.bits // _BYTE_BITS, "big")
     )
 
 
-def _facility_code_of_pad(word: RawCredential) -> int | None:
+def _facility_code_of_pad(credential: RawCredential) -> int | None:
     """The facility code if the credential may be a keypad's 26 bits: whole, without parity bits, or
     as a plain number of a converter. The parity is not checked: a damaged PIN is still a PIN.
     """
-    if word.form is CredentialKind.WIEGAND:
-        return word.value >> _PAD_NUMBER_BITS + 1 & 0xFF if word.bits == _PAD_BITS else None
-    if word.form is CredentialKind.DATA:
-        return word.value >> _PAD_NUMBER_BITS if word.bits == _PAD_DATA_BITS else None
-    return word.value >> _PAD_NUMBER_BITS if word.check is CardCheck.NONE else None
+    if credential.form is CredentialKind.WIEGAND:
+        return credential.value >> _PAD_NUMBER_BITS + 1 & 0xFF if credential.bits == _PAD_BITS else None
+    if credential.form is CredentialKind.DATA:
+        return credential.value >> _PAD_NUMBER_BITS if credential.bits == _PAD_DATA_BITS else None
+    return credential.value >> _PAD_NUMBER_BITS if credential.check is CardCheck.NONE else None
 
 
 def _parity_or(check: CardCheck, matches: Sequence[CardFormat]) -> CardCheck:
@@ -174,10 +175,10 @@ def _parity_or(check: CardCheck, matches: Sequence[CardFormat]) -> CardCheck:
     return CardCheck.PARITY if all(map(_PARITIES, matches)) else CardCheck.NONE
 
 
-def _card(word: RawCredential, check: CardCheck, matches: Sequence[CardFormat], value: int) -> CardRead:
+def _card(credential: RawCredential, check: CardCheck, matches: Sequence[CardFormat], value: int) -> CardRead:
     """A card with valid formats; it has the fields of `value` if only one format is valid."""
-    bits, signal_strength = word.bits, word.signal_strength
-    raw = raw_hex(bits, word.value)
+    bits, signal_strength = credential.bits, credential.signal_strength
+    raw = raw_hex(bits, credential.value)
     if len(matches) == 1:
         only = matches[0]
         return CardRead(bits, raw, check, only.name, *only.read(value), (only.name,), signal_strength)
@@ -185,7 +186,7 @@ def _card(word: RawCredential, check: CardCheck, matches: Sequence[CardFormat], 
     return CardRead(bits, raw, check, None, None, None, None, None, names, signal_strength)
 
 
-def _raw_card(word: RawCredential, check: CardCheck) -> CardRead:
+def _raw_card(credential: RawCredential, check: CardCheck) -> CardRead:
     """A card without fields."""
-    bits, value, _, _, _, signal_strength = word
+    bits, value, _, _, _, signal_strength = credential
     return CardRead(bits, raw_hex(bits, value), check, None, None, None, None, None, (), signal_strength)

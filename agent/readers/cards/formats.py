@@ -128,7 +128,7 @@ _TABLE = (
         "HID Hewlett-Packard 32-bit",
         facility_code="1-12",
         card_number="13-31",
-        contested="the only source lets the card number run past the end of the word",
+        contested="the only source lets the card number run past the end of the card",
     ),
     _format(
         "Kastle",
@@ -376,6 +376,6 @@ _TABLE = (
 )
 
 FORMATS: Mapping[str, CardFormat] = MappingProxyType({known.name: known for known in _TABLE})
-# Every length a card format is known for. Any other length is a word that lost or gained bits,
+# Every length a card format is known for. Any other length is a card that lost or gained bits,
 # or keys that ran together.
 CARD_BITS = frozenset(known.bits for known in _TABLE)

@@ -39,14 +39,15 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
     if best.is_random:
         found.append(
             Advice(
-                f"floating ground or data wire: {best.words} words, {best.different_words} of them different",
+                f"floating ground or data wire: {best.credentials} reads, "
+                f"{best.different_credentials} of them different",
                 "connect the ground of reader and converter, and check both data wires",
             )
         )
     elif 1 < len(best.lengths) <= max(best.lengths) - min(best.lengths) + 1 <= _LOST_BITS_MAX + 1:
         lengths = ", ".join(map(str, sorted(best.lengths)))
         found.append(
-            Advice(f"bits are lost: words of {lengths} bits", "shorten or shield the cable, check the ground")
+            Advice(f"bits are lost: reads of {lengths} bits", "shorten or shield the cable, check the ground")
         )
     if best.withheld:
         found.append(

@@ -21,8 +21,8 @@ from agent.swipe import CardCheck, CardRead
 
 # These accept almost any line of digits, so another protocol that accepts the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
-# The credentials of one card are equal. This many, most of them seen once, are no card's.
-_RANDOM_WORDS = 8
+# The credentials of one card are equal. This many, most of them seen once, are not of one card.
+_RANDOM_CREDENTIALS = 8
 _RANDOM_SHARE = 0.7
 # A long cable or a slow converter loses few bits; lengths further apart are different cards.
 _LOST_BITS_MAX = 4
@@ -82,9 +82,9 @@ class ProtocolMatch:
     protocol: str
     baudrate: int
     cards: tuple[Card, ...]  # most often read first
-    lengths: frozenset[int]  # of all words, cards or not, that are no keys
-    words: int
-    different_words: int
+    lengths: frozenset[int]  # of all credentials but keypad keys
+    credentials: int
+    different_credentials: int
     swapped: int
     withheld: int  # credentials that may be a PIN, and are not shown
     keys: int
@@ -92,8 +92,11 @@ class ProtocolMatch:
 
     @property
     def is_random(self) -> bool:
-        """True if most credentials were seen only once: they are no card's."""
-        return self.words >= _RANDOM_WORDS and self.different_words > _RANDOM_SHARE * self.words
+        """True if most credentials were seen only once: they are not of one card."""
+        return (
+            self.credentials >= _RANDOM_CREDENTIALS
+            and self.different_credentials > _RANDOM_SHARE * self.credentials
+        )
 
     @property
     def card(self) -> Card | None:
@@ -106,13 +109,13 @@ class ProtocolMatch:
 def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:
     """The protocols that find cards or keys in a recording, the likeliest first."""
     candidates = [
-        _candidate(name, recording.baudrate, _frames(name, recording.chunks), printed_number)
+        _candidate(name, recording.baudrate, _events(name, recording.chunks), printed_number)
         for name in PROTOCOLS
         if recording.asked in ("", name) and _works_without_options(name)
     ]
     # Random bytes contain some that are valid keys.
     understood = [
-        candidate for candidate in candidates if candidate.words or candidate.keys > candidate.noise
+        candidate for candidate in candidates if candidate.credentials or candidate.keys > candidate.noise
     ]
     return sorted(understood, key=_likelihood, reverse=True)
 
@@ -140,31 +143,31 @@ def _likelihood(candidate: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, 
         card is not None and card.check in _VOUCHED,
         -candidate.noise,
         card is not None and any(fit.format in DEFAULT_FORMATS for fit in card.fits),
-        card.times if card else candidate.words + candidate.keys,
+        card.times if card else candidate.credentials + candidate.keys,
         candidate.protocol not in _TAKES_ANY_DIGITS,
     )
 
 
-def _frames(name: str, chunks: Sequence[Chunk]) -> list[ReaderEvent]:
+def _events(name: str, chunks: Sequence[Chunk]) -> list[ReaderEvent]:
     wire = make_protocol(name)
-    frames: list[ReaderEvent] = []
+    events: list[ReaderEvent] = []
     now_s = 0.0
     for silence_s, data in chunks:
         now_s += silence_s
-        frames += wire.handle_timeout(now_s)
-        frames += wire.receive_data(data, now_s)
-    return [*frames, *wire.handle_timeout(math.inf)]
+        events += wire.handle_timeout(now_s)
+        events += wire.receive_data(data, now_s)
+    return [*events, *wire.handle_timeout(math.inf)]
 
 
 def _candidate(
-    name: str, baudrate: int, frames: Sequence[ReaderEvent], printed_number: int | None
+    name: str, baudrate: int, events: Sequence[ReaderEvent], printed_number: int | None
 ) -> ProtocolMatch:
-    words = [frame for frame in frames if isinstance(frame, RawCredential)]
-    counted = Counter(word for word in words if word.bits not in KEY_BITS)
+    credentials = [event for event in events if isinstance(event, RawCredential)]
+    counted = Counter(credential for credential in credentials if credential.bits not in KEY_BITS)
     cards: list[Card] = []
     outcomes: Counter[_NoCard] = Counter()
-    for word, times in counted.items():
-        card = _card(name, word, times, printed_number)
+    for credential, times in counted.items():
+        card = _card(name, credential, times, printed_number)
         if isinstance(card, Card):
             cards.append(card)
         else:
@@ -173,46 +176,46 @@ def _candidate(
         protocol=name,
         baudrate=baudrate,
         cards=tuple(sorted(cards, key=lambda card: -card.times)),
-        lengths=frozenset(word.bits for word in counted),
-        words=counted.total(),
-        different_words=len(counted),
+        lengths=frozenset(credential.bits for credential in counted),
+        credentials=counted.total(),
+        different_credentials=len(counted),
         swapped=outcomes["swapped"],
         withheld=outcomes["withheld"],
-        keys=sum(isinstance(frame, Key) for frame in frames) + len(words) - counted.total(),
-        noise=sum(isinstance(frame, Noise) for frame in frames) + outcomes["noise"],
+        keys=sum(isinstance(event, Key) for event in events) + len(credentials) - counted.total(),
+        noise=sum(isinstance(event, Noise) for event in events) + outcomes["noise"],
     )
 
 
-def _card(protocol: str, word: RawCredential, times: int, printed_number: int | None) -> Card | _NoCard:
+def _card(protocol: str, credential: RawCredential, times: int, printed_number: int | None) -> Card | _NoCard:
     """The card of a credential, or why it is none."""
-    fits = _fits(word)
-    printed = () if printed_number is None else _reproductions(word, fits, printed_number)
-    if not printed and _could_be_typed(protocol, word):
+    fits = _fits(credential)
+    printed = () if printed_number is None else _reproductions(credential, fits, printed_number)
+    if not printed and _could_be_typed(protocol, credential):
         return "withheld"
-    outcome = _decoder(DEFAULT_FORMATS)(word)
+    outcome = _decoder(DEFAULT_FORMATS)(credential)
     if isinstance(outcome, CardRead):
         check = outcome.check
     elif isinstance(outcome, Noise) and outcome.reason is NoiseReason.SWAPPED and not printed:
         return "swapped"
     elif any(FORMATS[fit.format].parities for fit in fits):
-        check = CardCheck.PARITY if word.check is CardCheck.NONE else word.check
+        check = CardCheck.PARITY if credential.check is CardCheck.NONE else credential.check
     else:
         return "noise"
-    return Card(word.bits, raw_hex(word.bits, word.value), check, times, fits, printed)
+    return Card(credential.bits, raw_hex(credential.bits, credential.value), check, times, fits, printed)
 
 
-def _could_be_typed(protocol: str, word: RawCredential) -> bool:
+def _could_be_typed(protocol: str, credential: RawCredential) -> bool:
     """True if some keypad may have sent it: whether the reader has one is not known yet."""
-    if any(isinstance(_decoder((), pad)(word), Key) for pad in _PADS):
+    if any(isinstance(_decoder((), pad)(credential), Key) for pad in _PADS):
         return True
-    digits = raw_hex(word.bits, word.value)
+    digits = raw_hex(credential.bits, credential.value)
     return protocol in _TAKES_ANY_DIGITS and digits.isdigit() and len(digits) <= LONGEST_PIN_DIGITS
 
 
-def _fits(word: RawCredential) -> tuple[Fit, ...]:
+def _fits(credential: RawCredential) -> tuple[Fit, ...]:
     fits = []
     for name in FORMATS:
-        outcome = _decoder((name,))(word)
+        outcome = _decoder((name,))(credential)
         if isinstance(outcome, CardRead) and outcome.format:
             numbers = outcome.facility_code, outcome.card_number, outcome.issue, outcome.oem
             fits.append(Fit(name, *numbers))
@@ -224,7 +227,7 @@ def _decoder(formats: tuple[str, ...], keypad: Keypad = "none") -> Decoder:
     return Decoder(formats, keypad=keypad)
 
 
-def _reproductions(word: RawCredential, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
+def _reproductions(credential: RawCredential, fits: Iterable[Fit], printed_number: int) -> tuple[str, ...]:
     """The fields that equal the printed number, those that can be configured first."""
     ways = [f"card number of {fit.format}" for fit in fits if fit.card_number == printed_number]
     ways += [
@@ -232,13 +235,13 @@ def _reproductions(word: RawCredential, fits: Iterable[Fit], printed_number: int
         for fit in fits
         if fit.facility_code is not None and _in_one(fit.facility_code, fit.card_number) == printed_number
     ]
-    ways += [way for way, number in _numbers(word).items() if number == printed_number]
+    ways += [way for way, number in _numbers(credential).items() if number == printed_number]
     return tuple(ways)
 
 
-def _numbers(word: RawCredential) -> Mapping[str, int]:
+def _numbers(credential: RawCredential) -> Mapping[str, int]:
     """Numbers that are printed on cards besides the card number of a format."""
-    bits, value = word.bits, word.value
+    bits, value = credential.bits, credential.value
     numbers = {_ALL_BITS: value}
     for low in (32, 24, 16):
         if bits > low:

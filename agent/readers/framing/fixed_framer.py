@@ -49,38 +49,38 @@ class FramedProtocol(ListeningProtocol):
         return bool(self._held or self._noise)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         if not self._noise:  # the usual case: whole frames only, without a search
             data = self._take(len(self._held)) + data
-            data = data[self._read_whole(data, frames) :]
+            data = data[self._read_whole(data, events) :]
         self._held += data
         while self._held:
             found = self._held.find(self._start)
             if found:
-                frames += self._noise.add(self._take(found if found > 0 else len(self._held)))
+                events += self._noise.add(self._take(found if found > 0 else len(self._held)))
                 continue
             whole = self._whole.match(self._held)
             if whole:
-                frames += self._finish(whole.end())
+                events += self._finish(whole.end())
                 continue
             if len(self._held) > 1 and self._held[1] not in self._seconds:
-                frames += self._refuse(1)  # the usual case of a stray start byte, without comparing shapes
+                events += self._refuse(1)  # the usual case of a stray start byte, without comparing shapes
                 continue
             misfits = [_misfit(shape, self._held) for shape in self.shapes]
             if len(self._held) in misfits:
                 break  # one shape still matches all bytes: wait for more
-            frames += self._refuse(max(misfits))
-        return frames
+            events += self._refuse(max(misfits))
+        return events
 
     def _flush(self) -> list[ReaderEvent]:
         """The held frame is truncated; whole frames may be among its bytes."""
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         while self._held:
-            frames += self._noise.add(self._take(self._next_start(len(self._held))), NoiseReason.TRUNCATED)
-            frames += self._parse(b"")
-        return [*frames, *self._noise.end()]
+            events += self._noise.add(self._take(self._next_start(len(self._held))), NoiseReason.TRUNCATED)
+            events += self._parse(b"")
+        return [*events, *self._noise.end()]
 
-    def _read_whole(self, data: bytes, frames: list[ReaderEvent]) -> int:
+    def _read_whole(self, data: bytes, events: list[ReaderEvent]) -> int:
         """Append the valid frames at the beginning of `data`; return the offset of the first other byte."""
         end = 0
         while found := self._whole.match(data, end):
@@ -88,7 +88,7 @@ class FramedProtocol(ListeningProtocol):
             if isinstance(outcome, NoiseReason):
                 break
             if outcome is not None:
-                frames.append(outcome)
+                events.append(outcome)
             end = found.end()
         return end
 

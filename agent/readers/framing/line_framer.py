@@ -70,37 +70,37 @@ class LineProtocol(ListeningProtocol):
     def _parse(self, data: bytes) -> list[ReaderEvent]:
         if not (self._noise or self._cut or data.translate(None, self._clean)):
             return self._parse_clean(self._take_text() + data)
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         for piece in self._pieces.finditer(data):
             if piece.lastgroup == "text":
-                frames += self._add_text(piece[0])
+                events += self._add_text(piece[0])
             elif piece.lastgroup == "end":
-                frames += self._end_line()
+                events += self._end_line()
             else:
-                frames += self._add_static(piece[0])
-        return frames
+                events += self._add_static(piece[0])
+        return events
 
     def _flush(self) -> list[ReaderEvent]:
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         if self._text:
-            frames += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
-        frames += self._noise.end()
+            events += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
+        events += self._noise.end()
         self._cut = False
-        return frames
+        return events
 
     def _parse_clean(self, data: bytes) -> list[ReaderEvent]:
         """As _parse(), for printable text while no noise is held: the usual case, mostly whole lines."""
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         for text in filter(None, lines):
             if len(text) > LONGEST_LINE_BYTES:
-                frames += self._add_text(text)
-                frames += self._end_line()
+                events += self._add_text(text)
+                events += self._end_line()
                 continue
             reading = self.read(text, cut=False)
-            frames += reading if isinstance(reading, tuple) else self._noise.alone(text, reading)
-        frames += self._add_text(unfinished)
-        return frames
+            events += reading if isinstance(reading, tuple) else self._noise.alone(text, reading)
+        events += self._add_text(unfinished)
+        return events
 
     def _add_text(self, text: bytes) -> list[ReaderEvent]:
         self._text += text
@@ -112,16 +112,16 @@ class LineProtocol(ListeningProtocol):
         return self._discard(NoiseReason.OVERSIZED, excess)
 
     def _add_static(self, static: bytes) -> list[ReaderEvent]:
-        frames = self._discard(NoiseReason.SYNTAX)
+        events = self._discard(NoiseReason.SYNTAX)
         self._cut = True
-        return [*frames, *self._noise.add(static)]
+        return [*events, *self._noise.add(static)]
 
     def _end_line(self) -> list[ReaderEvent]:
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         if self._text:  # none between CR and LF
-            frames += self._close(self.read(bytes(self._text), cut=self._cut))
+            events += self._close(self.read(bytes(self._text), cut=self._cut))
         self._cut = False
-        return [*frames, *self._noise.end()]
+        return [*events, *self._noise.end()]
 
     def _close(self, reading: Reading) -> list[ReaderEvent]:
         if isinstance(reading, NoiseReason):

@@ -21,7 +21,7 @@ _FEWEST_DIGITS_AFTER_NOISE = 3
 
 
 class Bits(LineProtocol):
-    """Wiegand bridges that print words as text (Arduino, ESP and the like).
+    """Wiegand bridges that print credentials as text (Arduino, ESP and the like).
 
     After noise on its line a card with a bit count is found if the count agrees with its digits.
     Binary digits after noise are rejected: their beginning may be missing.
@@ -34,13 +34,13 @@ class Bits(LineProtocol):
         """The card in a line, also after noise on that line."""
         counted = _COUNTED.fullmatch(text)
         if counted and (counted[1] or not cut):
-            return _word(int(counted[2]), counted[3])
+            return _credential(int(counted[2]), counted[3])
         if _BINARY.fullmatch(text) and not cut:
             return (RawCredential(len(text), int(text, 2)),)
         return _read_after_noise(text)
 
 
-def _word(bits: int, digits: bytes) -> Reading:
+def _credential(bits: int, digits: bytes) -> Reading:
     value = int(digits, 16)
     if bits > LONGEST_WORD_BITS or len(digits) > (bits + 3) // 4 or value >> bits:
         return NoiseReason.LENGTH
@@ -56,5 +56,5 @@ def _read_after_noise(text: bytes) -> Reading:
         return NoiseReason.SYNTAX
     for count in (head[-3:], head[-2:]):
         if _COUNT.fullmatch(count) and (int(count) + 3) // 4 == len(digits):
-            return after_noise(head[: -len(count)], _word(int(count), digits))
+            return after_noise(head[: -len(count)], _credential(int(count), digits))
     return NoiseReason.SYNTAX

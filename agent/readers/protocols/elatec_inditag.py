@@ -26,7 +26,7 @@ class ElatecIndiTag(LineProtocol):
         card_id = bytes.fromhex(found[2].decode("ascii"))
         if (sum(card_id) + int(found[3], 16)) & 0xFF:
             return NoiseReason.CHECKSUM
-        word = RawCredential(
+        credential = RawCredential(
             8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
         )
-        return after_noise(found[1], (word,))
+        return after_noise(found[1], (credential,))

@@ -39,15 +39,15 @@ class Em18(ListeningProtocol):
         return bool(self._digits or self._noise)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         for piece in _PIECES.finditer(data):
             if piece.lastgroup == "digits":
-                frames += self._add_digits(piece[0])
+                events += self._add_digits(piece[0])
             else:
-                frames += self._end_run()
+                events += self._end_run()
                 # Some modules end a frame with a line end.
-                frames += self._noise.add(piece[0]) if piece.lastgroup == "static" else self._noise.end()
-        return frames
+                events += self._noise.add(piece[0]) if piece.lastgroup == "static" else self._noise.end()
+        return events
 
     def _flush(self) -> list[ReaderEvent]:
         return [*self._end_run(), *self._noise.end()]
@@ -55,26 +55,26 @@ class Em18(ListeningProtocol):
     def _add_digits(self, digits: bytes) -> list[ReaderEvent]:
         """The frames that follow each other from the beginning of the run."""
         self._digits += digits
-        frames: list[ReaderEvent] = []
+        events: list[ReaderEvent] = []
         start = 0
         while self._aligned and len(self._digits) - start >= _FRAME_DIGITS:
             outcome = _read(self._digits[start : start + _FRAME_DIGITS])
             if isinstance(outcome, RawCredential):
-                frames += [*self._noise.end(), outcome]
+                events += [*self._noise.end(), outcome]
                 start += _FRAME_DIGITS
             else:
                 self._aligned = False
         del self._digits[:start]
         if len(self._digits) > LONGEST_RUN_DIGITS:
-            frames += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, NoiseReason.OVERSIZED)
-        return frames
+            events += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, NoiseReason.OVERSIZED)
+        return events
 
     def _end_run(self) -> list[ReaderEvent]:
         """The frames at the end of a run that began with noise: the last twelve digits, and any twelve
         that precede a frame. Elsewhere in the run an 8-bit checksum would match too often by chance.
         """
         self._aligned = True
-        words: list[RawCredential] = []
+        credentials: list[RawCredential] = []
         start = len(self._digits)
         reason = NoiseReason.TRUNCATED
         while start >= _FRAME_DIGITS:
@@ -82,13 +82,13 @@ class Em18(ListeningProtocol):
             if not isinstance(outcome, RawCredential):
                 reason = outcome
                 break
-            words.append(outcome)
+            credentials.append(outcome)
             start -= _FRAME_DIGITS
-        if not words:
+        if not credentials:
             return self._discard(start, reason)
-        frames = self._discard(start, NoiseReason.SYNTAX)
+        events = self._discard(start, NoiseReason.SYNTAX)
         self._digits.clear()
-        return [*frames, *self._noise.end(), *reversed(words)]
+        return [*events, *self._noise.end(), *reversed(credentials)]
 
     def _discard(self, length: int, reason: NoiseReason) -> list[ReaderEvent]:
         discarded = bytes(self._digits[:length])

@@ -68,10 +68,10 @@ class Esphome(LineProtocol):
     def _read_message(self, message: bytes) -> Reading:
         if found := _RAW.fullmatch(message):
             bits, value = int(found[1]), int(found[2], 16)
-            return self._unless_repeated(3, _number(bits, value), _word(bits, value))
+            return self._unless_repeated(3, _number(bits, value), _credential(bits, value))
         if found := _UNKNOWN.fullmatch(message):
             bits, value = int(found[1]), int(found[2], 16)
-            return self._unless_repeated(2, _number(bits, value), _word(bits, value))
+            return self._unless_repeated(2, _number(bits, value), _credential(bits, value))
         if found := _CHECKED.fullmatch(message):
             bits, number = int(found[1]), int(found[2])
             reading = self._unless_repeated(2, number, _checked(bits, number))
@@ -129,7 +129,7 @@ def _number(bits: int, value: int) -> int:
     return value & _KEY_OF_BYTE if bits == _KEY_BYTE_BITS else value
 
 
-def _word(bits: int, value: int) -> Reading:
+def _credential(bits: int, value: int) -> Reading:
     return NoiseReason.LENGTH if not bits or value >> bits else (RawCredential(bits, value),)
 
 

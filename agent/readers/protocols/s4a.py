@@ -35,8 +35,8 @@ class S4a(LineProtocol):
         noise, value = found[1], int(found[2])
         if value >> _BITS:
             return NoiseReason.LENGTH
-        word = RawCredential(_BITS, value, CardCheck.NONE, CredentialKind.ID)
-        return (Noise(NoiseReason.SYNTAX), word) if noise else (word,)
+        credential = RawCredential(_BITS, value, CardCheck.NONE, CredentialKind.ID)
+        return (Noise(NoiseReason.SYNTAX), credential) if noise else (credential,)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - none is
         """A lone byte is a key."""

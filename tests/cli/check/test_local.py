@@ -190,7 +190,7 @@ def test_a_clock_that_nobody_set_is_a_warning(
     assert "timedatectl" in checked.named("clock")["next"]
 
 
-# --- beside a running agent -----------------------------------------------------------------
+# --- while an agent runs ---------------------------------------------------------------------
 
 
 def sequencer_of(emulator: EmulatorProcess, channel: str) -> int | None:

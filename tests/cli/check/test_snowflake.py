@@ -10,7 +10,7 @@ import pytest
 
 from agent.atomic_file import replace_file
 from agent.cli.check import snowflake
-from agent.cli.check.network import look_at_certificate, look_up
+from agent.cli.check.network import check_certificate, resolve_host
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
 from tests.support.cli_rig import CLOSED, ROLE, Check, CliRig
@@ -157,8 +157,8 @@ def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
     monkeypatch.setenv("no_proxy", "")
     url = urlsplit("https://myorg-myaccount.invalid")
 
-    (name,) = look_up("host name", url)
-    (certificate,) = look_at_certificate("TLS", url, None)
+    (name,) = resolve_host("host name", url)
+    (certificate,) = check_certificate("TLS", url, None)
 
     assert (name.state, certificate.state) == ("ok", "ok")
     assert name.text.startswith("through the proxy localhost, ")

@@ -1,4 +1,4 @@
-"""`key rotate` beside a running agent: no restart, no lost swipe, no moment without a good key."""
+"""`key rotate` while the agent runs: no restart, no lost swipe, a valid key at every moment."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ def test_a_key_with_a_passphrase_is_followed_by_one_with_the_same(
     )
     monkeypatch.setattr("agent.cli.key.rotate._UNATTENDED_S", 0)
     words = ["key", "rotate", "--yes", "--config", str(agent.config)]
-    assert main(words) == 1  # nobody has registered it yet
+    assert main(words) == 1  # not registered yet
     ((slot, line),) = _SET.findall(capsys.readouterr().out)
     pipe.alter_user(slot, line)
 

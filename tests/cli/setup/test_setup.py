@@ -25,7 +25,7 @@ NAMES = (
     *("--account", ACCOUNT, "--user", USER, "--role", "SFE_INGEST_ROLE"),
     *("--database", DATABASE, "--schema", SCHEMA, "--pipe", PIPE, "--agent-id", "hq-lobby-1"),
 )
-CLOSED = ("--url", "http://127.0.0.1:9")  # discard: nobody listens there
+CLOSED = ("--url", "http://127.0.0.1:9")  # the discard port: no listener
 READER = "id=RDR-101,zone=ZONE-LOBBY-1,protocol=rdm6300,direction=ENTRY"
 ANSWERS = ("--yes", *NAMES, *CLOSED, "--trust-clock", "--reader", READER)
 

@@ -60,7 +60,7 @@ def test_another_process_counts_what_the_agent_keeps(tmp_path: Path, outbox: Out
 def test_an_unprivileged_user_gets_the_hint_to_use_sudo(
     tmp_path: Path, unprivileged: None, look: Callable[[Path], object]
 ) -> None:
-    del unprivileged  # nobody, from here on
+    del unprivileged  # an unprivileged user, from here on
 
     with pytest.raises(NotPermittedError, match="may not read") as caught:
         look(tmp_path)
@@ -192,7 +192,7 @@ def test_no_card_shows_in_a_hold(tmp_path: Path, outbox: Outbox) -> None:
     assert raw_hex(40, 0x63E9AE) not in repr(holds.holds(tmp_path))
 
 
-# --- asking for a replay --------------------------------------------------------------------------
+# --- replay requests -----------------------------------------------------------------------------
 
 
 def test_a_request_from_another_process_is_in_the_file(tmp_path: Path, outbox: Outbox) -> None:

@@ -36,7 +36,7 @@ def test_an_outbox_of_ours_is_there(tmp_path: Path) -> None:
 def test_a_directory_closed_to_this_user_is_not_taken_for_an_empty_one(
     tmp_path: Path, unprivileged: None
 ) -> None:
-    del unprivileged  # nobody, from here on
+    del unprivileged  # an unprivileged user, from here on
 
     with pytest.raises(NotPermittedError, match="may not read") as caught:
         is_there(tmp_path)

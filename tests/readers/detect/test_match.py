@@ -113,7 +113,7 @@ def test_words_that_lost_bits_are_told_with_their_lengths() -> None:
 
     text = advice_text(recorded(bits_line(26, value), bits_line(25, value >> 1), bits_line(24, value >> 2)))
 
-    assert "bits are lost: words of 24, 25, 26 bits" in text
+    assert "bits are lost: reads of 24, 25, 26 bits" in text
 
 
 def test_cards_of_different_lengths_have_lost_no_bits() -> None:
