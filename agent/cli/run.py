@@ -28,10 +28,11 @@ def command(context: click.Context, config: Path) -> None:
     journal.set_up("info")
     try:
         settings = load(config)
-        journal.set_up(settings.agent.log_level)
+        journal.set_level(settings.agent.log_level)
         supervisor.run(settings)
     except AgentError as error:
         if not journal.is_stderr():
+            journal.flush()  # the error is the last line
             raise
         _log.critical("%s", describe_error(error), extra=fields(MessageId.GAVE_UP, error=error))
         context.exit(error.exit_code)

@@ -16,6 +16,7 @@ from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
+from agent.service.state_disk import state_problem
 from agent.service.status import STATUS_FILE, read_status
 from agent.snowpipe.server_clock import TOLERATED_S
 
@@ -37,13 +38,17 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
     Exit code:
       0   the agent works; swipes may wait while the network is down
       1   the agent is not running, a reader is missing or silent, the outbox cannot be used,
-          or Snowflake refuses the key or the role
+          a power cut would lose swipes, or Snowflake refuses the key or the role
       77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines
-    agent = load(config).agent
+    settings = load(config)
+    agent = settings.agent
     has_outbox = is_there(agent.state_dir)  # raises without permission
     status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
+    problem = state_problem(settings)
+    if problem and status["outbox"]["ok"]:
+        status["outbox"] |= {"ok": False, "problem": problem}
     if as_json:
         click.echo(json.dumps(status))
     else:

@@ -54,10 +54,20 @@ class MessageId(StrEnum):
         "aa6c2f9671d149709d33396c706e88ee"  # the file was damaged; the readable rows were moved to a new one
     )
     OUTBOX_RENEWED = "a814ce5ec4394f658023a45900e17895"  # restored or copied: continued under a new outbox id
+    STATE_NOT_DURABLE = (
+        "9196af6860104dcb9ddc9f2bd5d0ee15"  # the state directory is in memory or on the network
+    )
 
 
 # Events that do not resolve without an operator.
-NEEDS_OPERATOR = frozenset({MessageId.CREDENTIALS_REFUSED, MessageId.ROWS_REFUSED, MessageId.SWIPES_LOST})
+NEEDS_OPERATOR = frozenset(
+    {
+        MessageId.CREDENTIALS_REFUSED,
+        MessageId.ROWS_REFUSED,
+        MessageId.SWIPES_LOST,
+        MessageId.STATE_NOT_DURABLE,
+    }
+)
 
 _ATTRIBUTE = "journal_fields"
 _NONE = MappingProxyType[str, str]({})

@@ -1,6 +1,6 @@
 """Notifications to systemd and its descriptor store, as sd_notify(3); without systemd-python they do nothing.
 
-With agent.log.journal the only module that imports systemd-python.
+The only module that imports systemd-python.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from agent.errors import KeyFileError, NotPermittedError
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build
+from agent.service.state_disk import HINT, state_problem
 from agent.service.upload_loop import UploadLoop
 from agent.service.wakeup import Wakeup
 from agent.service.worker import Worker
@@ -55,6 +56,8 @@ class Supervisor:
         signal.set_wakeup_fd(self._wakeup.fd, warn_on_full_buffer=False)
         with notify.extend_start_timeout():
             self._agent: Agent = build(settings, kept=self._wake_uploader, changed=self._wakeup.set)
+        if problem := state_problem(settings):
+            _log.error("%s; %s", problem, HINT, extra=fields(MessageId.STATE_NOT_DURABLE))
         self._upload_loop = UploadLoop(self._agent, on_news=self._wakeup.set)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [

@@ -20,6 +20,11 @@ def logging_as_before() -> Iterator[None]:
     agent.setLevel(before[2])
 
 
+def written(capfd: pytest.CaptureFixture[str]) -> str:
+    journal.flush()
+    return capfd.readouterr().err
+
+
 @pytest.mark.parametrize("stream", [None, "8:1234", "of another file"])
 def test_a_terminal_shows_time_level_and_message(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stream: str | None
@@ -31,22 +36,22 @@ def test_a_terminal_shows_time_level_and_message(
 
     logging.getLogger("agent.readers.session").info("reader %s: open", "RDR-101")
 
-    assert capfd.readouterr().err.endswith("INFO    reader RDR-101: open\n")
+    assert written(capfd).endswith("INFO    reader RDR-101: open\n")
 
 
 @pytest.mark.parametrize(("level", "lines"), [("debug", 2), ("info", 1), ("warning", 0)])
-def test_the_level_is_the_configured_one(capsys: pytest.CaptureFixture[str], level: str, lines: int) -> None:
+def test_the_level_is_the_configured_one(capfd: pytest.CaptureFixture[str], level: str, lines: int) -> None:
     journal.set_up(level)
 
     logging.getLogger("agent.uploader.uploader").debug("fine")
     logging.getLogger("agent.uploader.uploader").info("coarse")
 
-    assert len(capsys.readouterr().err.splitlines()) == lines
+    assert len(written(capfd).splitlines()) == lines
 
 
-def test_foreign_libraries_say_nothing_below_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_libraries_say_nothing_below_a_warning(capfd: pytest.CaptureFixture[str]) -> None:
     journal.set_up("debug")
 
     logging.getLogger("urllib3.connectionpool").debug("Authorization: Bearer secret")
 
-    assert capsys.readouterr().err == ""
+    assert written(capfd) == ""

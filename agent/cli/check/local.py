@@ -25,6 +25,7 @@ from agent.readers.port import Port, holder_of, not_there
 from agent.readers.port_names import stable_name_of
 from agent.readers.protocols import PROTOCOLS
 from agent.service import notify
+from agent.service.state_disk import HINT, state_problem
 from agent.service.status import read_status
 from agent.settings import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
 
@@ -157,6 +158,8 @@ def _outbox(state_dir: Path) -> Iterator[Finding]:
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
+    if problem := state_problem(settings):
+        raise OutboxError(problem, hint=HINT)
     state_dir = settings.agent.state_dir
     free = shutil.disk_usage(state_dir).free
     text = f"{free / 1e6:,.0f} MB free for {state_dir}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import threading
 from pathlib import Path
 
 from agent.errors import AgentError
@@ -56,14 +57,17 @@ class Cardholders:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        # Held while the file is read: other readers wait for its content instead of using the old one.
+        self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._holders: dict[str, str] = {}
 
     def user_of(self, badge_id: str) -> str:
         """The badge's user id, `UNKNOWN` where the file names none. Never raises."""
-        if self._path is not None:
-            self._refresh(self._path)
-        return self._holders.get(badge_id, UNKNOWN)
+        with self._lock:
+            if self._path is not None:
+                self._refresh(self._path)
+            return self._holders.get(badge_id, UNKNOWN)
 
     def _refresh(self, path: Path) -> None:
         try:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from agent.readers.cards import cardholders
 from agent.readers.cards.cardholders import UNKNOWN, Cardholders, CardholdersError, read
 
 HEADER = "badge_id,user_id\n"
@@ -97,3 +100,28 @@ def test_a_file_that_is_not_there_says_what_it_should_be(tmp_path: Path) -> None
         read(tmp_path / "cardholders.csv")
 
     assert "badge_id,user_id" in caught.value.hint
+
+
+def test_readers_that_swipe_while_the_file_is_read_wait_for_its_holders(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_reading, may_read = threading.Event(), threading.Event()
+
+    def slow_read(path: Path) -> dict[str, str]:
+        is_reading.set()
+        assert may_read.wait(10)
+        return read(path)
+
+    monkeypatch.setattr(cardholders, "read", slow_read)
+    holders = Cardholders(file)
+
+    with ThreadPoolExecutor(3) as readers:
+        first = readers.submit(holders.user_of, "123-45015")
+        assert is_reading.wait(10)
+        others = [readers.submit(holders.user_of, "40:010063E9AE") for _ in range(2)]
+        # Time enough for a lookup that does not wait to return UNKNOWN.
+        threading.Event().wait(0.2)
+        may_read.set()
+
+    assert first.result() == "USR-001"
+    assert [other.result() for other in others] == ["USR-002", "USR-002"]
