@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from agent.cli import config_option
-from agent.cli.console import table
+from agent.cli.console import progress, table
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
 
+_ROWS_PER_STEP = 1000  # of the progress bar
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id_argument = click.argument("hold_id", metavar="ID", type=int)
 
@@ -85,16 +90,47 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     if out is None:
         _write_rows(config, hold_id)
         return
-    rows = list(holds.held_rows(load(config).agent.state_dir, hold_id))
+    state_dir = load(config).agent.state_dir
+    total = holds.count_held_rows(state_dir, hold_id)
+    if not total and hold_id is not None:
+        raise _no_entry(hold_id)
+    with _new_file(out) as file, progress(total, "rows exported") as advance:
+        written = 0
+        for row in holds.held_rows(state_dir, hold_id):
+            file.write(row + b"\n")
+            written += 1
+            if written % _ROWS_PER_STEP == 0:
+                advance(_ROWS_PER_STEP)
+        advance(written % _ROWS_PER_STEP)
+    click.echo(f"written to {out}")
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file of mode 0600 from its creation, on disk at the end; removed if the body raises.
+
+    Raises AgentError if it exists, also as a symbolic link, or cannot be written.
+    """
     try:
-        with out.open("xb") as file:
-            out.chmod(0o600)
-            file.writelines(row + b"\n" for row in rows)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AgentError(
-            f"{out}: {error.strerror}", hint="name a new file in a directory that this user may write"
+            f"{path}: {error.strerror}", hint="name a new file in a directory that this user may write"
         ) from error
-    click.echo(f"{len(rows)} rows written to {out}")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise AgentError(
+            f"{path}: {error.strerror}; the incomplete file was removed",
+            hint="free some space, or name a file on another disk",
+        ) from error
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @command.command()
@@ -116,4 +152,8 @@ def _write_rows(config: Path, hold_id: int | None) -> None:
         found = True
         sys.stdout.write(row.decode() + "\n")
     if not found and hold_id is not None:
-        raise AgentError(f"there is no entry {hold_id}", hint="badge-agent outbox list")
+        raise _no_entry(hold_id)
+
+
+def _no_entry(hold_id: int) -> AgentError:
+    return AgentError(f"there is no entry {hold_id}", hint="badge-agent outbox list")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent import rows
-from agent.outbox.external.connection import outbox_connection
+from agent.outbox.external.connection import one_number, outbox_connection
+from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
+from agent.outbox.timing.timestamps import AppliedCurves
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,38 @@ def _hold(
 
 
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
-    """The rows of one hold, or of all holds (None), in order, as they are sent to the pipe."""
+    """The rows of one hold, or of all holds (None), in order, as they are sent to the pipe.
+
+    Reads in short steps: the agent is not disturbed by a caller that pauses.
+    """
     with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
-        for found in connection.execute(
-            f"""SELECT {STORED} FROM swipes WHERE EXISTS (
-                 SELECT 1 FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1)
-                 AND n BETWEEN first_n AND last_n)
-               ORDER BY n""",
-            (hold_id,),
-        ):
-            yield timings.as_sent(StoredRow._make(found))
+        for first_n, last_n in _held_ranges(connection, hold_id):
+            for stored in rows_between(connection, first_n, last_n):
+                yield timings.as_sent(stored)
+
+
+def count_held_rows(state_dir: Path, hold_id: int | None) -> int:
+    """How many rows held_rows() returns."""
+    with outbox_connection(state_dir, "ro") as connection:
+        return sum(
+            one_number(connection, "SELECT count(*) FROM swipes WHERE n BETWEEN ? AND ?", *ends)
+            for ends in _held_ranges(connection, hold_id)
+        )
+
+
+def _held_ranges(connection: sqlite3.Connection, hold_id: int | None) -> list[tuple[int, int]]:
+    """The ranges of `n` of one hold, or of all, in order and without overlaps."""
+    merged: list[tuple[int, int]] = []
+    for first_n, last_n in connection.execute(
+        "SELECT first_n, last_n FROM held WHERE released = 0 AND (?1 IS NULL OR id = ?1) ORDER BY first_n",
+        (hold_id,),
+    ).fetchall():
+        if merged and first_n <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last_n))
+        else:
+            merged.append((first_n, last_n))
+    return merged
 
 
 def release(state_dir: Path, hold_ids: list[int] | None) -> int:

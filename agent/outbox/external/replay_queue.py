@@ -9,17 +9,19 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.outbox.external.connection import one_number, outbox_connection
+from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
+from agent.outbox.timing.timestamps import AppliedCurves
 
 
 class NothingToReplayError(AgentError):
     """No stored row matches the request."""
 
 
-# A row set aside is sent again only by a replay of its hold.
-_SENT_AGAIN = """FROM swipes WHERE n BETWEEN ?1 AND ?2 AND n NOT IN (
+# A row set aside is sent again only by a replay of its hold, ?3.
+_NOT_ASIDE = """n NOT IN (
   SELECT first_n FROM held WHERE kind = 'set_aside' AND released = 0 AND id IS NOT ?3)"""
+_SENT_AGAIN = f"FROM swipes WHERE n BETWEEN ?1 AND ?2 AND {_NOT_ASIDE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,12 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 
 
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
-    """The rows that a replay of ranges sends, in order, as they were first sent."""
+    """The rows that a replay of ranges sends, in order, as they were first sent; read in short steps."""
     with outbox_connection(state_dir, "ro") as connection:
         timings = AppliedCurves.read(connection)
         for wanted in ranges:
-            ends = (wanted.first_n, wanted.last_n, wanted.held_id)
-            for found in connection.execute(f"SELECT {STORED} {_SENT_AGAIN} ORDER BY n", ends):
-                yield timings.as_sent(StoredRow._make(found))
+            for stored in rows_between(connection, wanted.first_n, wanted.last_n, _NOT_ASIDE, wanted.held_id):
+                yield timings.as_sent(stored)
 
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:
