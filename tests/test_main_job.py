@@ -123,8 +123,9 @@ def test_a_thousand_swipes_in_ten_seconds_are_a_thousand_rows(
 
     agent.wait_until_committed(1000)
     assert_in_order_and_whole(sent_rows(pipe), tags)
-    limits = pipe.state()["channels"][0]
-    assert limits["max_requests_per_second"] <= 10
+    # Over the whole time, not within any second: a busy machine may deliver two seconds' requests in one.
+    arrived = [request["arrived_ns"] for request in pipe.state()["seen"]]
+    assert len(arrived) <= 10 * ((arrived[-1] - arrived[0]) / 1e9 + 1)
 
 
 def test_a_wiegand_card_is_decoded_and_has_its_badge_and_its_holder(
@@ -252,7 +253,7 @@ def test_a_stop_is_obeyed_while_a_request_hangs(
 ) -> None:
     pipe.fault("delay", on="append", seconds=300)
     line.present(1)
-    wait_until(lambda: pipe.state()["requests"]["append"]["count"] == 1, what="a hanging append")
+    wait_until(lambda: pipe.state()["seen"]["append"]["count"] == 1, what="a hanging append")
 
     code, seconds = agent.end()
 

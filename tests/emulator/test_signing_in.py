@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from tests.support.emulator_process import ACCOUNT, USER, EmulatorProcess, make_key, public_pem
-from tests.support.emulator_rig import EmulatorRig, error_code, fingerprint, key_pair_jwt, row
+from tests.support.emulator_rig import EmulatorRig, error_code, fingerprint, key_pair_jwt
 
 HOSTNAME = "/v2/streaming/hostname"
 INVALID_JWT = (401, "390144")
@@ -164,12 +164,12 @@ def test_without_an_accept_header_for_json_nothing_is_answered(door: EmulatorRig
 
 def test_a_scoped_token_expires(tmp_path: Path) -> None:
     with EmulatorProcess(tmp_path, options=["--scoped-token-seconds=1"]) as emulator:
-        door = EmulatorRig(emulator.url).opened()
+        door = EmulatorRig(emulator.url)
         expires = jwt.decode(door.scoped, options={"verify_signature": False})["exp"]
         while time.time() < expires:
             time.sleep(0.05)
 
-        reply = door.append([row()])
+        reply = door.open()
 
     assert error_code(reply) == (401, "390318")
 

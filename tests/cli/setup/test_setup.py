@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import agent.cli.setup  # noqa: F401 - before a test gives up the right to read root's folders
 from agent.cli import main
 from agent.config.editor import is_example, render
 from agent.config.loader import load
