@@ -14,6 +14,7 @@ from agent.readers.events import Noise, Outcome, RawCredential, Status
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS, Keypad
 from agent.swipe import CardRead
+from bench import decode
 from tests.support.paths import DATA
 
 ROWS = list(csv.DictReader((DATA / "frames.csv").read_text().splitlines()))
@@ -44,3 +45,7 @@ def in_words(outcome: Outcome | Status) -> str:
 
 def test_there_is_a_known_frame_for_every_protocol() -> None:
     assert {row["protocol"] for row in ROWS} == set(PROTOCOLS)
+
+
+def test_the_benchmark_has_frames_of_every_protocol() -> None:
+    assert set(decode._FRAMES) == set(PROTOCOLS)
