@@ -254,7 +254,7 @@ def test_a_stop_is_obeyed_while_a_request_hangs(
 ) -> None:
     pipe.fault("delay", on="append", seconds=300)
     line.present(1)
-    wait_until(lambda: pipe.state()["seen"]["append"]["count"] == 1, what="a hanging append")
+    wait_until(lambda: pipe.state()["requests"]["append"]["count"] == 1, what="a hanging append")
 
     code, seconds = agent.end()
 
