@@ -32,6 +32,8 @@ _CHECKPOINT_PAGES = 250
 _GROWN_WAL_BYTES = 1_100_000
 # How long to wait for another process (list, release, replay), which locks the file briefly.
 _BUSY_S = 5.0
+# IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
 
 
 class OutboxFile:
@@ -127,7 +129,7 @@ def translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         name = getattr(error, "sqlite_errorname", "")
         text = f"{path}: {error}"
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if name.startswith(_DAMAGE):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
         # SHMSIZE: the disk is full, no room for the index of the WAL.
         if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")) or (
