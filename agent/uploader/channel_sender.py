@@ -9,7 +9,7 @@ States (`SenderState`), and what one step does in each:
     SENDING          one append is prepared                   send it (the same bytes on every retry)
     AWAITING_COMMIT  rows are sent and not committed          prepare the next append, or poll
     DRAINING         an append was refused                    poll until all is committed, then close
-    BACKING_OFF      a request failed, or the disk is full    wait, then resume the state before
+    BACKING_OFF      a request or the outbox failed           wait, then resume the state before
 
 Transitions:
 
@@ -38,8 +38,8 @@ Invariants:
     resume after it. Opening discards what the server had buffered, so nothing is stored twice.
  5. A token that is not in our history is never adopted: the source starts a new generation, which has
     a channel of its own.
- 6. The committed position is recorded before the state that builds on it: if the disk is full, the
-    state stays, and the server is asked again.
+ 6. The committed position is recorded before the state that builds on it: if the outbox cannot be
+    written, the state stays, and the server is asked again.
  7. Only a commit, or nothing left to do, ends a series of failures: a 200 alone proves too little.
 
 Ownership: the thread that calls step() changes everything here. Other threads may read `state`,
@@ -55,8 +55,8 @@ from enum import Enum, auto
 
 from agent.errors import (
     AgentError,
-    OutboxFullError,
     OutboxReplacedError,
+    OutboxUnavailableError,
     RowsRefusedError,
     SnowpipeError,
     TooLargeError,
@@ -181,8 +181,8 @@ class ChannelSender:
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
             return self._back_off(self._delay.after(error))
-        except OutboxFullError as error:
-            # What could not be recorded is asked for again; sending waits for the disk.
+        except OutboxUnavailableError as error:
+            # What could not be recorded is asked for again; sending waits for the outbox.
             self._note(error)
             return self._back_off(self._delay.after(error))
 
