@@ -36,12 +36,10 @@ _CHECKPOINT_PAGES = 250
 _GROWN_WAL_BYTES = 1_100_000
 # How long to wait for another process (list, release, replay), which locks the file briefly.
 _BUSY_S = 5.0
-# As long as another process keeps the lock: readers wait for the outbox at every attempt.
+# The same after a wait that ended without the lock: meanwhile no reader is read.
 _STILL_BUSY_S = 0.1
 # IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
-
-
 # SHMSIZE: the disk is full, no room for the index of the WAL.
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -180,7 +178,7 @@ class OutboxFile:
         self._wait_for_locks(is_busy=False)
 
     def _wait_for_locks(self, *, is_busy: bool) -> None:
-        """Wait long for a lock, but only briefly while the same one has been held for long."""
+        """Set the wait for a lock: short as long as the last one was not released."""
         if is_busy != self._is_busy:
             self._is_busy = is_busy
             wait_s = _STILL_BUSY_S if is_busy else _BUSY_S

@@ -32,6 +32,7 @@ class RecoveringFile:
         self._state_dir = state_dir
         self.reserve = reserve
         self.boots = BootHistory()
+        self.state: OutboxState
         # A rebuild or a new outbox id is under way: with millions of rows every call waits for minutes.
         self.is_rebuilding = False
         self._is_checked = False
@@ -88,11 +89,17 @@ class RecoveringFile:
         """After the file was opened again because of an I/O error: agree with what is in it.
 
         A transaction that failed in its flush may be in the file after all. Its swipes were reported as
-        not stored and are offered again, so they are deleted; any other change is taken over.
+        not stored and are offered again, so they are deleted; any other change is taken over. Raises
+        OutboxCorruptError if rows that were stored are missing: their numbers must not be used again.
         """
         known = self.state
         self.read_state(self.file)
-        if self.state.outbox_id == known.outbox_id and self.state.last_n > known.last_n:
+        if self.state.outbox_id != known.outbox_id:
+            return
+        if self.state.last_n < known.last_n:
+            self.state = known
+            raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing after an I/O error")
+        if self.state.last_n > known.last_n:
             with self.file.writing() as connection:
                 connection.execute("DELETE FROM swipes WHERE n > ?", (known.last_n,))
             self.read_state(self.file)
