@@ -57,8 +57,24 @@ class OutboxInUseError(OutboxError):
     """Another agent holds this state directory."""
 
 
-class OutboxFullError(OutboxError):
-    """No space is left on the disk: nothing was stored; retry after space was freed."""
+class OutboxUnavailableError(OutboxError):
+    """The outbox cannot be written now: nothing was stored; keep what was to be stored, and retry."""
+
+
+class OutboxFullError(OutboxUnavailableError):
+    """No space is left on the disk."""
+
+
+class OutboxBusyError(OutboxUnavailableError):
+    """Another program holds the file open for writing."""
+
+
+class OutboxReadOnlyError(OutboxUnavailableError):
+    """The file system takes no changes, or the file cannot be opened."""
+
+
+class OutboxFailingError(OutboxUnavailableError):
+    """The disk reported an error on a write or a flush, or reads nothing."""
 
 
 class OutboxCorruptError(OutboxError):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -233,14 +232,27 @@ def parse(row: object) -> ParsedRow | None:
     return None
 
 
-def scan(content: mmap.mmap) -> Iterator[tuple[ParsedRow, bytes]]:
-    """Every complete row in the bytes of a file, wherever it lies."""
+def scan(pieces: Iterable[bytes]) -> Iterator[tuple[ParsedRow, bytes]]:
+    """Every complete row in the bytes of a file, wherever it lies; `pieces` follow each other in the file.
+
+    Memory is bounded by the size of one piece and one row.
+    """
+    carried = b""
+    for piece in pieces:
+        content = carried + piece
+        # A row that begins after this place may end in the next piece.
+        complete = max(0, len(content) - _LONGEST_ROW_BYTES)
+        yield from _rows_beginning_before(complete, content)
+        carried = content[complete:]
+    yield from _rows_beginning_before(len(carried), carried)
+
+
+def _rows_beginning_before(limit: int, content: bytes) -> Iterator[tuple[ParsedRow, bytes]]:
     begin = content.find(_ROW_BEGIN)
-    while begin >= 0:
+    while 0 <= begin < limit:
         following = content.find(_ROW_BEGIN, begin + 1)
-        limit = begin + _LONGEST_ROW_BYTES
-        limit = min(limit, following) if following >= 0 else limit
-        end = content.find(_LIVE_END, begin, limit)
+        longest = begin + _LONGEST_ROW_BYTES
+        end = content.find(_LIVE_END, begin, min(longest, following) if following >= 0 else longest)
         row = content[begin : end + len(_LIVE_END)] if end >= 0 else None
         parsed = parse(row)
         if row is not None and parsed is not None:

@@ -46,10 +46,10 @@ class MessageId(StrEnum):
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
     ROW_SET_ASIDE = "2f3b018f7f954161934a8c26aa6e0b4a"  # one row is refused
 
-    DISK_FULL = "0b083f795ad944c898273ced8068fd9d"  # new swipes wait in memory
+    DISK_FULL = "0b083f795ad944c898273ced8068fd9d"  # the outbox cannot be written: new swipes wait in memory
     DISK_HAS_ROOM = "a14171f0ac4e4b15baf67835f3103c77"
     RESERVE_FREED = "24e64ec9891e405fb090d198ce9ee181"  # the disk was full; the reserved space was freed
-    SWIPES_LOST = "96b2acddcb1e4b42aee8f354309b117c"  # the disk and the buffer in memory are full
+    SWIPES_LOST = "96b2acddcb1e4b42aee8f354309b117c"  # the buffer in memory is full, or the agent stops
     OUTBOX_SALVAGED = (
         "aa6c2f9671d149709d33396c706e88ee"  # the file was damaged; the readable rows were moved to a new one
     )

@@ -7,16 +7,20 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.atomic_file import sync
 from agent.errors import (
     AgentError,
     NotPermittedError,
+    OutboxBusyError,
     OutboxCorruptError,
     OutboxError,
+    OutboxFailingError,
     OutboxFullError,
+    OutboxReadOnlyError,
+    OutboxUnavailableError,
 )
 from agent.outbox import schema
 
@@ -32,13 +36,39 @@ _CHECKPOINT_PAGES = 250
 _GROWN_WAL_BYTES = 1_100_000
 # How long to wait for another process (list, release, replay), which locks the file briefly.
 _BUSY_S = 5.0
+# The same after a wait that ended without the lock: meanwhile no reader is read.
+_STILL_BUSY_S = 0.1
+# IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
+# SHMSIZE: the disk is full, no room for the index of the WAL.
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+_BUG_HINT = "this may be a bug, or a file that another program has changed; please report it"
+
+
+def _nothing() -> None:
+    """For a callback that is not needed."""
 
 
 class OutboxFile:
-    """Two connections to the file, a writer and a concurrent reader. For several threads."""
+    """Two connections to the file, a writer and a concurrent reader. For several threads.
 
-    def __init__(self, state_dir: Path) -> None:
-        """Open or create, migrate, checkpoint and grow. Raises OutboxError, NotPermittedError."""
+    After an I/O error both are closed and opened again before the next use: a flush that failed once
+    may report success the next time, although its pages never reached the disk.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        before_open: Callable[[], None] = _nothing,
+        reopened: Callable[[], None] = _nothing,
+    ) -> None:
+        """Open or create, migrate, checkpoint and grow. Raises OutboxError, NotPermittedError.
+
+        `reopened` is called under both locks after the file was opened again because of an I/O error,
+        before any other use of it.
+        """
         self.path = state_dir / OUTBOX_FILE
         # One writer at a time, so that SQLite never returns BUSY to a thread of this process.
         self.write_lock = threading.RLock()
@@ -46,11 +76,15 @@ class OutboxFile:
         # Commits that were flushed, one flush each. A checkpoint, about every fifty swipes, adds two that
         # SQLite does not report.
         self.flushes = 0
+        self._before_open = before_open
+        self._reopened = reopened
         self.open()
 
     def open(self) -> None:
-        """Open both connections."""
+        """Open both connections; if that fails, the next use tries again."""
+        self._must_reopen = True
         with translated(self.path):
+            self._before_open()
             is_new = _create(self.path)
             _refuse_newer(self.path)
             self._writer = _connect(self.path, "rw")
@@ -66,12 +100,33 @@ class OutboxFile:
                 raise
             if is_new:
                 sync(self.path.parent)
+        self._must_reopen = self._is_busy = False
 
     def close(self) -> None:
         """Close both connections."""
         with self.write_lock, self.read_lock:
             self._reader.close()
             self._writer.close()
+
+    def ensure_open(self) -> None:
+        """Open the file again if that is due after an I/O error. Raises OutboxUnavailableError."""
+        if self._must_reopen:
+            with self.write_lock, self.read_lock:
+                self._reopen()
+
+    def _reopen(self) -> None:
+        if self._must_reopen:  # no other thread was quicker
+            for connection in (self._reader, self._writer):
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            try:
+                self.open()
+                self._reopened()
+            except BaseException as error:
+                self._must_reopen = True
+                if isinstance(error, NotPermittedError):
+                    raise OutboxReadOnlyError(str(error), hint=error.hint) from error
+                raise
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -80,29 +135,55 @@ class OutboxFile:
         `durable`: on disk when it ends. Otherwise a power cut may undo it, though nothing before it;
         its content must be recoverable from elsewhere.
         """
-        with self.write_lock, translated(self.path):
-            if not durable:
-                self._writer.execute("PRAGMA synchronous=NORMAL")
-            changes = self._writer.total_changes
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                yield self._writer
-                self._writer.execute("COMMIT")
-                if durable and self._writer.total_changes != changes:
-                    self.flushes += 1
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise
-            finally:
+        with self.write_lock:
+            self.ensure_open()
+            with translated(self.path), self._observed():
                 if not durable:
-                    self._writer.execute("PRAGMA synchronous=FULL")
+                    self._writer.execute("PRAGMA synchronous=NORMAL")
+                changes = self._writer.total_changes
+                try:
+                    self._writer.execute("BEGIN IMMEDIATE")
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                    if durable and self._writer.total_changes != changes:
+                        self.flushes += 1
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._writer.execute("ROLLBACK")
+                    raise
+                finally:
+                    if not durable:
+                        self._writer.execute("PRAGMA synchronous=FULL")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Read what is committed; cursors must be exhausted or closed inside."""
+        self.ensure_open()
         with self.read_lock, translated(self.path):
+            if self._must_reopen:
+                raise OutboxFailingError(f"{self.path}: it has to be opened again", hint="try again")
             yield self._reader
+
+    @contextlib.contextmanager
+    def _observed(self) -> Iterator[None]:
+        """Note what a failure means for the next use of the writing connection."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith("SQLITE_IOERR") and not name.startswith(_FULL):
+                self._must_reopen = True
+            self._wait_for_locks(is_busy=name.startswith(_BUSY))
+            raise
+        self._wait_for_locks(is_busy=False)
+
+    def _wait_for_locks(self, *, is_busy: bool) -> None:
+        """Set the wait for a lock: short as long as the last one was not released."""
+        if is_busy != self._is_busy:
+            self._is_busy = is_busy
+            wait_s = _STILL_BUSY_S if is_busy else _BUSY_S
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
 
 
 def open_external(state_dir: Path, mode: str) -> sqlite3.Connection:
@@ -127,20 +208,29 @@ def translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         name = getattr(error, "sqlite_errorname", "")
         text = f"{path}: {error}"
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if name.startswith(_DAMAGE):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
-        # SHMSIZE: the disk is full, no room for the index of the WAL.
-        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")) or (
-            isinstance(error, OSError) and error.errno == errno.ENOSPC
-        ):
-            raise OutboxFullError(text, hint="free space on the disk: df -h") from error
-        raise OutboxError(text, hint=_hint(name)) from error
+        raise _unavailable(name, error, path) or OutboxError(text, hint=_BUG_HINT) from error
 
 
-def _hint(name: str) -> str:
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-        return "is the disk read-only? A failing SD card becomes so: dmesg | grep -i mmc"
-    return "look for disk errors: dmesg | grep -iE 'mmc|i/o error'"
+def _unavailable(name: str, error: Exception, path: Path) -> OutboxUnavailableError | None:
+    """The error for a disk or a lock that lets nothing be written now; None for any other failure."""
+    text, code = f"{path}: {error}", error.errno if isinstance(error, OSError) else None
+    if name.startswith(_FULL) or code in {errno.ENOSPC, errno.EDQUOT}:
+        return OutboxFullError(text, hint="free space on the disk: df -h")
+    if name.startswith(_BUSY):
+        return OutboxBusyError(
+            text,
+            hint=f"another program holds the outbox open for writing (a sqlite3 shell, a backup): "
+            f"sudo fuser -v {path}",
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or code == errno.EROFS:
+        return OutboxReadOnlyError(
+            text, hint="is the disk read-only? A failing SD card becomes so: dmesg | grep -i mmc"
+        )
+    if name.startswith("SQLITE_IOERR") or code is not None:
+        return OutboxFailingError(text, hint="look for disk errors: dmesg | grep -iE 'mmc|i/o error'")
+    return None
 
 
 def _create(path: Path) -> bool:

@@ -14,6 +14,8 @@ _log = logging.getLogger(__name__)
 RESERVE_FILE = "reserve"
 # The reserve is refilled only when this multiple of its size is free.
 _ROOM = 3
+# Without a reserve, or with a small one: this much free space ends the state "the disk was full".
+_LEAST_BYTES = 1_000_000
 
 
 class Reserve:
@@ -27,10 +29,14 @@ class Reserve:
     def fill(self) -> None:
         """Allocate the whole reserve if the disk has room; a failure is logged, not raised."""
         try:
-            if self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size):
+            is_whole = self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size)
+            if is_whole and not self.gave_way:
                 return
             disk = os.statvfs(self._path.parent)
-            if disk.f_bavail * disk.f_frsize < _ROOM * self._size:
+            if disk.f_bavail * disk.f_frsize < _ROOM * max(self._size, _LEAST_BYTES if is_whole else 0):
+                return
+            if is_whole:
+                self.gave_way = False
                 return
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -40,7 +40,7 @@ class RowSource(Protocol):
     """Rows in order, with a committed position that only commit() moves.
 
     Methods raise OutboxReplacedError if the outbox was damaged and replaced: then every position that
-    the caller holds is invalid. Those that write raise OutboxFullError if the disk is full.
+    the caller holds is invalid. All raise OutboxUnavailableError while it cannot be used.
     """
 
     @property

@@ -51,7 +51,7 @@ from pathlib import Path
 
 from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
-from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, retention
 from agent.outbox.database import OutboxFile
@@ -73,7 +73,7 @@ class Outbox:
 
     A damaged file is replaced by what can be read of it, also in the middle of a call: keep()
     continues with the new file, the other methods raise OutboxReplacedError. Every method raises
-    OutboxError when the disk fails.
+    OutboxUnavailableError while the file cannot be written or read: try again later.
     """
 
     def __init__(
@@ -177,18 +177,18 @@ class Outbox:
     def keep(self, *swipes: Swipe) -> None:
         """Store swipes in order; they are on disk when this returns.
 
-        Raises OutboxFullError or OutboxError, then none of them is stored.
+        Raises OutboxUnavailableError if they cannot be stored now, else OutboxError; then none of them is.
         """
         self._writer.keep(swipes)
 
     def observe_clock(self, now: ClockReading, server: OffsetSample | None = None) -> None:
         """Add an observation of this machine's clocks, and one of a server's; stored if it changes much.
 
-        A full disk or a replaced file raises nothing: the clock is observed again.
+        An outbox that cannot be written now, or was replaced, raises nothing: the clock is observed again.
         """
         self.boots.observe(now, server)
         if self.boots.has_news:
-            with contextlib.suppress(OutboxFullError, OutboxReplacedError):
+            with contextlib.suppress(OutboxUnavailableError, OutboxReplacedError):
                 self._save_boots(self._file.writing())
 
     def _save_boots(self, transaction: AbstractContextManager[sqlite3.Connection]) -> None:
@@ -294,6 +294,7 @@ class Outbox:
 
     def _start_generation(self, why: str) -> None:
         with self.file.write_lock, self._file.rebuilding():
+            self.file.ensure_open()
             old = self.state
             with self.file.writing() as connection:
                 generation.renew(
@@ -324,6 +325,10 @@ class Outbox:
     def refill_reserve(self) -> None:
         """Make the reserve whole again once the disk has room."""
         self._reserve.fill()
+
+    def free_reserve(self) -> None:
+        """Free the whole reserve for swipes that would be lost otherwise; the next start fills it again."""
+        self._reserve.free_rest()
 
     def check_integrity(self) -> None:
         """Check a file that was too large to be checked at open, once; replace it if it is damaged.

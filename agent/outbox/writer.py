@@ -24,6 +24,7 @@ Who may change what
 What fails, and what follows
 - damaged file: rebuild, then one more attempt;
 - full disk: free half of the reserve, free one step of committed rows, then one more attempt;
+- I/O error: raised; the file is opened again before the next attempt, and what is in it is compared;
 - anything else: raised to the caller, who still has the swipe.
 """
 
@@ -37,7 +38,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent import rows
-from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.errors import (
+    NotPermittedError,
+    OutboxCorruptError,
+    OutboxFailingError,
+    OutboxFullError,
+    OutboxReadOnlyError,
+    OutboxReplacedError,
+    OutboxUnavailableError,
+)
 from agent.outbox import retention
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.timing import boot_table
@@ -65,7 +74,7 @@ class SwipeWriter:
     def keep(self, swipes: Sequence[Swipe]) -> None:
         """Store swipes in order; they are on disk when this returns.
 
-        Raises OutboxFullError or OutboxError, then none of them is stored.
+        Raises OutboxUnavailableError if they cannot be stored now, else OutboxError; then none of them is.
         """
         ticket = _Ticket(swipes)
         with self._queue_lock:
@@ -82,6 +91,9 @@ class SwipeWriter:
         swipes = [swipe for ticket in tickets for swipe in ticket.swipes]
         try:
             self._insert_recovering(swipes)
+        except NotPermittedError as error:  # of a file that had to be opened again
+            for ticket in tickets:
+                ticket.error = OutboxReadOnlyError(str(error), hint=error.hint)
         except BaseException as error:  # noqa: BLE001 - every waiting caller raises it
             for ticket in tickets:
                 ticket.error = error
@@ -93,14 +105,20 @@ class SwipeWriter:
             self._insert(swipes)
         except OutboxCorruptError as error:
             self._file.rebuild(error, self._file.state.outbox_id)
-            self._insert(swipes)
+            try:
+                self._insert(swipes)
+            except OutboxCorruptError as again:
+                raise OutboxFailingError(
+                    str(again), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
+                ) from again
         except OutboxFullError:
             self._file.reserve.free()
-            with contextlib.suppress(OutboxReplacedError):
+            with contextlib.suppress(OutboxReplacedError, OutboxUnavailableError):
                 retention.purge(self._file, kept_since_us=None, max_bytes=0)
             self._insert(swipes)
 
     def _insert(self, swipes: list[Swipe]) -> None:
+        self._file.file.ensure_open()
         state, boots = self._file.state, self._file.boots
         n, chain = state.last_n, state.last_chain
         stored: list[tuple[int, str, int | None, bytes, int, int]] = []

@@ -1,12 +1,13 @@
-"""Buffers swipes in memory, in order, while the disk is full."""
+"""Buffers swipes in memory, in order, while the outbox cannot be written."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from agent.errors import OutboxFullError
+from agent.errors import OutboxFullError, OutboxUnavailableError
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId
 from agent.swipe import Swipe
@@ -17,47 +18,73 @@ _log = logging.getLogger(__name__)
 BUFFERED_SWIPES_MAX = 1_000
 
 
+class Kept(NamedTuple):
+    """What became of the buffered swipes and the new ones; all others are buffered."""
+
+    stored: int
+    refused: list[Swipe]  # the newest, which found no room in the buffer: they are lost
+    error: OutboxUnavailableError | None  # why not all are stored
+
+
 class OverflowBuffer:
-    """Buffer between a reader and the outbox, empty unless the disk is full."""
+    """Buffer between a reader and the outbox, empty unless the outbox cannot be written."""
 
     def __init__(self, keep: Callable[[list[Swipe]], None], reader_id: str) -> None:
-        """`keep` returns once the swipes are on disk, and raises OutboxFullError without room."""
+        """`keep` returns once the swipes are on disk; raises OutboxUnavailableError if it cannot be now."""
         self._keep = keep
+        self._reader_id = reader_id
         self._swipes: list[Swipe] = []
-        self._faults = FailureLog(
-            _log, f"reader {reader_id}", time.monotonic, recovery=MessageId.DISK_HAS_ROOM, reader=reader_id
+        self._cause: type[OutboxUnavailableError] | None = None
+        self._failures = self._new_failure_log()
+
+    def _new_failure_log(self) -> FailureLog:
+        return FailureLog(
+            _log,
+            f"reader {self._reader_id}",
+            time.monotonic,
+            recovery=MessageId.DISK_HAS_ROOM,
+            reader=self._reader_id,
         )
 
     def __len__(self) -> int:
         return len(self._swipes)
 
-    def keep(self, swipes: list[Swipe]) -> int:
-        """Keep the buffered swipes and these; buffer those without room. Returns how many were kept.
+    def keep(self, swipes: list[Swipe]) -> Kept:
+        """Store the buffered swipes, then these; buffer what cannot be stored now.
 
-        Raises OutboxFullError if the buffer is full: then these swipes are refused. Raises OutboxError.
+        Raises OutboxError for any failure that time does not repair: then these swipes are not buffered.
         """
-        if len(self._swipes) + len(swipes) > BUFFERED_SWIPES_MAX:
-            raise OutboxFullError(
-                f"the disk is full and {len(self._swipes)} swipes are buffered in memory; one more was lost",
-                hint="free space on the disk now: df -h",
-            )
+        buffered, total = len(self._swipes), len(self._swipes) + len(swipes)
         self._swipes += swipes
-        before = len(self._swipes)
+        error: OutboxUnavailableError | None = None
         try:
-            self._keep_what_fits()
-        except OutboxFullError as error:
-            self._faults.failed(error, MessageId.DISK_FULL)
+            self._keep_what_fits(1 if buffered else total)
+        except OutboxUnavailableError as reason:
+            error = reason
+            self._failed(reason)
         except BaseException:
             # The error reports these as not kept, so the caller may offer them again.
             del self._swipes[max(0, len(self._swipes) - len(swipes)) :]
             raise
         else:
-            self._faults.recovered()
-        return before - len(self._swipes)
+            self._cause = None
+            self._failures.recovered()
+        stored = total - len(self._swipes)
+        refused = self._swipes[BUFFERED_SWIPES_MAX:]
+        del self._swipes[BUFFERED_SWIPES_MAX:]
+        return Kept(stored, refused, error)
 
-    def _keep_what_fits(self) -> None:
-        """Keep all in one transaction, else halves: an almost full disk may have room for one swipe."""
-        count = len(self._swipes)
+    def _failed(self, error: OutboxUnavailableError) -> None:
+        if self._cause not in {None, type(error)}:
+            self._failures = self._new_failure_log()  # another cause is logged without rate limit
+        self._cause = type(error)
+        self._failures.failed(error, MessageId.DISK_FULL)
+
+    def _keep_what_fits(self, count: int) -> None:
+        """Keep in transactions of `count` swipes first, then twice as many, or half on a full disk.
+
+        An almost full disk may have room for one swipe. For other causes their number does not matter.
+        """
         while self._swipes:
             try:
                 self._keep(self._swipes[:count])
@@ -67,4 +94,4 @@ class OverflowBuffer:
                 count = max(1, count // 2)
             else:
                 del self._swipes[:count]
-                count = min(count, len(self._swipes))
+                count = max(1, min(2 * count, len(self._swipes)))

@@ -66,7 +66,8 @@ class ReaderSession:
         )
 
     def run(self, busy: Callable[[bool], None]) -> None:
-        """Read until stop(). A lost port is reopened; raises the OutboxError of `keep`.
+        """Read until stop(). A lost port is reopened; raises the OutboxError of `keep`, unless it
+        only says that the outbox cannot be written now.
 
         `busy` is called with False before each wait and with True after it, so that the watchdog can
         recognise a hung thread. Opening the port counts as work, not as a wait.
@@ -80,9 +81,21 @@ class ReaderSession:
                 self.line_monitor.port_lost()
                 self._set_state("lost", None)
                 self._pipeline.process([], self._clock.now(), time.monotonic())
-                busy(False)
-                self._stopping.wait(self._backoff.next())
-                busy(True)
+                self._wait_to_reopen(self._backoff.next(), busy)
+
+    def _wait_to_reopen(self, wait_s: float, busy: Callable[[bool], None]) -> None:
+        """Wait; buffered swipes are offered to the outbox meanwhile."""
+        ends_s = time.monotonic() + wait_s
+        is_over = False
+        while not is_over:
+            due_s = self._pipeline.next_timeout()
+            pause_s = wait_s if due_s is None else min(wait_s, max(0.0, due_s - time.monotonic()))
+            busy(False)
+            is_over = self._stopping.wait(pause_s) or pause_s == wait_s
+            busy(True)
+            if not is_over and self._pipeline.handle_timeout(time.monotonic()):
+                self._changed()
+            wait_s = max(0.0, ends_s - time.monotonic())
 
     def stop(self) -> None:
         """Make run() return soon."""
@@ -90,6 +103,14 @@ class ReaderSession:
         with self._port_guard:
             if self._port is not None:
                 self._port.stop()
+
+    def store_buffered(self) -> int:
+        """Offer the buffered swipes to the outbox once more. Returns how many are left.
+
+        For any thread, once run() has ended. Raises OutboxError.
+        """
+        self._pipeline.process([], self._clock.now(), time.monotonic())
+        return self.counts.buffered
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
         line = self._protocol.line.at(self.reader.baudrate)

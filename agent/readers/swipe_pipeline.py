@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.clock.reading import ClockReading
-from agent.errors import OutboxFullError
+from agent.errors import OutboxUnavailableError
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId
 from agent.readers.cards.badge_id import badge_id
@@ -39,7 +39,7 @@ class ReaderCounts:
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)
-    buffered: int = 0  # swipes in the overflow buffer, because the disk is full
+    buffered: int = 0  # swipes in the overflow buffer, because the outbox cannot be written
     lost: int = 0  # swipes that the full overflow buffer refused
     last_swipe_boot_us: int | None = None  # on the boot clock: the system clock may be set in between
     last_rx_monotonic_s: float | None = None
@@ -71,7 +71,7 @@ class SwipePipeline:
         self._hold_off = HoldOff(reader.hold_off_ms)
         self._overflow = OverflowBuffer(keep, reader.id)
         self._retry_due_s: float | None = None
-        self._disk_failures = FailureLog(
+        self._losses = FailureLog(
             _log, f"reader {reader.id}", time.monotonic, recovery=MessageId.DISK_HAS_ROOM, reader=reader.id
         )
 
@@ -83,7 +83,8 @@ class SwipePipeline:
         """Keep the swipes among these events, which were read at `read_at`; count all others.
 
         `now` is in seconds of the monotonic clock. A swipe that could not be kept is accepted again at
-        the card's next read. Raises OutboxError, except for a full disk: then swipes are buffered.
+        the card's next read. Swipes are buffered while the outbox cannot be written; raises OutboxError
+        for any other failure.
         """
         cards = [card for event in events if (card := self._card(event, read_at, now)) is not None]
         self._keep([self._swipe(card, read_at) for card in cards], now)
@@ -135,16 +136,17 @@ class SwipePipeline:
         if not swipes and not self._overflow:
             return
         try:
-            self.counts.swipes += self._overflow.keep(swipes)
-        except OutboxFullError as error:
-            self.counts.lost += len(swipes)
-            self._disk_failures.failed(error, MessageId.SWIPES_LOST)
-            self._release(swipes)
+            kept = self._overflow.keep(swipes)
         except BaseException:
             self._release(swipes)
             raise
-        else:
-            self._disk_failures.recovered()
+        self.counts.swipes += kept.stored
+        if kept.error is None:
+            self._losses.recovered()
+        elif kept.refused:
+            self.counts.lost += len(kept.refused)
+            self._losses.failed(_lost(kept.refused, kept.error), MessageId.SWIPES_LOST)
+            self._release(kept.refused)
         self.counts.buffered = len(self._overflow)
         self._retry_due_s = now + _RETRY_S if self._overflow else None
         if swipes:
@@ -154,3 +156,9 @@ class SwipePipeline:
         """End the hold-off of these cards."""
         for swipe in swipes:
             self._hold_off.forget(swipe.card)
+
+
+def _lost(swipes: list[Swipe], error: OutboxUnavailableError) -> OutboxUnavailableError:
+    return OutboxUnavailableError(
+        f"the memory buffer is full; {len(swipes)} more swipes were lost: {error}", hint=error.hint
+    )

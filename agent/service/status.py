@@ -108,7 +108,10 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
     outbox = _outbox(state_dir)
     waiting = sum(reader.get("unkept", 0) for reader in report.get("readers", [])) if running else 0
     if waiting:
-        outbox |= {"ok": False, "problem": f"the disk is full: {waiting} swipes wait in memory for room"}
+        outbox |= {
+            "ok": False,
+            "problem": f"it cannot be written, see the log: {waiting} swipes wait in memory",
+        }
     return {
         "agent_id": agent_id,
         "version": report.get("version", __version__),

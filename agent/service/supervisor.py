@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import time
@@ -9,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from agent import __version__
-from agent.errors import KeyFileError, NotPermittedError
+from agent.errors import KeyFileError, NotPermittedError, OutboxError
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _STOP_S = 4.0
 # Shortest time between two status files: the file is on tmpfs, but writing it costs a Pi Zero CPU time.
 _STATUS_PAUSE_S = 0.2
+_STORE_PAUSE_S = 0.1  # between two tries to store buffered swipes at a stop
 # Longer than any normal operation: a commit on a failing SD card; a call with every renewal and timeout.
 _READER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = LONGEST_CALL_S
@@ -36,7 +38,7 @@ _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to distinguish keys
 
 
 def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises what build() raises, and OutboxError when the disk fails."""
+    """Run until SIGTERM or SIGINT. Raises what build() raises, and the OutboxError that ended a thread."""
     Supervisor(settings).run()
 
 
@@ -73,6 +75,7 @@ class Supervisor:
                 for session in self._agent.readers
             ),
         ]
+        self._reader_workers = self._workers[1:]
         self._hung: list[Worker] = []
 
     def run(self) -> None:
@@ -199,7 +202,9 @@ class Supervisor:
             session.stop()
         self._upload_loop.stop()
         # Readers first: their last swipes must be stored before the file is closed.
-        ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in reversed(self._workers)]
+        ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._reader_workers]
+        self._store_buffered(deadline)
+        ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]
         if all(ended):
             self._agent.outbox.close()
             _log.info(
@@ -212,6 +217,23 @@ class Supervisor:
             _log.info(
                 "stopped during a request or a check; the next start asks how much was committed",
                 extra=fields(MessageId.STOPPED),
+            )
+
+    def _store_buffered(self, deadline: float) -> None:
+        """Store swipes that wait in memory, with the reserve; log the number of those that are lost."""
+        workers = zip(self._reader_workers, self._agent.readers, strict=True)
+        # A thread that still runs is using its buffer.
+        waiting = [session for worker, session in workers if session.counts.buffered and worker.join(0.0)]
+        if waiting:
+            self._agent.outbox.free_reserve()
+            with contextlib.suppress(OutboxError):
+                while sum(session.store_buffered() for session in waiting) and time.monotonic() < deadline:
+                    time.sleep(_STORE_PAUSE_S)
+        if lost := sum(session.counts.buffered for session in self._agent.readers):
+            _log.error(
+                "%d swipes in memory are lost: the outbox could not be written until the stop",
+                lost,
+                extra=fields(MessageId.SWIPES_LOST),
             )
 
     def _start_integrity_check(self) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.errors import OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxReplacedError, OutboxUnavailableError
 from agent.service.build import Agent
 from agent.service.worker import Busy
 
@@ -67,8 +67,8 @@ class UploadLoop:
                 kept_since_us=kept_since_us if now.trusted else None,
                 max_bytes=0 if outbox.is_disk_full else settings.max_bytes,
             )
-        except OutboxFullError:
-            return 0  # no room even for the delete's journal: the next keep() frees the reserve
+        except OutboxUnavailableError:
+            return 0  # no room even for the delete's journal, or a lock: the next purge tries again
         except OutboxReplacedError:
             return 0  # the file was damaged and has been rebuilt; the next purge sees the new one
 

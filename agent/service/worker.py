@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import random
 
 from agent.backoff import Backoff
-from agent.errors import OutboxError
+from agent.errors import OutboxError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ Busy = Callable[[bool], None]
 class Worker:
     """Runs `body(busy)` in a thread until it returns; a body that raises is run again after a back-off.
 
-    After an OutboxError the body is not run again: the error is stored in `fatal` and `ended` is called.
+    An OutboxUnavailableError is no bug of the body, and is logged as such. After any other OutboxError the
+    body is not run again: the error is stored in `fatal` and `ended` is called.
     """
 
     def __init__(
@@ -86,6 +87,16 @@ class Worker:
             self._busy(True)
             try:
                 self._body(self._busy)
+            except OutboxUnavailableError as error:
+                _log.warning(
+                    "%s: %s; it is run again; %s",
+                    self.name,
+                    error,
+                    error.hint,
+                    extra=fields(MessageId.DISK_FULL, reader=self.reader, error=error),
+                )
+                self._busy(False)
+                self._stopping.wait(backoff.next())
             except OutboxError as error:
                 self.fatal = error
                 self._ended()

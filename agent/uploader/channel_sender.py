@@ -9,7 +9,7 @@ States (`SenderState`), and what one step does in each:
     SENDING          one append is prepared                   send it (the same bytes on every retry)
     AWAITING_COMMIT  rows are sent and not committed          prepare the next append, or poll
     DRAINING         an append was refused                    poll until all is committed, then close
-    BACKING_OFF      a request failed, or the disk is full    wait, then resume the state before
+    BACKING_OFF      a request or the outbox failed           wait, then resume the state before
 
 Transitions:
 
@@ -34,7 +34,7 @@ Invariants:
  4. After an unknown outcome nothing is assumed: forget the position, reopen, read the committed token,
     resume after it. Opening discards what the server had buffered, so nothing is stored twice.
  5. A token of another history is never adopted: the source starts a new generation with a new channel.
- 6. The committed position is recorded before the state changes: on a full disk both stay, and polls go on.
+ 6. The committed position is recorded before the state changes; if it cannot be, both stay and polls go on.
  7. Only a commit, or an empty source, ends a series of failures: a 200 does not.
 
 Ownership: the thread that calls step() changes everything here. Other threads may read `state`,
@@ -50,8 +50,8 @@ from enum import Enum, auto
 
 from agent.errors import (
     AgentError,
-    OutboxFullError,
     OutboxReplacedError,
+    OutboxUnavailableError,
     RowsRefusedError,
     SnowpipeError,
     TooLargeError,
@@ -176,8 +176,8 @@ class ChannelSender:
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
             return self._back_off(self._delay.after(error))
-        except OutboxFullError as error:
-            # What could not be recorded is asked for again; sending waits for the disk.
+        except OutboxUnavailableError as error:
+            # What could not be recorded is asked for again; sending waits for the outbox.
             self._note(error)
             return self._back_off(self._delay.after(error))
 

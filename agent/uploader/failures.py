@@ -8,7 +8,7 @@ from agent.backoff import Backoff
 from agent.errors import (
     AgentError,
     AuthError,
-    OutboxFullError,
+    OutboxUnavailableError,
     RowsRefusedError,
     SnowpipeError,
     TransientError,
@@ -39,7 +39,7 @@ def message_id_of(failure: AgentError) -> MessageId:
             return MessageId.CREDENTIALS_REFUSED
         case RowsRefusedError():
             return MessageId.ROWS_REFUSED
-        case OutboxFullError():
+        case OutboxUnavailableError():
             return MessageId.DISK_FULL
         case _:
             return MessageId.SNOWFLAKE_UNREACHABLE

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import sqlite3
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from tests.support.chaos_rig import QUICK, ChaosRig
 from tests.support.in_parallel import Running, Scenario, add, at_once, names
 from tests.support.needs import LOOP_MOUNTS, MOUNTS, SYSTEMD_PYTHON, Need, mount_namespace, needs
+from tests.support.outbox_rig import looked_up
 from tests.support.paths import ROOT
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
@@ -203,8 +206,12 @@ def the_disk_fails_while_it_runs(place: Path) -> None:
         root = os.open(disk, os.O_RDONLY)
         fcntl.ioctl(root, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         os.close(root)
-        stage.line.present(999_999)  # read by an agent that cannot keep it: it says so and ends
-        assert stage.agent.ended() == 74
+        stage.line.present(999_999)  # waits in memory, with the cause in the log
+        wait_until(lambda: stage.reader()["unkept"] == 1, what="a swipe in memory")
+        assert not stage.status()["outbox"]["ok"]
+        assert "dmesg" in stage.agent.log
+        assert stage.agent.end()[0] == 0
+        assert "1 swipes in memory are lost" in stage.agent.log
         stage.kept_so_far()
         assert stage.command("run").returncode == 74
         subprocess.run(["umount", disk], check=True)
@@ -213,6 +220,79 @@ def the_disk_fails_while_it_runs(place: Path) -> None:
         stage.swipe(20)
         stage.pipe.start()
 
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own(MOUNTS)
+def another_program_holds_the_outbox_for_long(place: Path) -> None:
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=_SMALL) as stage:
+        stage.pipe.stop()
+        stage.swipe(20)
+        with closing(sqlite3.connect(disk / "outbox.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            stage.take(30)
+            wait_until(
+                lambda: "sudo fuser -v" in stage.agent.log, what="the cause in the log", timeout_s=30.0
+            )
+            assert "dmesg" not in stage.agent.log
+            other.rollback()
+        wait_until(lambda: stage.status()["outbox"]["ok"], what="stored swipes")
+        stage.swipe(20)
+        stage.pipe.start()
+
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own(MOUNTS)
+def the_disk_is_full_with_swipes_in_memory_at_a_stop(place: Path) -> None:
+    """There is no reserve left at the stop either: what finds no room is one line with its number."""
+    tables = QUICK + "\n[outbox]\nreserve_bytes = 0\n"
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=tables) as stage:
+        stage.swipe(50)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        fill(disk, leave=8_192)
+        while not stage.reader()["unkept"]:
+            stage.take(200)
+        assert stage.agent.end()[0] == 0
+        lost = re.findall(r"(\d+) swipes in memory are lost", stage.agent.log)
+        assert len(lost) == 1
+        (disk / "filler").unlink()
+        ((kept,),) = looked_up(disk, "SELECT max(n) FROM swipes")
+        assert kept + int(lost[0]) == len(stage.tags)
+        stage.tags = stage.tags[:kept]
+        stage.kept_so_far()
+        stage.pipe.start()
+        stage.agent.start()
+
+        stage.assert_delivered()
+
+
+@on_a_disk_of_its_own(MOUNTS)
+def the_memory_is_full_too_and_then_there_is_room_while_cards_are_read(place: Path) -> None:
+    """Without a reserve: the state ends all the same, and no new swipe is refused any more."""
+    tables = QUICK + "\n[outbox]\nreserve_bytes = 0\n"
+    with a_disk(place, *tmpfs(12_000_000)) as disk, ChaosRig(place, tables=tables) as stage:
+        stage.swipe(50)
+        stage.wait_until_delivered()
+        stage.pipe.stop()
+        fill(disk, leave=8_192)
+        while stage.reader()["unkept"] < 1000:
+            stage.present(200)
+        while not stage.reader()["lost"]:
+            stage.present(50)
+        time.sleep(1.0)  # until the last of them is read
+        read, lost = stage.reader(), stage.reader()["lost"]
+        kept = read["swipes"] + read["unkept"]
+        assert kept + lost == len(stage.tags)
+        stage.tags = stage.tags[:kept]
+        (disk / "filler").unlink()
+        stage.line.present_steadily(range(50_001, 50_021), 10.0)
+        stage.tags += range(50_001, 50_021)
+
+        wait_until(lambda: stage.reader()["unkept"] == 0, what="room again")
+        assert stage.reader()["lost"] == lost
+        stage.pipe.start()
         stage.assert_delivered()
 
 

@@ -99,3 +99,27 @@ def test_a_full_disk_with_nothing_left_to_free_refuses_the_swipe_and_recovers_by
         outbox.keep(swipe(4))
 
         assert seqs(rows_after(outbox)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("size", [0, SIZE])
+def test_room_again_ends_the_full_state_with_and_without_a_reserve(tmp_path: Path, size: int) -> None:
+    reserve = Reserve(tmp_path, size)
+    reserve.fill()
+    reserve.free()
+
+    reserve.fill()
+
+    assert not reserve.gave_way
+
+
+def test_a_disk_that_is_still_full_stays_so_without_a_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = Reserve(tmp_path, 0)
+    reserve.free()
+    disk = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*disk[:3], 0, 0, *disk[5:])))
+
+    reserve.fill()
+
+    assert reserve.gave_way

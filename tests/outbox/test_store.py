@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -19,12 +20,13 @@ from hypothesis import strategies as st
 
 from agent.errors import (
     NotPermittedError,
+    OutboxBusyError,
     OutboxError,
     OutboxInUseError,
     OutboxReplacedError,
     OutboxVersionError,
 )
-from agent.outbox import ErrorCount, LiveRows, Outbox, read_counts
+from agent.outbox import ErrorCount, LiveRows, Outbox, database, read_counts
 from agent.readers.events import raw_hex
 from tests.support.outbox_rig import PLENTY, at, commit, keep, keep_read_at, opened, purge, rows_after, token
 from tests.support.paths import ROOT
@@ -161,6 +163,28 @@ def test_a_failed_commit_raises_in_every_call_whose_swipe_was_in_it(outbox: Outb
 
     assert len(caught_errors) == 4
     assert all(raw_hex(40, 1) not in f"{error}{error.hint}" for error in caught_errors)
+
+
+def test_a_lock_of_another_program_is_named_and_waited_for_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_S", 0.5)
+    with closing(opened(tmp_path)) as outbox, closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waits = []
+        for _ in range(2):
+            begin = time.monotonic()
+            with pytest.raises(OutboxBusyError, match="locked") as caught:
+                outbox.keep(swipe(1))
+            waits.append(time.monotonic() - begin)
+        assert f"sudo fuser -v {tmp_path / 'outbox.db'}" in caught.value.hint
+        assert "disk errors" not in caught.value.hint
+        assert waits[0] > 0.4 > waits[1]
+
+        other.rollback()
+        outbox.keep(swipe(1))
+
+        assert raws(rows_after(outbox)) == [raw_hex(40, 1)]
 
 
 # --- giving rows out ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import OutboxError, PortError
+from agent.errors import OutboxBusyError, OutboxError, PortError
 from agent.readers.events import NoiseReason, raw_hex
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.readers.port import Port
@@ -215,6 +215,26 @@ def test_a_swipe_that_could_not_be_kept_is_admitted_again(tmp_path: Path) -> Non
 
     door.wait_until(lambda: len(door.kept) == 1, "the swipe")
     door.close()
+
+
+def test_swipes_in_memory_are_stored_while_the_reader_is_unplugged(
+    door: ReaderRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: list[Swipe]) -> None:
+        raise OutboxBusyError("outbox.db: database is locked")
+
+    door.keep = refuse
+    door.line.present(TAG)
+    door.wait_until(lambda: door.session.counts.buffered == 1, "a swipe in memory")
+    monkeypatch.setattr(door.session._backoff, "next", lambda: 60.0)
+    door.line.unplug()
+    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
+
+    door.keep = door.kept.extend
+
+    door.wait_until(lambda: len(door.kept) == 1, "the swipe")
+    door.wait_until(lambda: door.session.counts.buffered == 0, "an empty buffer")
+    assert door.session.counts.swipes == 1
 
 
 def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(

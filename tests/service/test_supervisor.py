@@ -3,8 +3,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ from agent.clock.system_clock import RELEASED_US
 from agent.config.loader import load
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
 from agent.keys.keypair import new_key, pem
-from agent.outbox import read_counts
+from agent.log.message_ids import MessageId, fields_of
+from agent.outbox import database, read_counts
+from agent.service import supervisor as supervisor_module
 from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
 from agent.settings import Settings
@@ -61,11 +66,22 @@ def run_while(
     settings: Settings, script: Callable[[], None], number: signal.Signals = signal.SIGTERM
 ) -> None:
     """Run an agent in this process; the script runs once its reader is open, then the signal is sent."""
+
+    def once_open() -> None:
+        wait_until(lambda: reader_is_open(settings), what="an open reader")
+        script()
+
+    run_while_supervisor(Supervisor(settings), once_open, number)
+
+
+def run_while_supervisor(
+    supervisor: Supervisor, script: Callable[[], None], number: signal.Signals = signal.SIGTERM
+) -> None:
+    """Run it in this process; the script runs in parallel, then the signal is sent."""
     failed: list[BaseException] = []
 
     def in_parallel() -> None:
         try:
-            wait_until(lambda: reader_is_open(settings), what="an open reader")
             script()
         except BaseException as error:  # noqa: BLE001 - raised again below, in the test's own thread
             failed.append(error)
@@ -73,7 +89,7 @@ def run_while(
 
     thread = threading.Thread(target=in_parallel)
     thread.start()
-    Supervisor(settings).run()
+    supervisor.run()
     thread.join()
     if failed:
         raise failed[0]
@@ -108,20 +124,120 @@ def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
     assert warnings[0].getMessage().startswith("uploader: ")
 
 
-def test_a_dead_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
+def swipes_in_memory(settings: Settings) -> int:
+    status = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
+    return sum(reader["unkept"] for reader in status["readers"])
+
+
+def test_swipes_wait_while_the_outbox_cannot_be_written_and_are_stored_afterwards(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture
+) -> None:
     supervisor = Supervisor(settings)
     file = supervisor._agent.outbox.file
 
-    def swipe() -> None:
+    def allow_writes(*, allow: bool) -> None:
+        with file.write_lock:
+            file._writer.execute(f"PRAGMA query_only={int(not allow)}")
+
+    def swipe_on() -> None:
+        wait_until(lambda: reader_is_open(settings), what="an open reader")
+        allow_writes(allow=False)
+        for tag in range(1, 4):
+            line.present(tag)
+        wait_until(lambda: swipes_in_memory(settings) == 3, what="swipes in memory")
+        allow_writes(allow=True)
+        wait_until(lambda: pending(settings) == 3, what="three stored swipes")
+
+    run_while_supervisor(supervisor, swipe_on)
+
+    assert pending(settings) == 3
+    assert "attempt to write a readonly database" in caplog.text
+    assert "bug" not in caplog.text
+
+
+def test_a_lock_of_another_program_does_not_end_it(
+    settings: Settings, line: PtyReader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_S", 0.2)
+
+    def swipe_on() -> None:
+        with closing(sqlite3.connect(settings.agent.state_dir / "outbox.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            line.present(1)
+            wait_until(lambda: swipes_in_memory(settings) == 1, what="a swipe in memory")
+            other.rollback()
+        wait_until(lambda: pending(settings) == 1, what="a stored swipe")
+
+    run_while(settings, swipe_on)
+
+    assert "sudo fuser -v" in caplog.text
+
+
+def test_swipes_in_memory_at_a_stop_are_stored_with_the_reserve(settings: Settings, line: PtyReader) -> None:
+    supervisor = Supervisor(settings)
+    outbox = supervisor._agent.outbox
+    freed: list[bool] = []
+
+    def free_reserve() -> None:
+        outbox.file._writer.execute("PRAGMA query_only=0")
+        freed.append(True)
+
+    def swipe_on() -> None:
+        wait_until(lambda: reader_is_open(settings), what="an open reader")
+        with outbox.file.write_lock:
+            outbox.file._writer.execute("PRAGMA query_only=1")
+        outbox._reserve.free_rest = free_reserve  # type: ignore[method-assign] # the disk takes it then
+        for tag in range(1, 4):
+            line.present(tag)
+        wait_until(lambda: swipes_in_memory(settings) == 3, what="swipes in memory")
+
+    run_while_supervisor(supervisor, swipe_on)
+
+    assert freed == [True]
+    assert pending(settings) == 3
+
+
+def test_swipes_that_even_a_stop_cannot_store_are_one_line_with_their_number(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_STOP_S", 1.0)
+    supervisor = Supervisor(settings)
+    file = supervisor._agent.outbox.file
+
+    def swipe_on() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
         with file.write_lock:
             file._writer.execute("PRAGMA query_only=1")
+        for tag in range(1, 4):
+            line.present(tag)
+        wait_until(lambda: swipes_in_memory(settings) == 3, what="swipes in memory")
+
+    begin = time.monotonic()
+    run_while_supervisor(supervisor, swipe_on)
+
+    lost = [
+        record for record in caplog.records if fields_of(record).get("MESSAGE_ID") == MessageId.SWIPES_LOST
+    ]
+    assert [record.getMessage() for record in lost] == [
+        "3 swipes in memory are lost: the outbox could not be written until the stop"
+    ]
+    assert time.monotonic() - begin < 30.0
+
+
+def test_a_bug_in_the_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
+    supervisor = Supervisor(settings)
+    file = supervisor._agent.outbox.file
+
+    def swipe_on() -> None:
+        wait_until(lambda: reader_is_open(settings), what="an open reader")
+        with file.write_lock:
+            file._writer.execute("DROP TABLE swipes")
         line.present(1)
 
-    thread = threading.Thread(target=swipe)
+    thread = threading.Thread(target=swipe_on)
     thread.start()
 
-    with pytest.raises(OutboxError, match=r"outbox\.db: attempt to write a readonly database"):
+    with pytest.raises(OutboxError, match="no such table"):
         supervisor.run()
 
     thread.join()

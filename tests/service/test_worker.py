@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agent.errors import OutboxError
+from agent.errors import OutboxBusyError, OutboxError
 from agent.service import worker as worker_module
 from agent.service.worker import Busy, Worker
 from tests.support.swipes import wait_until
@@ -79,6 +79,24 @@ def test_a_dead_outbox_is_not_survived() -> None:
     assert ended.wait(5.0)
     assert worker.join(5.0)
     assert worker.fatal is error
+
+
+def test_an_outbox_that_cannot_be_used_now_is_no_bug_and_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    runs: list[int] = []
+
+    def body(_: Busy) -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise OutboxBusyError("outbox.db: database is locked", hint="sudo fuser -v outbox.db")
+
+    worker = Worker("uploader", body, ended=nothing, hung_after_s=60)
+
+    worker.start()
+
+    assert worker.join(5.0)
+    assert (len(runs), worker.fatal) == (3, None)
+    assert "uploader: outbox.db: database is locked" in caplog.text
+    assert "bug" not in caplog.text
 
 
 def test_a_worker_told_to_stop_does_not_start_its_body_again() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import schema
 from agent.outbox.database import OUTBOX_FILE, open_external
+from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
 from agent.rows import ParsedRow
 
@@ -23,8 +23,13 @@ _CHUNK = 256
 _TIMING_COLUMNS = 4  # a curve without points is useless, a boot without points is not
 # The smallest size of a row in the file; bounds how many missing numbers are tried one by one.
 _LEAST_ROW_BYTES = 100
+# A disk may try for seconds before it reports a bad sector. A page has at most so many rows: when more
+# of them in a row cannot be read, a page above them cannot, and ever longer runs are left to scanned().
+_ROWS_IN_PAGE = 40
+_LONGEST_RUN = 2**40
 # The record of the table `state`: outbox id, the committed number in up to eight bytes, its chain.
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
+_LONGEST_STATE_BYTES = 12 + 8 + 16
 
 _Stored = tuple[int, int | None, bytes, int | None, int | None]
 # The columns of `swipes`: n, chain, trusted_us, row, boot, boot_us.
@@ -47,6 +52,7 @@ class DamagedFile:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
+        self._files = [SectorReader(state_dir / name) for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal")]
         self._connection: sqlite3.Connection | None = None
         with contextlib.suppress(OutboxError):
             self._connection = open_external(state_dir, "ro")
@@ -106,22 +112,25 @@ class DamagedFile:
     def numbered(self) -> Iterator[Numbered]:
         """Rows by number: in chunks where the pages are sound, one by one around damaged pages."""
         budget = (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
-        n, connection = 0, self._connection
+        n, run, connection = 0, 0, self._connection
         while connection is not None:
             try:
                 chunk = self._chunk(connection, "rowid > ?", n)
             except sqlite3.Error:
-                if budget <= 0 or (self.last_n and n >= self.last_n):
+                if budget <= 0 or (self.last_n and n >= self.last_n) or n > _LONGEST_RUN:
                     return
                 budget -= 1
-                n += 1
-                with contextlib.suppress(sqlite3.Error):
+                n += 2 ** max(0, run - _ROWS_IN_PAGE)
+                try:
                     yield from _complete(self._chunk(connection, "rowid = ?", n))
+                    run = 0
+                except sqlite3.Error as error:
+                    run = run + 1 if _is_read_error(error) else 0
                 continue
             if not chunk:
                 return
             yield from _complete(chunk)
-            n = chunk[-1][0]
+            n, run = chunk[-1][0], 0
 
     def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[_Stored]:
         found = connection.execute(
@@ -133,10 +142,19 @@ class DamagedFile:
 
     # --- from the bytes -----------------------------------------------------------------------
 
+    @property
+    def unreadable_bytes(self) -> int:
+        """The size of the sectors that the disk could not read, as of the last scanned()."""
+        return sum(file.unreadable_bytes for file in self._files)
+
+    def is_readable(self) -> bool:
+        """False if the disk reads not one sector of the file: then the disk fails, not a place on it."""
+        return any(file.is_readable() for file in self._files)
+
     def scanned(self) -> Iterator[tuple[ParsedRow, bytes]]:
-        """Every complete row in the bytes of the file and of its WAL."""
-        for content in self._contents():
-            yield from rows.scan(content)
+        """Every complete row in the readable bytes of the file and of its WAL."""
+        for file in self._files:
+            yield from rows.scan(file.pieces())
 
     def marks(self) -> dict[str, int]:
         """The committed seq of each outbox id, from the copies of the state record left in the bytes.
@@ -144,19 +162,26 @@ class DamagedFile:
         A copy names the chain of the last committed row. Copies are of different age; the committed
         seq never decreases, so the highest is the latest.
         """
-        copies = {match.groups() for content in self._contents() for match in _STATE.finditer(content)}
+        copies = self._state_copies()
         marks: dict[str, int] = {}
         for row, _ in self.scanned():
             if (row.outbox_id.encode(), row.chain.encode()) in copies:
                 marks[row.outbox_id] = max(row.seq, marks.get(row.outbox_id, 0))
         return marks
 
-    def _contents(self) -> Iterator[mmap.mmap]:
-        for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal"):
-            path = self._state_dir / name
-            if path.exists() and path.stat().st_size > 0:
-                with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                    yield content
+    def _state_copies(self) -> set[tuple[bytes, ...]]:
+        copies: set[tuple[bytes, ...]] = set()
+        for file in self._files:
+            carried = b""
+            for piece in file.pieces():
+                content = carried + piece
+                copies.update(match.groups() for match in _STATE.finditer(content))
+                carried = content[1 - _LONGEST_STATE_BYTES :]
+        return copies
+
+
+def _is_read_error(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
 
 
 def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:

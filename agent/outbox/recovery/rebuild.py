@@ -19,7 +19,8 @@ The part is renamed to `salvage` only after it is complete and flushed. In the s
 
 Rows are found by three means, each for what the one before could not give:
 1. by number through SQLite, skipping the pages that fail;
-2. by their bytes, in pages that no B-tree reaches any more (their n is base + seq);
+2. by their bytes, in pages that no B-tree reaches any more (their n is base + seq), without the
+   sectors that the disk cannot read;
 3. where not one numbered row is left, by their bytes alone: committed rows first, then by id and seq.
 The state comes from its table, else from the newest row and from copies of the state record
 in the bytes. What cannot be proved committed is sent again, with the same event_id.
@@ -44,7 +45,7 @@ from pathlib import Path
 
 from agent import rows
 from agent.atomic_file import sync
-from agent.errors import OutboxCorruptError
+from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
@@ -60,22 +61,29 @@ _COMPLETE_FILE = "outbox.db.salvage"
 def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> None:
     """Replace the outbox, whose connections must be closed, by a new file with every readable row.
 
-    `last_n` is the last number ever given out, as far as the caller knows. Raises OutboxFullError
-    and leaves the file in place where the disk has no room for a second one; raises OutboxError.
+    `last_n` is the last number ever given out, as far as the caller knows. Raises
+    OutboxUnavailableError and leaves the file in place where the disk has no room for a second one,
+    cannot write it, or reads no sector of the old one; raises OutboxError.
     """
     path = state_dir / OUTBOX_FILE
     with translated(path):
         with contextlib.closing(DamagedFile(state_dir)) as damaged:
-            kept, lost = _build(state_dir, damaged, last_n)
+            if not damaged.is_readable():
+                raise OutboxFailingError(
+                    str(fault), hint="no sector of it can be read: dmesg | grep -i 'i/o error'"
+                )
+            kept, lost = _build_or_remove(state_dir, damaged, last_n)
+            unreadable = damaged.unreadable_bytes
         (state_dir / _PART_FILE).replace(state_dir / _COMPLETE_FILE)
         sync(state_dir)
         quarantine = _swap(state_dir)
     _log.error(
-        "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new one, %d unreadable",
+        "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new one, %d unreadable%s",
         fault,
         quarantine.name,
         kept,
         lost,
+        f"; the disk could not read {unreadable} bytes of it" if unreadable else "",
         extra=fields(MessageId.OUTBOX_SALVAGED, error=fault),
     )
 
@@ -101,6 +109,22 @@ def _swap(state_dir: Path) -> Path:
 
 
 # --- building the new outbox ----------------------------------------------------------------
+
+
+def _build_or_remove(state_dir: Path, damaged: DamagedFile, last_n: int) -> tuple[int, int]:
+    """As _build(); if it fails, no partial file is left. A new file that is damaged is a failing disk."""
+    part = state_dir / _PART_FILE
+    try:
+        with translated(part):
+            return _build(state_dir, damaged, last_n)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OutboxCorruptError):
+            raise OutboxFailingError(
+                str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
+            ) from error
+        raise
 
 
 def _build(state_dir: Path, damaged: DamagedFile, last_n: int) -> tuple[int, int]:

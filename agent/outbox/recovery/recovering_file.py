@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
-from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
 from agent.outbox.database import OutboxFile
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
@@ -32,6 +32,7 @@ class RecoveringFile:
         self._state_dir = state_dir
         self.reserve = reserve
         self.boots = BootHistory()
+        self.state: OutboxState
         # A rebuild or a new outbox id is under way: with millions of rows every call waits for minutes.
         self.is_rebuilding = False
         self._is_checked = False
@@ -63,12 +64,11 @@ class RecoveringFile:
         return file
 
     def _open(self) -> OutboxFile:
-        rebuild.finish_interrupted(self._state_dir)
         try:
-            file = OutboxFile(self._state_dir)
+            file = self._new_file()
         except OutboxCorruptError as error:
             rebuild.replace(self._state_dir, error)
-            return OutboxFile(self._state_dir)
+            return self._new_file()
         if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
             fault = integrity.fault_in(self._state_dir)
             if fault is not None:
@@ -77,6 +77,32 @@ class RecoveringFile:
                 file.open()
             self._is_checked = True
         return file
+
+    def _new_file(self) -> OutboxFile:
+        return OutboxFile(
+            self._state_dir,
+            before_open=lambda: rebuild.finish_interrupted(self._state_dir),
+            reopened=self._reconcile,
+        )
+
+    def _reconcile(self) -> None:
+        """After the file was opened again because of an I/O error: agree with what is in it.
+
+        A transaction that failed in its flush may be in the file after all. Its swipes were reported as
+        not stored and are offered again, so they are deleted; any other change is taken over. Raises
+        OutboxCorruptError if rows that were stored are missing: their numbers must not be used again.
+        """
+        known = self.state
+        self.read_state(self.file)
+        if self.state.outbox_id != known.outbox_id:
+            return
+        if self.state.last_n < known.last_n:
+            self.state = known
+            raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing after an I/O error")
+        if self.state.last_n > known.last_n:
+            with self.file.writing() as connection:
+                connection.execute("DELETE FROM swipes WHERE n > ?", (known.last_n,))
+            self.read_state(self.file)
 
     def read_state(self, file: OutboxFile) -> None:
         """Load `state` and `boots` from the file. Raises OutboxCorruptError."""
@@ -97,14 +123,23 @@ class RecoveringFile:
 
         Raises OutboxReplacedError after the file turned out to be damaged and was replaced.
         """
+        outbox_id = self.state.outbox_id
         with self.recovering(), self.file.reading() as connection:
+            self._check_same(outbox_id)
             yield connection
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction, as OutboxFile.writing(). Raises OutboxReplacedError as reading() does."""
+        outbox_id = self.state.outbox_id
         with self.recovering(), self.file.writing(durable=durable) as connection:
+            self._check_same(outbox_id)
             yield connection
+
+    def _check_same(self, outbox_id: str) -> None:
+        """Raise OutboxReplacedError if the file was opened again meanwhile and is another."""
+        if self.state.outbox_id != outbox_id:
+            raise OutboxReplacedError("the outbox has a new id", hint="sending starts again")
 
     def writing_with_reserve(
         self, *, durable: bool = True
@@ -159,7 +194,9 @@ class RecoveringFile:
                 rebuild.replace(self._state_dir, fault, last_n=self.state.last_n)
             finally:
                 # On a full disk the damaged file stays in use until there is room for a new one.
-                self.file.open()
+                with contextlib.suppress(OutboxUnavailableError, OutboxCorruptError):
+                    self.file.open()  # otherwise the next use opens it
+            self.file.ensure_open()
             self.read_state(self.file)
 
     @contextlib.contextmanager
@@ -177,6 +214,10 @@ class RecoveringFile:
             return
         self._is_checked = True
         outbox_id = self.state.outbox_id
-        fault = integrity.fault_in(self._state_dir)
+        try:
+            fault = integrity.fault_in(self._state_dir)
+        except BaseException:
+            self._is_checked = False
+            raise
         if fault is not None:
             self.rebuild(fault, outbox_id)

@@ -330,6 +330,22 @@ def test_two_who_find_the_same_damage_replace_the_file_once(tmp_path: Path) -> N
         assert outbox.outbox_id == after != before
 
 
+def test_stored_swipes_that_an_io_error_took_leave_no_number_to_be_used_again(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        before = outbox.outbox_id
+        with closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+            other.execute("DELETE FROM swipes WHERE n = 5")
+            other.commit()
+        outbox.file._must_reopen = True  # as an I/O error leaves it
+
+        outbox.keep(swipe(6))
+
+        assert outbox.outbox_id != before
+        assert outbox.state.base >= 5
+        assert [int(row["card_raw"], 16) for row in rows_after(outbox)] == [1, 2, 3, 4, 6]
+
+
 def test_a_purge_that_finds_the_file_damaged_does_not_end_the_agent(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 200)
