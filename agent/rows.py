@@ -152,9 +152,13 @@ def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int 
     """The row with a corrected `event_timestamp`.
 
     `sure`: corrected by a synchronised clock, otherwise estimated. The members that the chain
-    covers do not change.
+    covers do not change. A row whose bytes were damaged on the disk is returned unchanged: the pipe
+    refuses it by itself, and it is set aside.
     """
-    begin = row.index(_TIME) + len(_TIME)
+    at = row.find(_TIME)
+    if at < 0:
+        return row
+    begin = at + len(_TIME)
     row = row[:begin] + iso(wall_us).encode() + row[begin + _TIME_LENGTH :]
     clock = _CORRECTED if sure else _ESTIMATED
     if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):

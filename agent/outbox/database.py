@@ -25,6 +25,9 @@ from agent.errors import (
 from agent.outbox import schema
 
 OUTBOX_FILE = "outbox.db"
+# What a query on a damaged file raises. SQLite's message quotes the damaged schema, and Python's sqlite3
+# decodes that message as UTF-8.
+QUERY_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 SIDE_FILES = ("-journal", "-wal", "-shm")
 
 # With psow=0 SQLite writes whole 4 KiB sectors: smaller pages would add their neighbours to every
@@ -205,6 +208,9 @@ def translated(path: Path) -> Iterator[None]:
             f"not permitted to use {path}",
             hint=f"run as the agent's user, or: sudo chown badge-agent: {path}",
         ) from error
+    except UnicodeDecodeError as error:
+        text = f"{path}: the schema is damaged"
+        raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
     except (sqlite3.Error, OSError) as error:
         name = getattr(error, "sqlite_errorname", "")
         text = f"{path}: {error}"

@@ -14,7 +14,7 @@ from typing import Any
 from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import schema
-from agent.outbox.database import OUTBOX_FILE, open_external
+from agent.outbox.database import OUTBOX_FILE, QUERY_ERRORS, open_external
 from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
 from agent.rows import ParsedRow
@@ -86,7 +86,7 @@ class DamagedFile:
 
     def _all(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, or none if it fails: each query is independent of the others."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*QUERY_ERRORS):
             if self._connection is not None:
                 return self._connection.execute(query, values).fetchall()
         return []
@@ -103,7 +103,7 @@ class DamagedFile:
 
     def _is_sound(self, *state: object) -> bool:
         # A misplaced page may hold values of any type.
-        with contextlib.suppress(sqlite3.Error, TypeError):
+        with contextlib.suppress(*QUERY_ERRORS, TypeError):
             return self._connection is not None and schema.is_sound(self._connection, *state)  # type: ignore[arg-type]
         return False
 
@@ -116,7 +116,7 @@ class DamagedFile:
         while connection is not None:
             try:
                 chunk = self._chunk(connection, "rowid > ?", n)
-            except sqlite3.Error:
+            except QUERY_ERRORS:
                 if budget <= 0 or (self.last_n and n >= self.last_n) or n > _LONGEST_RUN:
                     return
                 budget -= 1
@@ -124,7 +124,7 @@ class DamagedFile:
                 try:
                     yield from _complete(self._chunk(connection, "rowid = ?", n))
                     run = 0
-                except sqlite3.Error as error:
+                except QUERY_ERRORS as error:
                     run = run + 1 if _is_read_error(error) else 0
                 continue
             if not chunk:
@@ -180,7 +180,7 @@ class DamagedFile:
         return copies
 
 
-def _is_read_error(error: sqlite3.Error) -> bool:
+def _is_read_error(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
 
 

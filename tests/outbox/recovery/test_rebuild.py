@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import OutboxCorruptError, OutboxError, OutboxReplacedError
@@ -143,6 +143,8 @@ def test_a_file_of_which_nothing_is_left_costs_the_rows_and_not_the_door(
         max_size=6,
     )
 )
+@example(holes=[(0.0031591674429733633, 1, 255)])  # a byte of the schema's text that is no UTF-8
+@example(holes=[(0.9944792418116781, 99, 0)])  # the time of a row, in a page that SQLite finds sound
 def test_whatever_is_overwritten_the_door_goes_on(
     tmp_path_factory: pytest.TempPathFactory, whole: Path, holes: list[tuple[float, int, int]]
 ) -> None:
