@@ -185,12 +185,16 @@ def test_lines_that_found_no_room_are_counted_where_they_are_missing() -> None:
         lines = stderr.read().decode().splitlines()
 
     assert process.wait(10) == 0
-    (gap,) = [at for at, text in enumerate(lines) if "dropped" in text]
-    missing = re.search(r"log: (\d+) lines were dropped here", lines[gap])
-    assert missing is not None
-    assert [text.rpartition("line ")[2] for text in lines[:gap]] == [str(n) for n in range(gap)]
-    assert gap == len(lines) - 1
-    assert gap + int(missing[1]) == 9000
+    # On a busy machine the pipe may fill up with pauses, and so with several gaps.
+    expected, gaps = 0, 0
+    for text in lines:
+        gap = re.search(r"log: (\d+) lines? (?:was|were) dropped here", text)
+        if gap is None:
+            assert int(text.rpartition("line ")[2]) == expected
+        gaps += gap is not None
+        expected += int(gap[1]) if gap else 1
+    assert gaps >= 1
+    assert expected == 9000
 
 
 # --- the queue itself ------------------------------------------------------------------------------
