@@ -35,5 +35,5 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def disk(faults: Path, tmp_path: Path) -> FailingDisk:
-    """An empty state directory on a disk that fails where it is told to."""
+    """An empty state directory on a disk that fails at chosen operations."""
     return FailingDisk(faults, tmp_path)
