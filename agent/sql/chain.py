@@ -54,7 +54,7 @@ _CONTENT = _joined(
 )
 
 # The link of each row to the one before is a join and not LAG(), because a row is intact if it follows from
-# any of several differing copies.
+# any of several differing copies. GROUP BY makes one row of equal copies.
 CHAIN_SELECT = f"""\
 WITH members AS (
   SELECT agent_id, outbox_id, seq, chain, chain_before, event_id, reader_id, zone_id, direction,
@@ -69,8 +69,7 @@ WITH members AS (
   FROM {{table}}
   WHERE outbox_id IS NOT NULL AND seq IS NOT NULL
 ), links AS (
-  SELECT DISTINCT
-         agent_id, outbox_id, seq, chain, chain_before, event_id,
+  SELECT agent_id, outbox_id, seq, chain, chain_before, event_id,
          {_CONTENT} AS content
   FROM members
 ), befores AS (
@@ -100,8 +99,7 @@ WITH members AS (
            WHEN linked.is_old THEN '{OLD_ROWS}'
          END AS problem
   FROM linked
-  LEFT JOIN (SELECT DISTINCT chain FROM links) AS known
-    ON linked.seq = 1 AND known.chain = linked.chain_before
+  LEFT JOIN (SELECT DISTINCT chain FROM links) AS known ON known.chain = linked.chain_before
 ), noted AS (
   SELECT agent_id, outbox_id, seq, event_id, problem,
          MAX(CASE WHEN problem = '{OLD_ROWS}' THEN seq END)

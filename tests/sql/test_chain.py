@@ -168,7 +168,7 @@ def _problem(row: Sent, copies: list[Sent], before: list[Sent], numbers: set[int
         follows = row.number - 1 in {one.number for one in before} and not row.altered
     if not follows:
         return "altered or reordered"
-    if chain_before is not None and len(chain_before) > 12 and not (is_first and row.number - 1 in numbers):
+    if chain_before is not None and len(chain_before) > 12 and row.number - 1 not in numbers:
         return "chain_before is unknown"
     return OLD_ROWS if row.is_old else None
 
