@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from agent import __version__
 from agent.clock.reading import ClockReading
 from agent.swipe import Swipe
 
@@ -154,7 +153,6 @@ def sample(
         "signal_strength": signal_strength,
         "event_id": event_id,
         "agent_id": agent_id,
-        "agent_version": __version__,
     }
     return _encoded(members)
 

@@ -54,7 +54,9 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         agent_id="hq-lobby-1",
         outbox_id="a1b2c3",
         seq=12,
-        chain="00112233445566ff",
+        chain_before="a1b2c3",
+        chain="00112233445566778899aabbccddeeff",
+        person_salt="0123456789abcdef",
         card_bits=26,
         card_raw="2F657AE",
         card_format="H10301",
@@ -67,10 +69,9 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         boot_id="3c1e",
         boot_ms=123456,
         replay=True,
-        agent_version="0.1.0",
     )
-    door.opened().append([fields], "12-00112233445566ff")
-    door.committed("12-00112233445566ff")
+    door.opened().append([fields], "12-00112233445566778899aabbccddeeff")
+    door.committed("12-00112233445566778899aabbccddeeff")
 
     found = next(item for item in emulator.rows() if item["channel_name"] == door.channel)
 
@@ -80,7 +81,7 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         "replay": 1,
         "pipe_name": "SFE_BADGE_EVENTS_PIPE",
         "channel_name": door.channel,
-        "offset_token": "12-00112233445566ff",
+        "offset_token": "12-00112233445566778899aabbccddeeff",
     }
     assert {name: found[name] for name in expected} == expected
     assert json.loads(found["raw_json"]) == fields
