@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
+from agent.emulator import database as warehouse
 from agent.emulator import row_loader
+from agent.emulator.database import DATABASE_FILE
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.emulator_rig import EmulatorRig, ndjson, row
 
@@ -261,3 +263,21 @@ def test_the_metrics_view_has_the_columns_of_the_demo(tmp_path: Path) -> None:
         "exit_count": 1,
         "net_occupancy_change": 2,
     }
+
+
+def test_a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_own(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as old:
+        names = [name for name in row_loader.COLUMNS if name not in {"chain_before", "person_salt"}]
+        old.execute(f"CREATE TABLE RAW_BADGE_EVENTS ({', '.join(names)}, agent_version TEXT)")
+        old.execute("INSERT INTO RAW_BADGE_EVENTS (event_id, agent_version) VALUES ('e-1', '0.1.0')")
+        old.commit()
+
+    database = warehouse.Database(tmp_path)
+    database.commit(load(row(event_id="e-2", person_salt="0123456789abcdef")).rows, [])
+    database.close()
+
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as new:
+        found = new.execute(
+            "SELECT event_id, person_salt, person_digest, agent_version FROM RAW_BADGE_EVENTS"
+        )
+        assert found.fetchall() == [("e-1", None, None, "0.1.0"), ("e-2", "0123456789abcdef", None, None)]
