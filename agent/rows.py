@@ -179,6 +179,20 @@ def as_sent(row: bytes, position: RowPosition) -> bytes:
     return placed + b"}"
 
 
+def all_as_sent(
+    numbered: Iterable[tuple[int, bytes]], first_n: int, outbox_id: str, chain_before: str
+) -> list[bytes]:
+    """As as_sent(), for rows of one generation with their numbers; the row `first_n` has seq 1."""
+    middle = b',"outbox_id":"%b","seq":' % outbox_id.encode()
+    return [
+        # A backlog is long: nearly all of its rows take the first way.
+        b"%b%b%d}" % (row[:-1], middle, n - first_n + 1)
+        if n != first_n and not row.endswith(_LEGACY_END)
+        else as_sent(row, RowPosition(outbox_id, n - first_n + 1, chain_before if n == first_n else None))
+        for n, row in numbered
+    ]
+
+
 def _legacy_as_sent(row: bytes, position: RowPosition) -> bytes:
     """Byte for byte as stored while its position is the one that it carries."""
     if b'"outbox_id":"%b","seq":%d,' % (position.outbox_id.encode(), position.seq) in row:
