@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from agent.sql.chain import OLD_ROWS
 from tests.sql.doors import Door, door_rows
 from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
 from tests.support.needs import WHEELS, needs
+from tests.support.outbox_rig import commit, opened, rows_after, stored
+from tests.support.paths import DATA
+from tests.support.swipes import swipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
 
@@ -259,6 +264,45 @@ def test_rows_of_an_older_agent_are_one_line_and_do_not_break_the_row_after_them
     emulator_file.load(door.sent)
 
     assert [(row["seq"], row["problem"]) for row in emulator_file.view("V_DOOR_CHAIN")] == [(3, OLD_ROWS)]
+
+
+# --- a real outbox ----------------------------------------------------------------------------
+
+
+def test_what_an_outbox_sends_in_several_generations_has_no_problem(
+    emulator_file: EmulatorFile, tmp_path: Path
+) -> None:
+    rows = []
+    with closing(opened(tmp_path)) as outbox:
+        for first in (1, 11, 21):
+            outbox.keep(*map(swipe, range(first, first + 5)))
+            rows += rows_after(outbox)
+            commit(outbox, 3)
+            outbox.start_generation("a test wants it")
+        rows += rows_after(outbox)
+
+    emulator_file.load([json.dumps(row).encode() for row in rows])
+
+    assert len({row["outbox_id"] for row in rows}) == 4
+    assert emulator_file.view("V_DOOR_CHAIN") == []
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_what_an_outbox_of_an_earlier_version_sends_is_checked_from_its_first_new_row(
+    emulator_file: EmulatorFile, tmp_path: Path, version: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as connection:
+        connection.executescript((DATA / "outbox" / f"v{version}.sql").read_text())
+    with closing(opened(tmp_path)) as outbox:
+        outbox.keep(swipe(13), swipe(14))
+    rows = stored(tmp_path)
+
+    emulator_file.load([json.dumps(row).encode() for row in rows])
+
+    # Of this file's twelve rows the first two are purged; they are not sent here.
+    found = [(row["seq"], row["problem"]) for row in emulator_file.view("V_DOOR_CHAIN")]
+    assert [row["seq"] for row in rows] == list(range(3, 15))
+    assert found == [(3, "row before is missing"), (12, OLD_ROWS)]
 
 
 # --- erasing ----------------------------------------------------------------------------------
