@@ -11,6 +11,7 @@ A row is listed with the first problem that applies:
 |---|---|
 | copies differ | two rows with the same outbox id and seq are not copies of one row |
 | row before is missing | no row has the seq before |
+| person_salt is missing | nor is there a person_digest: altered, or loaded by a pipe of an earlier version |
 | altered or reordered | the chain does not follow from the row and the chain before it |
 | chain_before is unknown | no row has the chain that this outbox id continues: rows before it are missing |
 | up to here not checked | the last row with a chain of 16 digits, which earlier versions of the agent sent |
@@ -65,11 +66,12 @@ WITH members AS (
            WHEN card_bits IS NULL AND card_raw IS NULL
              AND COALESCE(badge_id, '{ERASED}') = '{ERASED}' AND COALESCE(user_id, '{ERASED}') = '{ERASED}'
              THEN person_digest
-         END AS person
+         END AS person,
+         person_salt IS NULL AND person_digest IS NULL AS lacks_salt
   FROM {{table}}
   WHERE outbox_id IS NOT NULL AND seq IS NOT NULL
 ), links AS (
-  SELECT agent_id, outbox_id, seq, chain, chain_before, event_id,
+  SELECT agent_id, outbox_id, seq, chain, chain_before, event_id, lacks_salt,
          {_CONTENT} AS content
   FROM members
 ), befores AS (
@@ -77,6 +79,7 @@ WITH members AS (
   FROM links
 ), linked AS (
   SELECT links.agent_id, links.outbox_id, links.seq, links.chain, links.chain_before, links.event_id,
+         links.lacks_salt,
          COALESCE(LENGTH(links.chain) = {_OLD_DIGITS}, FALSE) AS is_old,
          COUNT(befores.seq) AS before_count,
          COUNT_IF(LENGTH(befores.chain) = {_OLD_DIGITS}) AS old_before_count,
@@ -86,13 +89,14 @@ WITH members AS (
   FROM links
   LEFT JOIN befores ON befores.outbox_id = links.outbox_id AND befores.seq = links.seq
   GROUP BY links.agent_id, links.outbox_id, links.seq, links.chain, links.chain_before, links.event_id,
-           links.content
+           links.lacks_salt, links.content
 ), judged AS (
   SELECT linked.agent_id, linked.outbox_id, linked.seq, linked.event_id,
          CASE
            WHEN COUNT(*) OVER (PARTITION BY linked.outbox_id, linked.seq) > 1 THEN 'copies differ'
            WHEN linked.seq <> 1 AND linked.before_count = 0 THEN 'row before is missing'
            WHEN linked.is_old AND linked.seq <> 1 AND linked.old_before_count = 0 THEN 'altered or reordered'
+           WHEN NOT linked.is_old AND linked.lacks_salt THEN 'person_salt is missing'
            WHEN NOT linked.is_old AND linked.follows_count = 0 THEN 'altered or reordered'
            WHEN LENGTH(linked.chain_before) >= {_OLD_DIGITS} AND known.chain IS NULL
              THEN 'chain_before is unknown'

@@ -81,7 +81,11 @@ def _pipes(plan: Plan) -> str:
 -- A pipe that exists is left as it is. To replace one, write CREATE OR REPLACE PIPE: its channels
 -- and their positions go with it, and every agent opens a new channel at its own position.
 -- Replace one that was made for an earlier version, before the agents are upgraded: it does not
--- fill chain_before and person_salt, and without them V_DOOR_CHAIN cannot check a row.
+-- fill chain_before and person_salt, and without them V_DOOR_CHAIN cannot check a row. Rows that
+-- it loaded from upgraded agents can be completed:
+-- UPDATE {plan.table}
+--   SET person_salt = raw_json:person_salt::VARCHAR, chain_before = raw_json:chain_before::VARCHAR
+--   WHERE person_salt IS NULL AND person_digest IS NULL AND raw_json:person_salt IS NOT NULL;
 -- A pipe takes {CHANNELS_PER_PIPE:,} channels. Plan for at most {DOORS_PER_PIPE:,} doors, because each has a
 -- second channel while it replays, and one more for 30 days after a new SD card: see --pipes.
-{created}"""
+{created}"""  # noqa: S608 - the UPDATE is printed as a comment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from agent.emulator.row_loader import COLUMNS as EMULATOR_COLUMNS
 from agent.rows import as_replay, sample
-from agent.sql.columns import COLUMNS
+from agent.sql.columns import COLUMNS, PIPED
+from agent.sql.scripts import script
 from agent.sql.views import VIEWS
 from tests.sql.doors import HOUR_S, door_rows, moved
-from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
+from tests.sql.engines import PLAN, DuckDbAccount, EmulatorFile, Engine, duckdb_account
 from tests.support.needs import WHEELS, needs
+from tests.support.paths import ROOT
 
 # The emulation calls its engine in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
@@ -143,7 +146,6 @@ def test_events_that_moved_to_a_new_outbox_are_one_event_each_and_no_gap(engine:
         "direction = NULL",
         "event_timestamp = '2026-01-01 00:00:00.000000'",
         "person_salt = '0000000000000000'",
-        "person_salt = NULL",
         "person_salt = NULL, person_digest = '00'",
         "reader_id = 'RDR-102'",
         "card_bits = 27",
@@ -169,6 +171,19 @@ def test_an_altered_chain_breaks_the_row_and_the_next(engine: Engine, chain: str
     engine.change(f"UPDATE {{table}} SET chain = {chain} WHERE seq = 2")  # noqa: S608 - one of the above
 
     assert problems(engine) == [(2, "altered or reordered"), (3, "altered or reordered")]
+
+
+def test_rows_that_a_pipe_of_an_earlier_version_loaded_can_be_completed(account: DuckDbAccount) -> None:
+    account.load(door_rows("door-1", MINUTES))
+    account.change("UPDATE {table} SET person_salt = NULL, chain_before = NULL")
+    found = problems(account)
+    printed = re.search(r"^-- UPDATE (?:.*\n-- )*?.*;$", script(PLAN, "setup"), re.MULTILINE)
+    assert printed is not None
+
+    account.change(printed[0].replace("-- ", "").rstrip(";"))
+
+    assert found == [(seq, "person_salt is missing") for seq in range(1, 7)]
+    assert problems(account) == []
 
 
 def test_a_chain_cut_to_the_length_of_an_older_agent_hides_nothing(engine: Engine) -> None:
@@ -370,6 +385,15 @@ def test_the_table_the_emulator_and_the_agent_have_the_same_columns() -> None:
 
     assert sent <= names
     assert set(EMULATOR_COLUMNS) == names - {"person_digest"} | {"pipe_name", "channel_name", "offset_token"}
+
+
+def test_the_table_of_the_row_in_the_readme_has_every_member() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| members | content |") :].partition("\n\n")[0]
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+    # What the pipe computes is no member of a row.
+    assert named == {column.name for column in PIPED} - {"signal_quality", "ingestion_time", "raw_json"}
 
 
 def test_a_skipped_row_is_shown_with_its_reason_and_number(account: DuckDbAccount) -> None:
