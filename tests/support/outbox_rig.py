@@ -33,6 +33,17 @@ def rows_after(outbox: Outbox, seq: int = 0) -> list[dict[str, Any]]:
     return [json.loads(row) for row in batch.rows] if batch else []
 
 
+def pending_rows(outbox: Outbox) -> list[dict[str, Any]]:
+    """The rows of all generations that are still to be sent, as they are sent."""
+    state = outbox.state
+    with outbox.file.reading() as connection:
+        found = connection.execute(
+            f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n", (state.committed_n,)
+        ).fetchall()
+    rows = map(StoredRow._make, found)
+    return [json.loads(state.as_sent(row)) for row in rows if row.n not in state.set_aside_numbers]
+
+
 def stored(state_dir: Path) -> list[dict[str, Any]]:
     """Every row in the file, of whatever generation, as it is sent."""
     with closing(sqlite3.connect(state_dir / "outbox.db")) as connection:
