@@ -69,6 +69,8 @@ def _is_healthy(status: dict[str, Any]) -> bool:
 def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -> None:
     show(_process(status, runtime_dir))
     show(_outbox(status["outbox"], has_outbox=has_outbox))
+    if status["outbox"]["quarantined"]:
+        show(_quarantine(status["outbox"]))
     # The status file of a stopped agent is obsolete.
     if not status["running"] or status["uploader"] is None:
         return
@@ -109,6 +111,12 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
     if outbox["oldest_pending_seconds"] is not None:
         pending += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
     return Finding("outbox", "ok", f"{pending}; {delivered}; {free}")
+
+
+def _quarantine(outbox: dict[str, Any]) -> Finding:
+    names, lost = ", ".join(outbox["quarantined"]), outbox["unreadable"]
+    text = f"{names}; {lost} swipes could not be read" if lost else names
+    return Finding("damaged files", "warning", text, "look for disk errors: dmesg | grep -iE 'mmc|i/o error'")
 
 
 def clock(state: dict[str, Any]) -> Finding:

@@ -174,7 +174,7 @@ def _is_repetition(boot: Boot, now: ClockReading) -> bool:
 
 def _with_bound_refuted(boot: Boot, now: ClockReading, server: OffsetSample | None) -> Boot:
     """The boot without its lower bound, if a server's clock agrees with a reading below the bound."""
-    if not now.trusted or boot.accepts(now):
+    if not now.trusted or now.offset_us >= boot.earliest_us - STEP_US:
         return boot
     servers = [point for point in (server, *boot.points) if point is not None and point.error_us]
     if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in servers):

@@ -29,6 +29,8 @@ curve is held by its points while the error grows by DRIFT.
 Rules
 - A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
 - A server sample is added only where it improves the bound, and never against a synchronised clock.
+- A step of the clock is accepted only with a newer correction by the time service: the kernel's status,
+  which a clock set by hand clears, or a mark that was made while this process observed the clock.
 - A reading earlier than `earliest_us` is not accepted, although the kernel calls it synchronised: the
   release date of this program and the end of the boot before are lower bounds.
 - A boot without points lies between its neighbours: its untrusted clock is used where it fits, else the
@@ -58,6 +60,9 @@ DRIFT = 500 / 1_000_000
 STEP_US = 1_000_000
 # Offsets that differ by less are equal: the noise of reading two clocks.
 _SAME_US = 1_000
+# A time service that reaches its server corrects the clock at least this often (timesyncd.conf(5),
+# PollIntervalMaxSec=), and its query may be repeated.
+_LONGEST_POLL_US = int(1.1 * 2_048_000_000)
 # Each loss of the time server adds two points. Above this number the oldest but one is dropped: rows
 # around it are interpolated over a longer time.
 _POINTS_MAX = 64
@@ -146,8 +151,19 @@ class Boot:
         return any(point.error_us == 0 for point in self.points)
 
     def accepts(self, now: ClockReading) -> bool:
-        """True for a trusted reading that is not earlier than this boot can have begun."""
-        return now.trusted and now.offset_us >= self.earliest_us - STEP_US
+        """True for a trusted reading that is not earlier than this boot can have begun.
+
+        A step that is confirmed only by a mark from before the process is not accepted: the clock may
+        have been set by hand since. Without an earlier synchronised reading the mark must be recent.
+        """
+        if not now.trusted or now.offset_us < self.earliest_us - STEP_US:
+            return False
+        sure = [point for point in self.points if point.error_us == 0]
+        if not now.is_inherited:
+            return True
+        if not sure:
+            return now.unconfirmed_us <= _LONGEST_POLL_US
+        return _agree(sure[-1], OffsetSample(now.boot_us, now.offset_us))
 
     def after(self, now: ClockReading) -> Boot:
         """The boot after one more reading. An untrusted reading older than the latest one changes nothing."""

@@ -10,6 +10,7 @@ class ClockReading:
     """A reading of both clocks at one moment: `wall_us` microseconds since 1970 UTC, `boot_us`
     microseconds since boot (CLOCK_BOOTTIME, so suspend counts); `trusted` is whether the wall
     clock was synchronised, `unconfirmed_us` for how long at most that has not been confirmed.
+    `is_inherited`: by a mark from before this process, so the clock may have been set by hand since.
     """
 
     wall_us: int
@@ -17,6 +18,7 @@ class ClockReading:
     boot_us: int
     trusted: bool
     unconfirmed_us: int = 0
+    is_inherited: bool = False
 
     @property
     def boot_ms(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from agent import RELEASED
 from agent.clock.reading import ClockReading
+from agent.clock.sync_marks import GROWTH, Confirmation, SyncMarks
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
 
@@ -23,10 +25,6 @@ _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 _TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
 # adjtimex(2): the return value TIME_ERROR says that the clock is not synchronised.
 _TIME_ERROR = 5
-# The kernel lets maxerror grow by 500 us a second (MAXFREQ) from what it was at the last correction.
-_GROWTH = 500 / 1_000_000
-# Above this error the kernel no longer reports the clock as synchronised (NTP_PHASE_LIMIT).
-_LARGEST_ERROR_US = 16_000_000
 # A pair of readings that the scheduler interrupted for longer than this is repeated.
 _TORN_US = 50
 _READINGS = 10
@@ -54,6 +52,8 @@ class SystemClock:
         self._trust = trust
         self._boot_id = _BOOT_ID_FILE.read_text().strip()
         self._timedated = Timedated()
+        self._marks = SyncMarks()
+        self._in_order = threading.Lock()  # marks are judged in the order of the readings
 
     def now(self) -> ClockReading:
         """A reading of the clocks now.
@@ -61,25 +61,42 @@ class SystemClock:
         The kernel's status is read before and after: a clock that is set in between is not trusted.
         Nor is a time before the release date of this program.
         """
-        before = self._unconfirmed_us()
-        wall_us, boot_us = _both_clocks_us()
-        after = self._unconfirmed_us()
-        trusted = before is not None and after is not None and wall_us >= RELEASED_US
-        return ClockReading(wall_us, self._boot_id, boot_us, trusted, max(before or 0, after or 0))
+        with self._in_order:
+            before = kernel_time()
+            wall_us, boot_us = _both_clocks_us()
+            confirmed = self._confirmation(before, wall_us, boot_us)
+        if confirmed is None or wall_us < RELEASED_US:
+            return ClockReading(wall_us, self._boot_id, boot_us, trusted=False)
+        return ClockReading(
+            wall_us,
+            self._boot_id,
+            boot_us,
+            trusted=True,
+            unconfirmed_us=confirmed.unconfirmed_us,
+            is_inherited=confirmed.is_inherited,
+        )
 
-    def _unconfirmed_us(self) -> int | None:
-        """The longest time since the last correction of the wall clock; None if it is not trusted."""
+    def _confirmation(self, before: KernelTime | None, wall_us: int, boot_us: int) -> Confirmation | None:
+        """What confirms the reading; None if it is not to be trusted."""
         if self._trust == "always":
-            return 0
-        kernel = kernel_time()
-        if kernel is None:
-            # A sandbox that forbids adjtimex (seccomp, as with ProtectClock=) leaves timesyncd's file, and
-            # timedated's answer for any other time daemon.
-            corrected_us = _timesyncd_corrected_us()
-            if corrected_us is None and self._timedated.says_synchronised():
-                return 0
-            return corrected_us
-        return int(kernel.max_error_us / _GROWTH) if kernel.synchronised else None
+            return Confirmation(0)
+        after = kernel_time()
+        if before is None or after is None:
+            return self._confirmation_without_kernel(wall_us, boot_us)
+        if not (before.synchronised and after.synchronised):
+            return None
+        return Confirmation(int(max(before.max_error_us, after.max_error_us) / GROWTH))
+
+    def _confirmation_without_kernel(self, wall_us: int, boot_us: int) -> Confirmation | None:
+        # A sandbox that forbids adjtimex (seccomp, as with ProtectClock=) leaves timesyncd's file, and
+        # timedated's answer, which is the kernel's, for any other time daemon and for a mark whose origin
+        # this process has not seen.
+        marked = self._marks.judge(_timesyncd_mark_us(), wall_us, boot_us)
+        if marked is not None and not marked.is_inherited:
+            return marked
+        if self._timedated.says_synchronised(wall_us - boot_us):
+            return Confirmation(marked.unconfirmed_us if marked is not None else 0)
+        return marked
 
 
 def boottime_s() -> float:
@@ -90,9 +107,11 @@ def boottime_s() -> float:
 def is_synchronised() -> bool:
     """True if the kernel, timesyncd or timedated reports the wall clock as synchronised."""
     kernel = kernel_time()
-    if kernel is None:
-        return _timesyncd_corrected_us() is not None or Timedated().ask()
-    return kernel.synchronised
+    if kernel is not None:
+        return kernel.synchronised
+    wall_us, boot_us = _both_clocks_us()
+    marked = SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us)
+    return marked is not None or Timedated().ask(wall_us - boot_us)
 
 
 def off(ahead_s: float) -> str:
@@ -114,17 +133,12 @@ def kernel_time() -> KernelTime | None:
     return KernelTime(answer != _TIME_ERROR, int(timex.maxerror))
 
 
-def _timesyncd_corrected_us() -> int | None:
-    """Time since timesyncd corrected the wall clock; None if never or too long ago.
-
-    The clock may have been set by hand since: one set back shows a negative time, hence None.
-    """
+def _timesyncd_mark_us() -> int | None:
+    """When timesyncd last corrected the wall clock, in microseconds since 1970; None if never."""
     try:
-        corrected_ns = _TIMESYNCD_FILE.stat().st_mtime_ns
+        return _TIMESYNCD_FILE.stat().st_mtime_ns // 1_000
     except OSError:
         return None
-    ago_us = (time.time_ns() - corrected_ns) // 1_000
-    return ago_us if 0 <= ago_us * _GROWTH <= _LARGEST_ERROR_US else None
 
 
 def _both_clocks_us() -> tuple[int, int]:

@@ -12,6 +12,8 @@ _ASK_EVERY_S = 60.0
 _ANSWER_S = 20.0
 # An answer older than this is discarded.
 _VALID_S = 300.0
+# Offsets of the clocks that differ by less are equal.
+_SAME_US = 100_000
 _QUESTION = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
 
 
@@ -21,21 +23,28 @@ class Timedated:
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
         self._asked_at: float | None = None
-        self._yes_at: float | None = None
+        self._yes: tuple[float, int] | None = None  # when it was asked, and the offset at that time
         self._asking = threading.Lock()
 
-    def says_synchronised(self) -> bool:
-        """The last answer while it is valid; never waits. False without systemd."""
+    def says_synchronised(self, offset_us: int) -> bool:
+        """The last answer while it is valid; never waits. False without systemd.
+
+        `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set says
+        nothing: the kernel clears its status then.
+        """
         now = self._monotonic_s()
         with self._asking:
             due = self._asked_at is None or now - self._asked_at >= _ASK_EVERY_S
             if due:
                 self._asked_at = now
         if due:
-            threading.Thread(target=self.ask, name="timedated", daemon=True).start()
-        return self._yes_at is not None and now - self._yes_at < _VALID_S
+            threading.Thread(target=self.ask, args=(offset_us,), name="timedated", daemon=True).start()
+        if self._yes is None:
+            return False
+        asked_at, known_us = self._yes
+        return now - asked_at < _VALID_S and abs(offset_us - known_us) <= _SAME_US
 
-    def ask(self) -> bool:
+    def ask(self, offset_us: int) -> bool:
         """Query and wait for the answer, for at most _ANSWER_S."""
         asked_at = self._monotonic_s()
         try:
@@ -44,5 +53,6 @@ class Timedated:
             ).stdout
         except (OSError, subprocess.SubprocessError):
             return False  # no systemd, or a busy one: queried again later
-        self._yes_at = asked_at if answer.strip() == b"yes" else None
-        return self._yes_at is not None
+        is_yes = answer.strip() == b"yes"
+        self._yes = (asked_at, offset_us) if is_yes else None
+        return is_yes

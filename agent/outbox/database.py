@@ -95,8 +95,7 @@ class OutboxFile:
                 schema.refuse_newer(self._writer, self.path)
                 _prepare(self._writer)
                 _migrate(self._writer, self.path)
-                with _room_permitting(self._writer):
-                    _grow_wal(self._writer)
+                _grow_wal(self._writer)
                 self._reader = _connect(self.path, "ro")
             except BaseException:
                 self._writer.close()
@@ -166,6 +165,26 @@ class OutboxFile:
             if self._must_reopen:
                 raise OutboxFailingError(f"{self.path}: it has to be opened again", hint="try again")
             yield self._reader
+
+    def renew_wal(self) -> bool:
+        """Move the WAL into the file, and replace it by a new one of the usual size.
+
+        False if another process reads from it at the moment. Raises OutboxUnavailableError.
+        """
+        with self.write_lock, self.read_lock:
+            self.ensure_open()
+            with translated(self.path), self._observed():
+                # The pages first, without any lock; then only the truncation has to wait for other processes.
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._writer.execute(f"PRAGMA busy_timeout={int(_STILL_BUSY_S * 1000)}").fetchall()
+                try:
+                    is_busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    wait_s = _STILL_BUSY_S if self._is_busy else _BUSY_S
+                    self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
+                if not is_busy:
+                    _grow_wal(self._writer)
+        return not is_busy
 
     @contextlib.contextmanager
     def _observed(self) -> Iterator[None]:
@@ -296,6 +315,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         "synchronous=FULL",
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         "journal_size_limit=-1",  # keep the grown WAL: overwriting allocated space is cheap
+        "secure_delete=ON",  # no badge id of a purged row stays in a free page
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     with _room_permitting(connection):
@@ -317,9 +337,10 @@ def _room_permitting(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _grow_wal(connection: sqlite3.Connection) -> None:
     """Write a table and drop it, so that the space of the WAL stays allocated."""
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("CREATE TABLE scratch(filler BLOB)")
-    connection.execute("INSERT INTO scratch VALUES (zeroblob(?))", (_GROWN_WAL_BYTES,))
-    connection.execute("DROP TABLE scratch")
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    with _room_permitting(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE scratch(filler BLOB)")
+        connection.execute("INSERT INTO scratch VALUES (zeroblob(?))", (_GROWN_WAL_BYTES,))
+        connection.execute("DROP TABLE scratch")
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

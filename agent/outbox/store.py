@@ -91,6 +91,7 @@ class Outbox:
             self._file = RecoveringFile(state_dir, self._reserve)
             self.boots = self._file.boots
             self._writer = SwipeWriter(self._file, agent_id)
+            self._wal_erasure = retention.WalErasure(self.file)
             try:
                 self._check_identity(machine_id)
                 self._purge_old_times()
@@ -348,12 +349,14 @@ class Outbox:
     def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
         """Free committed rows read before a moment of the trusted clock; returns how many were freed.
 
-        One bounded step. None for a clock that is not trusted: then no row is too old. Rows are in
-        the order of their reading, so everything before a trusted row that is old enough is old
-        enough too. Above `max_bytes` the oldest rows are freed whatever their age. Pending rows are
-        never freed, nor rows held for an operator or waiting for a replay.
+        One bounded step; 0 after the last. None for a clock that is not trusted: then no row is too
+        old. Above `max_bytes` the oldest rows are freed whatever their age. Pending rows are never
+        freed, nor rows held for an operator or waiting for a replay. What is left of purged rows in
+        the write-ahead log is overwritten within a day.
         """
-        return retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes)
+        freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes)
+        self._wal_erasure.after_step(freed)
+        return freed
 
     def refill_reserve(self) -> None:
         """Make the reserve whole again once the disk has room."""

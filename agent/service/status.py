@@ -15,6 +15,7 @@ from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.external.connection import is_there
+from agent.outbox.recovery.quarantine import copies
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.client import Client
@@ -105,7 +106,7 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
     """The object that `status --json` prints, for a running or stopped agent. A bad file raises nothing."""
     running = is_held(state_dir)
     report = _report(runtime_dir / STATUS_FILE)
-    outbox = _outbox(state_dir)
+    outbox = _outbox(state_dir) | {"quarantined": [copy.name for copy in copies(state_dir)]}
     waiting = sum(reader.get("unkept", 0) for reader in report.get("readers", [])) if running else 0
     if waiting:
         outbox |= {

@@ -11,6 +11,8 @@ from agent.service.build import Agent
 from agent.service.worker import Busy
 
 _PURGE_EVERY_S = 600.0
+# Between two steps of one purge, so that swipes and rows to send find the outbox free.
+_PURGE_PAUSE_S = 0.1
 # How often an idle uploader reads the clock: readings of a synchronised clock correct earlier timestamps.
 _CLOCK_READ_EVERY_S = 10.0
 
@@ -46,7 +48,7 @@ class UploadLoop:
             if is_news:
                 self._on_news()
             if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
-                purge_at = time.monotonic() + (0.0 if self.purge() else _PURGE_EVERY_S)
+                purge_at = time.monotonic() + (_PURGE_PAUSE_S if self.purge() else _PURGE_EVERY_S)
             wait_s = min(max(0.0, purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
             busy(False)
             if delay != 0.0:

@@ -127,6 +127,29 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
     assert now.unconfirmed_us >= 2_048_000_000
 
 
+@pytest.mark.parametrize("step_s", [3_600, -1_800, 600, -600, 1])
+def test_a_clock_that_is_set_by_hand_is_not_trusted_until_the_next_mark(
+    says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: int
+) -> None:
+    """Within nine hours of the last mark, where the kernel's status cannot be read."""
+    says(-1, 0)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no timedatectl
+    mark, system, real_ns = tmp_path / "synchronized", SystemClock(), time.time_ns
+    mark.touch()
+    os.utime(mark, (time.time() - 1_000,) * 2)
+    assert system.now().trusted
+
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + step_s * 10**9)
+    after_step = system.now()
+    os.utime(mark, ns=(time.time_ns(),) * 2)
+    after_mark = system.now()
+
+    assert not after_step.trusted
+    assert after_mark.trusted
+    assert after_mark.unconfirmed_us < 1_000_000
+    assert not after_mark.is_inherited
+
+
 @pytest.mark.parametrize("trust", ["auto", "always"])
 def test_a_time_from_before_the_release_is_never_trusted(
     says: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, trust: Trust

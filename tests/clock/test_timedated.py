@@ -21,29 +21,29 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_systemd_is_asked_whether_the_clock_is_synchronised(programs: Path) -> None:
     install(programs, "timedatectl", '[ "$*" = "show --property=NTPSynchronized --value" ] && echo yes\n')
 
-    assert Timedated().ask()
+    assert Timedated().ask(0)
 
 
 @pytest.mark.parametrize("answer", ["echo no", "echo yes; exit 1", "true"])
 def test_anything_but_a_yes_is_a_no(programs: Path, answer: str) -> None:
     install(programs, "timedatectl", f"{answer}\n")
 
-    assert not Timedated().ask()
+    assert not Timedated().ask(0)
 
 
 def test_where_there_is_no_systemd_the_answer_is_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert not Timedated().ask()
+    assert not Timedated().ask(0)
 
 
 def test_a_swipe_never_waits_for_the_answer_and_has_it_the_next_time(programs: Path) -> None:
     install(programs, "timedatectl", "sleep 0.2; echo yes\n")
     timedated = Timedated(DrivenClock().monotonic_s)
 
-    assert not timedated.says_synchronised()
+    assert not timedated.says_synchronised(0)
 
-    wait_until(timedated.says_synchronised, what="the answer")
+    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
 
 
 def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> None:
@@ -54,8 +54,8 @@ def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> N
 
     for second in range(61):
         clock.seconds = 1_000.0 + second
-        timedated.says_synchronised()
-        wait_until(timedated.says_synchronised, what="the answer")
+        timedated.says_synchronised(0)
+        wait_until(lambda: timedated.says_synchronised(0), what="the answer")
 
     wait_until(lambda: asked.read_text().count(".") == 2, what="the second question")
 
@@ -64,9 +64,22 @@ def test_a_yes_that_is_not_renewed_ends(programs: Path) -> None:
     install(programs, "timedatectl", "echo yes\n")
     clock = DrivenClock()
     timedated = Timedated(clock.monotonic_s)
-    wait_until(timedated.says_synchronised, what="the answer")
+    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
 
     install(programs, "timedatectl", "exit 1\n")
     clock.seconds += 301
 
-    assert not timedated.says_synchronised()
+    assert not timedated.says_synchronised(0)
+
+
+def test_a_yes_from_before_the_clock_was_set_says_nothing(programs: Path) -> None:
+    install(programs, "timedatectl", "echo yes\n")
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
+
+    assert not timedated.says_synchronised(3_600_000_000)
+    assert timedated.says_synchronised(1_000)
+
+    clock.seconds += 61
+    wait_until(lambda: timedated.says_synchronised(3_600_000_000), what="the answer to a new question")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from agent.clock.reading import ClockReading
+from agent.clock.sync_marks import SyncMarks
 
 TRUE_START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 _KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel counts the clock as unsynchronised
@@ -81,4 +82,55 @@ class ClockRig:
             self.boot_us,
             trusted,
             unconfirmed_us if trusted else 0,
+        )
+
+
+class MarkedClockRig(ClockRig):
+    """The same machine, but adjtimex(2) is forbidden: only the file of the time service shows a correction.
+
+    A clock set by hand leaves the mark as it is.
+    """
+
+    _POLL_S = 1_000.0
+
+    def boot(self, *, off_s: float = 10.0) -> None:
+        super().boot(off_s=off_s)
+        self._mark_us: int | None = None
+        self.start_process()
+
+    def start_process(self) -> None:
+        """The agent is started: it has not seen any mark being made."""
+        self._marks = SyncMarks()
+
+    def advance(self, seconds: float) -> None:
+        while self.has_ntp and seconds > self._POLL_S:
+            super().advance(self._POLL_S)
+            seconds -= self._POLL_S
+            self._mark()
+        super().advance(seconds)
+
+    def ntp_comes(self) -> None:
+        super().ntp_comes()
+        self._mark()
+
+    def set_by_hand(self, off_s: float) -> None:
+        super().set_by_hand(off_s)
+        self._is_set = True
+
+    def _mark(self) -> None:
+        self._mark_us = self._offset_us + self.boot_us
+        self.now()  # the agent reads the clock every ten seconds
+
+    def now(self) -> ClockReading:
+        wall_us = self._offset_us + self.boot_us
+        confirmed = self._marks.judge(self._mark_us, wall_us, self.boot_us)
+        if confirmed is None:
+            return ClockReading(wall_us, self.boot_id, self.boot_us, trusted=False)
+        return ClockReading(
+            wall_us,
+            self.boot_id,
+            self.boot_us,
+            trusted=True,
+            unconfirmed_us=confirmed.unconfirmed_us,
+            is_inherited=confirmed.is_inherited,
         )

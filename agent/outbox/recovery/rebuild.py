@@ -3,7 +3,8 @@
 Theory of operation
 
 Input: an outbox file that SQLite reports as damaged, with no open connection. Output: a sound file
-under the same name, and the damaged one, unchanged, as `outbox.db.corrupt-<k>`.
+under the same name, and the damaged one, unchanged, as `outbox.db.corrupt-<k>`: deleted if every row of it
+was read, and at most three such copies are kept (quarantine).
 
 The replacement is a sequence of renames, so that a power cut at any moment leaves one defined step
 to repeat; finish_interrupted() runs it at every open.
@@ -52,7 +53,7 @@ from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
-from agent.outbox.recovery import found_rows
+from agent.outbox.recovery import found_rows, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.found_rows import FoundRows
 from agent.outbox.state import write_record
@@ -80,13 +81,17 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, last_n: int = 0) -> N
                 )
             kept, lost = _build_or_remove(state_dir, damaged, last_n)
             unreadable = damaged.unreadable_bytes
+            is_recovered = damaged.state is not None and not lost and not unreadable
         (state_dir / _PART_FILE).replace(state_dir / _COMPLETE_FILE)
         sync(state_dir)
-        quarantine = _swap(state_dir)
+        copy = _swap(state_dir)
+        if is_recovered:
+            quarantine.remove(copy)
+        quarantine.remove_oldest(state_dir)
     _log.error(
         "outbox: the file was damaged (%s) and is now %s; %d swipes were moved to a new one, %d unreadable%s",
         fault,
-        quarantine.name,
+        "deleted, as all of its rows were read" if is_recovered else copy.name,
         kept,
         lost,
         f"; the disk could not read {unreadable} bytes of it" if unreadable else "",
@@ -103,15 +108,13 @@ def finish_interrupted(state_dir: Path) -> None:
 
 
 def _swap(state_dir: Path) -> Path:
-    number = 1
-    while (state_dir / f"{OUTBOX_FILE}.corrupt-{number}").exists():
-        number += 1
+    copy = quarantine.next_name(state_dir)
     for side in (*SIDE_FILES, ""):
         with contextlib.suppress(FileNotFoundError):
-            (state_dir / (OUTBOX_FILE + side)).replace(state_dir / f"{OUTBOX_FILE}.corrupt-{number}{side}")
+            (state_dir / (OUTBOX_FILE + side)).replace(copy.with_name(copy.name + side))
     (state_dir / _COMPLETE_FILE).replace(state_dir / OUTBOX_FILE)
     sync(state_dir)
-    return state_dir / f"{OUTBOX_FILE}.corrupt-{number}"
+    return copy
 
 
 # --- building the new outbox ----------------------------------------------------------------

@@ -18,6 +18,8 @@ from agent.outbox.database import PAGE_BYTES
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.recovery import rebuild
+from agent.outbox.recovery.quarantine import copies
+from agent.service.status import read_status
 from tests.support.outbox_rig import (
     PLENTY,
     commit,
@@ -292,12 +294,29 @@ def test_positions_and_replays_of_before_mean_the_same_rows_after_it(tmp_path: P
         assert [row["event_id"] for row in again] == [row["event_id"] for row in before[:5]]
 
 
-def test_a_second_damage_gets_a_quarantine_of_its_own(tmp_path: Path) -> None:
-    for _ in range(3):
-        (tmp_path / "outbox.db").write_bytes(b"no database " * 1000)
+def test_at_most_three_quarantined_copies_are_kept_the_newest(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / "outbox.db").write_bytes(b"no database %d" % number * 1000)
         opened(tmp_path).close()
 
-    assert len(list(tmp_path.glob("outbox.db.corrupt-?"))) == 3
+    assert [path.name for path in copies(tmp_path)] == [f"outbox.db.corrupt-{k}" for k in (3, 4, 5)]
+    assert b"no database 4" in (tmp_path / "outbox.db.corrupt-5").read_bytes()
+    status = read_status("hq-lobby-1", tmp_path, tmp_path)
+    assert status["outbox"]["quarantined"] == [path.name for path in copies(tmp_path)]
+
+
+def test_a_damaged_file_whose_rows_were_all_read_is_not_kept(tmp_path: Path, whole: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        # A page that two tables claim.
+        connection.execute("UPDATE sqlite_master SET rootpage = 2 WHERE name = 'sqlite_sequence'")
+        connection.commit()
+
+    with closing(opened(tmp_path)):
+        assert len(stored(tmp_path)) == ROWS
+
+    assert not list(tmp_path.glob("*.corrupt-*"))
 
 
 # --- while the agent runs ---------------------------------------------------------------------------
