@@ -48,13 +48,6 @@ def drained(outbox: Outbox) -> list[int]:
     pytest.fail("the outbox never becomes empty")
 
 
-def flip(state_dir: Path, old: bytes, new: bytes) -> None:
-    """Change bytes of the closed file in every place."""
-    with damaged(state_dir) as content:
-        assert old in content
-        content[:] = content.replace(old, new)
-
-
 # --- rows ---------------------------------------------------------------------------------------------
 
 

@@ -157,7 +157,7 @@ def _damage(outbox: Path, random: Random) -> None:
     with closing(sqlite3.connect(outbox)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     content = bytearray(outbox.read_bytes())
-    with_rows = [at for at in range(0, len(content), 1024) if b'"replay":false}' in content[at : at + 1024]]
+    with_rows = [at for at in range(0, len(content), 1024) if b'"person_salt"' in content[at : at + 1024]]
     for at in random.sample(with_rows, 5):
         content[at : at + 1024] = random.randbytes(1024)
     outbox.write_bytes(content)
