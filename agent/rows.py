@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +24,7 @@ _REPLAY_END = b'"replay":true}'
 # Members whose values have the same length in every row. JSON escapes a quote inside a text, so a
 # cardholder's name cannot contain these bytes.
 _TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
-_SYNCED, _CORRECTED, _ESTIMATED = b'"clock":"synced"', b'"clock":"corrected"', b'"clock":"estimated"'
+_CLOCK = re.compile(rb'"clock":"[a-z]+"(?:,"time_uncertainty_ms":(?P<ms>[0-9]+))?')
 # The range of datetime: a wrong clock may show any time.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
@@ -58,13 +60,15 @@ def render(swipe: Swipe, position: RowPosition, *, agent_id: str) -> tuple[str, 
     row is shorter.
     """
     card, read_at = swipe.card, swipe.read_at
+    # Half the interval in which its last byte arrived; the middle is the time of the event.
+    uncertainty_ms = math.ceil(swipe.age_us / 2_000)
     recorded_at = iso(read_at.wall_us)
     members: dict[str, Any] = {
         "badge_id": swipe.badge_id,
         "user_id": swipe.user_id,
         "zone_id": swipe.zone_id,
         "reader_id": swipe.reader_id,
-        "event_timestamp": recorded_at,
+        "event_timestamp": iso(read_at.wall_us - uncertainty_ms * 1_000),
         "direction": swipe.direction,
         "signal_strength": card.signal_strength,
         "event_id": position.event_id,
@@ -75,7 +79,8 @@ def render(swipe: Swipe, position: RowPosition, *, agent_id: str) -> tuple[str, 
         "facility_code": card.facility_code,
         "card_number": card.card_number,
         "card_check": card.check.value,
-        "clock": "synced" if read_at.trusted else "estimated",
+        "clock": "synced" if read_at.trusted and not uncertainty_ms else "estimated",
+        "time_uncertainty_ms": uncertainty_ms or None,
         "recorded_at": recorded_at,
         "boot_id": read_at.boot_id,
         "boot_ms": read_at.boot_ms,
@@ -149,21 +154,25 @@ def recorded_time(row: bytes) -> RecordedTime:
 
 
 def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
-    """The row with a corrected `event_timestamp`.
+    """The row with a corrected `event_timestamp`; `wall_us` is the corrected time of its read.
 
-    `sure`: corrected by a synchronised clock, otherwise estimated. The members that the chain
-    covers do not change. A row whose bytes were damaged on the disk is returned unchanged: the pipe
-    refuses it by itself, and it is set aside.
+    `sure`: corrected by a synchronised clock, otherwise estimated. `uncertainty_ms` is that of the clock.
+    A row whose bytes waited to be read has its own: it is added, and the time stays estimated. The
+    members that the chain covers do not change. A row whose bytes were damaged on the disk is returned
+    unchanged: the pipe refuses it by itself, and it is set aside.
     """
-    at = row.find(_TIME)
-    if at < 0:
+    at, clock = row.find(_TIME), _CLOCK.search(row)
+    if at < 0 or clock is None:
         return row
-    begin = at + len(_TIME)
-    row = row[:begin] + iso(wall_us).encode() + row[begin + _TIME_LENGTH :]
-    clock = _CORRECTED if sure else _ESTIMATED
+    own_ms = int(clock["ms"] or 0)
+    sure = sure and own_ms == 0
+    time = b'"clock":"corrected"' if sure else b'"clock":"estimated"'
     if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):
-        clock += b',"time_uncertainty_ms":%d' % uncertainty_ms
-    return row.replace(_ESTIMATED, clock, 1).replace(_SYNCED, clock, 1)
+        time += b',"time_uncertainty_ms":%d' % (uncertainty_ms + own_ms)
+    row = row[: clock.start()] + time + row[clock.end() :]
+    # Of the same length, and before the clock: the position found above is still that of the time.
+    begin = at + len(_TIME)
+    return row[:begin] + iso(wall_us - own_ms * 1_000).encode() + row[begin + _TIME_LENGTH :]
 
 
 def _microseconds(text: str) -> int:
@@ -233,6 +242,20 @@ def parse(row: object) -> ParsedRow | None:
         return None
     if all(isinstance(members.get(name), kind) for name, kind in _REQUIRED_MEMBERS.items()):
         return ParsedRow(members)
+    return None
+
+
+def card_of(row: object) -> tuple[str, int, str] | None:
+    """Reader id, bits and hex digits of the card; None for a damaged or an erased row."""
+    try:
+        members = json.loads(row) if isinstance(row, bytes) else None
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    match [members.get(name) for name in ("reader_id", "card_bits", "card_raw")]:
+        case [str(reader_id), int(bits), str(raw)]:
+            return reader_id, bits, raw
     return None
 
 

@@ -87,7 +87,7 @@ def test_memory_is_bounded_and_the_card_unseen_longest_goes_first() -> None:
 
     assert not hold_off.admits(card(0), 3)
     assert hold_off.admits(card(1), 3)
-    assert len(hold_off._last_read_ms) == HELD_CARDS_MAX
+    assert len(hold_off._last_read) == HELD_CARDS_MAX
 
 
 def test_cards_that_left_are_not_remembered() -> None:
@@ -97,7 +97,7 @@ def test_cards_that_left_are_not_remembered() -> None:
 
     hold_off.admits(card(1000), 5000)
 
-    assert len(hold_off._last_read_ms) == 1
+    assert len(hold_off._last_read) == 1
 
 
 @given(st.integers(1, 50), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60)), max_size=60))
