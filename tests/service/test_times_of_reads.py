@@ -113,7 +113,7 @@ def test_a_swipe_during_a_suspension_is_estimated_within_it(doors: NewDoor) -> N
     assert datetime.fromisoformat(row["recorded_at"]).timestamp() - happened_s >= 2.4
 
 
-def test_a_second_presentation_during_a_suspension_is_a_swipe_where_readers_do_not_repeat(
+def test_a_second_presentation_during_a_suspension_is_a_swipe_of_most_readers(
     doors: NewDoor,
 ) -> None:
     door = doors(protocol="bits")
@@ -189,7 +189,7 @@ def test_a_new_presentation_after_a_restart_is_a_swipe(doors: NewDoor) -> None:
         assert len(door.wait_for(2)) == 2
 
 
-def test_another_program_that_holds_the_outbox_for_ten_seconds_costs_no_swipe_and_no_time(
+def test_a_program_that_holds_the_outbox_for_ten_seconds_costs_no_swipe_and_no_time(
     doors: NewDoor,
 ) -> None:
     door = doors()
