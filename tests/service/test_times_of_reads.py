@@ -169,8 +169,12 @@ def test_a_card_that_is_held_during_a_restart_is_one_swipe_if_its_reader_repeats
         time.sleep(0.5)
         present()
         agent.start()
-        door.line.present(TAG + 1) if frame is None else door.line.write(bits_line(26, h10301(1, 2)))
-        rows = door.wait_for(swipes + 1)
+        if frame is None:
+            door.line.present(TAG + 1)
+        else:
+            door.line.write(bits_line(26, h10301(1, 2)))
+        wait_until(lambda: len({row["card_raw"] for row in door.rows()}) == 2, what="the other card")
+        rows = door.rows()
 
     assert len(rows) == swipes + 1
 
