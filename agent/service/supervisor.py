@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 # From SIGTERM to the end: 5 s are promised, one of them is left for the interpreter's exit.
 _STOP_S = 4.0
+_CLOSING_S = 0.5
 # Shortest time between two status files: the file is on tmpfs, but writing it costs a Pi Zero CPU time.
 _STATUS_PAUSE_S = 0.2
 _REOPEN_S = 1.0  # between two tries to open an outbox on a disk that cannot be used
@@ -249,7 +250,8 @@ class Supervisor:
             self._readers.lock.release()
             return
         self._upload_loop.stop()
-        self._agent.write_loop.stop(deadline)
+        # Earlier than the others: closing the file undoes a transaction that failed on a full disk.
+        self._agent.write_loop.stop(deadline - _CLOSING_S)
         ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]
         self._log_lost()
         if all(ended):
