@@ -41,7 +41,7 @@ Parts, and who may change what
 - live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
   change the state through the methods of Outbox alone.
 
-Threads: readers call keep(), the uploader everything else; check_integrity() has a thread of its own.
+Threads: the writer calls keep(), the uploader everything else; check_integrity() has a thread of its own.
 """
 
 from __future__ import annotations
@@ -83,14 +83,21 @@ class Outbox:
     """
 
     def __init__(
-        self, state_dir: Path, *, agent_id: str, machine_id: str = "", reserve_bytes: int = 0
+        self,
+        state_dir: Path,
+        *,
+        agent_id: str,
+        machine_id: str = "",
+        reserve_bytes: int = 0,
+        lock: StateLock | None = None,
     ) -> None:
         """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
 
-        A `machine_id` other than the stored one means a copied card; "" skips this check.
+        A `machine_id` other than the stored one means a copied card; "" skips this check. `lock`: of this
+        directory, if the caller has taken it already; close() releases it, a failure here does not.
         """
         self.agent_id = agent_id
-        self._lock = StateLock(state_dir)
+        self._lock = lock or StateLock(state_dir)
         try:
             self._reserve = Reserve(state_dir, reserve_bytes)
             self._file = RecoveringFile(state_dir, self._reserve)
@@ -104,7 +111,8 @@ class Outbox:
                 self._file.close()
                 raise
         except BaseException:
-            self._lock.release()
+            if lock is None:
+                self._lock.release()
             raise
         self._reserve.fill()
 

@@ -79,6 +79,12 @@ class WireProtocol(Protocol):
     polled: ClassVar[bool]
     """True if its readers send only in reply to a request."""
 
+    repeats_while_held: ClassVar[bool]
+    """True if its readers send a card again and again, less than a second apart, while it is in the field.
+
+    False also where it depends on the reader: frames that waited are then a presentation each.
+    """
+
     def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
         """Parse received bytes; return the events they complete, in order."""
 
@@ -107,6 +113,7 @@ class ListeningProtocol(ABC):
     line: ClassVar[LineSettings] = LineSettings()
     options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
     polled: ClassVar[bool] = False
+    repeats_while_held: ClassVar[bool] = False
     # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
     silence_ms: ClassVar[int] = 100
 
@@ -157,6 +164,7 @@ class PolledProtocol(ListeningProtocol):
     """
 
     polled: ClassVar[bool] = True
+    repeats_while_held: ClassVar[bool] = True  # each request is answered with the card in the field
     requests: ClassVar[tuple[bytes, ...]]
     poll_ms: ClassVar[int]
 

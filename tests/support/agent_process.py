@@ -84,6 +84,11 @@ class PtyReader:
         """Send bytes on the line."""
         assert os.write(self._master, data) == len(data)
 
+    def write_all(self, data: bytes) -> None:
+        """Send more bytes than the kernel buffers; returns once they are read."""
+        while data:
+            data = data[os.write(self._master, data) :]
+
     def present(self, tag: int) -> None:
         """Send the frame of an RDM6300 for a tag."""
         self.write(rdm6300_frame(tag))

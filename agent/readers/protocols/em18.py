@@ -21,6 +21,7 @@ class Em18(ListeningProtocol):
     """EM-18 and other 125 kHz modules that send twelve hex digits and no delimiter."""
 
     # There are at least 20 ms between two frames; USB adapters add up to 16 ms within one.
+    repeats_while_held = True
     silence_ms: ClassVar[int] = 40
 
     def __init__(self) -> None:

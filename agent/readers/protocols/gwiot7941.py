@@ -24,6 +24,7 @@ def _shape(types: bytes, id_bytes: int) -> Shape:
 class Gwiot7941(FramedProtocol):
     """Gwiot 7941D and 7941E (125 kHz and 13.56 MHz modules that send without a request)."""
 
+    repeats_while_held = True
     shapes = (_shape(_EM4100, 5), _shape(_MIFARE, 4), _shape(_MIFARE, 7))
 
     def read(self, frame: bytes) -> RawCredential | NoiseReason:

@@ -11,6 +11,7 @@ from agent.readers.protocol import LineSettings
 class Parallax(FramedProtocol):
     """Parallax 28140 and 28340 (125 kHz card readers)."""
 
+    repeats_while_held = True  # while /ENABLE is low
     line = LineSettings(baudrate=2400)
     shapes = ((b"\n", *[HEX_DIGIT] * ID_DIGITS, b"\r"),)
 

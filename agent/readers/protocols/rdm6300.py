@@ -19,6 +19,7 @@ _RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, ANY, _ETX)
 class Rdm6300(FramedProtocol):
     """RDM6300, RDM630 and their clones (125 kHz modules)."""
 
+    repeats_while_held = True  # every 50-65 ms
     shapes = (_HEX_CHECKSUM, _RAW_CHECKSUM)
 
     def read(self, frame: bytes) -> RawCredential | NoiseReason:
