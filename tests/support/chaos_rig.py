@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.outbox_rig import recomputed_chain
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -187,18 +187,11 @@ def assert_histories_are_whole(rows: list[dict[str, Any]], *, holes: int = 0) ->
         seqs = [row["seq"] for row in history]
         assert seqs == sorted(set(seqs))
         missing += seqs[-1] - len(seqs)
-        previous_seq, previous = 0, outbox_id
+        previous_seq, previous = 0, history[0].get("chain_before") or outbox_id
         for row in history:
-            assert row["seq"] != previous_seq + 1 or row["chain"] == chain_of(row, previous)
+            assert row["seq"] != previous_seq + 1 or row["chain"] == recomputed_chain(previous, row)
             previous_seq, previous = row["seq"], row["chain"]
     assert missing <= holes
-
-
-def chain_of(row: dict[str, Any], previous: str) -> str:
-    """A row's chain hash, computed from the table alone."""
-    names = ("event_id", "reader_id", "card_bits", "card_raw", "recorded_at", "boot_id", "boot_ms")
-    text = "|".join([previous, *(str(row[name]) for name in names)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def once_per_event(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
