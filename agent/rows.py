@@ -1,43 +1,41 @@
-"""The row format: one JSON object per swipe; the only module that spells the members of a row."""
+"""The row format: one JSON object per swipe; the only module that spells the members of a row.
+
+A stored row is everything but the row's position: as_sent() adds outbox id and seq, so that a new
+generation rewrites nothing. Rows of schemas 1-3 of the outbox ("legacy" here) carry their position,
+a chain of 16 digits, and `"replay":false` at the end; they are sent with what they carry.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from agent import __version__
 from agent.clock.reading import ClockReading
 from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CHAIN_DIGITS = 16
+_DIGEST_DIGITS = 32
+# Random, per boot: 32 bits tell the boots of one agent apart, and save 28 bytes a row.
+_BOOT_ID_DIGITS = 8
 
-# The row ends with this member, so that marking a replay replaces the last bytes and encodes nothing again.
-_LIVE_END = b'"replay":false}'
-_REPLAY_END = b'"replay":true}'
+# A legacy row ends with this member.
+_LEGACY_END = b'"replay":false}'
 # Members whose values have the same length in every row. JSON escapes a quote inside a text, so a
 # cardholder's name cannot contain these bytes.
 _TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
-_SYNCED, _CORRECTED, _ESTIMATED = b'"clock":"synced"', b'"clock":"corrected"', b'"clock":"estimated"'
+_CLOCK = re.compile(
+    rb'"clock":"[a-z]+"(?:,"time_uncertainty_ms":(?P<ms>[0-9]+))?(?P<recorded>,"recorded_at":"[^"]*")?'
+)
 # The range of datetime: a wrong clock may show any time.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
 # A corrected time carries its uncertainty only above this value.
 _UNCERTAINTY_SENT_ABOVE_MS = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class RowPosition:
-    """The position of a swipe: outbox id, seq, event id, and the chain of the swipe before it."""
-
-    outbox_id: str
-    seq: int
-    event_id: str
-    previous_chain: str
 
 
 def iso(wall_us: int) -> str:
@@ -46,28 +44,40 @@ def iso(wall_us: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+# --- making rows ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RowLink:
+    """What a new row gets besides its swipe: a random id and salt, and the chain of the row before it."""
+
+    event_id: str
+    person_salt: str
+    previous_chain: str
+
+
 def first_link(outbox_id: str) -> str:
-    """The value used as previous chain for seq 1."""
+    """The value used as previous chain for the first row of a file: its first outbox id."""
     return outbox_id
 
 
-def render(swipe: Swipe, position: RowPosition, *, agent_id: str) -> tuple[str, bytes]:
-    """The swipe's chain and its row: one line of NDJSON without the line end.
+def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
+    """The swipe's chain and its row to be stored: one line of NDJSON without the line end.
 
     Optional members are absent, never null: the pipe's `$1:name` yields NULL either way, and the
     row is shorter.
     """
     card, read_at = swipe.card, swipe.read_at
-    recorded_at = iso(read_at.wall_us)
+    event_timestamp = recorded_at = iso(read_at.wall_us)
     members: dict[str, Any] = {
         "badge_id": swipe.badge_id,
         "user_id": swipe.user_id,
         "zone_id": swipe.zone_id,
         "reader_id": swipe.reader_id,
-        "event_timestamp": recorded_at,
+        "event_timestamp": event_timestamp,
         "direction": swipe.direction,
         "signal_strength": card.signal_strength,
-        "event_id": position.event_id,
+        "event_id": link.event_id,
         "agent_id": agent_id,
         "card_bits": card.bits,
         "card_raw": card.raw,
@@ -76,12 +86,57 @@ def render(swipe: Swipe, position: RowPosition, *, agent_id: str) -> tuple[str, 
         "card_number": card.card_number,
         "card_check": card.check.value,
         "clock": "synced" if read_at.trusted else "estimated",
-        "recorded_at": recorded_at,
-        "boot_id": read_at.boot_id,
+        "time_uncertainty_ms": None,
+        "recorded_at": recorded_at if recorded_at != event_timestamp else None,
+        "boot_id": read_at.boot_id[:_BOOT_ID_DIGITS],
         "boot_ms": read_at.boot_ms,
-        "agent_version": __version__,
+        "person_salt": link.person_salt,
     }
-    return with_position({name: value for name, value in members.items() if value is not None}, position)
+    return with_chain(
+        {name: value for name, value in members.items() if value is not None}, link.previous_chain
+    )
+
+
+def with_chain(members: Mapping[str, Any], previous_chain: str) -> tuple[str, bytes]:
+    """Add the chain as the last member. Returns the chain and the row to be stored."""
+    chain = chain_hash(previous_chain, members)
+    linked = {name: value for name, value in members.items() if name != "chain"} | {"chain": chain}
+    return chain, _encoded(linked)
+
+
+def chain_hash(previous_chain: str, members: Mapping[str, Any]) -> str:
+    """The chain of a row: 32 hex digits, a hash over it and the chain before it; SQL can recompute it.
+
+    `recorded_at` counts with its value also where the row leaves it out; other absent members are
+    empty text.
+    """
+    values = {"recorded_at": members["event_timestamp"], **members, "person": person_digest(members)}
+    names = (
+        "event_id",
+        "agent_id",
+        "reader_id",
+        "zone_id",
+        "direction",
+        "recorded_at",
+        "boot_id",
+        "boot_ms",
+        "person",
+    )
+    return _digest([previous_chain, *(values.get(name, "") for name in names)])
+
+
+def person_digest(members: Mapping[str, Any]) -> str:
+    """32 hex digits over the personal members and their salt; erasing both leaves nothing to guess."""
+    names = ("person_salt", "badge_id", "user_id", "card_bits", "card_raw")
+    return _digest([members.get(name, "") for name in names])
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def _encoded(members: Mapping[str, Any]) -> bytes:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def sample(
@@ -98,33 +153,65 @@ def sample(
         "signal_strength": signal_strength,
         "event_id": event_id,
         "agent_id": agent_id,
-        "agent_version": __version__,
     }
-    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encoded(members)
 
 
-def with_position(members: dict[str, Any], position: RowPosition) -> tuple[str, bytes]:
-    """Add outbox id, seq and chain to the members of a row. Returns the chain and the row."""
-    chain = chain_hash(position.previous_chain, position.event_id, members)
-    placed = members | {"outbox_id": position.outbox_id, "seq": position.seq, "chain": chain}
-    placed.pop("replay", None)
-    placed["replay"] = False
-    return chain, json.dumps(placed, ensure_ascii=False, separators=(",", ":")).encode()
+# --- sending rows ---------------------------------------------------------------------------
 
 
-def chain_hash(previous_chain: str, event_id: str, members: dict[str, Any]) -> str:
-    """The chain of a row: 16 hex digits, a hash over it and the chain before it; SQL can recompute it."""
-    parts = (
-        previous_chain,
-        event_id,
-        members["reader_id"],
-        members["card_bits"],
-        members["card_raw"],
-        members["recorded_at"],
-        members["boot_id"],
-        members["boot_ms"],
-    )
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:_CHAIN_DIGITS]
+@dataclass(frozen=True, slots=True)
+class RowPosition:
+    """The position of a row: outbox id, seq, and on the first row of a generation the chain before it."""
+
+    outbox_id: str
+    seq: int
+    chain_before: str | None = None
+
+
+def as_sent(row: bytes, position: RowPosition) -> bytes:
+    """A stored row with its position. Raises ValueError for a legacy row that is not a JSON object."""
+    if row.endswith(_LEGACY_END):
+        return _legacy_as_sent(row, position)
+    placed = b'%b,"outbox_id":"%b","seq":%d' % (row[:-1], position.outbox_id.encode(), position.seq)
+    if position.chain_before is not None:
+        placed += b',"chain_before":"%b"' % position.chain_before.encode()
+    return placed + b"}"
+
+
+def all_as_sent(
+    numbered: Iterable[tuple[int, bytes]], first_n: int, outbox_id: str, chain_before: str
+) -> list[bytes]:
+    """As as_sent(), for rows of one generation with their numbers; the row `first_n` has seq 1."""
+    middle = b',"outbox_id":"%b","seq":' % outbox_id.encode()
+    return [
+        # A backlog is long: nearly all of its rows take the first way.
+        b"%b%b%d}" % (row[:-1], middle, n - first_n + 1)
+        if n != first_n and not row.endswith(_LEGACY_END)
+        else as_sent(row, RowPosition(outbox_id, n - first_n + 1, chain_before if n == first_n else None))
+        for n, row in numbered
+    ]
+
+
+def _legacy_as_sent(row: bytes, position: RowPosition) -> bytes:
+    """Byte for byte as stored while its position is the one that it carries."""
+    if b'"outbox_id":"%b","seq":%d,' % (position.outbox_id.encode(), position.seq) in row:
+        return row
+    members = json.loads(row)
+    if not isinstance(members, dict):
+        raise ValueError("not a row")  # noqa: TRY004 - as for any other damage
+    members |= {"outbox_id": position.outbox_id, "seq": position.seq}
+    if position.chain_before is not None:
+        members["chain_before"] = position.chain_before
+    members.pop("replay", None)
+    return _encoded(members)
+
+
+def as_replay(row: bytes) -> bytes:
+    """A row as sent, marked as a replay."""
+    if row.endswith(_LEGACY_END):
+        return row.removesuffix(_LEGACY_END) + b'"replay":true}'
+    return row[:-1] + b',"replay":true}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +223,10 @@ class RecordedTime:
     wall_us: int
     synced: bool
 
+    def is_of_boot(self, boot_id: str) -> bool:
+        """Whether the row was read in this boot: a row has the first digits of its id, a legacy row all."""
+        return self.boot_id in {boot_id, boot_id[:_BOOT_ID_DIGITS]}
+
 
 def recorded_time(row: bytes) -> RecordedTime:
     """The recorded time of a row. Raises ValueError, KeyError or TypeError for damaged bytes."""
@@ -143,27 +234,36 @@ def recorded_time(row: bytes) -> RecordedTime:
     return RecordedTime(
         boot_id=members["boot_id"],
         boot_us=members["boot_ms"] * 1_000,
-        wall_us=_microseconds(members["recorded_at"]),
+        wall_us=_microseconds(members.get("recorded_at", members["event_timestamp"])),
         synced=members["clock"] == "synced",
     )
 
 
 def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
-    """The row with a corrected `event_timestamp`.
+    """The row with a corrected `event_timestamp`, and the time it was stored with as `recorded_at`.
 
-    `sure`: corrected by a synchronised clock, otherwise estimated. The members that the chain
-    covers do not change. A row whose bytes were damaged on the disk is returned unchanged: the pipe
-    refuses it by itself, and it is set aside.
+    `sure`: corrected by a synchronised clock, otherwise estimated. `uncertainty_ms` is that of the clock;
+    the row's own is added to it. The values that the chain covers do not change. A row whose bytes were
+    damaged on the disk is returned unchanged: the pipe refuses it by itself, and it is set aside.
     """
-    at = row.find(_TIME)
-    if at < 0:
+    at, clock = row.find(_TIME), _CLOCK.search(row)
+    if at < 0 or clock is None:
         return row
     begin = at + len(_TIME)
-    row = row[:begin] + iso(wall_us).encode() + row[begin + _TIME_LENGTH :]
-    clock = _CORRECTED if sure else _ESTIMATED
+    stored = row[begin : begin + _TIME_LENGTH]
+    corrected = iso(wall_us).encode()
+    if uncertainty_ms is not None:
+        uncertainty_ms += int(clock["ms"] or 0)
+    time = b'"clock":"corrected"' if sure else b'"clock":"estimated"'
     if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):
-        clock += b',"time_uncertainty_ms":%d' % uncertainty_ms
-    return row.replace(_ESTIMATED, clock, 1).replace(_SYNCED, clock, 1)
+        time += b',"time_uncertainty_ms":%d' % uncertainty_ms
+    if clock["recorded"] is not None:
+        time += clock["recorded"]
+    elif stored != corrected:
+        time += b',"recorded_at":"%b"' % stored
+    row = row[: clock.start()] + time + row[clock.end() :]
+    # Of the same length, and before the clock: the position found above is still that of the time.
+    return row[:begin] + corrected + row[begin + _TIME_LENGTH :]
 
 
 def _microseconds(text: str) -> int:
@@ -176,14 +276,9 @@ def age_s(row: bytes, now: ClockReading) -> float | None:
     None if one of the wall clocks was not trusted.
     """
     read = recorded_time(row)
-    if read.boot_id == now.boot_id:
+    if read.is_of_boot(now.boot_id):
         return (now.boot_us - read.boot_us) / 1e6
     return max(0.0, (now.wall_us - read.wall_us) / 1e6) if read.synced and now.trusted else None
-
-
-def as_replay(row: bytes) -> bytes:
-    """The same row, marked as a replay."""
-    return row.removesuffix(_LIVE_END) + _REPLAY_END
 
 
 # --- reading stored rows --------------------------------------------------------------------
@@ -191,74 +286,100 @@ def as_replay(row: bytes) -> bytes:
 # Rows that fit into a page lie in one piece in the file, so their bytes can be found even where the
 # B-tree around them is gone.
 _ROW_BEGIN = b'{"badge_id":'
+_ROW_END = re.compile(rb'"chain":"[0-9a-f]{32}"\}|"replay":false\}')
 _LONGEST_ROW_BYTES = 4_000
+# How much of the file around a row is given with it: more than a database keeps beside it.
+_AROUND_BYTES = 80
 
-# The members that a row must have to be given a new position, and their types.
-_REQUIRED_MEMBERS = {
+# The members that a row must have to be recovered, and their types.
+_REQUIRED_MEMBERS: dict[str, type] = {
     "event_id": str,
-    "outbox_id": str,
-    "seq": int,
     "chain": str,
     "reader_id": str,
     "card_bits": int,
     "card_raw": str,
-    "recorded_at": str,
+    "event_timestamp": str,
     "boot_id": str,
     "boot_ms": int,
 }
+_REQUIRED_NOW = _REQUIRED_MEMBERS | {"agent_id": str, "person_salt": str}
+_REQUIRED_BEFORE = _REQUIRED_MEMBERS | {"outbox_id": str, "seq": int, "recorded_at": str}
 
 
+@dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """A stored row that has every required member."""
+    """A stored row that has every required member. `outbox_id` and `seq` are those of a legacy row."""
 
-    def __init__(self, members: dict[str, Any]) -> None:
-        self._members = members
-        self.outbox_id: str = members["outbox_id"]
-        self.seq: int = members["seq"]
-        self.event_id: str = members["event_id"]
-        self.chain: str = members["chain"]
+    members: Mapping[str, Any] = field(repr=False)
+    event_id: str
+    chain: str
+    outbox_id: str | None
+    seq: int | None
 
-    def moved(self, outbox_id: str, seq: int, previous_chain: str) -> tuple[str, bytes]:
-        """The same event at another position: its new chain and row."""
-        return with_position(self._members, RowPosition(outbox_id, seq, self.event_id, previous_chain))
+    def follows(self, previous_chain: str) -> bool:
+        """Whether the row was stored directly after the row with this chain. False for a legacy row."""
+        return self.outbox_id is None and chain_hash(previous_chain, self.members) == self.chain
+
+    def relinked(self, previous_chain: str) -> tuple[str, bytes]:
+        """The same event after another row: its new chain and the row to be stored."""
+        members = {name: value for name, value in self.members.items() if name not in _POSITION}
+        return with_chain(members, previous_chain)
+
+
+_POSITION = frozenset({"outbox_id", "seq", "chain_before", "replay"})
 
 
 def parse(row: object) -> ParsedRow | None:
-    """None for anything that is not a complete row."""
+    """None for anything that is not a complete stored row."""
     try:
         members = json.loads(row) if isinstance(row, bytes) else None
     except ValueError:
         return None
     if not isinstance(members, dict):
         return None
-    if all(isinstance(members.get(name), kind) for name, kind in _REQUIRED_MEMBERS.items()):
-        return ParsedRow(members)
-    return None
+    required = _REQUIRED_BEFORE if "outbox_id" in members else _REQUIRED_NOW
+    if not all(isinstance(members.get(name), kind) for name, kind in required.items()):
+        return None
+    return ParsedRow(
+        members, members["event_id"], members["chain"], members.get("outbox_id"), members.get("seq")
+    )
 
 
-def scan(pieces: Iterable[bytes]) -> Iterator[tuple[ParsedRow, bytes]]:
+class FoundRow(NamedTuple):
+    """A complete row found in the bytes of a file, with the bytes next to it."""
+
+    parsed: ParsedRow
+    row: bytes
+    before: bytes
+    after: bytes
+
+
+def scan(pieces: Iterable[bytes]) -> Iterator[FoundRow]:
     """Every complete row in the bytes of a file, wherever it lies; `pieces` follow each other in the file.
 
     Memory is bounded by the size of one piece and one row.
     """
-    carried = b""
+    carried, begin = b"", 0
     for piece in pieces:
         content = carried + piece
         # A row that begins after this place may end in the next piece.
-        complete = max(0, len(content) - _LONGEST_ROW_BYTES)
-        yield from _rows_beginning_before(complete, content)
-        carried = content[complete:]
-    yield from _rows_beginning_before(len(carried), carried)
+        complete = max(begin, len(content) - _LONGEST_ROW_BYTES - _AROUND_BYTES)
+        yield from _rows_beginning_between(begin, complete, content)
+        kept_from = max(0, complete - _AROUND_BYTES)
+        carried, begin = content[kept_from:], complete - kept_from
+    yield from _rows_beginning_between(begin, len(carried), carried)
 
 
-def _rows_beginning_before(limit: int, content: bytes) -> Iterator[tuple[ParsedRow, bytes]]:
-    begin = content.find(_ROW_BEGIN)
+def _rows_beginning_between(begin: int, limit: int, content: bytes) -> Iterator[FoundRow]:
+    begin = content.find(_ROW_BEGIN, begin)
     while 0 <= begin < limit:
         following = content.find(_ROW_BEGIN, begin + 1)
         longest = begin + _LONGEST_ROW_BYTES
-        end = content.find(_LIVE_END, begin, min(longest, following) if following >= 0 else longest)
-        row = content[begin : end + len(_LIVE_END)] if end >= 0 else None
+        found = _ROW_END.search(content, begin, min(longest, following) if following >= 0 else longest)
+        row = content[begin : found.end()] if found is not None else None
         parsed = parse(row)
         if row is not None and parsed is not None:
-            yield parsed, row
+            end = begin + len(row)
+            before = content[max(0, begin - _AROUND_BYTES) : begin]
+            yield FoundRow(parsed, row, before, content[end : end + _AROUND_BYTES])
         begin = following

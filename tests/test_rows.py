@@ -10,52 +10,76 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import __version__
-from agent.rows import RowPosition, age_s, as_replay, chain_hash, first_link, iso, render
+from agent.rows import (
+    RowLink,
+    RowPosition,
+    age_s,
+    as_replay,
+    as_sent,
+    chain_hash,
+    first_link,
+    iso,
+    parse,
+    recorded_time,
+    render,
+    scan,
+    with_timestamp,
+)
 from agent.swipe import CardCheck, CardRead, Swipe
 from tests.support.swipes import BOOT_ID, NOON_US, instant, swipe
 
-PLACE = RowPosition("0a1b2c3d4e5f", 7, "9d2b1f6e-7c1a-4a55-8c0f-0123456789ab", "00112233aabbccdd")
+LINK = RowLink("9d2b1f6e-7c1a-4a55-8c0f-0123456789ab", "0123456789abcdef", "00112233445566778899aabbccddeeff")
+PLACE = RowPosition("0a1b2c3d4e5f", 7)
 DECODED = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 45_015, signal_strength=-58.5)
 
 
-def rendered(a_swipe: Swipe, place: RowPosition = PLACE) -> dict[str, Any]:
-    _, row = render(a_swipe, place, agent_id="hq-lobby-1")
+def rendered(a_swipe: Swipe, link: RowLink = LINK) -> dict[str, Any]:
+    _, row = render(a_swipe, link, agent_id="hq-lobby-1")
     members: dict[str, Any] = json.loads(row)
     return members
 
 
-def test_a_decoded_card_fills_every_field_of_the_row() -> None:
+def recomputed(previous: str, m: dict[str, Any]) -> str:
+    """The chain as documented, from the members of a row alone."""
+    person = f"{m['person_salt']}|{m['badge_id']}|{m['user_id']}|{m['card_bits']}|{m['card_raw']}"
+    text = (
+        f"{previous}|{m['event_id']}|{m['agent_id']}|{m['reader_id']}|{m['zone_id']}|{m.get('direction', '')}"
+        f"|{m.get('recorded_at', m['event_timestamp'])}|{m['boot_id']}|{m['boot_ms']}"
+        f"|{hashlib.sha256(person.encode()).hexdigest()[:32]}"
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# --- the stored row -------------------------------------------------------------------------
+
+
+def test_a_decoded_card_fills_every_field_of_the_row_in_this_order() -> None:
     a_swipe = dataclasses.replace(swipe(), badge_id="123-45015", user_id="USR-001", card=DECODED)
 
     row = rendered(a_swipe)
 
-    assert row == {
-        "badge_id": "123-45015",
-        "user_id": "USR-001",
-        "zone_id": "ZONE-LOBBY-1",
-        "reader_id": "RDR-101",
-        "event_timestamp": "2026-03-01T12:00:00.000000Z",
-        "direction": "ENTRY",
-        "signal_strength": -58.5,
-        "event_id": PLACE.event_id,
-        "agent_id": "hq-lobby-1",
-        "outbox_id": "0a1b2c3d4e5f",
-        "seq": 7,
-        "chain": row["chain"],
-        "card_bits": 26,
-        "card_raw": "2F657AE",
-        "card_format": "H10301",
-        "facility_code": 123,
-        "card_number": 45_015,
-        "card_check": "parity",
-        "clock": "synced",
-        "recorded_at": "2026-03-01T12:00:00.000000Z",
-        "boot_id": BOOT_ID,
-        "boot_ms": 60_000,
-        "replay": False,
-        "agent_version": __version__,
-    }
+    assert list(row.items()) == [
+        ("badge_id", "123-45015"),
+        ("user_id", "USR-001"),
+        ("zone_id", "ZONE-LOBBY-1"),
+        ("reader_id", "RDR-101"),
+        ("event_timestamp", "2026-03-01T12:00:00.000000Z"),
+        ("direction", "ENTRY"),
+        ("signal_strength", -58.5),
+        ("event_id", LINK.event_id),
+        ("agent_id", "hq-lobby-1"),
+        ("card_bits", 26),
+        ("card_raw", "2F657AE"),
+        ("card_format", "H10301"),
+        ("facility_code", 123),
+        ("card_number", 45_015),
+        ("card_check", "parity"),
+        ("clock", "synced"),
+        ("boot_id", BOOT_ID[:8]),
+        ("boot_ms", 60_000),
+        ("person_salt", LINK.person_salt),
+        ("chain", row["chain"]),
+    ]
 
 
 def test_what_a_card_does_not_have_is_absent_and_never_null() -> None:
@@ -72,15 +96,24 @@ def test_a_time_of_an_untrusted_clock_is_called_estimated() -> None:
     assert row["clock"] == "estimated"
 
 
-def test_the_chain_can_be_recomputed_from_the_row_and_the_link_before() -> None:
-    chain, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
+def test_a_plain_row_costs_at_most_540_bytes_as_sent() -> None:
+    card = dataclasses.replace(swipe(), badge_id="123-45015", user_id="USR-001", card=DECODED)
+    plain = dataclasses.replace(card, card=DECODED._replace(signal_strength=None))
+    a_long_life = dataclasses.replace(plain, read_at=instant(boot_ms=30 * 86_400_000))
 
-    m = json.loads(row)
-    text = (
-        f"00112233aabbccdd|{m['event_id']}|{m['reader_id']}|{m['card_bits']}|{m['card_raw']}"
-        f"|{m['recorded_at']}|{m['boot_id']}|{m['boot_ms']}"
-    )
-    assert chain == m["chain"] == hashlib.sha256(text.encode()).hexdigest()[:16]
+    _, row = render(a_long_life, LINK, agent_id="hq-lobby-1")
+
+    assert len(as_sent(row, RowPosition("0a1b2c3d4e5f", 12_345_678))) <= 540
+
+
+# --- the chain ------------------------------------------------------------------------------
+
+
+def test_the_chain_can_be_recomputed_from_the_row_and_the_link_before() -> None:
+    for a_swipe in (swipe(), dataclasses.replace(swipe(), direction=None)):
+        chain, row = render(a_swipe, LINK, agent_id="hq-lobby-1")
+
+        assert chain == json.loads(row)["chain"] == recomputed(LINK.previous_chain, json.loads(row))
 
 
 def test_the_first_row_is_tied_to_its_outbox() -> None:
@@ -88,40 +121,188 @@ def test_the_first_row_is_tied_to_its_outbox() -> None:
 
 
 @pytest.mark.parametrize(
-    "member", ["reader_id", "card_bits", "card_raw", "recorded_at", "boot_id", "boot_ms"]
+    "member",
+    [
+        *(
+            "event_id",
+            "agent_id",
+            "reader_id",
+            "zone_id",
+            "direction",
+            "event_timestamp",
+            "boot_id",
+            "boot_ms",
+        ),
+        *("person_salt", "badge_id", "user_id", "card_bits", "card_raw"),
+    ],
 )
 def test_an_altered_row_no_longer_fits_its_chain(member: str) -> None:
     row = rendered(swipe())
 
-    altered = chain_hash(PLACE.previous_chain, PLACE.event_id, row | {member: f"{row[member]}0"})
+    altered = chain_hash(LINK.previous_chain, row | {member: f"{row[member]}0"})
 
     assert altered != row["chain"]
 
 
-def test_the_chain_depends_on_the_event_and_on_the_row_before() -> None:
+def test_the_chain_depends_on_the_row_before() -> None:
     row = rendered(swipe())
 
-    assert chain_hash("another", PLACE.event_id, row) != row["chain"]
-    assert chain_hash(PLACE.previous_chain, "another", row) != row["chain"]
+    assert chain_hash("another", row) != row["chain"]
+
+
+def test_the_chain_of_a_corrected_row_is_still_that_of_its_recorded_time() -> None:
+    chain, row = render(swipe(read_at=instant(trusted=False)), LINK, agent_id="hq-lobby-1")
+
+    corrected = json.loads(with_timestamp(row, NOON_US + 3_600_000_000, sure=True, uncertainty_ms=5))
+
+    assert recomputed(LINK.previous_chain, corrected) == chain
+
+
+# --- corrected times ------------------------------------------------------------------------
+
+
+def test_a_corrected_row_carries_the_time_it_was_stored_with() -> None:
+    _, row = render(swipe(read_at=instant(trusted=False)), LINK, agent_id="hq-lobby-1")
+
+    corrected = json.loads(with_timestamp(row, NOON_US + 1_000_000, sure=False, uncertainty_ms=70))
+
+    assert corrected == json.loads(row) | {
+        "event_timestamp": "2026-03-01T12:00:01.000000Z",
+        "clock": "estimated",
+        "time_uncertainty_ms": 70,
+        "recorded_at": "2026-03-01T12:00:00.000000Z",
+    }
+    assert list(corrected)[-6:] == [
+        *("time_uncertainty_ms", "recorded_at", "boot_id", "boot_ms", "person_salt", "chain")
+    ]
+
+
+def test_a_time_that_turns_out_right_is_not_carried_twice() -> None:
+    _, row = render(swipe(read_at=instant(trusted=False)), LINK, agent_id="hq-lobby-1")
+
+    corrected = json.loads(with_timestamp(row, NOON_US, sure=True, uncertainty_ms=5))
+
+    assert corrected == json.loads(row) | {"clock": "corrected"}
+
+
+def test_a_correction_adds_its_uncertainty_to_that_of_the_read_and_keeps_the_recorded_time() -> None:
+    _, row = render(swipe(read_at=instant(trusted=False)), LINK, agent_id="hq-lobby-1")
+    interval = row.replace(
+        b'"clock":"estimated"',
+        b'"clock":"estimated","time_uncertainty_ms":900,"recorded_at":"2026-03-01T12:00:00.900000Z"',
+    )
+
+    corrected = json.loads(with_timestamp(interval, NOON_US + 1_000_000, sure=True, uncertainty_ms=200))
+
+    assert corrected["clock"] == "corrected"
+    assert corrected["time_uncertainty_ms"] == 1_100
+    assert corrected["recorded_at"] == "2026-03-01T12:00:00.900000Z"
+    assert recorded_time(interval).wall_us == NOON_US + 900_000
+
+
+# --- the row as sent ------------------------------------------------------------------------
+
+
+def test_a_position_adds_members_after_the_chain_and_changes_none() -> None:
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
+
+    sent = as_sent(row, PLACE)
+    first = as_sent(row, dataclasses.replace(PLACE, chain_before="0a1b2c3d4e5f"))
+
+    assert sent == row[:-1] + b',"outbox_id":"0a1b2c3d4e5f","seq":7}'
+    assert first == sent[:-1] + b',"chain_before":"0a1b2c3d4e5f"}'
+
+
+def test_a_replayed_row_differs_in_nothing_but_its_mark() -> None:
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
+
+    again = as_replay(as_sent(row, PLACE))
+
+    assert again == as_sent(row, PLACE)[:-1] + b',"replay":true}'
+
+
+LEGACY = (
+    b'{"badge_id":"1","event_id":"e","reader_id":"R","card_bits":40,"card_raw":"01","clock":"synced",'
+    b'"event_timestamp":"2026-03-01T12:00:00.000000Z","recorded_at":"2026-03-01T12:00:00.000000Z",'
+    b'"boot_id":"6f0c1d3e-5a7b-4c2d-9e8f-001122334455","boot_ms":60000,"agent_version":"1.0.0",'
+    b'"outbox_id":"0a1b2c3d4e5f","seq":7,"chain":"00112233aabbccdd","replay":false}'
+)
+
+
+def test_a_row_of_an_older_version_is_sent_as_it_is_while_its_position_is_its_own() -> None:
+    assert as_sent(LEGACY, PLACE) == LEGACY
+    assert as_replay(LEGACY) == LEGACY.replace(b"false", b"true")
+
+
+def test_a_row_of_an_older_version_takes_another_position_and_keeps_its_chain() -> None:
+    moved = as_sent(LEGACY, RowPosition("ffffffffffff", 1, "00112233aabbccdd"))
+
+    expected = json.loads(LEGACY) | {
+        "outbox_id": "ffffffffffff",
+        "seq": 1,
+        "chain_before": "00112233aabbccdd",
+    }
+    del expected["replay"]
+    assert json.loads(moved) == expected
+    assert json.loads(as_replay(moved)) == expected | {"replay": True}
+
+
+def test_a_damaged_row_of_an_older_version_raises_when_it_moves() -> None:
+    with pytest.raises(ValueError, match=r"Expecting|delimiter"):
+        as_sent(LEGACY.replace(b'"event_id":', b'"event_id";'), RowPosition("ffffffffffff", 1))
+
+
+# --- reading rows ---------------------------------------------------------------------------
+
+
+def test_stored_rows_of_both_kinds_are_found_with_the_bytes_around_them() -> None:
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
+    content = b"\x00" * 100 + b"before" + row + b"after" + LEGACY + b"\x00" * 5000
+
+    for size in (7, 1_000, 100_000):
+        found = list(scan(content[at : at + size] for at in range(0, len(content), size)))
+
+        assert [one.row for one in found] == [row, LEGACY]
+        assert found[0].before.endswith(b"before")
+        assert found[0].after.startswith(b"after")
+
+
+def test_a_parsed_row_knows_which_row_it_follows() -> None:
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
+    parsed, legacy = parse(row), parse(LEGACY)
+
+    assert parsed is not None
+    assert (parsed.outbox_id, parsed.seq) == (None, None)
+    assert parsed.follows(LINK.previous_chain)
+    assert not parsed.follows("another")
+    assert legacy is not None
+    assert (legacy.outbox_id, legacy.seq) == ("0a1b2c3d4e5f", 7)
+
+
+def test_a_row_that_is_linked_again_has_the_same_members_and_another_chain() -> None:
+    for row in (render(swipe(), LINK, agent_id="hq-lobby-1")[1], LEGACY):
+        parsed = parse(row)
+        assert parsed is not None
+
+        chain, again = parsed.relinked("another")
+
+        linked = parse(again)
+        position = {"outbox_id", "seq", "replay", "chain"}
+        assert linked is None or linked.follows("another")
+        assert json.loads(again)["chain"] == chain
+        assert {k: v for k, v in json.loads(again).items() if k != "chain"} == {
+            k: v for k, v in json.loads(row).items() if k not in position
+        }
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50))
 def test_any_text_of_the_configuration_comes_back_from_a_single_line(text: str) -> None:
     a_swipe = dataclasses.replace(swipe(), zone_id=text, badge_id=text)
 
-    _, row = render(a_swipe, PLACE, agent_id=text)
+    _, row = render(a_swipe, LINK, agent_id=text)
 
     assert b"\n" not in row
     assert {json.loads(row)[name] for name in ("zone_id", "badge_id", "agent_id")} == {text}
-
-
-def test_a_replayed_row_differs_in_nothing_but_its_mark() -> None:
-    _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
-
-    again = as_replay(row)
-
-    assert json.loads(again) == json.loads(row) | {"replay": True}
-    assert as_replay(again) != row
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1)))  # noqa: DTZ001 - hypothesis wants them naive
@@ -136,13 +317,13 @@ def test_a_time_is_written_with_microseconds_and_z_and_reads_back(moment: dateti
 
 
 def test_a_wait_within_one_boot_is_measured_by_the_boot_time_clock() -> None:
-    _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
 
     assert age_s(row, instant(wall_us=0, boot_ms=61_500)) == 1.5
 
 
 def test_a_wait_across_a_reboot_is_measured_by_the_wall_clock_and_never_negative() -> None:
-    _, row = render(swipe(), PLACE, agent_id="hq-lobby-1")
+    _, row = render(swipe(), LINK, agent_id="hq-lobby-1")
     later = dataclasses.replace(instant(NOON_US + 90_000_000), boot_id="another")
 
     assert age_s(row, later) == 90.0

@@ -26,20 +26,20 @@ _SECRET_BYTES = 32
 _SQLITE_TYPES = {"NUMBER(38,0)": "INTEGER", "BOOLEAN": "INTEGER", "NUMBER(5,2)": "NUMERIC"}
 
 
-def _declarations() -> str:
-    """The columns of RAW_BADGE_EVENTS as SQLite declares them."""
+def _declarations() -> dict[str, str]:
+    """The columns of RAW_BADGE_EVENTS, each as SQLite declares it."""
     types = {column.name: column.type for column in TABLE_COLUMNS}
-    lines = []
-    for name in COLUMNS:
+    declared = {}
+    for name in dict.fromkeys((*COLUMNS, *types)):
         kind, _, rest = types.get(name, "VARCHAR").partition(" ")
         not_null = " NOT NULL" if rest == "NOT NULL" else ""
-        lines.append(f"  {name} {_SQLITE_TYPES.get(kind, 'TEXT')}{not_null}")
-    return ",\n".join(lines)
+        declared[name] = f"{name} {_SQLITE_TYPES.get(kind, 'TEXT')}{not_null}"
+    return declared
 
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS RAW_BADGE_EVENTS (
-{_declarations()}
+  {", ".join(_declarations().values())}
 );
 CREATE VIEW IF NOT EXISTS V_INGESTION_METRICS AS
 SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
@@ -114,6 +114,7 @@ class Database:
             self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             self._connection.executescript(_SCHEMA)
+            self._add_missing_columns()
 
     def close(self) -> None:
         """Close the file."""
@@ -149,6 +150,13 @@ class Database:
         with self._transaction():
             self._connection.executemany(_INSERT_ROW, rows)
             self._connection.executemany(_SAVE_CHANNEL, map(astuple, records))
+
+    def _add_missing_columns(self) -> None:
+        """Bring the table of an earlier version up to date; columns no longer filled stay as they are."""
+        found = {row[1] for row in self._connection.execute("PRAGMA table_info(RAW_BADGE_EVENTS)")}
+        for name, declared in _declarations().items():
+            if name not in found:
+                self._connection.execute(f"ALTER TABLE RAW_BADGE_EVENTS ADD COLUMN {declared}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 
-from agent.sql.columns import ADDED, NAME_LENGTH, SHORT_LENGTH
 from agent.sql.columns import COLUMNS as TABLE_COLUMNS
+from agent.sql.columns import NAME_LENGTH, SENT, SHORT_LENGTH
 
 TABLE = "RAW_BADGE_EVENTS"
 DEFAULT_PIPE = f"{TABLE}-STREAMING"  # exists for every table without being created
@@ -34,11 +34,12 @@ MAX_WHOLE = 2**63 - 1
 _USUAL_LENGTH = len("2026-01-31T12:00:00.000000Z")
 
 _NAMES = tuple(column.name for column in TABLE_COLUMNS if column.type.startswith(f"VARCHAR({NAME_LENGTH})"))
-_REST = tuple(column.name for column in ADDED)
-_WHOLE = frozenset(column.name for column in ADDED if column.type.startswith("NUMBER"))
+_REST = tuple(column.name for column in SENT)
+_WHOLE = frozenset(column.name for column in SENT if column.type.startswith("NUMBER"))
 _whole_of = itemgetter(*(place for place, name in enumerate(_REST) if name in _WHOLE))
 _FIELDS = (*_NAMES, "event_timestamp", "signal_strength", "direction", *_REST)
 
+# The columns that a row fills, in the order of the values in Row.
 COLUMNS = (
     *_NAMES,
     "event_timestamp",

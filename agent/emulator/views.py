@@ -66,6 +66,7 @@ def _add_functions(connection: sqlite3.Connection, now: Callable[[], datetime]) 
         "DATEDIFF": (3, _date_diff),
         "GREATEST": (2, max),
         "SHA2": (2, _sha2),
+        "TO_VARCHAR": (2, _to_varchar),
     }
     for name, (count, function) in functions.items():
         connection.create_function(name, count, _null_for_null(function))
@@ -107,6 +108,12 @@ def _date_diff(part: str, start: str, end: str) -> int:
     origin = datetime(1970, 1, 1)  # noqa: DTZ001 - times without zone, as TIMESTAMP_NTZ
     first, last = ((datetime.fromisoformat(text) - origin) // unit for text in (start, end))
     return last - first
+
+
+def _to_varchar(text: str, form: str) -> str:
+    if form != "YYYY-MM-DD HH24:MI:SS.FF6":
+        raise ValueError(f"TO_VARCHAR with the format {form}")
+    return _text(datetime.fromisoformat(text))
 
 
 def _sha2(text: str, bits: int) -> str:

@@ -94,7 +94,7 @@ class OutboxFile:
             try:
                 schema.refuse_newer(self._writer, self.path)
                 _prepare(self._writer)
-                schema.migrate(self._writer)
+                _migrate(self._writer, self.path)
                 _grow_wal(self._writer)
                 self._reader = _connect(self.path, "ro")
             except BaseException:
@@ -292,6 +292,20 @@ def _refuse_newer(path: Path) -> None:
         # A power cut at the very first start leaves a journal, which only a writer can roll back.
         if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
             raise
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the tables up to date. Raises OutboxCorruptError if they are not those of any version."""
+    try:
+        schema.migrate(connection)
+        schema.check(connection)
+    except OutboxCorruptError as error:
+        raise OutboxCorruptError(f"{path}: {error}") from error
+    except sqlite3.OperationalError as error:
+        # "no such table", "duplicate column name": a damaged text of the schema, or a damaged version.
+        if error.sqlite_errorname != "SQLITE_ERROR":
+            raise
+        raise OutboxCorruptError(f"{path}: the schema is damaged ({error})") from error
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from agent import rows
-from agent.outbox import schema
+from agent.errors import OutboxCorruptError
+from agent.outbox.records import Generation, new_outbox_id
+from agent.outbox.state import OutboxState
 
-_MOVE_ROWS = 1_000
 
+def renew(connection: sqlite3.Connection, state: OutboxState) -> None:
+    """Give a new outbox id to every generation that has pending rows, or else to the next swipe.
 
-def renew(connection: sqlite3.Connection, *, committed_n: int, last_n: int, aside: AbstractSet[int]) -> None:
-    """Move pending rows after `last_n`, under a new id, with a seq from 1 and the same event_id.
-
-    Rows set aside keep their numbers. So do rows whose bytes were damaged on the disk, which are
-    counted as unreadable. Runs within the caller's transaction.
+    The first one begins after the last committed row. Small writes, whatever is pending: no row is
+    changed. Runs within the caller's transaction.
     """
-    new_id = schema.new_outbox_id()
-    n, chain, read_n, unreadable = last_n, rows.first_link(new_id), committed_n, 0
-    while chunk := connection.execute(
-        "SELECT n, trusted_us, row, boot, boot_us FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
-        (read_n, last_n, _MOVE_ROWS),
-    ).fetchall():
-        for old_n, trusted_us, row, *read_at in chunk:
-            read_n = old_n
-            if old_n in aside:
-                continue
-            parsed = rows.parse(row)
-            if parsed is None:
-                unreadable += 1
-                continue
-            n += 1
-            chain, moved = parsed.moved(new_id, n - last_n, chain)
-            connection.execute(
-                "INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", (n, chain, trusted_us, moved, *read_at)
-            )
-            connection.execute("DELETE FROM swipes WHERE n = ?", (old_n,))
-    connection.execute(
-        """UPDATE state SET outbox_id = ?, base = ?, committed_n = ?, committed_chain = '',
-                            unreadable = unreadable + ?""",
-        (new_id, last_n, last_n, unreadable),
-    )
+    sending = state.sending
+    first_n = max(state.committed_n + 1, sending.first_n)
+    # Where the generation begins at this row already, the row before it may be gone.
+    before = sending.chain_before
+    if first_n > sending.first_n:
+        before = state.committed_chain or _chain_of(connection, state.committed_n)
+    later = [one for one in state.generations if one.first_n > first_n]
+    for new in (Generation(first_n, "", before), *later):
+        add(connection, new._replace(outbox_id=new_outbox_id()))
+
+
+def add(connection: sqlite3.Connection, new: Generation) -> None:
+    """Store a generation, in place of one that begins with the same row."""
+    connection.execute("INSERT OR REPLACE INTO generation VALUES (?, ?, ?, ?)", (*new, new.checksum))
+
+
+def forget_old(connection: sqlite3.Connection, state: OutboxState) -> None:
+    """Delete the generations of which no row is left, except those that have pending rows or will have."""
+    ends = [later.first_n for later in state.generations[1:]]
+    for old, end in zip(state.generations, ends, strict=False):
+        if end > state.committed_n + 1:
+            return
+        found = connection.execute("SELECT 1 FROM swipes WHERE n >= ? AND n < ? LIMIT 1", (old.first_n, end))
+        if found.fetchone() is None:
+            connection.execute("DELETE FROM generation WHERE first_n = ?", (old.first_n,))
+
+
+def _chain_of(connection: sqlite3.Connection, n: int) -> str:
+    found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+    if found is None:
+        raise OutboxCorruptError("its state is damaged: the chain of the last committed row is missing")
+    return str(found[0])
 
 
 # A Raspberry Pi's serial number comes first: the machine id is a file on the card and is copied with it.

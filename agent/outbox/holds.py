@@ -4,11 +4,61 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from agent.errors import OutboxCorruptError
 from agent.outbox.row_source import ErrorCount
 
 Kind = Literal["rejected", "set_aside"]
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raise OutboxCorruptError if a hold or a replay has values that were never stored."""
+    for found in connection.execute("SELECT id, kind, first_n, last_n, reason, released FROM held"):
+        if not is_hold(found):
+            raise OutboxCorruptError("its holds are damaged")
+    for found in connection.execute("SELECT id, first_n, last_n, held_id FROM replays"):
+        if not is_replay(found):
+            raise OutboxCorruptError("its replays are damaged")
+    found = connection.execute("SELECT replay_id, n, chain FROM replayed").fetchone()
+    if found is None or not is_replayed(found):
+        raise OutboxCorruptError("its replays are damaged")
+
+
+def is_hold(columns: tuple[Any, ...]) -> bool:
+    """Whether these can be the columns of a hold."""
+    hold_id, kind, first_n, last_n, reason, released = columns
+    return (
+        _are_numbers(hold_id, first_n, last_n)
+        and 0 < first_n <= last_n
+        and kind in {"rejected", "set_aside"}
+        and isinstance(reason, str)
+        and released in {0, 1}
+    )
+
+
+def is_replay(columns: tuple[Any, ...]) -> bool:
+    """Whether these can be the columns of a replay."""
+    replay_id, first_n, last_n, held_id = columns
+    is_range = _are_numbers(replay_id, first_n, last_n) and 0 < first_n <= last_n
+    return is_range and (held_id is None or _are_numbers(held_id))
+
+
+def is_replayed(columns: tuple[Any, ...]) -> bool:
+    """Whether these can be the columns of `replayed`."""
+    replay_id, n, chain = columns
+    return _are_numbers(replay_id, n) and replay_id >= 0 and n >= 0 and isinstance(chain, str)
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(type(value) is int for value in values)
+
+
+def set_aside_rows(connection: sqlite3.Connection) -> tuple[frozenset[int], tuple[tuple[int, int], ...]]:
+    """The numbers of single rows set aside, and the ranges of numbers whose rows are lost."""
+    found = connection.execute("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'").fetchall()
+    single = frozenset(first for first, last in found if first == last)
+    return single, tuple((first, last) for first, last in found if first < last)
 
 
 def reject(connection: sqlite3.Connection, first_n: int, last_n: int, reason: str) -> None:
@@ -24,6 +74,14 @@ def set_aside(connection: sqlite3.Connection, n: int, reason: str) -> None:
     connection.execute("DELETE FROM held WHERE kind = 'set_aside' AND first_n = ?", (n,))
     connection.execute(
         "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('set_aside', ?, ?, ?)", (n, n, reason)
+    )
+
+
+def hold_lost(connection: sqlite3.Connection, first_n: int, last_n: int, reason: str) -> None:
+    """Hold numbers whose rows are lost, so that an operator sees it and they are not waited for."""
+    connection.execute(
+        "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('set_aside', ?, ?, ?)",
+        (first_n, last_n, reason),
     )
 
 
@@ -50,6 +108,8 @@ def error_count(connection: sqlite3.Connection, channel: str) -> ErrorCount | No
     found = connection.execute(
         "SELECT created_on_ms, rows_error_count FROM error_counts WHERE channel = ?", (channel,)
     ).fetchone()
+    if found is not None and not _are_numbers(*found):
+        raise OutboxCorruptError("its error counts are damaged")
     return ErrorCount(*found) if found is not None else None
 
 

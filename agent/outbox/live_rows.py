@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from agent import rows
 from agent.outbox import holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
+from agent.outbox.state import OutboxState
 from agent.outbox.store import Outbox
-from agent.outbox.timing.timestamps import STORED, BatchTimestamps, Columns
+from agent.outbox.timing.timestamps import STORED, BatchTimestamps, Columns, is_intact
 
-_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16})")
+_TOKEN = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{16}(?:[0-9a-f]{16})?)")
 
 
 class LiveRows:
     """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history.
+
+    The source gives the rows of one generation, up to its end, through the channel of its outbox id. When
+    all of them are committed, `channel` is that of the next generation.
 
     `may_wait_s` returns for how many seconds rows with an untrusted time may still wait for the clock.
     """
@@ -27,7 +32,7 @@ class LiveRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>`."""
-        return f"{self._outbox.agent_id}-{self._outbox.outbox_id}"
+        return f"{self._outbox.agent_id}-{self._outbox.state.sending.outbox_id}"
 
     @property
     def committed(self) -> Position:
@@ -39,13 +44,14 @@ class LiveRows:
         return True
 
     def seq(self, position: Position) -> int | None:
-        """The seq in the row; None for a row of an earlier outbox id."""
-        return self._outbox.state.seq_of(position[1])
+        """The seq in the row as sent; None for a row of an outbox id that is forgotten."""
+        found = self._outbox.state.position_of(position[1])
+        return found.seq if found is not None else None
 
     def has_after(self, position: Position) -> bool:
-        """True when rows follow a position."""
+        """True when rows of the same generation follow a position."""
         state = self._outbox.state
-        last = state.last_n
+        last = state.last_n_of(state.sending)
         while last in state.set_aside_numbers:
             last -= 1
         return last > position[1]
@@ -57,41 +63,65 @@ class LiveRows:
 
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The rows that follow, without those set aside, with their times as known now."""
-        taken = self._read_after(position[1], limit, max_bytes)
+        state = self._outbox.state
+        taken = self._intact_after(state, position[1], limit, max_bytes)
         timestamps = BatchTimestamps(
             self._outbox.boots, self._outbox.state.applied_curves, may_wait=self._may_wait_s() > 0
         )
-        rows = timestamps.rows(taken)
-        self._waits = bool(taken) and not rows
-        if not rows:
+        stored = timestamps.rows(taken)
+        self._waits = bool(taken) and not stored
+        if not stored:
             return None
         # Stored before the rows are sent: a replay must carry the same times.
         self._outbox.apply_curves(timestamps.new)
-        first, last = taken[0], taken[len(rows) - 1]
+        first, last = taken[0], taken[len(stored) - 1]
+        numbered = zip((columns[0] for columns in taken), stored, strict=False)
         return Batch(
-            rows=rows,
+            rows=rows.all_as_sent(numbered, *state.sending),
             last=(0, last[0]),
             first_token=self._token(*first[:2]),
             last_token=self._token(*last[:2]),
         )
 
-    def _read_after(self, n: int, limit: int, max_bytes: int) -> list[Columns]:
+    def _intact_after(self, state: OutboxState, n: int, limit: int, max_bytes: int) -> list[Columns]:
+        """The next rows of this generation. A damaged row is held for an operator and passed over."""
+        end = state.last_n_of(state.sending)
+        while n < end:
+            taken, damaged = self._read_after(state, n, end, limit, max_bytes)
+            self._outbox.hold_damaged(damaged)
+            if taken or not damaged:
+                if not taken and n == state.committed_n and end < state.last_n:
+                    # Otherwise the rows of the next generation would wait for these for ever.
+                    self._outbox.hold_lost(n + 1, end)
+                return taken
+            n = damaged[-1]
+        return []
+
+    def _read_after(
+        self, state: OutboxState, n: int, end: int, limit: int, max_bytes: int
+    ) -> tuple[list[Columns], list[int]]:
+        """Rows after `n` up to `end`, and the numbers of damaged ones among them."""
         taken: list[Columns] = []
-        size = 0
+        damaged: list[int] = []
+        size, legacy_n = 0, state.record.legacy_n
         with self._outbox.reading() as connection:
             aside = self._outbox.set_aside_numbers
             cursor = connection.execute(
-                f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n LIMIT ?", (n, limit + len(aside))
+                f"SELECT {STORED} FROM swipes WHERE n > ? AND n <= ? ORDER BY n LIMIT ?",
+                (n, end, limit + len(aside)),
             )
             for found in cursor:
                 if found[0] in aside:
+                    continue
+                if not is_intact(found, legacy_n):
+                    damaged.append(found[0])
                     continue
                 taken.append(found)
                 size += len(found[3])
                 if size >= max_bytes or len(taken) >= limit:
                     break
             cursor.close()  # ends the read transaction, so that a checkpoint can pass
-        return taken
+        return taken, damaged
 
     def committed_token(self) -> str | None:
         """The token of the high-water mark; None before the first commit of this generation."""
@@ -103,9 +133,12 @@ class LiveRows:
         parts = _TOKEN.fullmatch(offset_token)
         if parts is None:
             return None
-        n, chain = self._outbox.state.base + int(parts[1]), parts[2]
+        state = self._outbox.state
+        n, chain = state.base + int(parts[1]), parts[2]
         if offset_token == self.committed_token():
             return (0, n)
+        if n > state.last_n_of(state.sending):
+            return None
         with self._outbox.reading() as connection:
             found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
         return (0, n) if found is not None and found[0] == chain else None
@@ -128,7 +161,7 @@ class LiveRows:
         self._outbox.restore([n for _, n in positions])
 
     def start_generation(self, why: str) -> None:
-        """A new outbox id for everything pending."""
+        """New outbox ids for everything pending."""
         self._outbox.start_generation(why)
 
     def _token(self, n: int, chain: str) -> str:

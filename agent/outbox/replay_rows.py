@@ -6,12 +6,14 @@ import re
 import sqlite3
 
 from agent import rows
+from agent.errors import OutboxCorruptError
 from agent.outbox import holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
+from agent.outbox.state import OutboxState
 from agent.outbox.store import Outbox
-from agent.outbox.timing.timestamps import STORED, AppliedCurves, StoredRow
+from agent.outbox.timing.timestamps import STORED, StoredRow, is_intact
 
-_TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16})")
+_TOKEN = re.compile(r"([1-9][0-9]{0,17})\.([1-9][0-9]{0,17})-([0-9a-f]{16}(?:[0-9a-f]{16})?)")
 
 # The rows of one replay after a number. A row set aside is sent only if the replay is for its hold: a row
 # refused once more gets a new hold, and so drops out. One lower bound and not two: SQLite seeks to the
@@ -46,6 +48,8 @@ class ReplayRows:
         if self._known is None or self._known[0] != outbox_id:
             with self._outbox.reading() as connection:
                 at = connection.execute("SELECT replay_id, n, chain FROM replayed").fetchone()
+            if at is None or not holds.is_replayed(at):
+                raise OutboxCorruptError("its replays are damaged")
             self._known = (outbox_id, at)
         return self._known[1]
 
@@ -61,8 +65,9 @@ class ReplayRows:
             return connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
 
     def seq(self, position: Position) -> int | None:
-        """The seq in the row; None for a row of an earlier outbox id."""
-        return self._outbox.state.seq_of(position[1])
+        """The seq in the row as sent; None for a row of an outbox id that is forgotten."""
+        found = self._outbox.state.position_of(position[1])
+        return found.seq if found is not None else None
 
     def has_after(self, position: Position) -> bool:
         """True when rows follow a position."""
@@ -83,8 +88,15 @@ class ReplayRows:
             for (waiting_id,) in waiting:
                 found = _fetch(connection, waiting_id, n if waiting_id == replay_id else 0, limit, max_bytes)
                 if found:
-                    return _batch(waiting_id, found, self._outbox.state.applied_curves)
-        return None
+                    break
+            else:
+                return None
+        state = self._outbox.state
+        damaged = [stored.n for stored in found if not is_intact(stored, state.record.legacy_n)]
+        if not damaged:
+            return _batch(waiting_id, found, state)
+        self._outbox.hold_damaged(damaged)
+        return self.after(position, limit, max_bytes=max_bytes)
 
     def committed_token(self) -> str | None:
         """The token of the last commit; None before the first."""
@@ -161,10 +173,10 @@ def _fetch(
     return taken
 
 
-def _batch(replay_id: int, taken: list[StoredRow], timings: AppliedCurves) -> Batch:
+def _batch(replay_id: int, taken: list[StoredRow], state: OutboxState) -> Batch:
     first, last = taken[0], taken[-1]
     return Batch(
-        rows=[rows.as_replay(timings.as_sent(stored)) for stored in taken],
+        rows=[rows.as_replay(state.as_sent(stored)) for stored in taken],
         last=(replay_id, last.n),
         first_token=_token(replay_id, first.n, first.chain),
         last_token=_token(replay_id, last.n, last.chain),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
-import uuid
+from contextlib import closing
 from pathlib import Path
 
-from agent.errors import OutboxVersionError
+from agent import rows
+from agent.errors import OutboxCorruptError, OutboxVersionError
+from agent.outbox.records import Generation, StateRecord, new_outbox_id
 
 # A number is never used again, also without AUTOINCREMENT, which would write one more page for every
 # swipe: rows go only when they are committed, and `state` remembers the last committed number.
@@ -89,47 +92,117 @@ CREATE TABLE timings(
 ) STRICT;
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+# Rows without a position, and checksums. `generation` gives a row its outbox id and seq, so that a new
+# generation is one small write. The new column of older rows is NULL, and stays so: an offset token with
+# their chain may be on its way.
+_VERSION_4 = """
+ALTER TABLE swipes ADD COLUMN checksum INTEGER;
+DROP TABLE state;
+CREATE TABLE state(
+  only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+  committed_n INTEGER NOT NULL,
+  committed_chain TEXT NOT NULL,
+  machine_id TEXT NOT NULL,
+  unreadable INTEGER NOT NULL,
+  legacy_n INTEGER NOT NULL,
+  agent_id TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  recovering TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+) STRICT;
+INSERT INTO state VALUES (1, :committed_n, :committed_chain, :machine_id, :unreadable, :legacy_n, :agent_id,
+                          :channel, :recovering, :state_checksum);
+CREATE TABLE generation(
+  first_n INTEGER PRIMARY KEY,
+  outbox_id TEXT NOT NULL,
+  chain_before TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+) STRICT;
+INSERT INTO generation VALUES (:first_n, :outbox_id, :chain_before, :generation_checksum);
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 VERSION = len(_MIGRATIONS)
+_WITH_GENERATIONS = 4
 
-
-_OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
-
-
-def new_outbox_id() -> str:
-    """A random id of 12 hex digits."""
-    return uuid.uuid4().hex[:12]
+_OLD_OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise OutboxVersionError if the schema is newer than this program."""
+    """Raise OutboxVersionError if the schema is newer than this program.
+
+    A newer number over the tables of this version is a damaged number: raises OutboxCorruptError. So every
+    new version has to change a table.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise OutboxVersionError(
-            f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
-            hint="install the newer badge-agent again: sudo apt install badge-agent",
-        )
+    if version <= VERSION:
+        return
+    if _tables(connection) == _expected():
+        raise OutboxCorruptError(f"{path}: the version {version} is damaged")
+    raise OutboxVersionError(
+        f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
+        hint="install the newer badge-agent again: sudo apt install badge-agent",
+    )
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raise OutboxCorruptError if the tables are not those that this program creates."""
+    found, expected = _tables(connection), _expected()
+    if found != expected:
+        names = sorted({name for _, name, _ in found ^ expected})
+        raise OutboxCorruptError(f"the schema is damaged ({', '.join(names)[:100]})")
+
+
+def _tables(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    """Kind, name and normalised text of everything in the schema but the statistics of ANALYZE."""
+    found = connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite#_stat%' ESCAPE '#'"
+    )
+    return frozenset((str(kind), str(name), _normalised(str(sql))) for kind, name, sql in found.fetchall())
+
+
+@functools.cache
+def _expected() -> frozenset[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        return _tables(connection)
+
+
+# The text that ALTER TABLE leaves differs between versions of SQLite; the first agents wrote comments,
+# and AUTOINCREMENT in `swipes`.
+_NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|[\s\"`\[\]]+|autoincrement", re.DOTALL)
+
+
+def _normalised(sql: str) -> str:
+    return _NOISE.sub("", sql.casefold())
 
 
 def is_sound(
-    connection: sqlite3.Connection, outbox_id: str, base: int, committed_n: int, committed_chain: str
+    connection: sqlite3.Connection, outbox_id: object, base: object, committed_n: object, chain: object
 ) -> bool:
-    """False if a state contradicts itself or the row it names: SQLite has no checksums."""
-    if not _OUTBOX_ID.fullmatch(outbox_id) or not 0 <= base <= committed_n:
+    """False if a state of schema 1-3 contradicts itself or the row it names."""
+    if not isinstance(outbox_id, str) or not isinstance(base, int) or not isinstance(committed_n, int):
+        return False
+    if not _OLD_OUTBOX_ID.fullmatch(outbox_id) or not 0 <= base <= committed_n:
         return False
     row = connection.execute("SELECT chain FROM swipes WHERE rowid = ?", (committed_n,)).fetchone()
-    return row is None or committed_chain in {"", row[0]}
+    return row is None or chain in {"", row[0]}
 
 
 def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:
-    """Migrate the tables up to schema `to`, all steps in one transaction."""
+    """Migrate the tables up to schema `to`, all steps in one transaction that rewrites no row.
+
+    Raises OutboxCorruptError for a damaged state, sqlite3.Error.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version >= to:
         return
-    parameters = {"outbox_id": new_outbox_id()}
+    parameters: dict[str, object] = {"outbox_id": new_outbox_id()}
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for script in _MIGRATIONS[version:to]:
+        for number, script in enumerate(_MIGRATIONS[version:to], version + 1):
+            if number == _WITH_GENERATIONS:
+                parameters = _with_generation(connection)
             for statement in script.split(";\n"):
                 connection.execute(statement, parameters)
         connection.execute(f"PRAGMA user_version={to}")
@@ -138,3 +211,33 @@ def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _with_generation(connection: sqlite3.Connection) -> dict[str, object]:
+    """The state of schema 3 as state and generation of schema 4. The agent id is that of the newest row."""
+    found = connection.execute(
+        "SELECT outbox_id, base, committed_n, committed_chain, machine_id, unreadable FROM state"
+    ).fetchone()
+    if found is None or not is_sound(connection, *found[:4]):
+        raise OutboxCorruptError("its state is damaged")
+    outbox_id, base, committed_n, committed_chain, machine_id, unreadable = found
+    newest = connection.execute("SELECT n, row FROM swipes ORDER BY n DESC LIMIT 1").fetchone() or (0, None)
+    parsed = rows.parse(newest[1])
+    agent_id = str(parsed.members.get("agent_id", "")) if parsed is not None else ""
+    record = StateRecord(
+        committed_n=committed_n,
+        committed_chain=committed_chain,
+        machine_id=machine_id,
+        unreadable=unreadable,
+        legacy_n=max(newest[0], committed_n),
+        agent_id=agent_id,
+        channel=f"{agent_id}-{outbox_id}" if agent_id else "",
+        recovering="",
+    )
+    generation = Generation(base + 1, outbox_id, rows.first_link(outbox_id))
+    return {
+        **record._asdict(),
+        "state_checksum": record.checksum,
+        **generation._asdict(),
+        "generation_checksum": generation.checksum,
+    }

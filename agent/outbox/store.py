@@ -55,10 +55,11 @@ from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, Outb
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, retention
 from agent.outbox.database import OutboxFile
+from agent.outbox.records import StateRecord
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.reserve import Reserve
 from agent.outbox.row_source import ErrorCount, Rejected
-from agent.outbox.state import OutboxState
+from agent.outbox.state import OutboxState, write_record
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import boot_table, timestamps
 from agent.outbox.timing.timestamps import AppliedCurve
@@ -92,7 +93,7 @@ class Outbox:
             self._writer = SwipeWriter(self._file, agent_id)
             self._wal_erasure = retention.WalErasure(self.file)
             try:
-                self._check_machine(machine_id)
+                self._check_identity(machine_id)
                 self._purge_old_times()
             except BaseException:
                 self._file.close()
@@ -102,22 +103,35 @@ class Outbox:
             raise
         self._reserve.fill()
 
-    def _check_machine(self, machine_id: str) -> None:
-        with self.file.reading() as connection:
-            (known,) = connection.execute("SELECT machine_id FROM state").fetchone()
-        if machine_id in {"", known}:
-            return
-        # The new id first: after a power cut in between, two machines must not share one id.
-        if known:
+    def _check_identity(self, machine_id: str) -> None:
+        known = self.state.record
+        machine_id = machine_id or known.machine_id
+        # The new id first: after a power cut in between, two doors must not share one id.
+        if known.machine_id not in {"", machine_id}:
             self.boots.mark_relocated()
             self._start_generation("the machine is another one: was the SD card copied?")
-        with self.file.writing() as connection:
-            connection.execute("UPDATE state SET machine_id = ?", (machine_id,))
+        elif known.agent_id not in {"", self.agent_id}:
+            self._start_generation(f"the agent id was {known.agent_id}")
+        if (known.machine_id, known.agent_id) != (machine_id, self.agent_id):
+            self._store(self.state.record._replace(machine_id=machine_id, agent_id=self.agent_id))
+
+    def _store(self, record: StateRecord) -> None:
+        """Replace the state record; on disk when it returns."""
+        with self.file.write_lock:
+            with self._file.writing() as connection:
+                write_record(connection, record)
+            self._file.state = dataclasses.replace(self.state, record=record)
 
     def _purge_old_times(self) -> None:
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
             boot_table.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
+            generation.forget_old(connection, self.state)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        with self.file.reading() as connection:
+            self._file.state = OutboxState.read(connection)
 
     def close(self) -> None:
         """Close the file and release the state directory."""
@@ -140,17 +154,17 @@ class Outbox:
 
     @property
     def outbox_id(self) -> str:
-        """The id of this history; a damaged, restored or copied file gets a new one."""
+        """The id of the newest generation; a damaged, restored or copied file gets a new one."""
         return self.state.outbox_id
 
     @property
     def last_seq(self) -> int:
-        """The seq of the newest swipe; 0 before the first."""
+        """The seq of the newest swipe of the generation that is being sent; 0 before the first."""
         return self.state.last_seq
 
     @property
     def committed_seq(self) -> int:
-        """Every seq up to this one is in Snowflake, or set aside."""
+        """Every seq of this generation up to this one is in Snowflake, or set aside."""
         return self.state.committed_seq
 
     @property
@@ -165,7 +179,7 @@ class Outbox:
 
     @property
     def is_rebuilding(self) -> bool:
-        """A rebuild or a new outbox id is under way; calls may wait for minutes."""
+        """A rebuild is under way; calls may wait for minutes."""
         return self._file.is_rebuilding
 
     @property
@@ -231,21 +245,17 @@ class Outbox:
         with self.file.write_lock:
             for attempt in self._file.writing_with_reserve(durable=False):
                 with attempt as connection:
-                    state = self.state
-                    chain = state.committed_chain
-                    if n > state.committed_n:
+                    record = self.state.record
+                    if n > record.committed_n:
                         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
                         if found is None:
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                        (chain,) = found
-                        connection.execute(
-                            "UPDATE state SET committed_n = ?, committed_chain = ?", (n, chain)
-                        )
+                        record = record._replace(committed_n=n, committed_chain=found[0])
+                        write_record(connection, record)
                     holds.note_errors(connection, channel, errors)
                     if rejected is not None:
                         holds.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
-            if n > self.state.committed_n:
-                self._file.state = dataclasses.replace(self.state, committed_n=n, committed_chain=chain)
+            self._file.state = dataclasses.replace(self.state, record=record)
 
     def apply_curves(self, new: Sequence[AppliedCurve]) -> None:
         """Store the offset curves that rows are about to be sent with; on disk when it returns."""
@@ -264,6 +274,31 @@ class Outbox:
             with self._file.writing() as connection:
                 holds.set_aside(connection, n, reason)
             self._replace_set_aside(self.set_aside_numbers | {n})
+
+    def hold_damaged(self, numbers: Sequence[int]) -> None:
+        """Hold rows whose checksums failed: later rows are sent, and the file is checked again."""
+        for n in numbers:
+            self.set_aside(n, "damaged on the disk: its checksum failed")
+            _log.error(
+                "outbox: swipe %d is damaged on the disk and is not sent; see badge-agent outbox list",
+                n,
+                extra=fields(MessageId.ROW_SET_ASIDE),
+            )
+        if numbers:
+            self._file.check_again()
+
+    def hold_lost(self, first_n: int, last_n: int) -> None:
+        """Hold numbers of which no row is in the file, so that the rows after them are sent."""
+        with self.file.write_lock:
+            with self._file.writing() as connection:
+                holds.hold_lost(connection, first_n, last_n, "lost: not in the file")
+            self._read_again()
+
+    def record_channel(self, name: str) -> None:
+        """Store the name of the channel that rows are sent to from now on; on disk when it returns."""
+        with self.file.write_lock:
+            if self.state.record.channel != name:
+                self._store(self.state.record._replace(channel=name))
 
     def restore(self, numbers: Sequence[int]) -> None:
         """Make these rows, which were set aside, pending again."""
@@ -285,7 +320,7 @@ class Outbox:
     # --- a new outbox id ----------------------------------------------------------------------
 
     def start_generation(self, why: str) -> None:
-        """Take a new outbox id; pending rows move to it, with a seq from 1 and the same event_id.
+        """Take a new outbox id for the pending rows: seq from 1, the same event_id; one small write.
 
         For when another history may have been sent under the old id. Rows that were on their way
         may arrive twice, with the same event_id; none is lost.
@@ -294,20 +329,18 @@ class Outbox:
             self._start_generation(why)
 
     def _start_generation(self, why: str) -> None:
-        with self.file.write_lock, self._file.rebuilding():
+        with self.file.write_lock:
             self.file.ensure_open()
             old = self.state
             with self.file.writing() as connection:
-                generation.renew(
-                    connection, committed_n=old.committed_n, last_n=old.last_n, aside=old.set_aside_numbers
-                )
-            self._file.read_state(self.file)
+                generation.renew(connection, old)
+            self._read_again()
         _log.error(
-            "outbox: %s is now %s, because %s; %d pending swipes move to it",
+            "outbox: %s is now %s, because %s; %d pending swipes are sent with it",
             old.outbox_id,
             self.outbox_id,
             why,
-            self.last_seq,
+            self.pending,
             extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
         )
 

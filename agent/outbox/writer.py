@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import secrets
 import threading
 import uuid
 from collections.abc import Sequence
@@ -48,8 +49,10 @@ from agent.errors import (
     OutboxUnavailableError,
 )
 from agent.outbox import retention
+from agent.outbox.records import row_checksum
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.timing import boot_table
+from agent.outbox.timing.timestamps import STORED, StoredRow
 from agent.swipe import Swipe
 
 
@@ -121,20 +124,21 @@ class SwipeWriter:
         self._file.file.ensure_open()
         state, boots = self._file.state, self._file.boots
         n, chain = state.last_n, state.last_chain
-        stored: list[tuple[int, str, int | None, bytes, int, int]] = []
+        stored: list[StoredRow] = []
         for swipe in swipes:
             n += 1
-            position = rows.RowPosition(state.outbox_id, n - state.base, str(uuid.uuid4()), chain)
+            link = rows.RowLink(str(uuid.uuid4()), secrets.token_hex(8), chain)
             boot, read_at = boots.observe(swipe.read_at)
             if read_at is not swipe.read_at:
                 swipe = dataclasses.replace(swipe, read_at=read_at)  # noqa: PLW2901 - the same swipe
-            chain, row = rows.render(swipe, position, agent_id=self._agent_id)
+            chain, row = rows.render(swipe, link, agent_id=self._agent_id)
             trusted_us = read_at.wall_us if read_at.trusted else None
-            stored.append((n, chain, trusted_us, row, boot, read_at.boot_us))
+            columns = (n, chain, trusted_us, row, boot, read_at.boot_us)
+            stored.append(StoredRow(*columns, row_checksum(*columns)))
         # Clock observations join the transaction, so that they cost no flush of their own.
         saved = None
         with self._file.file.writing() as connection:
-            connection.executemany("INSERT INTO swipes VALUES (?, ?, ?, ?, ?, ?)", stored)
+            connection.executemany(f"INSERT INTO swipes({STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)", stored)
             if boots.has_news:
                 saved = boots.unsaved()
                 boot_table.write(connection, saved.values())

@@ -1,4 +1,4 @@
-"""The columns of RAW_BADGE_EVENTS: name, type, and the expression of the pipe that fills it."""
+"""The columns of RAW_BADGE_EVENTS: name, type, and the pipe's expression that fills each of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `expression` is over `$1`, the JSON object of a row."""
+    """One column; `expression` is over `$1`, the JSON object of a row. Empty: no pipe fills the column."""
 
     name: str
     type: str
@@ -45,13 +45,16 @@ _DEMO = (
 )
 
 # No lengths: a width costs nothing in Snowflake, and one that proves too small would reject the row.
-# recorded_at is text because the chain is computed over exactly what was sent.
-ADDED = (
+# recorded_at is text because the chain is computed over exactly what was sent; NULL if the row left it
+# out because it equals event_timestamp.
+SENT = (
     _same("event_id", "VARCHAR", "STRING"),
     _same("agent_id", "VARCHAR", "STRING"),
     _same("outbox_id", "VARCHAR", "STRING"),
     _same("seq", "NUMBER(38,0)", "NUMBER(38,0)"),
+    _same("chain_before", "VARCHAR", "STRING"),
     _same("chain", "VARCHAR", "STRING"),
+    _same("person_salt", "VARCHAR", "STRING"),
     _same("card_bits", "NUMBER(38,0)", "NUMBER(38,0)"),
     _same("card_raw", "VARCHAR", "STRING"),
     _same("card_format", "VARCHAR", "STRING"),
@@ -64,16 +67,23 @@ ADDED = (
     _same("boot_id", "VARCHAR", "STRING"),
     _same("boot_ms", "NUMBER(38,0)", "NUMBER(38,0)"),
     _same("replay", "BOOLEAN", "BOOLEAN"),
-    _same("agent_version", "VARCHAR", "STRING"),
 )
 
+# Set when the personal columns of a row are erased: the digest that its chain was computed with.
+_ERASING = (Column("person_digest", "VARCHAR", ""),)
+
+# The value of an erased badge_id or user_id in a table whose columns are NOT NULL, as the demo's are.
+ERASED = "ERASED"
+
+PIPED = (*_DEMO, *SENT)
+ADDED = (*SENT, *_ERASING)
 COLUMNS = (*_DEMO, *ADDED)
 
 _NAMES_PER_LINE = 6
 
 
-def names(indent: str) -> str:
-    """The names of all columns, some to a line; every line but the first begins with `indent`."""
-    found = [column.name for column in COLUMNS]
+def names(indent: str, columns: tuple[Column, ...] = COLUMNS) -> str:
+    """The names of columns, some to a line; every line but the first begins with `indent`."""
+    found = [column.name for column in columns]
     lines = [found[start : start + _NAMES_PER_LINE] for start in range(0, len(found), _NAMES_PER_LINE)]
     return f",\n{indent}".join(", ".join(line) for line in lines)

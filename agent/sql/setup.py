@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.sql.columns import ADDED, COLUMNS, names
+from agent.sql.columns import ADDED, COLUMNS, PIPED, names
 from agent.sql.plan import CHANNELS_PER_PIPE, DOORS_PER_PIPE, Plan
 
 STREAM = "TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"
@@ -14,8 +14,8 @@ def setup(plan: Plan) -> str:
 
 
 def pipe_select() -> str:
-    """The pipe's SELECT: one expression for each column of the table, in the order of COLUMNS."""
-    expressions = ",\n      ".join(column.expression for column in COLUMNS)
+    """The pipe's SELECT: one expression for each column that the pipe fills, in the order of PIPED."""
+    expressions = ",\n      ".join(column.expression for column in PIPED)
     return f"SELECT\n      {expressions}\n    FROM {STREAM}"
 
 
@@ -48,7 +48,8 @@ def _missing_columns(plan: Plan) -> str:
         f"ALTER TABLE {plan.table} ADD COLUMN IF NOT EXISTS {column.name} {column.type};" for column in ADDED
     )
     return f"""\
--- For a table that was there before, such as the one of the demo: the columns it lacks.
+-- For a table that was there before, such as the one of the demo: the columns it lacks. A column
+-- agent_version of an earlier version of this script stays as it is and is no longer filled.
 {additions}"""
 
 
@@ -66,7 +67,7 @@ ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;"""
 def _pipes(plan: Plan) -> str:
     created = "\n\n".join(
         f"CREATE PIPE IF NOT EXISTS {pipe} AS\n"
-        f"  COPY INTO {plan.table} (\n    {names(indent='    ')}\n  )\n"
+        f"  COPY INTO {plan.table} (\n    {names('    ', PIPED)}\n  )\n"
         f"  FROM (\n    {pipe_select()}\n  );"
         for pipe in plan.pipes
     )
@@ -79,6 +80,12 @@ def _pipes(plan: Plan) -> str:
 --
 -- A pipe that exists is left as it is. To replace one, write CREATE OR REPLACE PIPE: its channels
 -- and their positions go with it, and every agent opens a new channel at its own position.
+-- Replace one that was made for an earlier version, before the agents are upgraded: it does not
+-- fill chain_before and person_salt, and without them V_DOOR_CHAIN cannot check a row. Rows that
+-- it loaded from upgraded agents can be completed:
+-- UPDATE {plan.table}
+--   SET person_salt = raw_json:person_salt::VARCHAR, chain_before = raw_json:chain_before::VARCHAR
+--   WHERE person_salt IS NULL AND person_digest IS NULL AND raw_json:person_salt IS NOT NULL;
 -- A pipe takes {CHANNELS_PER_PIPE:,} channels. Plan for at most {DOORS_PER_PIPE:,} doors, because each has a
 -- second channel while it replays, and one more for 30 days after a new SD card: see --pipes.
-{created}"""
+{created}"""  # noqa: S608 - the UPDATE is printed as a comment

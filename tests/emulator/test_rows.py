@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
+from agent.emulator import database as warehouse
 from agent.emulator import row_loader
+from agent.emulator.database import DATABASE_FILE
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.emulator_rig import EmulatorRig, ndjson, row
 
@@ -54,7 +56,9 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         agent_id="hq-lobby-1",
         outbox_id="a1b2c3",
         seq=12,
-        chain="00112233445566ff",
+        chain_before="a1b2c3",
+        chain="00112233445566778899aabbccddeeff",
+        person_salt="0123456789abcdef",
         card_bits=26,
         card_raw="2F657AE",
         card_format="H10301",
@@ -67,10 +71,9 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         boot_id="3c1e",
         boot_ms=123456,
         replay=True,
-        agent_version="0.1.0",
     )
-    door.opened().append([fields], "12-00112233445566ff")
-    door.committed("12-00112233445566ff")
+    door.opened().append([fields], "12-00112233445566778899aabbccddeeff")
+    door.committed("12-00112233445566778899aabbccddeeff")
 
     found = next(item for item in emulator.rows() if item["channel_name"] == door.channel)
 
@@ -80,7 +83,7 @@ def test_every_field_of_a_swipe_finds_its_column(door: EmulatorRig, emulator: Em
         "replay": 1,
         "pipe_name": "SFE_BADGE_EVENTS_PIPE",
         "channel_name": door.channel,
-        "offset_token": "12-00112233445566ff",
+        "offset_token": "12-00112233445566778899aabbccddeeff",
     }
     assert {name: found[name] for name in expected} == expected
     assert json.loads(found["raw_json"]) == fields
@@ -260,3 +263,21 @@ def test_the_metrics_view_has_the_columns_of_the_demo(tmp_path: Path) -> None:
         "exit_count": 1,
         "net_occupancy_change": 2,
     }
+
+
+def test_a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_own(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as old:
+        names = [name for name in row_loader.COLUMNS if name not in {"chain_before", "person_salt"}]
+        old.execute(f"CREATE TABLE RAW_BADGE_EVENTS ({', '.join(names)}, agent_version TEXT)")
+        old.execute("INSERT INTO RAW_BADGE_EVENTS (event_id, agent_version) VALUES ('e-1', '0.1.0')")
+        old.commit()
+
+    database = warehouse.Database(tmp_path)
+    database.commit(load(row(event_id="e-2", person_salt="0123456789abcdef")).rows, [])
+    database.close()
+
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as new:
+        found = new.execute(
+            "SELECT event_id, person_salt, person_digest, agent_version FROM RAW_BADGE_EVENTS"
+        )
+        assert found.fetchall() == [("e-1", None, None, "0.1.0"), ("e-2", "0123456789abcdef", None, None)]

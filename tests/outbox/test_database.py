@@ -22,12 +22,14 @@ from agent.errors import (
 from agent.outbox import database as outbox_file
 from agent.outbox import schema
 from agent.outbox.database import PAGE_BYTES, OutboxFile, open_external, translated
+from agent.outbox.records import new_outbox_id
 
 NEWER_AND_KILLED = """
 import os, sys
 from pathlib import Path
 from agent.outbox.database import OutboxFile
 with OutboxFile(Path(sys.argv[1])).writing() as connection:
+    connection.execute("CREATE TABLE of_the_future(n)")
     connection.execute("PRAGMA user_version=99")
 os._exit(0)
 """
@@ -105,7 +107,7 @@ def test_the_log_is_grown_at_every_open_and_stays_so(tmp_path: Path) -> None:
     sizes = []
     for _ in range(2):
         with opened(tmp_path) as file, file.writing() as connection:
-            connection.execute("UPDATE state SET base = base")
+            connection.execute("UPDATE state SET unreadable = unreadable")
             sizes.append((tmp_path / "outbox.db-wal").stat().st_size)
 
     assert min(sizes) > 1_000_000
@@ -134,16 +136,17 @@ def test_the_outbox_id_is_made_once_per_file(tmp_path: Path) -> None:
     ids = set()
     for _ in range(3):
         with opened(tmp_path) as file, file.reading() as connection:
-            ids.add(connection.execute("SELECT outbox_id FROM state").fetchone()[0])
+            ids.add(connection.execute("SELECT outbox_id FROM generation").fetchone()[0])
 
     assert len(ids) == 1
     assert len(ids.pop()) == 12
-    assert schema.new_outbox_id() != schema.new_outbox_id()
+    assert new_outbox_id() != new_outbox_id()
 
 
 def test_a_file_of_a_newer_program_is_refused_and_not_a_byte_of_it_changes(tmp_path: Path) -> None:
     newer = schema.VERSION + 1
     with opened(tmp_path) as file, file.writing() as connection:
+        connection.execute("CREATE TABLE of_the_future(n)")
         connection.execute(f"PRAGMA user_version={newer}")
     before = (tmp_path / "outbox.db").read_bytes()
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,15 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox import LiveRows, Outbox, read_counts
+from agent.outbox import LiveRows, Outbox, generation, read_counts
 from agent.outbox.external import holds
 from agent.outbox.generation import machine_id
+from agent.outbox.records import Generation, new_outbox_id
 from tests.support.outbox_rig import (
     commit,
     keep,
     looked_up,
     opened,
     purge,
+    recomputed_chain,
     rows_after,
     seqs,
     set_aside,
@@ -37,38 +38,60 @@ def renew(outbox: Outbox) -> None:
     outbox.start_generation("a test wants it")
 
 
-def chain_holds(outbox_id: str, rows: list[dict[str, Any]]) -> bool:
-    previous = outbox_id
-    for m in rows:
-        text = (
-            f"{previous}|{m['event_id']}|{m['reader_id']}|{m['card_bits']}|{m['card_raw']}"
-            f"|{m['recorded_at']}|{m['boot_id']}|{m['boot_ms']}"
-        )
-        previous = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if m["chain"] != previous:
+def chain_holds(rows: list[dict[str, Any]]) -> bool:
+    """Whether the chain of a generation can be recomputed from its rows, from the chain before the first."""
+    previous = rows[0]["chain_before"]
+    for row in rows:
+        if row["chain"] != recomputed_chain(previous, row):
             return False
-    return True
+        previous = row["chain"]
+    return all("chain_before" not in row for row in rows[1:])
 
 
 # --- a new id for the same swipes -----------------------------------------------------------------
 
 
-def test_pending_rows_move_with_a_seq_from_one_and_the_same_event_id(outbox: Outbox) -> None:
+def test_pending_rows_get_a_seq_from_one_and_keep_event_id_and_chain(outbox: Outbox) -> None:
     keep(outbox, 8)
     commit(outbox, 3)
     old_id, old = outbox.outbox_id, rows_after(outbox, 3)
+    committed = rows_after(outbox)[2]
 
     renew(outbox)
 
     new = rows_after(outbox)
-    placed = {"outbox_id", "seq", "chain"}
+    placed = {"outbox_id", "seq", "chain_before"}
     assert outbox.outbox_id != old_id
     assert seqs(new) == [1, 2, 3, 4, 5]
-    assert chain_holds(outbox.outbox_id, new)
+    assert new[0]["chain_before"] == committed["chain"]
+    assert chain_holds(new)
     assert [{k: v for k, v in row.items() if k not in placed} for row in new] == [
         {k: v for k, v in row.items() if k not in placed} for row in old
     ]
     assert (outbox.last_seq, outbox.committed_seq, outbox.pending) == (5, 0, 5)
+
+
+def test_a_new_id_rewrites_no_row(tmp_path: Path, outbox: Outbox) -> None:
+    keep(outbox, 8)
+    commit(outbox, 3)
+    rows = looked_up(tmp_path, "SELECT * FROM swipes")
+    writes: list[str] = []
+    outbox.file._writer.set_trace_callback(writes.append)
+
+    renew(outbox)
+
+    assert looked_up(tmp_path, "SELECT * FROM swipes") == rows
+    assert not [sql for sql in writes if "swipes" in sql and not sql.startswith("SELECT")]
+
+
+def test_the_first_row_of_a_file_carries_its_outbox_id_as_the_chain_before(outbox: Outbox) -> None:
+    keep(outbox, 2)
+    first_id = outbox.outbox_id
+
+    for _ in range(2):
+        assert rows_after(outbox)[0]["chain_before"] == first_id
+        assert chain_holds(rows_after(outbox))
+        renew(outbox)
 
 
 def test_committed_rows_stay_what_they_were(tmp_path: Path, outbox: Outbox) -> None:
@@ -89,8 +112,8 @@ def test_rows_set_aside_stay_held_where_they_are(tmp_path: Path, outbox: Outbox)
 
     renew(outbox)
 
-    assert seqs(rows_after(outbox)) == [1, 2, 3]
-    assert [hold.first_seq for hold in holds.holds(tmp_path)] == [5, 8]
+    assert seqs(rows_after(outbox)) == [1, 3, 4]
+    assert [hold.first_seq for hold in holds.holds(tmp_path)] == [2, 5]
     assert (read_counts(tmp_path).pending, outbox.pending) == (3, 3)
 
 
@@ -117,7 +140,7 @@ def test_a_new_id_without_anything_pending_begins_with_the_next_swipe(tmp_path: 
 
         assert outbox.outbox_id == new_id
         assert seqs(rows_after(outbox)) == [1]
-        assert chain_holds(new_id, rows_after(outbox))
+        assert chain_holds(rows_after(outbox))
 
 
 def test_kept_rows_are_counted_across_ids(tmp_path: Path, outbox: Outbox) -> None:
@@ -178,6 +201,105 @@ def test_whatever_happens_the_chain_and_the_numbers_of_what_is_pending_hold(
         outbox.close()
 
 
+# --- several generations with pending rows ----------------------------------------------------------
+
+
+def two_generations(outbox: Outbox) -> list[str]:
+    """Rows 1-5 in one generation and 6-8 in the next, as a rebuild beside new swipes leaves them."""
+    keep(outbox, 5)
+    with outbox.file.writing() as connection:
+        later = Generation(6, new_outbox_id(), outbox.state.last_chain)
+        generation.add(connection, later)
+    outbox._read_again()
+    keep(outbox, 3)
+    return [one.outbox_id for one in outbox.state.generations]
+
+
+def test_the_rows_of_one_generation_are_given_and_then_those_of_the_next(outbox: Outbox) -> None:
+    first, second = two_generations(outbox)
+    live = LiveRows(outbox)
+
+    before = (live.channel, seqs(rows_after(outbox)), outbox.pending, live.has_after((0, 5)))
+    commit(outbox, 5)
+    after = (live.channel, seqs(rows_after(outbox)), outbox.pending, live.committed_token())
+
+    assert before == (f"hq-lobby-1-{first}", [1, 2, 3, 4, 5], 8, False)
+    assert after == (f"hq-lobby-1-{second}", [1, 2, 3], 3, None)
+    assert chain_holds(rows_after(outbox))
+
+
+def test_a_generation_of_which_only_held_rows_are_left_is_passed_over(outbox: Outbox) -> None:
+    _, second = two_generations(outbox)
+    commit(outbox, 3)
+
+    set_aside(outbox, 4, 5)
+
+    assert LiveRows(outbox).channel == f"hq-lobby-1-{second}"
+    assert (seqs(rows_after(outbox)), outbox.pending) == ([1, 2, 3], 3)
+
+
+def test_numbers_without_rows_at_the_end_of_a_generation_do_not_stop_the_next(
+    tmp_path: Path, outbox: Outbox
+) -> None:
+    _, second = two_generations(outbox)
+    commit(outbox, 3)
+    with outbox.file.writing() as connection:
+        connection.execute("DELETE FROM swipes WHERE n IN (4, 5)")
+
+    assert rows_after(outbox, 3) == []
+
+    assert LiveRows(outbox).channel == f"hq-lobby-1-{second}"
+    assert (seqs(rows_after(outbox)), outbox.pending, read_counts(tmp_path).pending) == ([1, 2, 3], 3, 3)
+    assert [(hold.first_seq, hold.last_seq) for hold in holds.holds(tmp_path)] == [(4, 5)]
+
+
+def test_a_new_id_is_given_to_every_generation_with_pending_rows(outbox: Outbox) -> None:
+    old = two_generations(outbox)
+    commit(outbox, 2)
+
+    renew(outbox)
+
+    generations = outbox.state.generations
+    assert [one.first_n for one in generations] == [1, 3, 6]
+    assert generations[0].outbox_id == old[0]
+    assert not {one.outbox_id for one in generations[1:]} & set(old)
+
+
+def test_a_token_of_the_next_generation_is_not_adopted_in_this_one(outbox: Outbox) -> None:
+    two_generations(outbox)
+    with outbox.file.reading() as connection:
+        (chain,) = connection.execute("SELECT chain FROM swipes WHERE n = 7").fetchone()
+
+    assert LiveRows(outbox).position_of(f"7-{chain}") is None
+
+
+def test_the_newest_generation_goes_on_after_a_restart_without_a_row(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+        with outbox.file.writing() as connection:
+            generation.add(connection, Generation(11, "0123456789ab", "00" * 16))
+
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.state.last_n == 10
+        outbox.keep(swipe(9))
+        assert looked_up(tmp_path, "SELECT max(n) FROM swipes") == [(11,)]
+
+
+def test_a_generation_is_forgotten_with_its_last_row_unless_it_is_the_newest(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+        commit(outbox, 2)
+        renew(outbox)
+        commit(outbox, 1)
+        first_n = [[one.first_n for one in outbox.state.generations]]
+        purge(outbox, 0, max_bytes=0)
+
+    with closing(opened(tmp_path)) as outbox:
+        first_n.append([one.first_n for one in outbox.state.generations])
+
+    assert first_n == [[1, 3], [3]]
+
+
 # --- which machine --------------------------------------------------------------------------------
 
 
@@ -194,6 +316,28 @@ def test_a_card_in_another_machine_takes_a_new_id(tmp_path: Path) -> None:
     assert ids[0] == before
     assert ids[1] == ids[2] != before
     assert seqs(stored(tmp_path)) == [1, 2, 3]
+
+
+def test_another_agent_id_takes_a_new_id_once(tmp_path: Path) -> None:
+    ids = []
+    for agent_id in ("hq-lobby-1", "hq-lobby-1", "hq-lobby-2", "hq-lobby-2"):
+        with closing(Outbox(tmp_path, agent_id=agent_id)) as outbox:
+            keep(outbox, 1)
+            ids.append(outbox.outbox_id)
+
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
+def test_the_last_channel_is_known_after_a_restart(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.state.record.channel == ""
+        outbox.record_channel("a")
+        flushes = outbox.file.flushes
+        outbox.record_channel("a")
+        assert outbox.file.flushes == flushes
+
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.state.record.channel == "a"
 
 
 def test_a_machine_that_does_not_tell_its_name_changes_nothing(tmp_path: Path) -> None:
@@ -236,13 +380,3 @@ def test_the_first_source_with_an_id_names_the_machine(tmp_path: Path) -> None:
     assert names[3] == machine_id((tmp_path / "nowhere",)) == ""
     assert len(names[0]) == 16
     assert "a1b2c3d4" not in names[0]
-
-
-def test_it_says_so_while_everybody_has_to_wait(outbox: Outbox) -> None:
-    seen: set[bool] = set()
-    outbox.file._writer.set_trace_callback(lambda _: seen.add(outbox.is_rebuilding))
-
-    renew(outbox)
-
-    assert seen == {True}
-    assert not outbox.is_rebuilding

@@ -79,10 +79,10 @@ def test_a_full_disk_frees_the_reserve_and_what_is_committed_and_takes_the_swipe
         commit(outbox, 2000)
         outbox.file._writer.execute("PRAGMA max_page_count=1")  # SQLite: not one page more than there are
 
-        for value in range(100):
+        for value in range(300):
             outbox.keep(swipe(value))
 
-        assert seqs(rows_after(outbox, 2000)) == list(range(2001, 2101))
+        assert seqs(rows_after(outbox, 2000)) == list(range(2001, 2301))
         assert occupied(tmp_path / RESERVE_FILE) < SIZE
 
 
@@ -93,7 +93,7 @@ def test_a_full_disk_with_nothing_left_to_free_refuses_the_swipe_and_recovers_by
         keep(outbox, 3)
         outbox.file._writer.execute("PRAGMA max_page_count=1")
         with pytest.raises(OutboxFullError):
-            outbox.keep(*(swipe(value) for value in range(2000)))
+            outbox.keep(*(swipe(value) for value in range(5000)))
 
         outbox.file._writer.execute("PRAGMA max_page_count=1000000")
         outbox.keep(swipe(4))

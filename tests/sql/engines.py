@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from agent.emulator import row_loader
 from agent.emulator.database import DATABASE_FILE, Database
 from agent.emulator.views import read_views
-from agent.sql.columns import names
+from agent.sql.columns import PIPED, names
 from agent.sql.plan import TABLE, Plan
 from agent.sql.setup import STREAM, pipe_select, setup
 from agent.sql.views import EVENTS, VIEWS, Sources
@@ -31,6 +31,12 @@ PLAN = Plan(
 # The scripts' own, but for the commit time of a row and the error table, which only Snowflake has.
 _SOURCES = Sources(
     table=PLAN.table, events=PLAN.view(EVENTS.name), errors="ERRORS", arrived_at="ingestion_time"
+)
+
+# The dialect's translation to DuckDB drops the format of TO_VARCHAR.
+_FORMATTED = (
+    "TO_VARCHAR(event_timestamp, 'YYYY-MM-DD HH24:MI:SS.FF6')",
+    "STRFTIME(event_timestamp, '%Y-%m-%d %H:%M:%S.%f')",
 )
 
 Row = dict[str, Any]
@@ -67,14 +73,15 @@ class DuckDbAccount:
             "(timestamp TIMESTAMP, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
         )
         for view in VIEWS:
-            cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {view.select(_SOURCES)}")
+            select = view.select(_SOURCES).replace(*_FORMATTED)
+            cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {select}")
 
     def load(self, lines: Sequence[bytes]) -> None:
         self._cursor.execute("DELETE FROM STREAMED")
         for line in lines:
             self._cursor.execute("INSERT INTO STREAMED SELECT PARSE_JSON(%s)", (line.decode(),))
         select = pipe_select().replace(STREAM, "STREAMED").replace("$1", "V")
-        self._cursor.execute(f"INSERT INTO {PLAN.table} ({names('')}) {select}")
+        self._cursor.execute(f"INSERT INTO {PLAN.table} ({names('', PIPED)}) {select}")
 
     def fail(self, metadata: str, data: str) -> None:
         """Put a row into the error table."""

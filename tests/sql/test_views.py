@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from agent.emulator.row_loader import COLUMNS as EMULATOR_COLUMNS
 from agent.rows import as_replay, sample
-from agent.sql.columns import COLUMNS
+from agent.sql.columns import COLUMNS, PIPED
+from agent.sql.scripts import script
 from agent.sql.views import VIEWS
 from tests.sql.doors import HOUR_S, door_rows, moved
-from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
+from tests.sql.engines import PLAN, DuckDbAccount, EmulatorFile, Engine, duckdb_account
 from tests.support.needs import WHEELS, needs
+from tests.support.paths import ROOT
 
 # The emulation calls its engine in a deprecated way.
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
@@ -64,24 +67,26 @@ def gaps(engine: Engine) -> list[tuple[int, int, int]]:
     ]
 
 
-def test_what_a_door_sent_is_there_and_nothing_is_wrong_with_it(engine: Engine, tmp_path: Path) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_what_a_door_sent_is_there_and_nothing_is_wrong_with_it(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
 
     engine.load(lines)
 
     events = sorted(engine.view("V_BADGE_EVENTS"), key=lambda row: row["seq"])
     sent = [json.loads(line) for line in lines]
-    for name in ("badge_id", "event_id", "agent_id", "outbox_id", "seq", "chain", "recorded_at", "card_raw"):
+    for name in ("badge_id", "event_id", "agent_id", "outbox_id", "seq", "chain", "person_salt", "card_raw"):
         assert [row[name] for row in events] == [members[name] for members in sent]
+    for name in ("chain_before", "recorded_at", "replay", "person_digest"):
+        assert [row[name] for row in events] == [members.get(name) for members in sent]
     assert [row["event_timestamp"] for row in events] == [
         members["event_timestamp"].replace("T", " ").removesuffix("Z") for members in sent
     ]
     assert (gaps(engine), problems(engine)) == ([], [])
 
 
-def test_missing_rows_are_found_also_the_first_ones(engine: Engine, tmp_path: Path) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
-    other = door_rows(tmp_path, "door-2", MINUTES)
+def test_missing_rows_are_found_also_the_first_ones(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
+    other = door_rows("door-2", MINUTES)
 
     engine.load([lines[2], lines[5], *other])
 
@@ -89,8 +94,8 @@ def test_missing_rows_are_found_also_the_first_ones(engine: Engine, tmp_path: Pa
     assert problems(engine) == [(3, "row before is missing"), (6, "row before is missing")]
 
 
-def test_the_times_around_a_gap_are_told(engine: Engine, tmp_path: Path) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_the_times_around_a_gap_are_told(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
 
     engine.load([lines[0], lines[5]])
 
@@ -99,8 +104,8 @@ def test_the_times_around_a_gap_are_told(engine: Engine, tmp_path: Path) -> None
     assert [gap["last_event_before"], gap["first_event_after"]] == times
 
 
-def test_a_replayed_row_is_no_second_event(engine: Engine, tmp_path: Path) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_a_replayed_row_is_no_second_event(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
 
     engine.load([*map(as_replay, lines), *lines])
 
@@ -110,8 +115,8 @@ def test_a_replayed_row_is_no_second_event(engine: Engine, tmp_path: Path) -> No
     assert (gaps(engine), problems(engine)) == ([], [])
 
 
-def test_a_row_that_only_the_replay_brought_closes_its_gap(engine: Engine, tmp_path: Path) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_a_row_that_only_the_replay_brought_closes_its_gap(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
 
     engine.load([*lines[:3], *lines[4:], as_replay(lines[3])])
 
@@ -119,12 +124,11 @@ def test_a_row_that_only_the_replay_brought_closes_its_gap(engine: Engine, tmp_p
     assert len(engine.view("V_BADGE_EVENTS")) == len(lines)
 
 
-def test_events_that_moved_to_a_new_outbox_are_one_event_each_and_no_gap(
-    engine: Engine, tmp_path: Path
-) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_events_that_moved_to_a_new_outbox_are_one_event_each_and_no_gap(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
 
-    engine.load([*lines[:4], *moved(lines[2:], "0123456789ab")])
+    chain_before = json.loads(lines[1])["chain"]
+    engine.load([*lines[:4], *moved(lines[2:], "0123456789ab", chain_before)])
 
     assert len(engine.view("V_BADGE_EVENTS")) == len(lines)
     assert (gaps(engine), problems(engine)) == ([], [])
@@ -134,6 +138,15 @@ def test_events_that_moved_to_a_new_outbox_are_one_event_each_and_no_gap(
     "assignment",
     [
         "event_id = 'another'",
+        "agent_id = 'another'",
+        "badge_id = '123-9'",
+        "user_id = 'U-9'",
+        "zone_id = 'ZONE-SERVER-B1'",
+        "direction = 'EXIT'",
+        "direction = NULL",
+        "event_timestamp = '2026-01-01 00:00:00.000000'",
+        "person_salt = '0000000000000000'",
+        "person_salt = NULL, person_digest = '00'",
         "reader_id = 'RDR-102'",
         "card_bits = 27",
         "card_raw = '0000001'",
@@ -143,36 +156,54 @@ def test_events_that_moved_to_a_new_outbox_are_one_event_each_and_no_gap(
         "card_raw = NULL",
     ],
 )
-def test_an_altered_row_does_not_follow_from_the_row_before(
-    engine: Engine, tmp_path: Path, assignment: str
-) -> None:
-    engine.load(door_rows(tmp_path, "door-1", MINUTES))
+def test_an_altered_row_does_not_follow_from_the_row_before(engine: Engine, assignment: str) -> None:
+    engine.load(door_rows("door-1", MINUTES))
 
     engine.change(f"UPDATE {{table}} SET {assignment} WHERE seq = 4")  # noqa: S608 - one of the above
 
     assert problems(engine) == [(4, "altered or reordered")]
 
 
-def test_an_altered_chain_breaks_the_row_and_the_next(engine: Engine, tmp_path: Path) -> None:
-    engine.load(door_rows(tmp_path, "door-1", MINUTES))
+@pytest.mark.parametrize("chain", ["'00000000000000000000000000000000'", "'0'", "''", "NULL"])
+def test_an_altered_chain_breaks_the_row_and_the_next(engine: Engine, chain: str) -> None:
+    engine.load(door_rows("door-1", MINUTES))
 
-    engine.change("UPDATE {table} SET chain = '0000000000000000' WHERE seq = 1")
+    engine.change(f"UPDATE {{table}} SET chain = {chain} WHERE seq = 2")  # noqa: S608 - one of the above
 
-    assert problems(engine) == [(1, "altered or reordered"), (2, "altered or reordered")]
+    assert problems(engine) == [(2, "altered or reordered"), (3, "altered or reordered")]
 
 
-def test_rows_that_changed_places_are_found(engine: Engine, tmp_path: Path) -> None:
-    engine.load(door_rows(tmp_path, "door-1", MINUTES))
+def test_rows_that_a_pipe_of_an_earlier_version_loaded_can_be_completed(account: DuckDbAccount) -> None:
+    account.load(door_rows("door-1", MINUTES))
+    account.change("UPDATE {table} SET person_salt = NULL, chain_before = NULL")
+    found = problems(account)
+    printed = re.search(r"^-- UPDATE (?:.*\n-- )*?.*;$", script(PLAN, "setup"), re.MULTILINE)
+    assert printed is not None
+
+    account.change(printed[0].replace("-- ", "").rstrip(";"))
+
+    assert found == [(seq, "person_salt is missing") for seq in range(1, 7)]
+    assert problems(account) == []
+
+
+def test_a_chain_cut_to_the_length_of_an_older_agent_hides_nothing(engine: Engine) -> None:
+    engine.load(door_rows("door-1", MINUTES))
+
+    engine.change("UPDATE {table} SET chain = SUBSTR(chain, 1, 16), badge_id = 'X' WHERE seq >= 4")
+
+    assert (4, "altered or reordered") in problems(engine)
+
+
+def test_rows_that_changed_places_are_found(engine: Engine) -> None:
+    engine.load(door_rows("door-1", MINUTES))
 
     engine.change("UPDATE {table} SET seq = CASE seq WHEN 3 THEN 4 ELSE 3 END WHERE seq IN (3, 4)")
 
     assert {seq for seq, _ in problems(engine)} == {3, 4, 5}
 
 
-def test_two_copies_that_differ_are_found_although_both_may_look_right(
-    engine: Engine, tmp_path: Path
-) -> None:
-    lines = door_rows(tmp_path, "door-1", MINUTES)
+def test_two_copies_that_differ_are_found_although_both_may_look_right(engine: Engine) -> None:
+    lines = door_rows("door-1", MINUTES)
     forged = lines[5].replace(b'"card_raw":"', b'"card_raw":"1')
 
     engine.load([*lines, forged])
@@ -180,13 +211,13 @@ def test_two_copies_that_differ_are_found_although_both_may_look_right(
     assert problems(engine) == [(6, "copies differ"), (6, "copies differ")]
 
 
-def test_a_door_is_silent_when_it_pauses_longer_than_it_ever_did(engine: Engine, tmp_path: Path) -> None:
+def test_a_door_is_silent_when_it_pauses_longer_than_it_ever_did(engine: Engine) -> None:
     hourly = [HOUR_S * hours + 60 for hours in range(60, 50, -1)]
     weekend = [HOUR_S * hours for hours in (200, 130, 51)]
 
-    engine.load(door_rows(tmp_path, "hourly", hourly))
-    engine.load(door_rows(tmp_path, "weekend", weekend))
-    engine.load(door_rows(tmp_path, "alive", MINUTES))
+    engine.load(door_rows("hourly", hourly))
+    engine.load(door_rows("weekend", weekend))
+    engine.load(door_rows("alive", MINUTES))
 
     found = {row["agent_id"]: row for row in engine.view("V_DOOR_STATUS")}
     assert {name: row["status"] for name, row in found.items()} == {
@@ -199,9 +230,9 @@ def test_a_door_is_silent_when_it_pauses_longer_than_it_ever_did(engine: Engine,
     assert engine.view("V_DOOR_STATUS")[0]["agent_id"] == "hourly"
 
 
-def test_a_door_has_its_last_event_and_all_its_outboxes(engine: Engine, tmp_path: Path) -> None:
-    engine.load(door_rows(tmp_path, "door-1", [300.0, 200.0]))
-    engine.load(door_rows(tmp_path, "door-1", [100.0]))
+def test_a_door_has_its_last_event_and_all_its_outboxes(engine: Engine) -> None:
+    engine.load(door_rows("door-1", [300.0, 200.0]))
+    engine.load(door_rows("door-1", [100.0]))
 
     status = engine.view("V_DOOR_STATUS")
 
@@ -214,8 +245,8 @@ def test_a_door_has_its_last_event_and_all_its_outboxes(engine: Engine, tmp_path
 @pytest.mark.parametrize(
     ("ago", "status", "late"), [(0, "HEALTHY", 0), (180, "WARNING", 1), (600, "STALE", 1)]
 )
-def test_late_rows_are_found(engine: Engine, tmp_path: Path, ago: float, status: str, late: int) -> None:
-    engine.load(door_rows(tmp_path, "door-1", [ago, 0.0]))
+def test_late_rows_are_found(engine: Engine, ago: float, status: str, late: int) -> None:
+    engine.load(door_rows("door-1", [ago, 0.0]))
 
     latency = engine.view("V_END_TO_END_LATENCY")
 
@@ -225,12 +256,10 @@ def test_late_rows_are_found(engine: Engine, tmp_path: Path, ago: float, status:
     assert ago <= latency[0]["longest_seconds"] < ago + 60
 
 
-def test_a_time_nobody_vouches_for_makes_no_row_late_and_no_door_silent(
-    engine: Engine, tmp_path: Path
-) -> None:
+def test_a_time_nobody_vouches_for_makes_no_row_late_and_no_door_silent(engine: Engine) -> None:
     in_1970 = [1.7e9, 1.7e9 - 10]
 
-    engine.load(door_rows(tmp_path, "door-1", in_1970, trusted=False))
+    engine.load(door_rows("door-1", in_1970, trusted=False))
 
     assert engine.view("V_END_TO_END_LATENCY") == []
     assert [row["status"] for row in engine.view("V_DOOR_STATUS")] == ["OK"]
@@ -278,8 +307,8 @@ def test_both_engines_show_the_same_of_rows_that_went_through_a_lot(
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - not a secret
     # Well inside their minute and their tenth of an hour, so that a slow test moves nothing over an edge.
-    lines = door_rows(tmp_path, "door-1", [HOUR_S * hours + 33 for hours in range(9, 0, -1)])
-    lines += door_rows(tmp_path, "door-2", [400.0, 150.0, 1.0])
+    lines = door_rows("door-1", [HOUR_S * hours + 33 for hours in range(9, 0, -1)])
+    lines += door_rows("door-2", [400.0, 150.0, 1.0])
     kept = [line for line in lines if chance.random() < 0.8]
     mistreated = [line.replace(b"RDR-101", b"RDR-666") if chance.random() < 0.2 else line for line in kept]
     mistreated += [as_replay(line) for line in lines if chance.random() < 0.3]
@@ -338,8 +367,8 @@ def test_both_pipes_make_the_same_of_a_strength(
     assert found[0]["event_timestamp"] == found[1]["event_timestamp"]
 
 
-def test_the_view_in_the_emulators_file_is_the_accounts(emulator_file: EmulatorFile, tmp_path: Path) -> None:
-    emulator_file.load(door_rows(tmp_path, "door-1", MINUTES))
+def test_the_view_in_the_emulators_file_is_the_accounts(emulator_file: EmulatorFile) -> None:
+    emulator_file.load(door_rows("door-1", MINUTES))
     emulator_file.change("UPDATE {table} SET signal_strength = -85, signal_quality = 'WEAK' WHERE seq = 1")
 
     stored = emulator_file.rows("V_INGESTION_METRICS")
@@ -350,12 +379,21 @@ def test_the_view_in_the_emulators_file_is_the_accounts(emulator_file: EmulatorF
     assert stored == rendered
 
 
-def test_the_table_the_emulator_and_the_agent_have_the_same_columns(tmp_path: Path) -> None:
+def test_the_table_the_emulator_and_the_agent_have_the_same_columns() -> None:
     names = {column.name for column in COLUMNS}
-    sent = set(json.loads(door_rows(tmp_path, "door-1", [0.0])[0]))
+    sent = set(json.loads(door_rows("door-1", [0.0])[0]))
 
     assert sent <= names
-    assert set(EMULATOR_COLUMNS) == names | {"pipe_name", "channel_name", "offset_token"}
+    assert set(EMULATOR_COLUMNS) == names - {"person_digest"} | {"pipe_name", "channel_name", "offset_token"}
+
+
+def test_the_table_of_the_row_in_the_readme_has_every_member() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| members | content |") :].partition("\n\n")[0]
+    named = {name for line in table.splitlines() for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+    # What the pipe computes is no member of a row.
+    assert named == {column.name for column in PIPED} - {"signal_quality", "ingestion_time", "raw_json"}
 
 
 def test_a_skipped_row_is_shown_with_its_reason_and_number(account: DuckDbAccount) -> None:

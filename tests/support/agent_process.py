@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from agent.outbox import OutboxCounts, read_counts
 from agent.readers.events import raw_hex
+from tests.support.chain import chain_of
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
@@ -264,11 +264,8 @@ def assert_in_order_and_whole(rows: list[dict[str, Any]], tags: Sequence[int]) -
     assert [row["card_raw"] for row in rows] == raws(tags)
     assert [row["seq"] for row in rows] == list(range(1, len(tags) + 1))
     assert len({row["event_id"] for row in rows}) == len(tags)
-    previous = rows[0]["outbox_id"]
+    previous = rows[0]["chain_before"]
+    assert previous == rows[0]["outbox_id"]
     for row in rows:
-        text = (
-            f"{previous}|{row['event_id']}|{row['reader_id']}|{row['card_bits']}|{row['card_raw']}"
-            f"|{row['recorded_at']}|{row['boot_id']}|{row['boot_ms']}"
-        )
-        previous = hashlib.sha256(text.encode()).hexdigest()[:16]
+        previous = chain_of(row, previous)
         assert row["chain"] == previous

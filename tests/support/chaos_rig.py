@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
+from tests.support.chain import chain_of
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
@@ -177,28 +177,25 @@ def assert_exactly_once(rows: list[dict[str, Any]], tags: Sequence[int]) -> None
 
 
 def assert_histories_are_whole(rows: list[dict[str, Any]], *, holes: int = 0) -> None:
-    """Within each outbox id: every seq from 1 on, each tied to the one before; or with so many holes."""
+    """Within each outbox id: every seq from 1 on, each tied to the one before; or with so many holes.
+
+    The first row of an outbox id is tied to the row before it by its chain_before.
+    """
     histories: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         if not row["replay"]:
             histories[row["outbox_id"]].append(row)
     missing = 0
-    for outbox_id, history in histories.items():
+    for history in histories.values():
         seqs = [row["seq"] for row in history]
         assert seqs == sorted(set(seqs))
         missing += seqs[-1] - len(seqs)
-        previous_seq, previous = 0, outbox_id
+        previous_seq, previous = 0, history[0]["chain_before"]
         for row in history:
-            assert row["seq"] != previous_seq + 1 or row["chain"] == chain_of(row, previous)
+            sent = json.loads(row["raw_json"])
+            assert row["seq"] != previous_seq + 1 or row["chain"] == chain_of(sent, previous)
             previous_seq, previous = row["seq"], row["chain"]
     assert missing <= holes
-
-
-def chain_of(row: dict[str, Any], previous: str) -> str:
-    """A row's chain hash, computed from the table alone."""
-    names = ("event_id", "reader_id", "card_bits", "card_raw", "recorded_at", "boot_id", "boot_ms")
-    text = "|".join([previous, *(str(row[name]) for name in names)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def once_per_event(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

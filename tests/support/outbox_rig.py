@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, Outbox, Position, Rejected
+from agent.outbox.state import OutboxState
+from agent.outbox.timing.timestamps import STORED, StoredRow
 from tests.support.swipes import NOON_US, instant, swipe
 
 PLENTY = 1_000_000
@@ -30,14 +33,39 @@ def rows_after(outbox: Outbox, seq: int = 0) -> list[dict[str, Any]]:
     return [json.loads(row) for row in batch.rows] if batch else []
 
 
+def pending_rows(outbox: Outbox) -> list[dict[str, Any]]:
+    """The rows of all generations that are still to be sent, as they are sent."""
+    state = outbox.state
+    with outbox.file.reading() as connection:
+        found = connection.execute(
+            f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n", (state.committed_n,)
+        ).fetchall()
+    rows = map(StoredRow._make, found)
+    return [json.loads(state.as_sent(row)) for row in rows if row.n not in state.set_aside_numbers]
+
+
 def stored(state_dir: Path) -> list[dict[str, Any]]:
-    """Every row in the file, of whatever history."""
-    return [json.loads(row) for (row,) in looked_up(state_dir, "SELECT row FROM swipes ORDER BY n")]
+    """Every row in the file, of whatever generation, as it is sent."""
+    with closing(sqlite3.connect(state_dir / "outbox.db")) as connection:
+        state = OutboxState.read(connection)
+        found = connection.execute(f"SELECT {STORED} FROM swipes ORDER BY n").fetchall()
+        return [json.loads(state.as_sent(StoredRow._make(columns))) for columns in found]
 
 
 def looked_up(state_dir: Path, query: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(state_dir / "outbox.db")) as connection:
         return connection.execute(query).fetchall()
+
+
+def recomputed_chain(previous: str, m: dict[str, Any]) -> str:
+    """The chain of a row as documented, from its members alone."""
+    person = f"{m['person_salt']}|{m['badge_id']}|{m['user_id']}|{m['card_bits']}|{m['card_raw']}"
+    text = (
+        f"{previous}|{m['event_id']}|{m['agent_id']}|{m['reader_id']}|{m['zone_id']}|{m.get('direction', '')}"
+        f"|{m.get('recorded_at', m['event_timestamp'])}|{m['boot_id']}|{m['boot_ms']}"
+        f"|{hashlib.sha256(person.encode()).hexdigest()[:32]}"
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def token(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent import rows
 from agent.outbox.database import OUTBOX_FILE
 from agent.outbox.external.connection import one_number, outbox_connection
+from agent.outbox.state import OutboxState
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 
@@ -34,15 +35,8 @@ def read_counts(state_dir: Path) -> OutboxCounts:
     """Count within one read transaction. Raises OutboxError if there is no outbox, NotPermittedError."""
     with outbox_connection(state_dir, "ro") as connection:
         connection.execute("BEGIN")  # one snapshot for all the queries below
-        outbox_id, base, committed_n, unreadable = connection.execute(
-            "SELECT outbox_id, base, committed_n, unreadable FROM state"
-        ).fetchone()
-        last_n = max(one_number(connection, "SELECT max(n) FROM swipes") or 0, committed_n)
-        waiting_aside = one_number(
-            connection,
-            "SELECT count(DISTINCT first_n) FROM held WHERE kind = 'set_aside' AND first_n > ?",
-            committed_n,
-        )
+        state = OutboxState.read(connection)
+        committed_n = state.committed_n
         oldest = connection.execute(
             """SELECT row FROM swipes WHERE n > ? AND n NOT IN
                (SELECT first_n FROM held WHERE kind = 'set_aside') ORDER BY n LIMIT 1""",
@@ -50,29 +44,31 @@ def read_counts(state_dir: Path) -> OutboxCounts:
         ).fetchone()
         aside = one_number(connection, "SELECT count(*) FROM held WHERE kind = 'set_aside' AND released = 0")
         return OutboxCounts(
-            outbox_id=outbox_id,
-            pending=last_n - committed_n - waiting_aside,
-            kept=_kept(connection, base, committed_n),
+            outbox_id=state.sending.outbox_id,
+            pending=state.pending,
+            kept=_kept(connection, state),
             rejected=one_number(
                 connection,
                 "SELECT total(last_n - first_n + 1) FROM held WHERE kind = 'rejected' AND released = 0",
             ),
             set_aside=aside,
-            last_seq=last_n - base,
-            committed_seq=committed_n - base,
-            unreadable=unreadable,
+            last_seq=state.last_seq,
+            committed_seq=state.committed_seq,
+            unreadable=state.record.unreadable,
             replays=one_number(connection, "SELECT count(*) FROM replays"),
             oldest_pending_row=oldest[0] if oldest else None,
             bytes=(state_dir / OUTBOX_FILE).stat().st_size,
         )
 
 
-def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
+def _kept(connection: sqlite3.Connection, state: OutboxState) -> int:
     """Committed rows that are still stored: those after the last purged row, and held ones before it.
 
-    Computed from ranges of `n`, because counting a million rows takes seconds. Where the outbox took
-    a new id, the numbers of the rows that moved are missing; n - seq of a row is where its id began.
+    Computed from ranges of `n`, because counting a million rows takes seconds. Numbers are missing where
+    rows were lost, and where an older version gave rows of the outbox ids before the first generation
+    other numbers; there n - seq of a row is where its id began.
     """
+    committed_n = state.committed_n
     first = one_number(
         connection,
         """SELECT n FROM swipes WHERE n <= ?1 AND NOT EXISTS
@@ -86,17 +82,17 @@ def _kept(connection: sqlite3.Connection, base: int, committed_n: int) -> int:
             WHERE kind = 'rejected' AND released = 0 AND n < ? AND n NOT IN {_ASIDE}""",
         before,
     )
-    last, begin = committed_n, base
+    last, begin = committed_n, state.generations[0].first_n - 1
     while first and last >= first:
         low = max(first, begin + 1)
-        kept += max(0, last - low + 1) - one_number(
-            connection, f"SELECT count(*) FROM swipes WHERE n IN {_ASIDE} AND n BETWEEN ? AND ?", low, last
-        )
+        missing = sum(max(0, min(end, last) - max(begins, low) + 1) for begins, end in state.lost)
+        aside = sum(low <= n <= last for n in state.set_aside_numbers)
+        kept += max(0, last - low + 1) - aside - missing
         older = connection.execute(
             f"SELECT n, row FROM swipes WHERE n <= ? AND n NOT IN {_ASIDE} ORDER BY n DESC LIMIT 1", (begin,)
         ).fetchone()
         if older is None:
             break
         parsed = rows.parse(older[1])
-        last, begin = older[0], older[0] - parsed.seq if parsed is not None else 0
+        last, begin = older[0], older[0] - (parsed.seq or 0) if parsed is not None else 0
     return kept

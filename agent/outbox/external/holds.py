@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from agent import rows
 from agent.outbox.external.connection import one_number, outbox_connection
 from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import AppliedCurves
+from agent.outbox.state import OutboxState
+from agent.rows import RowPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +35,39 @@ def holds(state_dir: Path) -> list[Hold]:
         found = connection.execute(
             "SELECT id, kind, first_n, last_n, reason FROM held WHERE released = 0 ORDER BY id"
         ).fetchall()
-        return [_hold(connection, *line) for line in found]
+        state = OutboxState.read(connection)
+        return [_hold(connection, state, *line) for line in found]
 
 
 def _hold(
-    connection: sqlite3.Connection, hold_id: int, kind: Kind, first_n: int, last_n: int, reason: str
+    connection: sqlite3.Connection,
+    state: OutboxState,
+    hold_id: int,
+    kind: Kind,
+    first_n: int,
+    last_n: int,
+    reason: str,
 ) -> Hold:
-    ends = [
-        rows.parse(row)
-        for (row,) in connection.execute(
-            "SELECT row FROM swipes WHERE n IN (?, ?) ORDER BY n", (first_n, last_n)
-        ).fetchall()
-    ]
-    first, last = (ends[0], ends[-1]) if ends else (None, None)
+    first, last = (_position(connection, state, n) for n in (first_n, last_n))
     return Hold(
         id=hold_id,
         kind=kind,
         rows=last_n - first_n + 1,
-        outbox_id=first.outbox_id if first else "",
-        first_seq=first.seq if first else 0,
-        last_seq=last.seq if last else 0,
+        outbox_id=first.outbox_id,
+        first_seq=first.seq,
+        last_seq=last.seq,
         reason=reason,
     )
+
+
+def _position(connection: sqlite3.Connection, state: OutboxState, n: int) -> RowPosition:
+    """The position of a row, also of one of an outbox id that only the row contains."""
+    position = state.position_of(n)
+    if position is not None:
+        return position
+    found = connection.execute("SELECT row FROM swipes WHERE n = ?", (n,)).fetchone()
+    parsed = rows.parse(found[0]) if found is not None else None
+    return RowPosition(parsed.outbox_id or "", parsed.seq or 0) if parsed is not None else RowPosition("", 0)
 
 
 def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
@@ -63,10 +76,11 @@ def held_rows(state_dir: Path, hold_id: int | None) -> Iterator[bytes]:
     Reads in short steps: the agent is not disturbed by a caller that pauses.
     """
     with outbox_connection(state_dir, "ro") as connection:
-        timings = AppliedCurves.read(connection)
+        state = OutboxState.read(connection)
         for first_n, last_n in _held_ranges(connection, hold_id):
             for stored in rows_between(connection, first_n, last_n):
-                yield timings.as_sent(stored)
+                with contextlib.suppress(ValueError):  # a damaged row cannot be placed
+                    yield state.as_sent(stored)
 
 
 def count_held_rows(state_dir: Path, hold_id: int | None) -> int:

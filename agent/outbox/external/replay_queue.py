@@ -11,7 +11,8 @@ from agent.errors import AgentError
 from agent.outbox.external.connection import one_number, outbox_connection
 from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
-from agent.outbox.timing.timestamps import AppliedCurves
+from agent.outbox.state import OutboxState
+from agent.outbox.timing.timestamps import AppliedCurves, is_intact
 
 
 class NothingToReplayError(AgentError):
@@ -72,13 +73,13 @@ def _held(connection: sqlite3.Connection, kind: Kind) -> list[Range]:
 
 
 def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
-    base, committed_n = connection.execute("SELECT base, committed_n FROM state").fetchone()
-    low, high = 1, committed_n
+    state = OutboxState.read(connection)
+    base, low, high = state.base, 1, state.committed_n
     if wanted.first_seq is not None or wanted.last_seq is not None:
         low = base + (wanted.first_seq or 1)
         high = min(high, base + wanted.last_seq) if wanted.last_seq is not None else high
     if wanted.first_us is not None or wanted.last_us is not None:
-        low, high = _in_time(connection, wanted, low, high)
+        low, high = _in_time(connection, wanted, state.applied_curves, low, high)
     count, first, last = connection.execute(
         f"SELECT count(*), min(n), max(n) {_SENT_AGAIN}",
         (low, high, None),
@@ -86,12 +87,14 @@ def _committed(connection: sqlite3.Connection, wanted: Wanted) -> list[Range]:
     return [Range(first, last, None, count)] if count else []
 
 
-def _in_time(connection: sqlite3.Connection, wanted: Wanted, low: int, high: int) -> tuple[int, int]:
+def _in_time(
+    connection: sqlite3.Connection, wanted: Wanted, curves: AppliedCurves, low: int, high: int
+) -> tuple[int, int]:
     """The range of rows between two moments; rows are in the order of their reading.
 
     Rows without a trusted time are included with their neighbours.
     """
-    connection.create_function("time_of", 4, AppliedCurves.read(connection).time_of, deterministic=True)
+    connection.create_function("time_of", 4, curves.time_of, deterministic=True)
     first, last = connection.execute(
         """SELECT min(n), max(n) FROM
              (SELECT n, time_of(n, trusted_us, boot, boot_us) AS at FROM swipes WHERE n BETWEEN ? AND ?)
@@ -125,10 +128,11 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
 def rows_in(state_dir: Path, ranges: list[Range]) -> Iterator[bytes]:
     """The rows that a replay of ranges sends, in order, as they were first sent; read in short steps."""
     with outbox_connection(state_dir, "ro") as connection:
-        timings = AppliedCurves.read(connection)
+        state = OutboxState.read(connection)
         for wanted in ranges:
             for stored in rows_between(connection, wanted.first_n, wanted.last_n, _NOT_ASIDE, wanted.held_id):
-                yield timings.as_sent(stored)
+                if is_intact(stored, state.record.legacy_n):
+                    yield state.as_sent(stored)
 
 
 def rows_to_replay(state_dir: Path, ids: list[int]) -> int:

@@ -6,18 +6,20 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
 from agent import rows
 from agent.errors import OutboxError
-from agent.outbox import schema
+from agent.outbox import holds, schema
 from agent.outbox.database import OUTBOX_FILE, QUERY_ERRORS, open_external
+from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
+from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
-from agent.rows import ParsedRow
+from agent.outbox.timing.timestamps import Columns, StoredRow
+from agent.rows import FoundRow
 
 _CHUNK = 256
 _TIMING_COLUMNS = 4  # a curve without points is useless, a boot without points is not
@@ -27,24 +29,9 @@ _LEAST_ROW_BYTES = 100
 # of them in a row cannot be read, a page above them cannot, and ever longer runs are left to scanned().
 _ROWS_IN_PAGE = 40
 _LONGEST_RUN = 2**40
-# The record of the table `state`: outbox id, the committed number in up to eight bytes, its chain.
+# The state record of schemas 1-3: outbox id, the committed number in up to eight bytes, its chain.
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 _LONGEST_STATE_BYTES = 12 + 8 + 16
-
-_Stored = tuple[int, int | None, bytes, int | None, int | None]
-# The columns of `swipes`: n, chain, trusted_us, row, boot, boot_us.
-Numbered = tuple[int, str, int | None, bytes, int | None, int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """The table `state`, as far as the rebuild needs it."""
-
-    outbox_id: str
-    base: int
-    committed_n: int
-    machine_id: str = ""
-    unreadable: int = 0
 
 
 class DamagedFile:
@@ -56,15 +43,13 @@ class DamagedFile:
         self._connection: sqlite3.Connection | None = None
         with contextlib.suppress(OutboxError):
             self._connection = open_external(state_dir, "ro")
-        self.state = self._read_state()
-        self.held = _sound(
-            self._all("SELECT id, kind, first_n, last_n, reason, released FROM held"),
-            (int, str, int, int, str, int),
-        )
-        self.replays = _sound(
-            self._all("SELECT id, first_n, last_n, held_id FROM replays"), (int, int, int, int | None)
-        )
-        self.replayed = _sound(self._all("SELECT replay_id, n, chain FROM replayed"), (int, int, str))
+        self.state, self.generations = self._read_state()
+        held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
+        self.held = list(filter(holds.is_hold, held))
+        replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
+        self.replays = list(filter(holds.is_replay, replays))
+        replayed = self._all("SELECT replay_id, n, chain FROM replayed")
+        self.replayed = list(filter(holds.is_replayed, replayed))
         self.boots = _with_points(
             _sound(
                 self._all(f"SELECT {boot_table.COLUMNS} FROM boots"),
@@ -74,15 +59,21 @@ class DamagedFile:
         self.timings = _with_points(
             _sound(self._all("SELECT first_n, boot, boot_id, points FROM timings"), (int, int, str, str))
         )
-        # Older schemas have no boot number in `swipes`.
-        knows_boots = bool(self._all("SELECT 1 FROM pragma_table_info('swipes') WHERE name = 'boot_us'"))
-        self._columns = "rowid, trusted_us, row, " + ("boot, boot_us" if knows_boots else "NULL, NULL")
+        # Older schemas have no boot numbers and no checksums in `swipes`.
+        known = {name for (name,) in self._all("SELECT name FROM pragma_table_info('swipes')")}
+        others = (name if name in known else "NULL" for name in ("boot", "boot_us", "checksum"))
+        self._columns = f"rowid, chain, trusted_us, row, {', '.join(others)}"
         self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
 
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
+
+    def last_n_within(self, newest: int) -> int:
+        """The last number in the B-tree, if the file can have so many rows after `newest`; else 0."""
+        most = newest + (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
+        return self.last_n if self.last_n <= most else 0
 
     def _all(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, or none if it fails: each query is independent of the others."""
@@ -91,26 +82,40 @@ class DamagedFile:
                 return self._connection.execute(query, values).fetchall()
         return []
 
-    def _read_state(self) -> State | None:
+    def _read_state(self) -> tuple[StateRecord | None, tuple[Generation, ...]]:
+        """The state record, None if it is damaged, and the generations that are whole."""
+        found = self._all(
+            "SELECT first_n, outbox_id, chain_before, checksum FROM generation ORDER BY first_n"
+        )
+        generations = tuple(filter(None, map(Generation.checked, found)))
+        for columns in self._all(f"SELECT {STATE_COLUMNS} FROM state"):
+            record = StateRecord.checked(columns)
+            if record is not None and self._has_chain(record.committed_n, record.committed_chain):
+                return record, generations
         for query in (
             "SELECT outbox_id, base, committed_n, committed_chain, machine_id, unreadable FROM state",
-            "SELECT outbox_id, 0, committed_seq, committed_chain FROM state",  # version 1
+            "SELECT outbox_id, 0, committed_seq, committed_chain, '', 0 FROM state",  # version 1
         ):
-            for outbox_id, base, committed_n, committed_chain, *others in self._all(query):
-                if self._is_sound(outbox_id, base, committed_n, committed_chain):
-                    return State(outbox_id, base, committed_n, *others)
-        return None
+            for outbox_id, base, n, chain, machine_id, unreadable in self._all(query):
+                if self._is_sound(outbox_id, base, n, chain):
+                    record = StateRecord(n, chain, str(machine_id), int(unreadable), n, "", "", "")
+                    return record, (Generation(base + 1, outbox_id, rows.first_link(outbox_id)),)
+        return None, generations
 
     def _is_sound(self, *state: object) -> bool:
-        # A misplaced page may hold values of any type.
-        with contextlib.suppress(*QUERY_ERRORS, TypeError):
-            return self._connection is not None and schema.is_sound(self._connection, *state)  # type: ignore[arg-type]
+        with contextlib.suppress(*QUERY_ERRORS):
+            return self._connection is not None and schema.is_sound(self._connection, *state)
         return False
+
+    def _has_chain(self, n: int, chain: str) -> bool:
+        """False if the row has another chain."""
+        found = self._all("SELECT chain FROM swipes WHERE rowid = ?", n)
+        return not found or chain in {"", found[0][0]}
 
     # --- through SQLite -----------------------------------------------------------------------
 
-    def numbered(self) -> Iterator[Numbered]:
-        """Rows by number: in chunks where the pages are sound, one by one around damaged pages."""
+    def numbered(self) -> Iterator[tuple[StoredRow, bool]]:
+        """Rows by number, and whether each is as stored: in chunks, one by one around damaged pages."""
         budget = (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
         n, run, connection = 0, 0, self._connection
         while connection is not None:
@@ -132,7 +137,7 @@ class DamagedFile:
             yield from _complete(chunk)
             n, run = chunk[-1][0], 0
 
-    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[_Stored]:
+    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[Columns]:
         found = connection.execute(
             f"SELECT {self._columns} FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
         ).fetchall()
@@ -151,22 +156,30 @@ class DamagedFile:
         """False if the disk reads not one sector of the file: then the disk fails, not a place on it."""
         return any(file.is_readable() for file in self._files)
 
-    def scanned(self) -> Iterator[tuple[ParsedRow, bytes]]:
+    def scanned(self) -> Iterator[FoundRow]:
         """Every complete row in the readable bytes of the file and of its WAL."""
         for file in self._files:
             yield from rows.scan(file.pieces())
 
+    def latest_state(self) -> StateRecord | None:
+        """The newest whole copy of the state record in the bytes; `committed_n` never decreases."""
+        copies = [record for file in self._files for record in record_bytes.state_records(file.pieces())]
+        return max(copies, key=lambda record: record.committed_n, default=None)
+
     def marks(self) -> dict[str, int]:
-        """The committed seq of each outbox id, from the copies of the state record left in the bytes.
+        """The committed seq of each outbox id, from copies of the state record of schemas 1-3 in the bytes.
 
         A copy names the chain of the last committed row. Copies are of different age; the committed
         seq never decreases, so the highest is the latest.
         """
         copies = self._state_copies()
         marks: dict[str, int] = {}
-        for row, _ in self.scanned():
-            if (row.outbox_id.encode(), row.chain.encode()) in copies:
-                marks[row.outbox_id] = max(row.seq, marks.get(row.outbox_id, 0))
+        for found in self.scanned():
+            parsed = found.parsed
+            if parsed.outbox_id is None or parsed.seq is None:
+                continue
+            if (parsed.outbox_id.encode(), parsed.chain.encode()) in copies:
+                marks[parsed.outbox_id] = max(parsed.seq, marks.get(parsed.outbox_id, 0))
         return marks
 
     def _state_copies(self) -> set[tuple[bytes, ...]]:
@@ -199,8 +212,12 @@ def _with_points(records: list[Any]) -> list[Any]:
     return whole
 
 
-def _complete(found: list[_Stored]) -> Iterator[Numbered]:
-    for n, trusted_us, row, boot, boot_us in found:
+def _complete(found: list[Columns]) -> Iterator[tuple[StoredRow, bool]]:
+    for n, chain, trusted_us, row, *others in found:
         parsed = rows.parse(row)
-        if parsed is not None:
-            yield n, parsed.chain, trusted_us, row, boot, boot_us
+        if parsed is None:
+            continue
+        times = [value if isinstance(value, int) else None for value in (trusted_us, *others)]
+        stored = StoredRow(n, parsed.chain, times[0], row, *times[1:])
+        is_proved = chain == parsed.chain and stored.checksum == row_checksum(*stored[:6])
+        yield stored, is_proved or (stored.checksum is None and parsed.outbox_id is not None)

@@ -18,18 +18,20 @@ to repeat; finish_interrupted() runs it at every open.
 The part is renamed to `salvage` only after it is complete and flushed. In the swap the side files
 (-wal, -shm, -journal) move first: a new file must never meet the WAL of the old one.
 
-Rows are found by three means, each for what the one before could not give:
+Rows keep their numbers. They are found by three means, each for what the one before could not give:
 1. by number through SQLite, skipping the pages that fail;
-2. by their bytes, in pages that no B-tree reaches any more (their n is base + seq), without the
-   sectors that the disk cannot read;
-3. where not one numbered row is left, by their bytes alone: committed rows first, then by id and seq.
-The state comes from its table, else from the newest row and from copies of the state record
-in the bytes. What cannot be proved committed is sent again, with the same event_id.
+2. by their bytes, in pages that no B-tree reaches any more, without the sectors that the disk cannot read
+   (record_bytes: the checksum contains `n` and proves it; rows of schemas 1-3: n is base + seq);
+3. by their chain, where the bytes around a row are damaged: it follows a row with a number.
+Rows of schemas 1-3 of which no number is left are numbered again: committed rows first, then by id and seq.
+The state comes from its table if its checksum holds, else from the newest whole copy of its record in the
+bytes. What cannot be proved committed is sent again, with the same event_id.
 
 Invariants
-- A rebuilt file always starts a new generation: the old id's history is no longer known to be complete.
-- Numbers go on after the last one ever given out (`last_n`), so that a position held elsewhere, and
-  the holds and replays moved over, never mean another row.
+- A rebuilt file starts a new generation after the high-water mark, as one small write: the old id's history
+  is no longer known to be complete.
+- Numbers are not used again: a number whose row is lost is held, and where the last rows are lost a second
+  generation begins after the last number ever given out (`last_n`).
 - A row is moved whole or counted in `unreadable`; its bytes are never repaired.
 - The damaged file is only renamed, never written.
 
@@ -48,10 +50,13 @@ from agent import rows
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import generation, schema
+from agent.outbox import generation, holds, schema
 from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
-from agent.outbox.recovery import quarantine
-from agent.outbox.recovery.damaged_file import DamagedFile, State
+from agent.outbox.records import Generation, StateRecord, new_outbox_id
+from agent.outbox.recovery import found_rows, quarantine
+from agent.outbox.recovery.damaged_file import DamagedFile
+from agent.outbox.recovery.found_rows import FoundRows
+from agent.outbox.state import write_record
 
 _log = logging.getLogger(__name__)
 
@@ -151,27 +156,37 @@ def _build(state_dir: Path, damaged: DamagedFile, last_n: int) -> tuple[int, int
 
 
 def _fill(connection: sqlite3.Connection, damaged: DamagedFile, last_n: int) -> tuple[int, int]:
-    connection.executemany("INSERT OR IGNORE INTO swipes VALUES (?, ?, ?, ?, ?, ?)", damaged.numbered())
+    connection.execute("CREATE TEMP TABLE doubtful AS SELECT * FROM swipes")
+    _insert_numbered(connection, damaged)
     connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", damaged.boots)
     connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", damaged.timings)
     connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", damaged.held)
     _queue_replays(connection, damaged)
-    aside = {first_n for _, kind, first_n, *_ in damaged.held if kind == "set_aside"}
-    state = damaged.state or _guess(connection, damaged)
-    if state is None:
-        state = State("", 0, _insert_unnumbered(connection, damaged))
-        connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
-    else:
-        _insert_scanned(connection, damaged, state)
-    (newest,) = connection.execute("SELECT max(n) FROM swipes").fetchone()
-    last_n = max(last_n, damaged.last_n, newest or 0, state.committed_n)
-    lost = _missing(connection, state.committed_n, last_n)
-    generation.renew(connection, committed_n=state.committed_n, last_n=last_n, aside=aside)
+    found = FoundRows(damaged, _bases(connection, damaged.generations))
+    connection.executemany(found_rows.INSERT, found.numbered())
+    found.link(connection)
+    # Where no whole copy of a row was found. It is held when it is read to be sent.
+    (newest,) = connection.execute("SELECT coalesce(max(n), 0) FROM swipes").fetchone()
     connection.execute(
-        "UPDATE state SET unreadable = ?, machine_id = ?", (state.unreadable + lost, state.machine_id)
+        "INSERT OR IGNORE INTO swipes SELECT * FROM doubtful WHERE n <= ?", (max(newest, last_n),)
     )
+    record = damaged.state or _derived_state(connection, damaged)
+    (newest,) = connection.execute("SELECT coalesce(max(n), 0) FROM swipes").fetchone()
+    last_n = max(last_n, damaged.last_n_within(newest), newest, record.committed_n)
+    lost = _hold_lost(connection, record.committed_n, last_n)
+    (legacy_n,) = connection.execute(
+        "SELECT coalesce(max(n), 0) FROM swipes WHERE checksum IS NULL"
+    ).fetchone()
+    write_record(connection, record._replace(unreadable=record.unreadable + lost, legacy_n=legacy_n))
+    _start_generations(connection, damaged.generations, record, newest, last_n)
     (kept,) = connection.execute("SELECT count(*) FROM swipes").fetchone()
     return kept, lost
+
+
+def _insert_numbered(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
+    for stored, is_proved in damaged.numbered():
+        table = "swipes" if is_proved else "doubtful"
+        connection.execute(found_rows.INSERT.replace("swipes", table), stored)
 
 
 def _queue_replays(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
@@ -184,65 +199,100 @@ def _queue_replays(connection: sqlite3.Connection, damaged: DamagedFile) -> None
     )
 
 
-def _guess(connection: sqlite3.Connection, damaged: DamagedFile) -> State | None:
-    """The state as derived from the newest row; None without a numbered row.
-
-    Committed rows that cannot be recognised as such are sent again, with the same event_id.
-    """
-    newest = connection.execute("SELECT n, row FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
-    parsed = rows.parse(newest[1]) if newest is not None else None
-    if parsed is None:
-        return None
-    base = newest[0] - parsed.seq
-    return State(parsed.outbox_id, base, base + damaged.marks().get(parsed.outbox_id, 0))
-
-
-def _insert_scanned(connection: sqlite3.Connection, damaged: DamagedFile, state: State) -> None:
-    """Insert rows found by their bytes only. Rows of other ids may be stale copies in free pages."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO swipes(n, chain, row) VALUES (?, ?, ?)",
-        (
-            (state.base + parsed.seq, parsed.chain, row)
-            for parsed, row in damaged.scanned()
-            if parsed.outbox_id == state.outbox_id
-        ),
-    )
-
-
-def _insert_unnumbered(connection: sqlite3.Connection, damaged: DamagedFile) -> int:
-    """Insert rows found by their bytes where no number is left: committed ones first, then by id and seq.
-
-    Returns the number of the last committed row.
-    """
-    marks = damaged.marks()
-    connection.execute(
-        """CREATE TEMP TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER, chain TEXT,
-                                   event_id TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"""
-    )
-    connection.executemany(
-        "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            (
-                parsed.seq > marks.get(parsed.outbox_id, 0),
-                *(parsed.outbox_id, parsed.seq, parsed.chain, parsed.event_id),
-                row,
-            )
-            for parsed, row in damaged.scanned()
-        ),
-    )
-    connection.execute(
-        """INSERT INTO swipes(n, chain, trusted_us, row)
-           SELECT row_number() OVER (ORDER BY is_pending, outbox_id, seq), chain, NULL, row FROM found"""
-    )
-    (committed,) = connection.execute("SELECT count(*) FROM found WHERE NOT is_pending").fetchone()
-    return int(committed)
-
-
-def _missing(connection: sqlite3.Connection, committed_n: int, last_n: int) -> int:
-    """How many numbers after the high-water mark, or else after the first row, have no row."""
-    first, count = connection.execute(
-        "SELECT min(n), count(*) FROM swipes WHERE n > ?", (committed_n,)
+def _bases(connection: sqlite3.Connection, generations: tuple[Generation, ...]) -> dict[str, int]:
+    """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""
+    bases = {one.outbox_id: one.first_n - 1 for one in generations}
+    newest = connection.execute(
+        "SELECT n, row FROM swipes WHERE checksum IS NULL ORDER BY n DESC LIMIT 1"
     ).fetchone()
-    if committed_n == 0 and first is not None:
-        committed_n = first - 1
-    return int(max(0, last_n - committed_n - count))
+    parsed = rows.parse(newest[1]) if newest is not None else None
+    if parsed is not None and parsed.outbox_id is not None and parsed.seq is not None:
+        bases[parsed.outbox_id] = newest[0] - parsed.seq
+    return bases
+
+
+def _derived_state(connection: sqlite3.Connection, damaged: DamagedFile) -> StateRecord:
+    """The state where its record is damaged. The damaged one is never used: a bit in `committed_n` would
+    make pending rows committed.
+
+    What cannot be proved committed is sent again, with the same event_id. What is missing before the
+    first row was purged, so it was committed.
+    """
+    copy = damaged.latest_state()
+    if copy is not None:
+        return copy
+    record = StateRecord(0, "", "", 0, 0, "", "", "")
+    first = connection.execute("SELECT n, row FROM swipes ORDER BY n LIMIT 1").fetchone()
+    if first is None:
+        connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
+        return record._replace(committed_n=found_rows.insert_without_numbers(connection, damaged))
+    committed_n = first[0] - 1
+    bases, marks = _bases(connection, ()), damaged.marks()
+    for outbox_id, base in bases.items():
+        committed_n = max(committed_n, base + marks.get(outbox_id, 0))
+    return record._replace(committed_n=committed_n)
+
+
+def _hold_lost(connection: sqlite3.Connection, committed_n: int, last_n: int) -> int:
+    """Hold the numbers after the high-water mark that have no row. Returns how many were not held before."""
+    known = connection.execute("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'").fetchall()
+    lost = 0
+    for first, last in _gaps(connection, committed_n, last_n):
+        # One that an earlier rebuild has found is held already.
+        if any(held_first <= first and last <= held_last for held_first, held_last in known):
+            continue
+        holds.hold_lost(connection, first, last, "lost: not found in the damaged file")
+        lost += last - first + 1
+    return lost
+
+
+def _gaps(connection: sqlite3.Connection, committed_n: int, last_n: int) -> list[tuple[int, int]]:
+    """The ranges of numbers after `committed_n`, up to `last_n`, that have no row."""
+    return connection.execute(
+        """SELECT before + 1, n - 1 FROM
+             (SELECT n, lag(n, 1, ?1) OVER (ORDER BY n) AS before FROM
+               (SELECT n FROM swipes WHERE n > ?1 UNION ALL SELECT ?2 + 1))
+           WHERE n > before + 1""",
+        (committed_n, last_n),
+    ).fetchall()
+
+
+def _start_generations(
+    connection: sqlite3.Connection,
+    old: tuple[Generation, ...],
+    record: StateRecord,
+    newest: int,
+    last_n: int,
+) -> None:
+    """The generations of committed rows, a new one for pending rows, and where the last rows are lost one for
+    the next swipe: their numbers are not used again.
+    """
+    connection.execute("DELETE FROM generation")
+    first_n = record.committed_n + 1
+    for one in old:
+        if one.first_n < first_n:
+            generation.add(connection, one)
+    new_id = new_outbox_id()
+    before = next((one.chain_before for one in old if one.first_n == first_n), rows.first_link(new_id))
+    if record.committed_n > 0:
+        before = record.committed_chain or _chain_of(connection, record.committed_n) or before
+    if newest > record.committed_n or last_n == record.committed_n:
+        generation.add(connection, Generation(first_n, new_id, before))
+    if last_n > newest and last_n > record.committed_n:
+        before = _chain_of(connection, max(newest, first_n)) or before
+        generation.add(connection, Generation(last_n + 1, new_outbox_id(), before))
+    _add_oldest_generation(connection)
+
+
+def _add_oldest_generation(connection: sqlite3.Connection) -> None:
+    """An outbox id for committed rows whose generation is damaged: a replay needs one."""
+    (oldest,) = connection.execute("SELECT min(n) FROM swipes WHERE checksum IS NOT NULL").fetchone()
+    (first_n,) = connection.execute("SELECT min(first_n) FROM generation").fetchone()
+    if oldest is not None and oldest < first_n:
+        new_id = new_outbox_id()
+        generation.add(connection, Generation(oldest, new_id, rows.first_link(new_id)))
+
+
+def _chain_of(connection: sqlite3.Connection, n: int) -> str:
+    found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
+    return str(found[0]) if found is not None else ""

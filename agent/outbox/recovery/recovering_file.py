@@ -33,7 +33,7 @@ class RecoveringFile:
         self.reserve = reserve
         self.boots = BootHistory()
         self.state: OutboxState
-        # A rebuild or a new outbox id is under way: with millions of rows every call waits for minutes.
+        # A rebuild is under way: with millions of rows every call waits for minutes.
         self.is_rebuilding = False
         self._is_checked = False
         self.file = self._open_with_reserve()
@@ -208,8 +208,12 @@ class RecoveringFile:
         finally:
             self.is_rebuilding = False
 
+    def check_again(self) -> None:
+        """Have the next check_integrity() check the file, although it was checked."""
+        self._is_checked = False
+
     def check_integrity(self) -> None:
-        """Check a file that was too large to be checked at open, once; replace it if it is damaged."""
+        """Check a file that is not checked yet, and replace it if it is damaged."""
         if self._is_checked:
             return
         self._is_checked = True

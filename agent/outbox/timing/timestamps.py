@@ -11,18 +11,19 @@ from typing import NamedTuple
 from agent import rows
 from agent.clock.boot_history import BootHistory
 from agent.clock.offset_model import STEP_US, OffsetCurve
+from agent.outbox.records import row_checksum
 from agent.outbox.timing.boot_table import points_of, text_of
 
 # A curve stays applied while a newer one differs by less, because each change is a write.
 _SAME_US = 1_000
 
 # The columns of StoredRow, in order; a backlog is read as plain tuples, which takes half the time.
-STORED = "n, chain, trusted_us, row, boot, boot_us"
-Columns = tuple[int, str, int | None, bytes, int | None, int | None]
+STORED = "n, chain, trusted_us, row, boot, boot_us, checksum"
+Columns = tuple[int, str, int | None, bytes, int | None, int | None, int | None]
 
 
 class StoredRow(NamedTuple):
-    """A row as stored. `boot` and `boot_us` are None in rows of older schemas."""
+    """A row as stored. `boot`, `boot_us` and `checksum` may be None in rows of older schemas."""
 
     n: int
     chain: str
@@ -30,6 +31,15 @@ class StoredRow(NamedTuple):
     row: bytes
     boot: int | None
     boot_us: int | None
+    checksum: int | None
+
+
+def is_intact(stored: Columns, legacy_n: int) -> bool:
+    """Whether a row is as it was stored. A row of an older schema, up to `legacy_n`, has no checksum."""
+    checksum = stored[6]
+    if checksum is not None:
+        return checksum == row_checksum(*stored[:6])
+    return stored[0] <= legacy_n and rows.parse(stored[3]) is not None
 
 
 class AppliedCurve(NamedTuple):
@@ -78,7 +88,7 @@ class AppliedCurves:
             return trusted_us
         return boot_us + correction.offset_us
 
-    def as_sent(self, stored: StoredRow) -> bytes:
+    def timed(self, stored: StoredRow) -> bytes:
         """A row with the timestamp that it was sent with."""
         boot, boot_us = stored.boot, stored.boot_us
         if boot is None or boot_us is None:
@@ -86,7 +96,7 @@ class AppliedCurves:
             if recorded is None or recorded.synced or stored.trusted_us is not None:
                 return stored.row
             boot_us = recorded.boot_us
-            boot = next((used.boot for used in self.used if used.boot_id == recorded.boot_id), None)
+            boot = next((used.boot for used in self.used if recorded.is_of_boot(used.boot_id)), None)
         used = self.for_row(stored.n, boot)
         if used is None or _holds(stored, boot_us, used.curve):
             return stored.row
@@ -133,7 +143,7 @@ class BatchTimestamps:
         ready: list[bytes] = []
         steady = self._steady
         for columns in taken:
-            _, _, trusted_us, row, boot, boot_us = columns
+            _, _, trusted_us, row, boot, boot_us, _ = columns
             # The fast path of nearly all rows: a backlog is long.
             if trusted_us is not None:
                 if boot is None or boot_us is None:

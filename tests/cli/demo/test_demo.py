@@ -61,6 +61,7 @@ def test_an_outage_costs_no_swipe_and_nothing_is_left_behind(tmp_path: Path) -> 
     assert "on disk, 3 waiting" in out
     assert out.count("Committed: 3 of 3") == 2
     assert re.search(r"^swiped +landed +doubled +lost +seconds\n6 +6 +0 +0 ", out, re.MULTILINE)
+    assert "V_DOOR_CHAIN\n(no rows: every hash chain is intact)" in out
     assert "ALTER USER SFE_INGEST_USER SET RSA_PUBLIC_KEY=" in out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 80

@@ -25,8 +25,8 @@ def file(tmp_path: Path) -> EmulatorFile:
     return EmulatorFile(tmp_path / "emulator")
 
 
-def test_each_view_is_a_table(file: EmulatorFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file.load(door_rows(tmp_path, "hq-lobby-1", [120.0, 60.0, 0.0]))
+def test_each_view_is_a_table(file: EmulatorFile, capsys: pytest.CaptureFixture[str]) -> None:
+    file.load(door_rows("hq-lobby-1", [120.0, 60.0, 0.0]))
 
     show_views(file.path)
 
@@ -50,10 +50,8 @@ def test_each_view_is_a_table(file: EmulatorFile, tmp_path: Path, capsys: pytest
     assert any("hq-lobby-1" in line for line in views["V_DOOR_STATUS"])
 
 
-def test_of_many_events_the_newest_are_shown(
-    file: EmulatorFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file.load(door_rows(tmp_path, "hq-lobby-1", [float(ago) for ago in range(25, 0, -1)]))
+def test_of_many_events_the_newest_are_shown(file: EmulatorFile, capsys: pytest.CaptureFixture[str]) -> None:
+    file.load(door_rows("hq-lobby-1", [float(ago) for ago in range(25, 0, -1)]))
 
     show_views(file.path)
 
@@ -62,10 +60,8 @@ def test_of_many_events_the_newest_are_shown(
     assert [line.split()[0] for line in events[1:]] == [str(seq) for seq in range(25, 15, -1)]
 
 
-def test_what_went_wrong_is_shown(
-    file: EmulatorFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = door_rows(tmp_path, "hq-lobby-1", [4.0, 3.0, 2.0, 1.0])
+def test_what_went_wrong_is_shown(file: EmulatorFile, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = door_rows("hq-lobby-1", [4.0, 3.0, 2.0, 1.0])
     file.load([lines[0], lines[3]])
 
     show_views(file.path)

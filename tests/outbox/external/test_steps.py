@@ -54,15 +54,10 @@ def test_a_reader_that_pauses_does_not_let_the_wal_grow(tmp_path: Path, outbox: 
 def test_the_memory_of_a_reader_does_not_depend_on_the_number_of_rows(
     tmp_path: Path, outbox: Outbox, rows: Rows
 ) -> None:
+    keep(outbox, 30 * HELD)
     with outbox.file.writing() as connection:
-        connection.execute(
-            """WITH RECURSIVE copy(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM copy WHERE k < 30)
-               INSERT INTO swipes(n, chain, trusted_us, row, boot, boot_us)
-               SELECT n + k * ?, chain, trusted_us, row, boot, boot_us FROM copy, swipes""",
-            (HELD,),
-        )
         connection.execute("UPDATE held SET last_n = ?", (31 * HELD,))
-        connection.execute("UPDATE state SET committed_n = ?", (31 * HELD,))
+    commit(outbox, 31 * HELD)
 
     tracemalloc.start()
     count = sum(1 for _ in rows(tmp_path))

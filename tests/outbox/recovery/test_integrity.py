@@ -87,6 +87,7 @@ def test_when_time_is_up_it_says_that_it_did_not_see_all(tmp_path: Path) -> None
 def test_a_file_of_a_newer_program_is_left_to_that(tmp_path: Path) -> None:
     file = make_outbox(tmp_path)
     with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE of_the_future(n)")
         connection.execute("PRAGMA user_version=99")
 
     with pytest.raises(OutboxVersionError, match="schema 99"):

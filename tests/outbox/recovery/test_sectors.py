@@ -12,7 +12,7 @@ from agent import rows
 from agent.outbox.recovery.sectors import PIECE_BYTES, SectorReader
 from tests.support.swipes import swipe
 
-PLACE = rows.RowPosition("0a1b2c3d4e5f", 1, "event", "00112233aabbccdd")
+LINK = rows.RowLink("event", "0123456789abcdef", "0a1b2c3d4e5f")
 
 
 def failing_at(*bad_sectors: int, code: int = errno.EIO) -> Callable[[int, int, int], bytes]:
@@ -93,18 +93,18 @@ def test_a_file_that_is_not_there_has_no_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 17, 512, 4096, 5000])
 def test_rows_are_found_whole_wherever_a_piece_ends(size: int) -> None:
-    made = [rows.render(swipe(value), PLACE, agent_id="door")[1] for value in range(1, 30)]
+    made = [rows.render(swipe(value), LINK, agent_id="door")[1] for value in range(1, 30)]
     noise = Random(2)  # noqa: S311 - chances, not secrets
     content = b"".join(noise.randbytes(noise.randrange(300)) + row for row in made) + b'{"badge_id":"cut'
     pieces = (content[at : at + size] for at in range(0, len(content), size))
 
-    assert [row for _, row in rows.scan(pieces)] == made
+    assert [found.row for found in rows.scan(pieces)] == made
 
 
 def test_a_row_with_an_unreadable_sector_is_none_and_hides_no_other() -> None:
-    made = [rows.render(swipe(value), PLACE, agent_id="door")[1] for value in range(1, 4)]
+    made = [rows.render(swipe(value), LINK, agent_id="door")[1] for value in range(1, 4)]
     content = bytearray(b"".join(made))
     begin = len(made[0]) + 100
     content[begin : begin + 50] = bytes(50)
 
-    assert [row for _, row in rows.scan([bytes(content)])] == [made[0], made[2]]
+    assert [found.row for found in rows.scan([bytes(content)])] == [made[0], made[2]]

@@ -9,9 +9,10 @@ import pytest
 
 from agent.clock.system_clock import RELEASED_US
 from agent.errors import OutboxCorruptError
-from agent.outbox import LiveRows, ReplayRows
+from agent.outbox import LiveRows, Outbox, ReplayRows
 from agent.outbox.external import replay_queue
 from agent.outbox.recovery import rebuild
+from agent.outbox.state import write_record
 from tests.support.clock_rig import TRUE_START_US, ClockRig
 from tests.support.outbox_rig import looked_up, opened, rows_after
 from tests.support.swipes import instant, swipe
@@ -71,7 +72,8 @@ def test_what_was_stored_and_chained_stays_as_it_was(make: MakeScene) -> None:
     for sent, (row,) in zip(rows, stored, strict=True):
         before = json.loads(row)
         changed = {name for name in sent if sent[name] != before.get(name)}
-        assert changed == {"event_timestamp", "clock"}
+        assert changed - {"outbox_id", "seq", "chain_before"} == {"event_timestamp", "clock", "recorded_at"}
+        assert sent["recorded_at"] == before["event_timestamp"]
 
 
 def test_a_swipe_that_saw_the_right_clock_is_look_enough(make: MakeScene) -> None:
@@ -585,17 +587,36 @@ def test_times_survive_a_damaged_file(make: MakeScene) -> None:
     assert again["event_timestamp"] == guessed[0]["event_timestamp"]
 
 
+def as_version_2_stored_them(outbox: Outbox) -> None:
+    """Rows with their position and the whole boot id, without the columns that came later."""
+    with outbox.file.writing() as connection:
+        (boot_id,) = connection.execute("SELECT boot_id FROM boots").fetchone()
+        found = connection.execute("SELECT n, row FROM swipes").fetchall()
+        for n, row in found:
+            members = json.loads(row)
+            position = {"outbox_id": outbox.outbox_id, "seq": n, "chain": "0" * 16, "replay": False}
+            members |= {"boot_id": boot_id, "recorded_at": members["event_timestamp"]}
+            del members["chain"]
+            older = json.dumps(members | position, separators=(",", ":")).encode()
+            connection.execute(
+                "UPDATE swipes SET row = ?, boot = NULL, boot_us = NULL, checksum = NULL WHERE n = ?",
+                (older, n),
+            )
+        write_record(connection, outbox.state.record._replace(legacy_n=len(found)))
+    outbox._read_again()
+
+
 def test_rows_of_an_older_file_are_corrected_if_their_boot_is_still_running(make: MakeScene) -> None:
     scene = make()
     scene.swipe(3)
-    with scene.outbox.file.writing() as connection:
-        connection.execute("UPDATE swipes SET boot = NULL, boot_us = NULL")
+    as_version_2_stored_them(scene.outbox)
     scene.machine.ntp_comes()
     scene.look()
 
     rows = scene.send()
 
     assert scene.worst_us(rows) <= MS
+    assert [len(row["boot_id"]) for row in rows] == [36, 36, 36]
     assert [row["event_timestamp"] for row in scene.replayed()] == [row["event_timestamp"] for row in rows]
 
 
@@ -678,7 +699,7 @@ def test_a_file_that_lost_its_boots_does_not_take_one_for_another(make: MakeScen
     rows = scene.send()
 
     assert [row["clock"] for row in rows] == ["estimated"] * 3 + ["synced"] * 2
-    assert all(row["event_timestamp"] == row["recorded_at"] for row in rows)
+    assert not any("recorded_at" in row for row in rows)
     assert scene.worst_us(rows[3:]) < MS
 
 

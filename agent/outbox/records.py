@@ -1,0 +1,105 @@
+"""Records of the outbox file that carry a checksum: rows, the state record, generations.
+
+SQLite has no checksums: a bit that changes on the disk in a value is not seen by its own checks.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+import zlib
+from typing import NamedTuple
+
+_OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
+_CHAIN = re.compile(r"(?:[0-9a-f]{16}){0,2}")
+_CHAIN_BEFORE = re.compile(r"[0-9a-f]{12}|(?:[0-9a-f]{16}){1,2}")
+_N_BITS = 31
+
+
+def new_outbox_id() -> str:
+    """A random id of 12 hex digits."""
+    return uuid.uuid4().hex[:12]
+
+
+def row_checksum(
+    n: int, chain: str, trusted_us: int | None, row: bytes, boot: int | None, boot_us: int | None
+) -> int:
+    """The checksum of a row: its number in the upper 31 bits, a CRC-32 over all columns in the lower 32.
+
+    The number is there so that a row found by its bytes alone has one that the CRC proves.
+    """
+    crc = zlib.crc32(f"{n}|{chain}|{trusted_us}|{boot}|{boot_us}".encode(), zlib.crc32(row))
+    return (n & (1 << _N_BITS) - 1) << 32 | crc
+
+
+def number_in(checksum: int) -> int:
+    """The number of the row with this checksum."""
+    return checksum >> 32
+
+
+def _crc(*values: object) -> int:
+    return zlib.crc32("|".join(map(str, values)).encode())
+
+
+class StateRecord(NamedTuple):
+    """The stored state. `legacy_n`: rows up to it may be of schemas 1-3, which have no checksum.
+
+    `channel` is the last channel that rows were sent to, `recovering` the name of a quarantined file
+    whose rows are still to be moved; "" for none.
+    """
+
+    committed_n: int
+    committed_chain: str
+    machine_id: str
+    unreadable: int
+    legacy_n: int
+    agent_id: str
+    channel: str
+    recovering: str
+
+    @property
+    def checksum(self) -> int:
+        """The checksum over all of it."""
+        return _crc(*self)
+
+    @classmethod
+    def checked(cls, columns: tuple[object, ...]) -> StateRecord | None:
+        """The record with these columns and its checksum after them; None if it is damaged."""
+        *values, checksum = columns
+        if len(values) != len(cls._fields) or checksum != _crc(*values):
+            return None
+        record = cls(*values)  # type: ignore[arg-type] # checked next
+        kinds = (int, str, str, int, int, str, str, str)
+        if not all(type(value) is kind for value, kind in zip(record, kinds, strict=True)):
+            return None
+        is_sound = record.committed_n >= 0 and record.legacy_n >= 0 and record.unreadable >= 0
+        return record if is_sound and _CHAIN.fullmatch(record.committed_chain) else None
+
+
+STATE_COLUMNS = ", ".join((*StateRecord._fields, "checksum"))
+
+
+class Generation(NamedTuple):
+    """Rows from `first_n` up to the next generation: a row's seq in it is n - first_n + 1.
+
+    `chain_before` is the chain of the row before the first; for the first row of a file its first outbox id.
+    """
+
+    first_n: int
+    outbox_id: str
+    chain_before: str
+
+    @property
+    def checksum(self) -> int:
+        """The checksum over all of it."""
+        return _crc(*self)
+
+    @classmethod
+    def checked(cls, columns: tuple[object, ...]) -> Generation | None:
+        """The generation with these columns and its checksum after them; None if it is damaged."""
+        first_n, outbox_id, chain_before, checksum = columns
+        if type(first_n) is not int or not isinstance(outbox_id, str) or not isinstance(chain_before, str):
+            return None
+        found = cls(first_n, outbox_id, chain_before)
+        is_sound = first_n > 0 and _OUTBOX_ID.fullmatch(outbox_id) and _CHAIN_BEFORE.fullmatch(chain_before)
+        return found if is_sound and checksum == found.checksum else None
