@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sqlite3
@@ -103,6 +104,15 @@ def test_a_power_cut_in_the_first_moments_of_an_outbox_leaves_one_that_works(
     assert found == []
 
 
+def row_of_version_1(outbox_id: str, seq: int) -> tuple[str, bytes]:
+    """A chain of 16 digits, and a row that contains its position."""
+    members = json.loads(rows.render(swipe(seq), rows.RowLink(f"event-{seq}", "", ""), agent_id=AGENT_ID)[1])
+    chain = members.pop("chain")[:16]
+    members |= {"recorded_at": members["event_timestamp"], "outbox_id": outbox_id, "seq": seq}
+    members |= {"chain": chain, "replay": False}
+    return chain, json.dumps(members, separators=(",", ":")).encode()
+
+
 def test_a_power_cut_while_an_older_file_is_brought_up_to_date_costs_nothing(
     recorder: Path, state_dir: Path, image_dir: Path
 ) -> None:
@@ -110,12 +120,10 @@ def test_a_power_cut_while_an_older_file_is_brought_up_to_date_costs_nothing(
     with closing(sqlite3.connect(state_dir / "outbox.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         schema.migrate(connection, to=1)
-        (previous,) = connection.execute("SELECT outbox_id FROM state").fetchone()
-        outbox_id = previous
+        (outbox_id,) = connection.execute("SELECT outbox_id FROM state").fetchone()
         for value in range(1, 201):
-            place = rows.RowPosition(outbox_id, value, f"event-{value}", previous)
-            previous, row = rows.render(swipe(value), place, agent_id=AGENT_ID)
-            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (value, previous, None, row))
+            chain, row = row_of_version_1(outbox_id, value)
+            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (value, chain, None, row))
     promise = Promise(kept=frozenset(range(1, 201)))
 
     life = record(recorder, state_dir, steps=20, seed=2, promise=promise)

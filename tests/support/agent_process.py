@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from agent.outbox import OutboxCounts, read_counts
 from agent.readers.events import raw_hex
-from tests.support.chain import chain_of
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.outbox_rig import recomputed_chain
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -267,5 +267,5 @@ def assert_in_order_and_whole(rows: list[dict[str, Any]], tags: Sequence[int]) -
     previous = rows[0]["chain_before"]
     assert previous == rows[0]["outbox_id"]
     for row in rows:
-        previous = chain_of(row, previous)
+        previous = recomputed_chain(previous, row)
         assert row["chain"] == previous
