@@ -112,7 +112,12 @@ def test_it_reports_in_one_line_why_not_and_changes_nothing(
     assert "\n" not in str(raised.value) + raised.value.hint
     assert raised.value.exit_code == 74
     assert _state(path) == before
-    assert {file.name for file in path.parent.iterdir()} <= {"outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.lock"}
+    assert {file.name for file in path.parent.iterdir()} <= {
+        "outbox.db",
+        "outbox.db-wal",
+        "outbox.db-shm",
+        "outbox.lock",
+    }
 
 
 def _state(path: Path) -> tuple[object, ...]:

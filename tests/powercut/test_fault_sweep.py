@@ -6,6 +6,7 @@ The usual run takes a sample by seed; `make chaos` takes every operation.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import subprocess
@@ -29,7 +30,7 @@ KINDS = {
     "a change of a name or a size fails": ("om", errno.EIO),
     "another process holds the lock": ("l", errno.EAGAIN),
 }
-_SAMPLE = 4
+_SAMPLE = 2
 
 
 class Lives:
@@ -54,6 +55,13 @@ class Lives:
         found: dict[str, Any] = json.loads(self._process.stdout.readline())
         return found
 
+    @functools.cache  # noqa: B019 - as long as the process
+    def operations(self, kinds: str) -> range:
+        """The numbers of the operations in a life without a fault."""
+        healthy = self.live(kinds, errno.EIO, 0, is_lasting=False)
+        assert healthy["problems"] == []
+        return range(1, healthy["counted"] + 1)
+
     def close(self) -> None:
         self._process.communicate()
 
@@ -74,9 +82,7 @@ def test_whichever_operation_fails_every_swipe_is_stored_once_and_in_order(
     is_lasting: bool,  # noqa: FBT001 - pytest calls by name
 ) -> None:
     kinds, code = KINDS[fault]
-    healthy = lives.live(kinds, code, 0, is_lasting=False)
-    assert healthy["problems"] == []
-    numbers = range(1, healthy["counted"] + 1)
+    numbers = lives.operations(kinds)
     chosen = numbers if ROUNDS > 1 else sorted(chances(fault).sample(numbers, min(_SAMPLE, len(numbers))))
 
     found = {number: lives.live(kinds, code, number, is_lasting=is_lasting)["problems"] for number in chosen}
