@@ -7,17 +7,21 @@ import shutil
 import socket
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from agent.errors import OutboxError, OutboxVersionError
 from agent.outbox import read_counts
 from agent.outbox.schema import VERSION
+from tests.support.agent_process import AgentProcess, PtyReader, reader_table
+from tests.support.emulator_process import EmulatorProcess
+from tests.support.flipped_files import flipped, originals
 from tests.support.outbox_rig import keep, opened, stored
-from tests.support.swipes import swipe
+from tests.support.swipes import swipe, wait_until
 
 
 def _text(path: Path) -> None:
@@ -157,3 +161,61 @@ def test_a_file_that_becomes_a_directory_while_it_runs_is_waited_for(tmp_path: P
         outbox.keep(swipe(4))
 
     assert len(stored(tmp_path)) == 4
+
+
+# --- the real process -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[PtyReader]:
+    with PtyReader(tmp_path / "reader") as line:
+        yield line
+
+
+@pytest.fixture
+def agent(tmp_path: Path, line: PtyReader) -> Iterator[AgentProcess]:
+    """Not started yet. Its pipe stores what it delivers."""
+    with EmulatorProcess(tmp_path / "pipe") as pipe:
+        agent = AgentProcess(
+            tmp_path / "door",
+            url=pipe.url,
+            private_key_file=pipe.private_key_file,
+            readers=[reader_table(line.device)],
+        )
+        yield agent
+        agent.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _foreign])
+def test_the_process_ends_with_exit_code_74_one_line_and_a_hint(
+    agent: AgentProcess, make: Callable[[Path], None]
+) -> None:
+    make(agent.state_dir / "outbox.db")
+    before = _state(agent.state_dir / "outbox.db")
+
+    agent.start(wait=False)
+
+    assert agent.ended() == 74
+    problem, *hint = agent.log.splitlines()
+    assert f"{agent.state_dir / 'outbox.db'} " in problem
+    assert len(hint) <= 1
+    assert _state(agent.state_dir / "outbox.db") == before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_process_starts_with_a_flipped_file_and_delivers_new_swipes(
+    tmp_path: Path, agent: AgentProcess, line: PtyReader, seed: int
+) -> None:
+    random = Random(seed)  # noqa: S311 - chances, not secrets
+    content, _ = originals(tmp_path)[seed % 2]
+    (agent.state_dir / "outbox.db").write_bytes(flipped(content, random))
+
+    with agent:
+        line.present(0x01_0063_E9AE)
+        wait_until(lambda: agent.outbox().pending == 0, what="no pending swipe")
+        last = stored(agent.state_dir)[-1]
+        code, _ = agent.end()
+
+    assert last["card_raw"] == "010063E9AE"
+    assert code == 0
+    assert "Traceback" not in agent.log
