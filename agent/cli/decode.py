@@ -44,6 +44,7 @@ _NEXT_STEPS = {
     NoiseReason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
     NoiseReason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
     NoiseReason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
+    NoiseReason.UNCONFIRMED: "Read only once, and confirm_reads requires more: hold the card to the reader.",
 }
 
 

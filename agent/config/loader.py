@@ -15,6 +15,7 @@ from agent.config.toml_table import Table
 from agent.errors import ConfigError, quoted
 from agent.readers.cards.badge_id import badge_id_problem
 from agent.readers.cards.formats import FORMATS
+from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import (
@@ -22,6 +23,7 @@ from agent.settings import (
     ClockSettings,
     Direction,
     Keypad,
+    LineParity,
     LogLevel,
     OutboxSettings,
     ParityPolicy,
@@ -29,6 +31,7 @@ from agent.settings import (
     Settings,
     SnowflakeSettings,
     Trust,
+    UnknownLengths,
     UploaderSettings,
 )
 from agent.snowpipe.account_url import account_problem, account_url, url_problem
@@ -145,9 +148,14 @@ def _reader(table: Table) -> ReaderSettings:
         protocol=protocol,
         direction=table.choice("direction", None, allowed=get_args(Direction)),
         baudrate=table.integer("baudrate", None, low=50, high=4_000_000),
+        data_bits=table.integer("data_bits", None, low=7, high=8),
+        line_parity=table.choice("line_parity", None, allowed=get_args(LineParity)),
+        stop_bits=table.integer("stop_bits", None, low=1, high=2),
         formats=table.words("formats", default.formats, allowed=FORMATS),
+        unknown_lengths=table.choice("unknown_lengths", None, allowed=get_args(UnknownLengths)),
         keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
         pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
+        pin_digits=table.integer("pin_digits", default.pin_digits, low=1, high=LONGEST_PIN_DIGITS),
         parity=table.choice("parity", default.parity, allowed=get_args(ParityPolicy)),
         badge_id=_checked(table, "badge_id", default.badge_id, badge_id_problem),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),

@@ -119,9 +119,18 @@ def test_the_example_shows_the_defaults_where_there_are_any(tmp_path: Path) -> N
     example, defaults = load(EXAMPLE), loaded(tmp_path, document({"agent.id": '"hq-lobby-1"'}))
 
     assert example.agent == defaults.agent
-    # Shown for how they look; without them a reader has no direction and its protocol's speed.
+    # Shown as examples; without them a reader has no direction, its protocol's line settings, no known
+    # keypad, and the lengths that follow from the formats.
     assert example.readers[0] == dataclasses.replace(
-        defaults.readers[0], port=example.readers[0].port, direction="ENTRY", baudrate=9600
+        defaults.readers[0],
+        port=example.readers[0].port,
+        direction="ENTRY",
+        baudrate=9600,
+        data_bits=8,
+        line_parity="none",
+        stop_bits=1,
+        unknown_lengths="card",
+        keypad="none",
     )
     assert example.snowflake == dataclasses.replace(
         defaults.snowflake, private_key_file=EXAMPLE.parent / "rsa_key.p8", role="SFE_INGEST_ROLE"
@@ -154,8 +163,9 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         "readers[0].baudrate: found '9600'; must be a whole number from 50 to 4000000",
         (
             "readers[0].directoin: unknown key (did you mean direction?); known: badge_id, baudrate, "
-            "direction, expect_traffic_within, formats, hold_off_ms, id, keypad, options, parity, "
-            "pin_facility_code, port, protocol, zone_id"
+            "data_bits, direction, expect_traffic_within, formats, hold_off_ms, id, keypad, line_parity, "
+            "options, parity, pin_digits, pin_facility_code, port, protocol, stop_bits, "
+            "unknown_lengths, zone_id"
         ),
         "snowflake.user: missing; it has no default and must be set",
         "uploader.max_request_bytes: found 4000001; must be a whole number from 10000 to 4000000",

@@ -86,6 +86,9 @@ def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{device} exists ({reader.protocol})")
     else:
         yield Finding(name, "ok", _try_port(reader, status))
+    if reader.keypad == "unknown":
+        text = "keypad is not set: if the reader has keys, each PIN typed at them is sent as a card"
+        yield Finding(name, "warning", text, 'set keypad = "none" if it has none, else the kind of its keys')
     if _UNSTABLE_NAME.fullmatch(device):
         text = f"{device} may be another device after the next plugging or boot"
         yield Finding(name, "warning", text, _stable_name_hint(device))
@@ -100,7 +103,7 @@ def _open_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> bool:
 
 
 def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
-    line = PROTOCOLS[reader.protocol].line.at(reader.baudrate)
+    line = PROTOCOLS[reader.protocol].line.of(reader)
     try:
         Port(str(reader.port), line).close()
     except PortBusyError:
@@ -108,7 +111,7 @@ def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
         if status["running"] and holder_of(str(reader.port)) == status["pid"]:
             return f"{reader.port} is in use by the running agent"
         raise
-    return f"{reader.port} opens with {line.baudrate} baud ({reader.protocol})"
+    return f"{reader.port} opens with {line} ({reader.protocol})"
 
 
 def _stable_name_hint(device: str) -> str:

@@ -253,7 +253,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
     ask("id", "Its id", f"RDR-{101 + index}")
     ask("zone", "Its zone", None)
     ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
-    ask("keypad", f"Keypad, of {', '.join(get_args(Keypad))}", "none")
+    kinds = ", ".join(kind for kind in get_args(Keypad) if kind not in ("unknown", "none"))
+    ask("keypad", f"Keypad: does this reader have keys? none, or how they are sent: {kinds}", "none")
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
     # Empty values are defaults and are not written.
     document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})
