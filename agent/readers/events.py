@@ -34,6 +34,9 @@ class CredentialKind(Enum):
     IDENTIFIER = "identifier"  # a number of a tag that is never Wiegand: no format is tried
 
 
+KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three encodings of keypads
+
+
 def raw_hex(bits: int, value: int) -> str:
     """Canonical form of a card's bits: upper-case hex, zero-padded to the bits (26 -> 7 digits)."""
     return _hex_template(bits) % value

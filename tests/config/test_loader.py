@@ -198,7 +198,11 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
             "readers[0].pin_facility_code: found 256; must be a whole number",
         ),
         ("readers.options", "5", "readers[0].options: found a number; must be a table"),
-        ("readers.options", "{ bits = 24 }", "readers[0].options.bits: unknown option; rdm6300 has none"),
+        (
+            "readers.options",
+            "{ bits = 24 }",
+            "readers[0].options.bits: unknown option; rdm6300 knows bit_order, byte_order, confirm_reads",
+        ),
         ("readers.hold_off_ms", "-1", "readers[0].hold_off_ms: found -1"),
         ("readers.badge_id", '"{card}"', "readers[0].badge_id: found '{card}': there is no field {card}"),
         ("snowflake.account", '"xy12345"', "snowflake.account: found 'xy12345', which looks like"),
@@ -236,8 +240,8 @@ def test_the_options_of_a_protocol_are_kept(tmp_path: Path) -> None:
             '{ bit = 24, digits = "roman", facility_bits = true }',
             [
                 (
-                    "readers[0].options.bit: unknown option (did you mean bits?); rfideas knows bits, "
-                    "delimiter, digits, facility_bits, prefix, suffix"
+                    "readers[0].options.bit: unknown option (did you mean bits?); rfideas knows bit_order, "
+                    "bits, byte_order, confirm_reads, delimiter, digits, facility_bits, prefix, suffix"
                 ),
                 "readers[0].options.digits: must be one of decimal, hex",
                 "readers[0].options.facility_bits: must be a whole number from 1 to 64",

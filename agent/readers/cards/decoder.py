@@ -7,7 +7,16 @@ from operator import attrgetter
 
 from agent.readers.cards.card_format import CardFormat
 from agent.readers.cards.formats import CARD_BITS, FORMATS
-from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, Outcome, RawCredential, raw_hex
+from agent.readers.events import (
+    KEY_BITS,
+    CredentialKind,
+    Key,
+    Noise,
+    NoiseReason,
+    Outcome,
+    RawCredential,
+    raw_hex,
+)
 from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy, UnknownLengths
 from agent.swipe import CardCheck, CardRead
 
@@ -20,8 +29,6 @@ __all__ = [
     "encode",
 ]
 
-
-KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three encodings of keypads
 
 # Module names, because looking up an enumeration member takes as long as decoding a field.
 _DATA, _ID, _IDENTIFIER = CredentialKind.DATA, CredentialKind.ID, CredentialKind.IDENTIFIER
@@ -62,14 +69,14 @@ class Decoder:
         self._flagged = parity == "flag"
         self._keypad = keypad
         self._pin_facility_code = pin_facility_code
-        self._pins_end = 10**pin_digits
+        self._pins_end: int = 10**pin_digits
         if unknown_lengths is None:
             unknown_lengths = "card" if set(formats) in (set(), set(DEFAULT_FORMATS)) else "noise"
         self._other_bits = CARD_BITS if unknown_lengths == "card" else frozenset[int]()
 
     def __call__(self, credential: RawCredential) -> Outcome:
         """The outcome of one credential. Never raises."""
-        bits, value, check, form, *_ = credential
+        bits, value, check, form = credential[:4]
         if bits in KEY_BITS:
             return _key(credential)
         # First: a typed PIN must not reach any other code.
@@ -84,7 +91,7 @@ class Decoder:
 
     def _decode_whole(self, credential: RawCredential) -> Outcome:
         """With parity bits, a format is valid whose parity holds."""
-        bits, value, check, form, *_ = credential
+        bits, value, check, form = credential[:4]
         enabled = self._whole.get(bits)
         if enabled:
             matches = [known for known in enabled if known.holds(value)]
@@ -199,7 +206,7 @@ def _number_of_pad(credential: RawCredential, data_bits: int) -> int | None:
     parity bits, or as a plain number of a converter. The parity is not checked: a damaged PIN is
     still a PIN.
     """
-    bits, value, check, form, *_ = credential
+    bits, value, check, form = credential[:4]
     if form is CredentialKind.WIEGAND:
         return value >> 1 & (1 << data_bits) - 1 if bits == data_bits + 2 else None
     if form is _DATA:

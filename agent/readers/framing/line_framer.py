@@ -42,12 +42,14 @@ class LineProtocol(ListeningProtocol):
     characters: ClassVar[bytes] = PRINTABLE
 
     _clean: ClassVar[bytes]
+    _around: ClassVar[bytes]
     _pieces: ClassVar[re.Pattern[bytes]]
 
     def __init_subclass__(cls) -> None:
         """Compile the patterns once per protocol."""
         cls._clean = cls.characters + b"\r\n"
         padding = PADDING.translate(None, cls.characters)
+        cls._around = PADDING if padding else b""  # where every byte has a meaning there is none
         text = re.escape(cls.characters)
         known = re.escape(padding + b"\r\n") + text
         cls._pieces = re.compile(
@@ -107,8 +109,8 @@ class LineProtocol(ListeningProtocol):
     def _flush(self) -> list[ReaderEvent]:
         events: list[ReaderEvent] = []
         if self._text:
-            text = bytes(self._text)
-            events += self._close(self.read_unfinished(text.strip(PADDING) or text, cut=self._cut))
+            text = bytes(self._text).strip(self._around)
+            events += self._close(self.read_unfinished(text, cut=self._cut) if text else ())
         events += self._noise.end()
         self._begin_line()
         return events
@@ -141,15 +143,15 @@ class LineProtocol(ListeningProtocol):
         if lines:
             self._leading = 0
         for line in filter(None, lines):
-            text = line.strip(PADDING)
-            if not text:
-                continue
-            if len(text) > LONGEST_LINE_BYTES:
-                events += self._add_text(text)
+            if len(line) > LONGEST_LINE_BYTES:
+                events += self._add_text(line)
                 events += self._end_line()
                 continue
+            text = line.strip(self._around)
+            if not text:
+                continue
             reading = self.read(text, cut=False)
-            events += reading if isinstance(reading, tuple) else self._noise.alone(text, reading)
+            events += reading if isinstance(reading, tuple) else self._noise.alone(line, reading)
         events += self._add_text(unfinished)
         return events
 
@@ -170,7 +172,7 @@ class LineProtocol(ListeningProtocol):
     def _end_line(self) -> list[ReaderEvent]:
         events: list[ReaderEvent] = []
         if self._text:  # none between CR and LF
-            text = bytes(self._text).strip(PADDING)
+            text = bytes(self._text).strip(self._around)
             events += self._close(self.read(text, cut=self._cut) if text else ())
         self._begin_line()
         return [*events, *self._noise.end()]

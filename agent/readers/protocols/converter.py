@@ -71,4 +71,7 @@ class Wie232(LineProtocol):
 
 
 class Wg2Rs232(Wie232):
-    """WG2RS232 and other converters that print six or more hex digits."""
+    """WG2RS232 and other converters that print six or more hex digits.
+
+    As Wie232: faults that cannot be detected are named there.
+    """

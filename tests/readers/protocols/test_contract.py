@@ -17,6 +17,7 @@ from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
 from agent.readers.protocol import WireProtocol
 from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols.uhfreader18 import crc16
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardCheck, CardRead
 
@@ -48,6 +49,15 @@ class Sample:
 
 def tag(bits: int, value: int, check: CardCheck = CardCheck.CHECKSUM) -> RawCredential:
     return RawCredential(bits, value, check, CredentialKind.ID)
+
+
+def identifier(bits: int, value: int) -> RawCredential:
+    return RawCredential(bits, value, CardCheck.CHECKSUM, CredentialKind.IDENTIFIER)
+
+
+def with_crc(data: bytes) -> bytes:
+    """A frame of a Chafon reader."""
+    return data + crc16(data).to_bytes(2, "little")
 
 
 def line(text: bytes, word: RawCredential | Key, ambiguous: str = "", **options: object) -> Sample:
@@ -149,6 +159,43 @@ SAMPLES = {
     ],
     "wie232": [line(b"3D12D6", CONVERTED, "the end of a longer number is a shorter one")],
     "wg2rs232": [line(b"3d12d6", CONVERTED, "the end of a longer number is a shorter one")],
+    "maxiprox": [
+        line(b"0001234ABCDE08", tag(37, 0x1234ABCDE)),
+        line(b"002006F623AEED", tag(26, 0x2F623AE)),
+    ],
+    "wl134": [
+        Sample(b"\x02171A9253A34830010000000000\x07\xf8\x03", identifier(48, 900 << 38 | 250_000_023_921))
+    ],
+    "r200": [
+        Sample(
+            bytes.fromhex("BB 02 22 0011 C9 3400 30751FEB705C5904E3D50D70 3A76 EF 7E"),
+            identifier(96, 0x30751FEB705C5904E3D50D70)._replace(signal_strength=-55.0),
+            digit=10,
+        )
+    ],
+    "uhfreader18": [
+        Sample(
+            bytes.fromhex("13 00 01 03 01 0C 49440000000000000A000334 A5FB"),
+            identifier(96, 0x49440000000000000A000334),
+            digit=8,
+        ),
+        Sample(
+            with_crc(bytes.fromhex("11 00 EE 00 E2000017221101441890ABCD")),
+            identifier(96, 0xE2000017221101441890ABCD),
+        ),
+        Sample(
+            with_crc(bytes.fromhex("14 00 EE 00 01 0C E2000017221101441890ABCD 4B")),
+            identifier(96, 0xE2000017221101441890ABCD),
+            digit=8,
+        ),
+    ],
+    "yhy": [
+        Sample(bytes.fromhex("AABB 12 51 5EC0E07A04880400475135566110 2808 EB"), tag(32, 0x5EC0E07A)),
+        Sample(
+            bytes.fromhex("AABB 12 51 AA00C0E07AF0880400475135566110 2808 EB"), tag(32, 0xAAC0E07A), digit=6
+        ),
+    ],
+    "sm130": [Sample(bytes.fromhex("FF00 06 82 02 D45A8D55 9A"), tag(32, 0xD45A8D55))],
     "idteck": [
         Sample(
             b"\x0212345678\x03\x09",
