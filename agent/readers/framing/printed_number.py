@@ -155,8 +155,6 @@ def _is_identifier(
         return True
     if any(number.is_bytes for number in numbers) and not is_declared:
         return True
-    return (
-        (bits >= _SHORTEST_IDENTIFIER_BITS
-        and not {bits, bits + 2} & CARD_BITS)
-        or ("fc" in fields and bits not in _FACILITY_BITS)
+    return (bits >= _SHORTEST_IDENTIFIER_BITS and not {bits, bits + 2} & CARD_BITS) or (
+        "fc" in fields and bits not in _FACILITY_BITS
     )

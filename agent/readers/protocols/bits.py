@@ -27,8 +27,9 @@ class Bits(LineProtocol):
     """Wiegand bridges that print credentials as text (Arduino, ESP and the like).
 
     After noise on its line a card with a bit count is found if the count agrees with its digits.
-    Binary digits after noise are rejected: their beginning may be missing. Binary digits that lost or
-    doubled one are a card of another length, with the check "none"; `formats` makes them noise.
+    Binary digits after noise are rejected: their beginning may be missing. A lost binary digit cannot
+    be detected: the others are a card of another length, with the check "none", unless `formats` makes
+    them noise. An altered digit is detected only if the parity is wrong then.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
