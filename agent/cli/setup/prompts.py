@@ -16,6 +16,7 @@ import click
 from agent.config.editor import Document
 from agent.config.loader import settings_of
 from agent.errors import ConfigError
+from agent.readers.detect.own_uart import users_of
 from agent.readers.port_names import serial_devices
 from agent.readers.protocols import PROTOCOLS
 from agent.settings import Direction, Keypad
@@ -246,6 +247,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
         for number, device in enumerate(devices, start=1):
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
+    for user in users_of(reader["port"]):
+        click.echo(f"  {user.text}\n    -> {user.next}")
     if "protocol" not in reader:
         port = shlex.quote(reader["port"])
         click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  to detect it: badge-agent identify --port {port}")
