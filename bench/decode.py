@@ -142,7 +142,8 @@ _FRAMES: Mapping[str, _Frame] = {
     "bits": lambda f, n: b"26:%07X\r\n" % encode("H10301", f, n),
     "elatec-bits": lambda f, n: b"1A%08X\r" % (encode("H10301", f, n) << 6),
     "elatec-inditag": lambda f, n: b":%s%02X\r\n" % (_uid(f, n).hex().encode(), -sum(_uid(f, n)) & 0xFF),
-    "em18": lambda f, n: _tag(f, n).encode(),
+    # With the line end of some modules: there is no gap in this stream.
+    "em18": lambda f, n: _tag(f, n).encode() + b"\r\n",
     "esphome": lambda f, n: b"[I][RAW:031]: received raw 26 bits, value %x\r\n" % encode("H10301", f, n),
     "gwiot7941": lambda f, n: _summed(b"\x02", b"\x09\x01" + _uid(f, n), b"\x03"),
     "gwiot7941w": lambda f, n: _summed(b"\xcd\xdc", b"\x00\x81\x04" + _uid(f, n)),

@@ -17,7 +17,7 @@ from agent.readers.cards.badge_id import badge_id_problem
 from agent.readers.cards.formats import FORMATS
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import PROTOCOLS, WITHOUT_KEYS, make_protocol
 from agent.settings import (
     AgentSettings,
     ClockSettings,
@@ -153,7 +153,7 @@ def _reader(table: Table) -> ReaderSettings:
         stop_bits=table.integer("stop_bits", None, low=1, high=2),
         formats=table.words("formats", default.formats, allowed=FORMATS),
         unknown_lengths=table.choice("unknown_lengths", None, allowed=get_args(UnknownLengths)),
-        keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
+        keypad=table.choice("keypad", _keypad_of(protocol), allowed=get_args(Keypad)),
         pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
         pin_digits=table.integer("pin_digits", default.pin_digits, low=1, high=LONGEST_PIN_DIGITS),
         parity=table.choice("parity", default.parity, allowed=get_args(ParityPolicy)),
@@ -162,6 +162,11 @@ def _reader(table: Table) -> ReaderSettings:
         expect_traffic_within=table.integer("expect_traffic_within", None, low=1, high=31_536_000),
         options=_options(table.table("options"), protocol),
     )
+
+
+def _keypad_of(protocol: str) -> Keypad:
+    """The default: known for readers that have no keys."""
+    return "none" if protocol in WITHOUT_KEYS else ReaderSettings.keypad
 
 
 def _options(table: Table, protocol: str) -> Mapping[str, object]:

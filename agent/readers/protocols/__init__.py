@@ -67,6 +67,25 @@ PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
 )
 
 
+# Modules that have no keys, and readers of transponders other than cards.
+WITHOUT_KEYS = frozenset(
+    {
+        *(
+            "elatec-inditag",
+            "em18",
+            "gwiot7941",
+            "gwiot7941w",
+            "id12la",
+            "parallax",
+            "r200",
+            "rdm6300",
+            "sm130",
+        ),
+        *("twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
+    }
+)
+
+
 def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> WireProtocol:
     """The protocol of that name with these options. Raises KeyError, or OptionError with every problem."""
     known = options_of(name)

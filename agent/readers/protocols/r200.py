@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from binascii import crc_hqx
+
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
 from agent.readers.protocol import LineSettings
@@ -49,9 +51,4 @@ class R200(FramedProtocol):
 
 def crc16(data: bytes) -> int:
     """The CRC that a tag sends with PC and EPC: polynomial 1021, all ones at the start, inverted."""
-    crc = 0xFFFF
-    for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
-    return crc ^ 0xFFFF
+    return crc_hqx(data, 0xFFFF) ^ 0xFFFF

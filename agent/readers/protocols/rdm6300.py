@@ -23,8 +23,8 @@ _RAW_CHECKSUM = (_STX, *[HEX_DIGIT] * ID_DIGITS, ANY, _ETX)
 class Rdm6300(FramedProtocol):
     """RDM6300, RDM630 and their clones (125 kHz modules).
 
-    A card whose raw checksum is the code of a hex digit has the check "none": its frame cannot be told
-    from a longer one that lost a digit.
+    A card whose raw checksum is the code of a hex digit has the check "none": it may be a longer
+    frame that lost a digit, which is not detected.
     """
 
     shapes = (_HEX_CHECKSUM, _RAW_CHECKSUM)

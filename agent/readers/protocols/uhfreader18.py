@@ -68,7 +68,15 @@ def crc16(data: bytes) -> int:
     """CRC-16 with polynomial 8408, reflected; 0 over data with its CRC, least significant byte first."""
     crc = 0xFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ 0x8408 if crc & 1 else crc >> 1
+        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
     return crc
+
+
+def _crc_of_byte(byte: int) -> int:
+    crc = byte
+    for _ in range(8):
+        crc = crc >> 1 ^ 0x8408 if crc & 1 else crc >> 1
+    return crc
+
+
+_CRC_TABLE = tuple(map(_crc_of_byte, range(256)))
