@@ -74,9 +74,9 @@ class Decoder:
             unknown_lengths = "card" if set(formats) in (set(), set(DEFAULT_FORMATS)) else "noise"
         self._other_bits = CARD_BITS if unknown_lengths == "card" else frozenset[int]()
 
-    def __call__(self, credential: RawCredential) -> Outcome:
+    def __call__(self, credential: RawCredential) -> Outcome:  # noqa: C901 - a call less for each card
         """The outcome of one credential. Never raises."""
-        bits, value, check, form = credential[:4]
+        bits, value, check, form, _, _, _ = credential
         if bits in KEY_BITS:
             return _key(credential)
         # First: a typed PIN must not reach any other code.
@@ -87,11 +87,8 @@ class Decoder:
             return Noise(NoiseReason.NULL)
         if form is _DATA:
             return self._decode_stripped(credential)
-        return _raw_card(credential, check) if form is _IDENTIFIER else self._decode_whole(credential)
-
-    def _decode_whole(self, credential: RawCredential) -> Outcome:
-        """With parity bits, a format is valid whose parity holds."""
-        bits, value, check, form = credential[:4]
+        if form is _IDENTIFIER:
+            return _raw_card(credential, check)
         enabled = self._whole.get(bits)
         if enabled:
             matches = [known for known in enabled if known.holds(value)]
@@ -206,7 +203,7 @@ def _number_of_pad(credential: RawCredential, data_bits: int) -> int | None:
     parity bits, or as a plain number of a converter. The parity is not checked: a damaged PIN is
     still a PIN.
     """
-    bits, value, check, form = credential[:4]
+    bits, value, check, form, _, _, _ = credential
     if form is CredentialKind.WIEGAND:
         return value >> 1 & (1 << data_bits) - 1 if bits == data_bits + 2 else None
     if form is _DATA:

@@ -32,6 +32,7 @@ class FramedProtocol(ListeningProtocol):
     def __init__(self) -> None:
         starts = bytes({byte for shape in self.shapes for byte in shape[0]})
         self._starts = re.compile(_one_of(starts), re.DOTALL)
+        self._by_start = {byte: [shape for shape in self.shapes if byte in shape[0]] for byte in starts}
         self._whole = re.compile(b"|".join(b"".join(map(_one_of, shape)) for shape in self.shapes), re.DOTALL)
         self._seconds = frozenset(byte for shape in self.shapes for byte in shape[1])
         self._held = bytearray()
@@ -68,7 +69,7 @@ class FramedProtocol(ListeningProtocol):
             if len(self._held) > 1 and self._held[1] not in self._seconds:
                 events += self._refuse(1)  # the usual case of a stray start byte, without comparing shapes
                 continue
-            misfits = [_misfit(shape, self._held) for shape in self.shapes]
+            misfits = [_misfit(shape, self._held) for shape in self._by_start[self._held[0]]]
             if len(self._held) in misfits:
                 break  # one shape still matches all bytes: wait for more
             events += self._refuse(max(misfits))

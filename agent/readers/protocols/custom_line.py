@@ -129,13 +129,8 @@ class Line(LineProtocol):
 
     def _are_numbers(self, fields: Mapping[str, bytes]) -> bool:
         """False if a group of the installer's pattern took other characters."""
-        return (
-            ("bits" in fields) == ("bits" in self._pattern.groupindex)
-            and all(
-                _DIGITS_OF[name].fullmatch(fields.get(name, b"0"))
-                for name in ("raw", "hex", "decimal", "bits")
-            )
-            and any(name in fields for name in _NUMBERS)
+        return len(fields) == len(self._pattern.groupindex) and all(
+            name not in _DIGITS_OF or _DIGITS_OF[name].fullmatch(value) for name, value in fields.items()
         )
 
     def _is_part_of_more(self, text: bytes, found: re.Match[bytes]) -> bool:
