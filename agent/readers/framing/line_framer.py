@@ -125,7 +125,9 @@ class LineProtocol(ListeningProtocol):
                 if len(self._padding) > LONGEST_PADDING_BYTES:
                     events += self._add_static(self._take_padding())
             elif self._cut or self._noise or self._leading == LONGEST_PADDING_BYTES:
-                return [*events, *self._add_static(padding[place:])]
+                if not self._framed:
+                    return [*events, *self._add_static(padding[place:])]
+                events += self._add_static(padding[place : place + 1])
             else:
                 self._leading += 1
                 self._framed = self._framed or byte == _STX

@@ -78,3 +78,13 @@ def test_padding_after_half_a_line_is_noise_once_it_is_too_long() -> None:
 
     assert all(isinstance(event, Noise) for event in events)
     assert wire.receive_data(b"00B6D7B5\r", 0.0) != []
+
+
+def test_an_etx_ends_a_framed_line_of_static_however_the_bytes_are_cut() -> None:
+    data = b"\x02 \xaa\x00\x0326:2F657AE\r\n"
+    whole, by_byte = make_protocol("bits"), make_protocol("bits")
+
+    expected = whole.receive_data(data, 0.0)
+
+    assert [event for byte in data for event in by_byte.receive_data(bytes([byte]), 0.0)] == expected
+    assert isinstance(expected[-1], RawCredential)
