@@ -36,21 +36,7 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
     if not candidates:
         return [_null_bytes(recordings) or _text(recordings) or _unreadable(recordings)]
     best = candidates[0]
-    found = []
-    if best.line_parity:
-        found.append(
-            Advice(
-                f"the line has seven data bits and {best.line_parity} parity",
-                f'data_bits = 7 and line_parity = "{best.line_parity}", as in the block below',
-            )
-        )
-    if best.ignores_checksum and best.card is None:
-        found.append(
-            Advice(
-                f"each line ends in a checksum that {best.protocol} does not know: it is another reader's",
-                'see its manual; if no protocol is for it: protocol = "line" with checksum = "xor"',
-            )
-        )
+    found = _of_line(best, recordings)
     if best.swapped >= SWAPPED_IN_A_ROW and not best.cards:
         found.append(Advice("D0 and D1 are swapped: every bit is inverted", "exchange the data wires"))
     if best.is_random:
@@ -75,6 +61,28 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
         )
     if best.keys:
         found.append(Advice(f"{best.keys} keys were pressed", "set keypad, so that PINs are never sent"))
+    return found
+
+
+def _of_line(best: ProtocolMatch, recordings: Sequence[Recording]) -> list[Advice]:
+    """Settings of the line, and text that the likeliest protocol does not explain."""
+    found = []
+    if best.line_parity:
+        found.append(
+            Advice(
+                f"the line has seven data bits and {best.line_parity} parity",
+                f'data_bits = 7 and line_parity = "{best.line_parity}", as in the block below',
+            )
+        )
+    if best.ignores_checksum and best.card is None:
+        found.append(
+            Advice(
+                f"each line ends in a checksum that {best.protocol} does not know: it is another reader's",
+                'see its manual; if no protocol is for it: protocol = "line" with checksum = "xor"',
+            )
+        )
+    if best.card is None and not (best.is_random or best.withheld or best.swapped or best.keys):
+        found += [text] if (text := _text(recordings)) else []
     return found
 
 

@@ -38,8 +38,8 @@ def text_lines(data: bytes) -> list[str]:
 
 
 def shape_of(lines: Sequence[str]) -> str:
-    """The most frequent form of the lines, with every digit as 0 and every letter as A."""
-    return Counter(map(_masked, lines)).most_common(1)[0][0]
+    """The most frequent form of the lines with a number, with every digit as 0 and every letter as A."""
+    return _masked(_example_of(lines))
 
 
 def template_of(lines: Sequence[str]) -> tuple[str, str]:
@@ -47,7 +47,7 @@ def template_of(lines: Sequence[str]) -> tuple[str, str]:
 
     The longest number is the card, other numbers are skipped. A template is empty without a number.
     """
-    line = next(line for line in lines if _masked(line) == shape_of(lines))
+    line = _example_of(lines)
     numbers = list(_NUMBER.finditer(line))
     if not numbers:
         return "", ""
@@ -88,6 +88,17 @@ def ends_in_checksum(lines: Iterable[str]) -> bool:
         and frame[-1] in (reduce(xor, frame[:-1]), sum(frame[:-1]) & 0xFF, -sum(frame[:-1]) & 0xFF)
         for frame in frames
     )
+
+
+def _example_of(lines: Sequence[str]) -> str:
+    """A line of the most frequent form; of equally frequent ones that with the longest number."""
+    frequency = Counter(map(_masked, lines))
+
+    def likelihood(line: str) -> tuple[bool, int, int]:
+        longest = max((len(found[0]) for found in _NUMBER.finditer(line)), default=0)
+        return longest > 0, frequency[_masked(line)], longest
+
+    return max(lines, key=likelihood)
 
 
 def _name_of(text_before: str) -> str | None:

@@ -115,7 +115,10 @@ class ProtocolMatch:
         if self.is_random:
             return None
         printed = next((card for card in self.cards if card.printed), None)
-        return printed or (None if self.ignores_checksum else next(iter(self.cards), None))
+        best = next(iter(self.cards), None)
+        # A guess by lines of digits that leaves as much of the text unexplained.
+        is_guess = best is not None and best.check not in _VOUCHED and self.noise >= self.credentials
+        return printed or (None if self.ignores_checksum or is_guess else best)
 
 
 def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:

@@ -306,3 +306,16 @@ def test_bytes_in_reverse_lead_to_the_option() -> None:
     assert candidate.card is not None
 
     assert 'byte_order = "reversed"' in reader_block(candidate, candidate.card, PORT)
+
+
+def test_a_guess_that_leaves_half_of_the_text_unexplained_is_no_identification() -> None:
+    recording = recorded(*[b"1T0123456789\r\n", b"1T0123456790\r\n"] * 2)
+
+    assert likeliest(recording).card is None
+    assert "clean text" in advice_text(recording)
+
+
+def test_the_shape_is_that_of_the_lines_with_a_number() -> None:
+    recording = recorded(*[b"No card\r\n"] * 5, b"Bits=26\r\nUID {6B3D12D6}\r\n")
+
+    assert "AAA {0A0A00A0}" in advice_text(recording)
