@@ -13,7 +13,7 @@ from agent.readers.protocol import LineSettings, Option
 
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
 # "[12:00:00][D][wiegand:095]: ...", the time only if the device has a clock. Only at the beginning of a
-# line: other components log names that anybody can choose, as that of a Wi-Fi network in a scan.
+# line: other components log text of strangers, as the name of a Wi-Fi network in a scan.
 _LOG_LINE = re.compile(rb"(?:\[[0-9:.]+\])?\[[A-Z]+\]\[([A-Za-z0-9_.]+):[0-9]+\](?:\[[^\]]*\])*: (.*)")
 _RAW = re.compile(rb"received raw ([0-9]{1,3}) bits, value (?:0x)?([0-9A-Fa-f]+)")
 _UNKNOWN = re.compile(rb"received unknown ([0-9]{1,3})-bit value: ([0-9A-Fa-f]+)")
