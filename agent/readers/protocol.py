@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from agent.readers.events import ReaderEvent
+from agent.settings import LineParity, ReaderSettings
+
+_PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
 
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """The serial line settings of a protocol's readers; the configuration may change the baud rate."""
+    """The serial line settings of a protocol's readers; the configuration may change each of them."""
 
     baudrate: int = 9600
     data_bits: int = 8
@@ -24,6 +27,19 @@ class LineSettings:
     def at(self, baudrate: int | None) -> LineSettings:
         """The same settings with the configured baud rate; None keeps the protocol's own."""
         return self if baudrate is None else replace(self, baudrate=baudrate)
+
+    def of(self, reader: ReaderSettings) -> LineSettings:
+        """The same settings with those that the reader's configuration names."""
+        return replace(
+            self.at(reader.baudrate),
+            data_bits=reader.data_bits or self.data_bits,
+            parity=self.parity if reader.line_parity is None else _PARITIES[reader.line_parity],
+            stop_bits=reader.stop_bits or self.stop_bits,
+        )
+
+    def __str__(self) -> str:
+        """As installers write it: 9600 8N1."""
+        return f"{self.baudrate} {self.data_bits}{self.parity}{self.stop_bits}"
 
 
 @dataclass(frozen=True, slots=True)
