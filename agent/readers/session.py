@@ -113,7 +113,7 @@ class ReaderSession:
         return self.counts.buffered
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        line = self._protocol.line.at(self.reader.baudrate)
+        line = self._protocol.line.of(self.reader)
         port = Port(str(self.reader.port), line, held=self._fd_store.take(), busy=busy)
         self._fd_store.put(port.fileno())
         with self._port_guard:
