@@ -110,7 +110,7 @@ class ReaderSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        line = self._protocol.line.at(self.reader.baudrate)
+        line = self._protocol.line.of(self.reader)
         port = Port(
             str(self.reader.port),
             line,

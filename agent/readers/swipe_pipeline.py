@@ -64,6 +64,8 @@ class SwipePipeline:
             parity=reader.parity,
             keypad=reader.keypad,
             pin_facility_code=reader.pin_facility_code,
+            pin_digits=reader.pin_digits,
+            unknown_lengths=reader.unknown_lengths,
         )
         self._wiring = WiringMonitor(reader.id, keypad=reader.keypad)
         self._hold_off = HoldOff(reader.hold_off_ms, repeats_while_held=repeats_while_held)

@@ -62,6 +62,11 @@ class ScreenedProtocol(WireProtocol):
         """The default line settings of its readers."""
         return self._inner.line
 
+    @property
+    def repeats_while_held(self) -> bool:  # type: ignore[override] # that of the protocol's class
+        """Whether its readers repeat a card while it is held."""
+        return self._inner.repeats_while_held
+
     def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
         """Parse received bytes; return the events they complete, in order."""
         return [*self._expired(now), *self._screened(self._inner.receive_data(data, now), now)]

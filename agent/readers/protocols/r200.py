@@ -27,6 +27,7 @@ def _shape(epc_bytes: int) -> Shape:
 class R200(FramedProtocol):
     """R200, M100, YRM100 and other UHF modules with BB..7E frames, set to read continuously."""
 
+    repeats_while_held = True  # it reads continuously
     line = LineSettings(baudrate=115200)
     shapes = (*map(_shape, _EPC_BYTES), _NO_TAG)
 

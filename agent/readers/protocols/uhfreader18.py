@@ -39,6 +39,7 @@ _NO_TAG = (b"\x05", ANY, _COMMANDS, ANY, ANY, ANY)
 class UhfReader18(FramedProtocol):
     """Chafon UHFReader18 and UHFReader288 in active mode (EPC Class 1 Gen 2)."""
 
+    repeats_while_held = True  # in active mode
     line = LineSettings(baudrate=57600)
     shapes = (
         *map(_inventory, _EPC_BYTES),
