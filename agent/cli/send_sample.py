@@ -168,7 +168,7 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
             )
         time.sleep(delay)
         delay = min(delay * 2, _LAST_POLL_S)
-    skipped = status.rows_error_count - before.rows_error_count
+    skipped = (status.rows_error_count or 0) - (before.rows_error_count or 0)
     if skipped > 0:
         raise AgentError(
             f"Snowflake skipped {skipped} of {len(_EVENTS)} events: {status.last_error_message}",
