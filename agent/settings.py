@@ -64,6 +64,8 @@ class SnowflakeSettings:
     private_key_file: Path | None = None  # None: the service's credential, see agent.keys.lookup
     private_key_passphrase_file: Path | None = None
     ca_file: Path | None = None  # an additional certificate authority, PEM
+    proxy: str | None = None  # http://HOST:PORT; the environment is not read
+    proxy_login_file: Path | None = None  # one line, user:password
 
 
 @dataclass(frozen=True)

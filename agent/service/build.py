@@ -13,12 +13,11 @@ from agent.outbox.generation import machine_id
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.session import ReaderSession
 from agent.service.fd_store import StoredPorts
-from agent.service.snowflake import make_client, pipe_name
+from agent.service.snowflake import make_client, make_http, pipe_name
 from agent.service.status import StatusReport
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
-from agent.snowpipe.http import Http
 from agent.swipe import Swipe
 from agent.uploader.uploader import Uploader
 
@@ -46,7 +45,7 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     # At the first start a bad key is an error: an installer is present to correct it. A door that has worked
     # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
-    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
+    client = make_client(settings, make_http(settings), may_lack_key=has_worked)
     outbox = open_outbox(settings)
     cardholders = Cardholders(settings.cardholders_file)
 

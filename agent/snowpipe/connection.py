@@ -21,9 +21,13 @@ from agent.errors import ConfigError, NotPermittedError, UnreachableError
 from agent.keys.keypair import read_secret
 from agent.snowpipe import certificates
 
-if sys.platform != "win32":
+try:
     import fcntl
     import termios
+except ModuleNotFoundError:  # not on Linux: send-sample runs anywhere
+    _QUEUED = None
+else:
+    _QUEUED = (fcntl.ioctl, termios.TIOCOUTQ)  # tcp(7): SIOCOUTQ
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -117,11 +121,12 @@ Socket = PlainSocket | TlsSocket
 
 def unacknowledged_bytes(connection: Socket) -> int:
     """Bytes in the send buffer that the peer has not acknowledged; 0 if the system cannot say."""
-    if sys.platform == "win32":
+    if _QUEUED is None:
         return 0
+    ioctl, queued = _QUEUED
     count = bytearray(4)
     try:
-        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, count)
+        ioctl(connection.fileno(), queued, count)
     except (OSError, ValueError):
         return 0
     return int.from_bytes(count, sys.byteorder)

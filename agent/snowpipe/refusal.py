@@ -142,6 +142,7 @@ _BY_CODE: Mapping[str, str] = MappingProxyType(
         "STALE_CONTINUATION_TOKEN_SEQUENCER": "another writer opened the channel; it is reopened",
     }
 )
+CODES_WITH_HINT = frozenset(_BY_CODE)
 _BY_STATUS: Mapping[int, str] = MappingProxyType(
     {
         401: "is the key registered for this user, is this machine's clock right? run: badge-agent check",

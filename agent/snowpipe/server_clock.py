@@ -12,9 +12,11 @@ from agent.clock.system_clock import is_synchronised, off
 
 _log = logging.getLogger(__name__)
 
-# Snowflake refuses a token that it receives more than a minute after its issue time. Up to this difference
-# our own clock is used; the rest of the minute is for slow networks.
-TOLERATED_S = 5.0
+# Snowflake refuses a token that it receives more than a minute after its issue time: from this difference
+# on the machine's clock is reported.
+TOLERATED_S = 60.0
+# Up to this difference tokens are signed with our own clock; the rest of the minute is for slow networks.
+_SIGNING_TOLERANCE_S = 5.0
 # A Date is truncated to seconds, and the server's own clock may be off by as much again.
 _DATE_S = 1.0
 _SERVER_ERROR_S = 1.0
@@ -104,11 +106,11 @@ class ServerClock:
         if difference_s is None or observed is None:
             return False
         # A slow answer says little about seconds.
-        return abs(difference_s) > max(TOLERATED_S, observed.error_s)
+        return abs(difference_s) > max(_SIGNING_TOLERANCE_S, observed.error_s)
 
     def _log_change(self) -> None:
         ahead_s = self._difference_s() or 0.0
-        if self._differs() != self._is_off:
+        if (abs(ahead_s) > TOLERATED_S) != self._is_off:
             self._is_off = not self._is_off
             if self._is_off:
                 text = (

@@ -16,8 +16,9 @@ _LONGEST_TEXT = 2_000  # characters read of a sentence
 # Names such as ERR_CHANNEL_MUST_BE_REOPENED or invalid_scope; numbers such as 390144. A number or a name
 # with digits inside could be a card number.
 _CODE = re.compile(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:_[0-9]{1,3})?|[0-9]{1,6}", re.ASCII)
-# `seq-hash` of our own rows; other clients' tokens are compared, not shown.
-_TOKEN = re.compile(r"[!-~]{1,256}", re.ASCII)
+_TOKEN = re.compile(r"[ -~]{1,256}", re.ASCII)
+# `seq-hash`, as this agent sends them: others are compared, never shown.
+_OWN_TOKEN = re.compile(r"[0-9]{1,19}(?:-[0-9a-f]{1,64}){1,3}", re.ASCII)
 _UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.ASCII)
 _QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?")
 
@@ -45,6 +46,11 @@ def code(value: object) -> str:
 def offset_token(value: object) -> str | None:
     """An offset token: up to 256 printable ASCII characters; None for anything else."""
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
+
+
+def own_offset_token(value: object) -> str | None:
+    """An offset token of the form that this agent sends; None for anything else."""
+    return value if isinstance(value, str) and _OWN_TOKEN.fullmatch(value) else None
 
 
 def load_error(value: object) -> str | None:

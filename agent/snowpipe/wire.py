@@ -319,7 +319,7 @@ def _status(content: object, what: str) -> ChannelStatus:
         committed_token=token,
         created_on_ms=_count(content.get("created_on_ms")),
         rows_error_count=_count(content.get("rows_errors")) if errors is None else errors,
-        last_error_upper_bound=server_text.offset_token(content.get("last_error_offset_upper_bound")),
+        last_error_upper_bound=server_text.own_offset_token(content.get("last_error_offset_upper_bound")),
         last_error_message=server_text.load_error(content.get("last_error_message")),
         name=server_text.offset_token(content.get("channel_name")) or "",
     )

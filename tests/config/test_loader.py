@@ -445,3 +445,46 @@ def test_any_value_anywhere_loads_or_is_named_by_its_path(
 
     # reserve_bytes is also wrong when max_bytes leaves it no room.
     assert all(problem.startswith((path, "outbox.reserve_bytes")) for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("proxy:3128", "found no scheme"),
+        ("10.0.0.1:3128", "found no scheme"),
+        ("https://proxy:3128", "found the scheme 'https', only HTTP proxies are supported"),
+        ("htpp://proxy:3128", "found the scheme 'htpp'"),
+        ("socks5://proxy:1080", "found the scheme 'socks5'"),
+        ("http://me:hunter2@proxy:3128", "found a login in it, which belongs in proxy_login_file"),
+        ("http://proxy", "found no host with a port"),
+        ("http://:3128", "found no host with a port"),
+        ("http://proxy:99999", "found an address that cannot be read"),
+        ("http://proxy:3128/pac", "found more than scheme, host and port"),
+    ],
+)
+def test_a_proxy_that_cannot_be_one_is_named_without_its_password(
+    tmp_path: Path, proxy: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, document({"snowflake.proxy": json.dumps(proxy)}))
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"snowflake.proxy: {words}")
+    assert problem.endswith("must be http://HOST:PORT, nothing after it")
+    assert "hunter2" not in problem
+
+
+def test_a_proxy_and_its_login_file_are_loaded(tmp_path: Path) -> None:
+    changes = {"snowflake.proxy": '"http://proxy:3128/"', "snowflake.proxy_login_file": '"login"'}
+
+    snowflake = loaded(tmp_path, document(changes)).snowflake
+
+    assert (snowflake.proxy, snowflake.proxy_login_file) == ("http://proxy:3128", tmp_path / "login")
+    assert loaded(tmp_path, document({"snowflake.proxy": '""'})).snowflake.proxy is None
+
+
+def test_a_privatelink_address_as_account_is_named_as_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, document({"snowflake.account": '"myorg-my_acc.privatelink"'}))
+
+    assert 'set url = "https://myorg-my-acc.privatelink.snowflakecomputing.com"' in caught.value.problems[0]
