@@ -244,8 +244,9 @@ def parse_hostname(reply: Reply) -> str:
     documentation shows a JSON object: both are accepted.
     """
     text = _text_or_member(reply, "hostname", "ask for the ingest host")
-    port = text.partition(":")[2]
-    if not _HOST.fullmatch(text) or (port and not 0 < int(port) <= _HIGHEST_PORT):
+    name, _, port = text.partition(":")
+    is_whole = "." in name or name == "localhost"  # a word such as `null` is another answer
+    if not _HOST.fullmatch(text) or not is_whole or (port and not 0 < int(port) <= _HIGHEST_PORT):
         raise _not_snowflake("ask for the ingest host")
     return text.replace("_", "-")
 
