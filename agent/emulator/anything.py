@@ -50,7 +50,7 @@ _HEADERS: tuple[dict[str, str], ...] = (
     {"Location": "http://[::1"},
     {"Location": "https://127.0.0.1:9/login"},
     {"Set-Cookie": "a=b; Domain=.com", "X-Cache": "HIT", "Age": "7"},
-    {"X-Snowflake-Session": "\xff\xfe"},
+    {"X-Snowflake-Session": "\xe9"},
     {"X-Long": "x" * 70_000},
     {f"X-{number}": "1" for number in range(120)},
     {"Content-Encoding": "gzip"},
@@ -141,7 +141,7 @@ def _body(draw: random.Random) -> bytes:
             b"[" * 50_000,
             b'{"code": 1e999, "rows_error_count": ' + b"9" * 10_000 + b"}",
             bytes(range(256)) * 4,
-            gzip.compress(_HTML),
+            gzip.compress(_HTML, mtime=0),
             b"x" * 2_000_000,
         )
     )
