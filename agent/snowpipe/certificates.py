@@ -64,7 +64,7 @@ def hint(error: Exception, host: str, port: int) -> str:
             "set it: sudo timedatectl set-ntp true; timedatectl"
         )
     if "has expired" in message:
-        return f"is this machine's clock right? It shows {now}; check the clock: timedatectl\n{show}"
+        return f"is this machine's clock right? It shows {now}; check the clock: timedatectl; then: {show}"
     if any(words in message for words in _STRICT):
         return (
             "the certificate breaks RFC 5280, which Python verifies strictly from 3.13 on: the operator of "
@@ -72,7 +72,7 @@ def hint(error: Exception, host: str, port: int) -> str:
         )
     if message:
         return (
-            "is the host name right? with a proxy that inspects TLS, [snowflake] ca_file adds its authority\n"
+            "is the host name right? with a proxy that inspects TLS, [snowflake] ca_file adds its authority; "
             f"issuer: {show}"
         )
     return f"is this an https address? for a captive portal: curl -v https://{host}:{port}/"

@@ -11,7 +11,16 @@ from agent.snowpipe import server_text
 
 @pytest.mark.parametrize(
     "code",
-    ["ERR_CHANNEL_MUST_BE_REOPENED", "STALE_PIPE_CACHE", "invalid_scope", "390144", "ERR_X_400", "SUCCESS"],
+    [
+        "ERR_CHANNEL_MUST_BE_REOPENED",
+        "STALE_PIPE_CACHE",
+        "invalid_scope",
+        "390144",
+        "002003",
+        "4",
+        "ERR_X_400",
+        "SUCCESS",
+    ],
 )
 def test_a_code_keeps_its_form(code: str) -> None:
     assert server_text.code(code) == code
@@ -22,6 +31,8 @@ def test_a_code_keeps_its_form(code: str) -> None:
     [
         "12447170F7",
         "1244717",
+        "25519",
+        "125519",
         "ERR X",
         "ERR\nX",
         "ERR_\x1b[2J",
