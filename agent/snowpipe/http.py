@@ -154,7 +154,7 @@ def _head(base_url: str, request: Request, token: str, token_type: str) -> dict[
         **request.headers,
         "Authorization": f"Bearer {token}",
         "X-Snowflake-Authorization-Token-Type": token_type,
-        **({} if request.method == "GET" else {"Content-Length": str(len(request.body))}),
+        **({"Content-Length": str(len(request.body))} if request.method in {"POST", "PUT"} else {}),
     }
 
 
