@@ -29,7 +29,7 @@ class ConfigError(AgentError):
 
 
 class KeyFileError(ConfigError):
-    """The private key is missing, unreadable, accessible to others, differently encrypted, or no RSA key."""
+    """The private key is missing, unreadable, accessible to others, or of a type that cannot be used."""
 
 
 class NotPermittedError(AgentError):
@@ -104,18 +104,16 @@ class PortBusyError(PortError):
 
 
 class SnowpipeError(AgentError):
-    """A request failed; `status` is the HTTP status, `code` Snowflake's error code."""
+    """A request failed; the attributes are the facts from which the caller decides what to do next.
+
+    `status` is the HTTP status and `code` Snowflake's error code; None and "" without an answer.
+    `from_snowflake` is True if the answer was Snowflake's JSON, False if it came from a device in between
+    (an HTML page, an empty body) or if there was none. `retry_after` is Retry-After in seconds, at most
+    a day. `sent_bytes` is how much of the body the peer had acknowledged when the connection broke or the
+    deadline passed, out of `body_bytes`; both None if an answer came or nothing was sent.
+    """
 
     exit_code = 69
-
-    def __init__(self, message: str, *, hint: str = "", status: int | None = None, code: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-        self.code = code
-
-
-class TransientError(SnowpipeError):
-    """A temporary failure (408, 429, 5xx): retry the same request after a delay."""
 
     def __init__(
         self,
@@ -124,22 +122,34 @@ class TransientError(SnowpipeError):
         hint: str = "",
         status: int | None = None,
         code: str = "",
+        from_snowflake: bool = False,
         retry_after: float | None = None,
+        sent_bytes: int | None = None,
+        body_bytes: int | None = None,
     ) -> None:
-        super().__init__(message, hint=hint, status=status, code=code)
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.from_snowflake = from_snowflake
         self.retry_after = retry_after
+        self.sent_bytes = sent_bytes
+        self.body_bytes = body_bytes
+
+
+class TransientError(SnowpipeError):
+    """A temporary failure (408, 429, 5xx, an answer of a middlebox): retry the same request after a delay."""
 
 
 class UnreachableError(TransientError):
-    """The request was not sent (name, route, port, TLS): its outcome is known."""
+    """The request was not sent (name, route, port, proxy, TLS): its outcome is known."""
 
 
 class OutcomeUnknownError(SnowpipeError):
-    """The request was sent and no response came: its outcome is unknown, reopen the channel."""
+    """The request was sent and no usable answer came: its outcome is unknown, reopen the channel."""
 
 
 class ChannelLostError(SnowpipeError):
-    """The channel is no longer valid (stale, missing, invalid): reopen and resume."""
+    """The channel is no longer valid (stale, missing, invalid, moved to another host): reopen and resume."""
 
 
 class AuthError(SnowpipeError):
@@ -149,11 +159,11 @@ class AuthError(SnowpipeError):
 
 
 class RowsRefusedError(SnowpipeError):
-    """400 on an append: a row in it is refused; split the batch to find it."""
+    """400 or 422 from Snowflake on an append, with a code of no other meaning."""
 
 
 class TooLargeError(RowsRefusedError):
-    """413 on an append: send fewer rows at a time."""
+    """413 on an append, by Snowflake or by a device in between: send fewer rows at a time."""
 
 
 _LONGEST_SHOWN = 60  # characters of an invalid value in a message

@@ -14,7 +14,7 @@ ParityPolicy = Literal["reject", "flag"]
 # is not set, so that `check` warns and a word that may be a PIN raises an alarm.
 Keypad = Literal["unknown", "none", "burst4", "burst8", "card26", "pin26", "pin34", "pin26bcd"]
 
-UnknownLengths = Literal["card", "noise"]
+UnknownLengths = Literal["raw", "reject"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -78,6 +78,8 @@ class SnowflakeSettings:
     private_key_file: Path | None = None  # None: the service's credential, see agent.keys.lookup
     private_key_passphrase_file: Path | None = None
     ca_file: Path | None = None  # an additional certificate authority, PEM
+    proxy: str | None = None  # http://HOST:PORT; the environment is not read
+    proxy_login_file: Path | None = None  # one line, user:password
 
 
 @dataclass(frozen=True)

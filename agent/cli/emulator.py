@@ -16,12 +16,13 @@ control address, for example
   {"do": "status", "on": "append", "status": 503, "retry_after": 2, "times": 3}
   {"do": "delay", "on": "any", "seconds": 1.5}
 On requests (on?, times?):
-  status (status, code?, message?, retry_after?), drop_before, drop_after,
-  delay (seconds)
+  status (status, code?, message?, retry_after?, body?), drop_before,
+  drop_after, delay (seconds), anything (seed, share?): generated answers
 On rows:
   reject_rows (rows | field, value)
   refuse_rows (field, value, code? | max_rows | max_bytes)
 Immediate:
+  move (host, old), late_errors (seconds), jwt_age (seconds), refuse_role,
   refuse (seconds?), expire_tokens, revoke_key, restore_key,
   set_key (slot, public_key), unset_key (slot), stall_commits,
   resume_commits, invalidate_channel (channel?, code?, appends?, reopens?),

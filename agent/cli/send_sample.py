@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -27,12 +29,11 @@ from agent.errors import (
     TransientError,
     UnreachableError,
 )
-from agent.service.snowflake import make_client, pipe_name
+from agent.service.snowflake import make_client, make_http, pipe_name
 from agent.settings import Settings
-from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
-from agent.snowpipe.http import Http
-from agent.snowpipe.wire import ChannelStatus, Reply, Request
+from agent.snowpipe.refusal import CODES_WITH_HINT
+from agent.snowpipe.wire import ChannelStatus
 from agent.sql.names import literal
 from agent.sql.plan import Plan
 
@@ -43,7 +44,7 @@ _FIRST_DELAY_S, _MAX_DELAY_S = 0.5, 4.0
 _COMMIT_S = 90.0
 _FIRST_POLL_S, _LAST_POLL_S = 0.25, 5.0
 
-_NOT_FOUND = 404
+_OK, _UNAUTHORIZED, _NOT_FOUND = 200, 401, 404
 
 # The sample events of the Snowflake demo, with their signal strength in dBm.
 _EVENTS = (
@@ -60,6 +61,9 @@ _EVENTS = (
         -62.1,
     ),
 )
+
+# What these failures need is in their own hint.
+_CONNECTED = re.compile("TLS|the proxy")
 
 _Answer = TypeVar("_Answer")
 
@@ -111,8 +115,7 @@ def command(config: Path, *, as_json: bool) -> None:
 
 
 def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Finding], None]) -> None:
-    http = _WatchedHttp(ca_file=settings.snowflake.ca_file)
-    client = make_client(settings, http)
+    client = make_client(settings, make_http(settings))
     channel = Channel(client, pipe_name(settings), outcome.channel)
     before = _patiently(channel.open)
     say(Finding("channel", "ok", f"{outcome.channel} is open"))
@@ -129,15 +132,19 @@ def _send(settings: Settings, plan: Plan, outcome: Outcome, say: Callable[[Findi
             wall_us=int(client.server_clock.now_s() * 1e6),  # correct even if this machine's clock is wrong
         )
         token = f"sample-{run}-{number}"
-        http.status = None
         try:
-            _append(channel, Append(wire.compress([row]), token, token))
-            sent.accepted = True
+            _append(channel, Append(channel.compress([row]), token, token))
+            sent.accepted, sent.status = True, _OK
+        except SnowpipeError as error:
+            sent.status = error.status
+            raise
         finally:
-            sent.status = http.status
             say(_finding(sent))
     seconds = _wait(channel, token, before, plan)
     outcome.committed = True
+    # A pipe has room for 2,000 channels; what cannot be dropped now is deleted after 30 days.
+    with contextlib.suppress(SnowpipeError):
+        channel.drop()
     say(Finding("commit", "ok", f"all are in the table, {seconds:.1f} s after the last answer"))
 
 
@@ -159,7 +166,7 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
     """
     started = time.monotonic()
     delay = _FIRST_POLL_S
-    while (status := _patiently(channel.status)).committed_token != token:
+    while not _reaches((status := _patiently(channel.status)).committed_token, token):
         if time.monotonic() - started > _COMMIT_S:
             raise AgentError(
                 f"Snowflake took the events but has not committed them within {_COMMIT_S:.0f} s",
@@ -168,13 +175,20 @@ def _wait(channel: Channel, token: str, before: ChannelStatus, plan: Plan) -> fl
             )
         time.sleep(delay)
         delay = min(delay * 2, _LAST_POLL_S)
-    skipped = status.rows_error_count - before.rows_error_count
+    skipped = (status.rows_error_count or 0) - (before.rows_error_count or 0)
     if skipped > 0:
         raise AgentError(
             f"Snowflake skipped {skipped} of {len(_EVENTS)} events: {status.last_error_message}",
             hint="the view V_CHANNEL_ERRORS has them; badge-agent sql --only setup shows the table they fit",
         )
     return time.monotonic() - started
+
+
+def _reaches(committed: str | None, token: str) -> bool:
+    """True if a committed token of the same run is this one or a later one: Snowflake may skip tokens."""
+    run, _, number = (committed or "").rpartition("-")
+    wanted_run, _, wanted = token.rpartition("-")
+    return run == wanted_run and number.isdecimal() and int(number) >= int(wanted)
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:
@@ -184,23 +198,12 @@ def _patiently(ask: Callable[[], _Answer]) -> _Answer:
         try:
             return ask()
         except TransientError as error:
-            delay = error.retry_after or backoff.next()
+            delay = max(error.retry_after or 0.0, backoff.next())
             is_for_a_moment = not isinstance(error, UnreachableError) and error.status != _NOT_FOUND
             if not is_for_a_moment or delay > _MAX_DELAY_S:
                 raise
             time.sleep(delay)
     return ask()
-
-
-class _WatchedHttp(Http):
-    """Records the HTTP status of the last reply, which Channel does not expose."""
-
-    status: int | None = None
-
-    def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
-        reply = super().send(base_url, request, token=token, token_type=token_type)
-        self.status = reply.status
-        return reply
 
 
 # --- output -----------------------------------------------------------------------------------
@@ -227,7 +230,9 @@ def _sum_up(outcome: Outcome, plan: Plan) -> None:
 
 def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
     """The next step for an administrator; the hint of the error itself is for a door."""
-    if isinstance(error, AuthError) and error.status == 401:  # noqa: PLR2004 - HTTP's own number
+    if error.code in CODES_WITH_HINT - {"390144"}:
+        return error.hint
+    if isinstance(error, AuthError) and error.status == _UNAUTHORIZED:
         return (
             f"in Snowflake: DESC USER {plan.user}; its RSA_PUBLIC_KEY_FP or RSA_PUBLIC_KEY_2_FP must be what "
             "badge-agent key fingerprint prints, and this machine's clock must be correct; "
@@ -239,6 +244,9 @@ def _advice(error: SnowpipeError, plan: Plan, url: str) -> str:
         return (
             f"in Snowflake: SHOW PIPES IN SCHEMA {plan.schema}; badge-agent sql --only setup makes the pipe"
         )
-    if isinstance(error, UnreachableError | OutcomeUnknownError) and "TLS" not in str(error):
-        return f"check the connection: curl -sS {url}; check the account name; with a proxy, set HTTPS_PROXY"
+    if isinstance(error, UnreachableError | OutcomeUnknownError) and not _CONNECTED.search(str(error)):
+        return (
+            f"check the connection: curl -sS {url}; check the account name; "
+            "with a proxy: [snowflake] proxy in the configuration"
+        )
     return error.hint or "badge-agent check shows which prerequisite fails"

@@ -34,7 +34,7 @@ from agent.settings import (
     UnknownLengths,
     UploaderSettings,
 )
-from agent.snowpipe.account_url import account_problem, account_url, url_problem
+from agent.snowpipe.account_url import account_problem, account_url, proxy_problem, url_problem
 from agent.swipe import LONGEST_NAME
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
@@ -197,6 +197,8 @@ def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
             table, "url", "" if account_problem(account) else account_url(account), url_problem
         ).rstrip("/"),
         ca_file=table.path("ca_file", None, base=base),
+        proxy=_checked(table, "proxy", "", proxy_problem).rstrip("/") or None,
+        proxy_login_file=table.path("proxy_login_file", None, base=base),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -59,6 +61,7 @@ class Channel:
     appends: int = 0
     last_append_ns: int | None = None
     session: str = ""  # of the header X-Snowflake-Session
+    _errors: deque[tuple[float, ChannelRecord]] = field(default_factory=deque)  # each change of the count
     _nonce: str = ""
     _row_sequencer: int = 0
     _changing: bool = False
@@ -119,9 +122,28 @@ class Channel:
         self._row_sequencer += 1
         return self._next_token()
 
-    def status(self, database: str, schema: str) -> dict[str, object]:
-        """The object `channel_status`, with both spellings of the members that clients read."""
-        record = self.record
+    def commit(self, record: ChannelRecord, now: float) -> None:
+        """Take what a commit at `now` (seconds, monotonic) has changed."""
+        if record.rows_error_count != self.record.rows_error_count:
+            self._errors.append((now, record))
+        self.record = record
+
+    def _errors_known(self, by: float) -> ChannelRecord:
+        """The last record whose error count had changed by then; the counts of the others appear later."""
+        known = ChannelRecord(self.record.pipe_name, self.record.channel_name, self.record.created_on_ms)
+        if not self._errors:
+            return self.record
+        for at, record in self._errors:
+            if at <= by:
+                known = record
+        return known
+
+    def status(self, database: str, schema: str, errors_by: float = math.inf) -> dict[str, object]:
+        """The object `channel_status`, with both spellings of the members that clients read.
+
+        Errors are those of commits up to `errors_by` (seconds, monotonic).
+        """
+        record, errors = self.record, self._errors_known(errors_by)
         return {
             "database_name": database,
             "schema_name": schema,
@@ -131,13 +153,13 @@ class Channel:
             "last_committed_offset_token": record.offset_token,
             "created_on_ms": record.created_on_ms,
             "rows_inserted": record.rows_inserted,
-            "rows_parsed": record.rows_inserted + record.rows_error_count,
-            "rows_error_count": record.rows_error_count,
-            "rows_errors": record.rows_error_count,
-            "last_error_offset_upper_bound": record.last_error_offset,
-            "last_error_message": record.last_error_message,
-            "last_error_timestamp": record.last_error_ms,
-            "last_error_timestamp_ms": record.last_error_ms,
+            "rows_parsed": record.rows_inserted + errors.rows_error_count,
+            "rows_error_count": errors.rows_error_count,
+            "rows_errors": errors.rows_error_count,
+            "last_error_offset_upper_bound": errors.last_error_offset,
+            "last_error_message": errors.last_error_message,
+            "last_error_timestamp": errors.last_error_ms,
+            "last_error_timestamp_ms": errors.last_error_ms,
             "snowflake_avg_processing_latency_ms": None,
         }
 
@@ -147,6 +169,21 @@ class Channel:
         return token
 
 
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*", re.ASCII)
+
+
+def stored(name: str) -> str:
+    """A name as the service stores it: in upper case unless SQL would need quotes for it."""
+    return name.upper() if _PLAIN.fullmatch(name) else name
+
+
+def is_same(name: str, stored_name: str) -> bool:
+    """Whether a name from a URI is that of a stored object: exactly in quotes, else in any case."""
+    if len(name) > 1 and name.startswith('"') and name.endswith('"'):
+        return name[1:-1].replace('""', '"') == stored_name
+    return name.upper() == stored_name.upper()
+
+
 class Channels:
     """Every channel of every pipe, the table's default pipe among them.
 
@@ -154,7 +191,8 @@ class Channels:
     """
 
     def __init__(self, pipes: Iterable[str], records: Iterable[ChannelRecord]) -> None:
-        self._pipes: dict[str, dict[str, Channel]] = {pipe.upper(): {} for pipe in (*pipes, DEFAULT_PIPE)}
+        self.errors_late_s = 0.0
+        self._pipes: dict[str, dict[str, Channel]] = {stored(pipe): {} for pipe in (*pipes, DEFAULT_PIPE)}
         for record in records:
             # A pipe not configured at this start keeps its channels in the file, unused.
             if record.pipe_name in self._pipes:
@@ -165,10 +203,11 @@ class Channels:
             yield from channels.values()
 
     def pipe(self, name: str) -> str:
-        """The pipe's own spelling. Raises RefusalError (404)."""
-        if name.upper() not in self._pipes:
-            raise unknown_pipe()
-        return name.upper()
+        """The pipe's own spelling; in quotes a name counts as it is. Raises RefusalError (404)."""
+        for pipe in self._pipes:
+            if is_same(name, pipe):
+                return pipe
+        raise unknown_pipe()
 
     def find(self, pipe: str, name: str) -> Channel:
         """An existing channel. Raises RefusalError (404)."""

@@ -128,7 +128,7 @@ class Commits:
         self._committing = batches
         records = await self.in_database(lambda: self._store(batches))
         for channel, record in records.items():
-            channel.record = record
+            channel.commit(record, time.monotonic())
         async with self._settled:
             self._committing = []
             self._settled.notify_all()

@@ -25,7 +25,7 @@ import orjson
 from agent.emulator.channels import Channel, Invalid
 from agent.emulator.commits import Commits
 from agent.emulator.endpoints import Endpoints, Request
-from agent.emulator.faults import REQUEST_RULES, ROW_RULES, Rule, parse_rules
+from agent.emulator.faults import CREDENTIAL_RULES, Rule, parse_rules
 from agent.emulator.responses import Answer, RefusalError, json_answer, malformed
 
 PREFIX = "/_emulator/"
@@ -86,18 +86,19 @@ class Control:
         match rule.do:
             case "refuse":
                 await self._gate.refuse(rule.keys.get("seconds"))
-            case "expire_tokens" | "revoke_key" | "restore_key" | "set_key" | "unset_key":
+            case do if do in CREDENTIAL_RULES:
                 self._change_credentials(rule)
+            case "late_errors":
+                self._channels.errors_late_s = rule.keys["seconds"]
+            case "move":
+                await self._service.move(rule.keys["host"], rule.keys["old"])
             case "stall_commits" | "resume_commits":
                 self._stall(rule.do == "stall_commits")
-            case "invalidate_channel":
-                await self._invalidate(rule.keys)
-            case "delete_channel":
-                for channel in self._chosen(rule.keys):
-                    await self._service.delete(channel)
+            case "invalidate_channel" | "delete_channel":
+                await self._change_channels(rule)
             case "clear":
                 await self._clear()
-            case do if do in REQUEST_RULES | ROW_RULES:
+            case _:
                 self._faults.add(rule)
 
     def _change_credentials(self, rule: Rule) -> None:
@@ -108,6 +109,10 @@ class Control:
                 self._credentials.set_key(rule.keys["slot"], rule.keys["public_key"])
             case "unset_key":
                 self._credentials.unset_key(rule.keys["slot"])
+            case "jwt_age":
+                self._credentials.max_jwt_age_s = rule.keys["seconds"]
+            case "refuse_role":
+                self._credentials.takes_roles = False
             case do:
                 self._credentials.key_revoked = do == "revoke_key"
 
@@ -115,8 +120,12 @@ class Control:
         self._commits.stalled = stalled
         self._commits.wake()
 
-    async def _invalidate(self, keys: dict[str, Any]) -> None:
+    async def _change_channels(self, rule: Rule) -> None:
+        keys = rule.keys
         for channel in self._chosen(keys):
+            if rule.do == "delete_channel":
+                await self._service.delete(channel)
+                continue
             channel.invalid = Invalid(
                 code=keys.get("code", _INVALID_CODE),
                 appends_accepted=keys.get("appends", "accepted") == "accepted",
@@ -126,7 +135,9 @@ class Control:
 
     async def _clear(self) -> None:
         self._faults.clear()
-        self._credentials.restore_keys()
+        self._credentials.restore()
+        self._channels.errors_late_s = 0.0
+        await self._service.move_back()
         self._stall(False)
         for channel in self._channels:
             channel.invalid = None

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import math
 import secrets
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jwt
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -37,12 +39,15 @@ LEEWAY_SECONDS = 10
 # iat and exp may be in seconds or in milliseconds: 1e11 s is the year 5138, 1e11 ms is 1973.
 _MILLISECONDS_ABOVE = 1e11
 
+PublicKey = RSAPublicKey | EllipticCurvePublicKey
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
 _JWT_TYPES = ("KEYPAIR_JWT", "JWT")
 _SCOPED_TYPES = ("OAUTH",)
 
 
-def load_public_key(path: Path) -> RSAPublicKey:
-    """The RSA public key in a PEM file. Raises ConfigError."""
+def load_public_key(path: Path) -> PublicKey:
+    """The RSA or ECDSA public key in a PEM file. Raises ConfigError."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except OSError as error:
@@ -52,19 +57,22 @@ def load_public_key(path: Path) -> RSAPublicKey:
             f"{path}: not a public key in PEM form",
             hint="Give the file that starts with -----BEGIN PUBLIC KEY-----.",
         ) from error
-    if not isinstance(key, RSAPublicKey):
-        raise ConfigError(f"{path}: not an RSA key", hint="Snowflake takes RSA keys of 2048 bits or more.")
+    if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey):
+        raise ConfigError(
+            f"{path}: not an RSA or ECDSA key", hint="Snowflake takes RSA keys of 2048 bits or more."
+        )
     return key
 
 
-def fingerprint(key: RSAPublicKey) -> str:
+def fingerprint(key: PublicKey) -> str:
     """`SHA256:` and the base64 SHA-256 of the key's SPKI DER, as DESC USER shows it."""
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
 def _invalid_jwt(reason: str) -> RefusalError:
-    return RefusalError(401, "390144", f"JWT token is invalid: {reason}.")
+    # The service says less, but adds the argument of SYSTEM$GET_LOGIN_FAILURE_DETAILS.
+    return RefusalError(401, "390144", f"JWT token is invalid: {reason}. [{uuid.uuid4()}]")
 
 
 def _invalid_scoped(reason: str) -> RefusalError:
@@ -86,7 +94,7 @@ class Credentials:
         *,
         account: str,
         user: str,
-        public_keys: Sequence[RSAPublicKey],
+        public_keys: Sequence[PublicKey],
         ingest_host: str,
         scoped_token_seconds: float,
         secret: bytes,
@@ -96,7 +104,9 @@ class Credentials:
         self._subject = f"{account.partition('.')[0]}.{user}".upper()
         self._first_keys = dict(zip(SLOTS, public_keys, strict=False))
         self._keys = dict(self._first_keys)
-        self._ingest_host = ingest_host
+        self.ingest_host = ingest_host
+        self.takes_roles = True
+        self.max_jwt_age_s = float(MAX_JWT_SECONDS)
         self._scoped_token_seconds = scoped_token_seconds
         self._secret = secret
         self._now = now
@@ -120,8 +130,10 @@ class Credentials:
         """ALTER USER ... UNSET."""
         self._keys.pop(slot, None)
 
-    def restore_keys(self) -> None:
-        """Restore the keys that the emulator was started with."""
+    def restore(self) -> None:
+        """Restore the keys that the emulator was started with, and what is accepted."""
+        self.takes_roles = True
+        self.max_jwt_age_s = float(MAX_JWT_SECONDS)
         self._keys = dict(self._first_keys)
         self.key_revoked = False
 
@@ -155,8 +167,10 @@ class Credentials:
             raise RefusalError(400, "unsupported_grant_type", f"grant_type must be {GRANT_TYPE}.")
         # A role may follow the host as a separate scope (session:role:NAME).
         scopes = fields.get("scope", "").split()
+        if len(scopes) > 1 and not self.takes_roles:
+            raise RefusalError(400, "invalid_scope", "scope must be a host name.")
         hosts = [scope for scope in scopes if not scope.lower().startswith("session:role:")]
-        if [host.lower() for host in hosts] != [self._ingest_host]:
+        if [host.lower() for host in hosts] != [self.ingest_host.lower()]:
             raise RefusalError(
                 400, "invalid_scope", "scope must be the host that /v2/streaming/hostname names."
             )
@@ -178,7 +192,7 @@ class Credentials:
         key = issuers.get(issuer)
         if key is None:
             raise _invalid_jwt("iss names no registered public key of this account and user")
-        claims = _verified(token, key, "RS256")
+        claims = _verified(token, key, _algorithm_of(key))
         if claims is None:
             raise _invalid_jwt("the signature does not match the public key")
         if self.key_revoked:
@@ -187,6 +201,8 @@ class Credentials:
             raise _invalid_jwt("sub is not ACCOUNT.USER in upper case")
         issued, expires = _seconds(claims, "iat"), _seconds(claims, "exp")
         now = self._now()
+        if now - issued > self.max_jwt_age_s and self.max_jwt_age_s < MAX_JWT_SECONDS:
+            raise RefusalError(401, "394302", "JWT_TOKEN_INVALID_ISSUE_TIME")
         if issued > now + LEEWAY_SECONDS:
             raise _invalid_jwt("iat lies in the future")
         if min(expires, issued + MAX_JWT_SECONDS) + LEEWAY_SECONDS <= now:
@@ -203,11 +219,11 @@ class Credentials:
             raise RefusalError(401, "390318", "OAuth access token expired.")
 
 
-def _parsed(line: str) -> RSAPublicKey:
+def _parsed(line: str) -> PublicKey:
     """The key as ALTER USER takes it: base64 without the PEM header. Raises ValueError."""
     key = load_der_public_key(base64.b64decode(line, validate=True))
-    if not isinstance(key, RSAPublicKey):
-        raise ValueError("not an RSA key")  # noqa: TRY004 - as for every other text that is none
+    if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey):
+        raise ValueError("not an RSA or ECDSA key")  # noqa: TRY004 - as for every other text that is none
     return key
 
 
@@ -235,7 +251,11 @@ def _unverified(token: str) -> dict[str, Any]:
     return claims if isinstance(claims, dict) else {}
 
 
-def _verified(token: str, key: RSAPublicKey | bytes, algorithm: str) -> dict[str, Any] | None:
+def _algorithm_of(key: PublicKey) -> str:
+    return "RS256" if isinstance(key, RSAPublicKey) else _CURVES.get(key.curve.name, "")
+
+
+def _verified(token: str, key: PublicKey | bytes, algorithm: str) -> dict[str, Any] | None:
     # PyJWT verifies only the signature: it has no milliseconds and no limit of one hour after iat.
     try:
         payload = jwt.PyJWS().decode_complete(token, key, algorithms=[algorithm])["payload"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from agent.emulator import request_bodies
-from agent.emulator.channels import ELASTIC, Channel, Channels
+from agent.emulator.anything import Generated
+from agent.emulator.channels import ELASTIC, Channel, Channels, is_same, stored
 from agent.emulator.commits import Commits
 from agent.emulator.credentials import Credentials
 from agent.emulator.database import Database
@@ -18,6 +19,7 @@ from agent.emulator.faults import Faults, Rule
 from agent.emulator.request_log import RequestLog, Seen
 from agent.emulator.responses import (
     Answer,
+    RawAnswer,
     RefusalError,
     json_answer,
     malformed,
@@ -75,6 +77,8 @@ class Endpoints:
         self.faults = faults
         self.request_log = request_log
         self._limits = limits
+        self._host = names.ingest_host
+        self._old: int | None = None  # the status at other names of the host; 0: none, the connection ends
         self._endpoints: dict[Endpoint, Callable[[_Received], Awaitable[Answer]]] = {
             Endpoint.HOSTNAME: self._hostname,
             Endpoint.TOKEN: self._token,
@@ -87,7 +91,22 @@ class Endpoints:
             Endpoint.FILE: self._file,
         }
 
-    async def answer(self, request: Request) -> Answer | None:
+    async def move(self, host: str, old: int) -> None:
+        """Fail over: another ingest host, new tokens, no open channel; `old` answers at the old name."""
+        self._host, self._old = host, old
+        self.credentials.ingest_host = host
+        self.credentials.expire_scoped_tokens()
+        for channel in self.channels:
+            channel.continuation_token = None
+            await self._commits.discard(channel)
+
+    async def move_back(self) -> None:
+        """Undo move()."""
+        if self._host != self._names.ingest_host:
+            await self.move(self._names.ingest_host, 0)
+        self._old = None
+
+    async def answer(self, request: Request) -> Answer | RawAnswer | None:
         """The answer, or None if the connection is to be closed without one."""
         try:
             call = route(request.method, request.path)
@@ -101,30 +120,54 @@ class Endpoints:
             seen.status = answer.status
         return answer
 
-    async def _process(self, request: Request, call: Call, seen: Seen) -> Answer | None:
-        answered = True
+    async def _process(self, request: Request, call: Call, seen: Seen) -> Answer | RawAnswer | None:
+        after = _After()
         try:
             query = dict(parse_qsl(request.query, keep_blank_values=True))
             received = _Received(call, request, query, await request.read())
             seen.bytes = len(received.wire)
-            for rule in self.faults.on_request(call.endpoint):
-                if rule.do == "delay":
-                    await asyncio.sleep(rule.keys["seconds"])
-                elif rule.do == "status":
-                    raise _injected(rule)
-                elif rule.do == "drop_before":
-                    return None
-                else:
-                    answered = False
+            after = await self._obey_faults(call)
+            if after.generated is not None and not after.generated.is_processed:
+                return after.generated.answer(None)
+            if not after.is_processed:
+                return None
             self._check(received)
             answer = await self._endpoints[call.endpoint](received)
         except RefusalError as refusal:
             answer = refusal.answer()
         except ConnectionError:
             return None
-        return answer if answered else None
+        if after.generated is not None:
+            return after.generated.answer(answer)
+        return answer if after.is_answered else None
+
+    async def _obey_faults(self, call: Call) -> _After:
+        """Carry out the rules on a request. Raises RefusalError for a status to answer."""
+        after = _After()
+        for rule in self.faults.on_request(call.endpoint):
+            match rule.do:
+                case "delay":
+                    await asyncio.sleep(rule.keys["seconds"])
+                case "status":
+                    raise _injected(rule)
+                case "drop_before":
+                    after.is_processed = False
+                    return after
+                case "anything" if rule.generator is not None:
+                    after.generated = rule.generator.next()
+                case _:
+                    after.is_answered = False
+        return after
+
+    def _is_old(self, received: _Received) -> bool:
+        host = received.header("host").rpartition(":")[0] or received.header("host")
+        return self._old is not None and host.lower() != self._host.lower()
 
     def _check(self, received: _Received) -> None:
+        if received.call.endpoint not in (Endpoint.HOSTNAME, Endpoint.TOKEN) and self._is_old(received):
+            if self._old == 0:
+                raise ConnectionAbortedError
+            raise RefusalError(self._old or 0, "ERR_MOVED", "The pipe moved.", body="empty")
         accepted = received.header("accept")
         types = {part.partition(";")[0].strip().lower() for part in accepted.split(",")}
         if not types & _ACCEPTED_TYPES:
@@ -142,8 +185,8 @@ class Endpoints:
                 self.credentials.check_scoped(authorization, token_type)
         names = received.call.names
         if "database" in names and (
-            names["database"].upper() != self._names.database.upper()
-            or names["schema"].upper() != self._names.schema.upper()
+            not is_same(names["database"], stored(self._names.database))
+            or not is_same(names["schema"], stored(self._names.schema))
         ):
             raise unknown_pipe()
         if "pipe" in names:
@@ -151,7 +194,7 @@ class Endpoints:
 
     async def _hostname(self, _: _Received) -> Answer:
         # Without a port: clients take scheme and port from the account URL.
-        return text_answer(self._names.ingest_host)
+        return text_answer(self._host)
 
     async def _token(self, received: _Received) -> Answer:
         return text_answer(self.credentials.issue_scoped(request_bodies.form(received.wire)))
@@ -176,7 +219,7 @@ class Endpoints:
             await self._commits.discard(channel)
             continuation_token = channel.opened(offset_token)
             await self._commits.in_database(lambda: self._database.save(channel.record))
-        status = channel.status(self._names.database, self._names.schema)
+        status = self._status_of(channel)
         return json_answer({"next_continuation_token": continuation_token, "channel_status": status})
 
     async def _append(self, received: _Received) -> Answer:
@@ -234,8 +277,12 @@ class Endpoints:
                 self.channels.find_or_make(pipe, ELASTIC, _now_ms())
             channel = self.channels.named_exactly(pipe, name)
             if channel is not None:
-                statuses[name] = channel.status(self._names.database, self._names.schema)
+                statuses[name] = self._status_of(channel)
         return json_answer({"channel_statuses": statuses})
+
+    def _status_of(self, channel: Channel) -> dict[str, object]:
+        errors_by = time.monotonic() - self.channels.errors_late_s
+        return channel.status(self._names.database, self._names.schema, errors_by)
 
     async def _drop(self, received: _Received) -> Answer:
         fail_on_uncommitted = _flag(request_bodies.json_object(received.wire))
@@ -284,6 +331,15 @@ class Endpoints:
             )
 
 
+@dataclass(slots=True)
+class _After:
+    """What the fault rules leave of a request."""
+
+    is_processed: bool = True
+    is_answered: bool = True
+    generated: Generated | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Received:
     """A request with its body read and its query parsed."""
@@ -324,6 +380,7 @@ def _injected(rule: Rule) -> RefusalError:
         keys.get("code", f"ERR_INJECTED_{status}"),
         keys.get("message", "Injected by a fault rule of the emulator."),
         retry_after=keys.get("retry_after"),
+        body=keys.get("body", "json"),
     )
 
 

@@ -7,10 +7,14 @@ On requests. `on` is the endpoint: hostname, token, pipe-info, open, append, sta
 file or any (the default). `times` is for how many requests it holds; without it, until clear. Every
 rule that matches a request acts on it, in the order they were given.
 
-  status       on? times? status code? message? retry_after?   answer this without processing
+  status       on? times? status code? message? retry_after? body?
+                                       answer this without processing; `body` is json (the default), html
+                                       or empty, as devices in between and load balancers answer
   drop_before  on? times?              close the connection without processing
   drop_after   on? times?              process, then close the connection without an answer
   delay        on? times? seconds      wait, then go on
+  anything     on? times? seed share?  a generated answer (agent.emulator.anything) instead of the right one,
+                                       for this share of the requests (default 1); some are processed first
 
 On rows.
 
@@ -21,6 +25,12 @@ On rows.
 On the whole server, immediately.
 
   refuse       seconds?                accept no connection for so long, or until clear
+  move         host old                the ingest host is named `host` from now on, every channel has to be
+                                       opened again, and what is sent to the old name is answered with the
+                                       status `old`; 0 closes the connection
+  late_errors  seconds                 counts of rows that could not be loaded appear so long after the commit
+  jwt_age      seconds                 key-pair tokens older than this are refused (394302)
+  refuse_role                          a scope with a role is refused (400 invalid_scope)
   expire_tokens                        every scoped token issued so far counts as expired
   revoke_key, restore_key              the public keys are taken from the user, and given back
   set_key      slot public_key         ALTER USER ... SET: slot is RSA_PUBLIC_KEY or RSA_PUBLIC_KEY_2
@@ -44,6 +54,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.emulator import row_loader
+from agent.emulator.anything import Generator
 from agent.emulator.credentials import SLOTS
 from agent.emulator.request_bodies import too_large
 from agent.emulator.responses import RefusalError, malformed
@@ -52,8 +63,10 @@ from agent.emulator.routes import Endpoint
 ANY = "any"
 _MAX_RULES = 1000
 
-REQUEST_RULES = frozenset({"status", "drop_before", "drop_after", "delay"})
-ROW_RULES = frozenset({"reject_rows", "refuse_rows"})
+REQUEST_RULES = frozenset({"status", "drop_before", "drop_after", "delay", "anything"})
+CREDENTIAL_RULES = frozenset(
+    {"expire_tokens", "revoke_key", "restore_key", "set_key", "unset_key", "jwt_age", "refuse_role"}
+)
 
 _Check = Callable[[Any], bool]
 
@@ -73,7 +86,12 @@ def _seconds(value: object) -> bool:
 # Every key that a rule may have, with what its value must be.
 _KEYS: dict[str, _Check] = {
     "on": lambda value: value == ANY or value in list(Endpoint),
-    "status": lambda value: _count(value) and 400 <= value <= 599,  # noqa: PLR2004 - HTTP's errors
+    "status": lambda value: _count(value) and 300 <= value <= 599,  # noqa: PLR2004 - all but success
+    "body": lambda value: value in ("json", "html", "empty"),
+    "seed": _count,
+    "share": lambda value: _seconds(value) and value <= 1,
+    "host": _text,
+    "old": lambda value: _count(value) and (value == 0 or 300 <= value <= 599),  # noqa: PLR2004 - as status
     "code": _text,
     "message": _text,
     "retry_after": _seconds,
@@ -96,10 +114,15 @@ _NOTHING: frozenset[str] = frozenset()
 
 # What can be done: each alternative as (keys it needs, optional keys).
 _ACTIONS: dict[str, list[tuple[frozenset[str], frozenset[str]]]] = {
-    "status": [(frozenset({"status"}), _REQUEST | {"code", "message", "retry_after"})],
+    "status": [(frozenset({"status"}), _REQUEST | {"code", "message", "retry_after", "body"})],
     "drop_before": [(_NOTHING, _REQUEST)],
     "drop_after": [(_NOTHING, _REQUEST)],
     "delay": [(frozenset({"seconds"}), _REQUEST)],
+    "anything": [(frozenset({"seed"}), _REQUEST | {"share"})],
+    "move": [(frozenset({"host", "old"}), _NOTHING)],
+    "late_errors": [(frozenset({"seconds"}), _NOTHING)],
+    "jwt_age": [(frozenset({"seconds"}), _NOTHING)],
+    "refuse_role": [(_NOTHING, _NOTHING)],
     "reject_rows": [(frozenset({"rows"}), _NOTHING), (frozenset({"field", "value"}), _NOTHING)],
     "refuse_rows": [
         (frozenset({"field", "value"}), frozenset({"code"})),
@@ -127,6 +150,7 @@ class Rule:
     do: str
     keys: dict[str, Any]
     left: int | None = None
+    generator: Generator | None = None
 
     def use(self) -> None:
         """Count one use."""
@@ -165,7 +189,8 @@ def _rule(item: object) -> Rule:
     for key, given in keys.items():
         if not _KEYS[key](given):
             raise malformed(f"{do}: {key} has a value that cannot be used.")
-    return Rule(do, keys, left=keys.get("times", keys.get("rows")))
+    generator = Generator(keys["seed"], keys.get("share", 1.0)) if do == "anything" else None
+    return Rule(do, keys, keys.get("times", keys.get("rows")), generator)
 
 
 class Faults:

@@ -14,7 +14,7 @@ from aiohttp import ClientError, web
 
 from agent.emulator.endpoints import Request
 from agent.emulator.request_bodies import MAX_WIRE_BYTES, too_large
-from agent.emulator.responses import Answer, RefusalError, malformed
+from agent.emulator.responses import Answer, RawAnswer, RefusalError, malformed
 from agent.errors import AgentError
 
 _BACKLOG = 4096  # 2,000 doors that reconnect together after an outage
@@ -31,7 +31,7 @@ _INTERNAL_ERROR = RefusalError(
 
 _log = logging.getLogger(__name__)
 
-Respond = Callable[[Request], Awaitable[Answer | None]]
+Respond = Callable[[Request], Awaitable[Answer | RawAnswer | None]]
 
 
 class Listener:
@@ -110,11 +110,25 @@ class Listener:
             if isinstance(incoming.transport, asyncio.Transport):
                 incoming.transport.abort()
             return web.Response()  # never sent
+        if isinstance(answer, RawAnswer):
+            await _write_raw(incoming, answer)
+            return web.Response()  # never sent
         return web.Response(
             status=answer.status,
             body=answer.body,
             headers={"Content-Type": answer.content_type, **answer.headers},
         )
+
+
+async def _write_raw(incoming: web.BaseRequest, answer: RawAnswer) -> None:
+    transport = incoming.transport
+    for piece in answer.pieces:
+        if transport is None or transport.is_closing():
+            return
+        transport.write(piece)
+        await asyncio.sleep(answer.pause_s)
+    if transport is not None:
+        transport.close()
 
 
 def _bound(host: str, port: int) -> socket.socket:

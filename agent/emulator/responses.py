@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import orjson
 
@@ -21,11 +22,37 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class RefusalError(Exception):
-    """The request is refused: HTTP status, Snowflake's code and a message without user data."""
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """Bytes as they are, with a pause between the pieces; then the connection is closed."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+    status: int
+    pieces: tuple[bytes, ...]
+    pause_s: float = 0.0
+
+
+BodyKind = Literal["json", "html", "empty"]
+
+_HTML = b"<html><head><title>Blocked</title></head><body><h1>Access denied</h1></body></html>"
+
+
+class RefusalError(Exception):
+    """The request is refused: HTTP status, Snowflake's code and a message without user data.
+
+    With `body` "html" or "empty" the answer is that of a device in between, or of a load balancer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        body: BodyKind = "json",
+    ) -> None:
         super().__init__(message)
+        self.body = body
         self.status = status
         self.code = code
         self.message = message
@@ -35,6 +62,8 @@ class RefusalError(Exception):
         """The error body, under both keys that clients are known to read the code from."""
         body = {"code": self.code, "error_code": self.code, "message": self.message}
         headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        if self.body != "json":
+            return Answer(self.status, _HTML if self.body == "html" else b"", "text/html", headers)
         return Answer(self.status, orjson.dumps(body), headers=headers)
 
 

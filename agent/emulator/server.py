@@ -20,7 +20,7 @@ from agent.emulator.endpoints import Endpoints, Names, Request
 from agent.emulator.faults import Faults
 from agent.emulator.listener import Listener
 from agent.emulator.request_log import RequestLog
-from agent.emulator.responses import Answer
+from agent.emulator.responses import Answer, RawAnswer
 from agent.emulator.settings import Settings
 from agent.errors import ConfigError
 
@@ -70,7 +70,7 @@ async def _run(
     commits: Commits,
     announce: Callable[[str], None],
 ) -> None:
-    async def respond(request: Request) -> Answer | None:
+    async def respond(request: Request) -> Answer | RawAnswer | None:
         if request.path.startswith(PREFIX):
             return await control.answer(request)
         return await service.answer(request)

@@ -1,4 +1,4 @@
-"""RSA key pairs: generate, read and write PEM; the only module that imports cryptography."""
+"""Key pairs: generate, read and write PEM; the only module that imports cryptography."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ import hashlib
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
 
 _KEY_BITS = 2048  # the minimum that Snowflake accepts, and the fastest to sign with on a Pi Zero
 _MAX_FILE_BYTES = 65_536  # a 16384-bit key in PEM has 13,000
+
+Algorithm = Literal["RS256", "ES256", "ES384", "ES512"]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+# Snowflake's "Using key-pair authentication": RSA from 2048 bits, or ECDSA over one of these curves.
+_CURVES: Mapping[str, Algorithm] = MappingProxyType(
+    {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+)
 
 # A Snowflake user has two public keys, so that one can be replaced while the other is in use.
 Slot = Literal["RSA_PUBLIC_KEY", "RSA_PUBLIC_KEY_2"]
@@ -29,13 +39,17 @@ Slot = Literal["RSA_PUBLIC_KEY", "RSA_PUBLIC_KEY_2"]
 _CREATED = re.compile(rb"^Created: (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) by badge-agent\r?$", re.MULTILINE)
 _SECOND_SLOT = b"Registered as: RSA_PUBLIC_KEY_2\n"
 
+# The byte order marks of editors on Windows.
+_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+
 # Elsewhere file modes mean nothing: Windows reports 0666 for every writable file.
 _HAS_FILE_MODES = os.name == "posix"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """An RSA key as Snowflake registers it: `public_key_line` is the value of RSA_PUBLIC_KEY,
+    """A key as Snowflake registers it: `public_key_line` is the value of RSA_PUBLIC_KEY,
     `fingerprint` what DESC USER shows as RSA_PUBLIC_KEY_FP.
 
     `created_at` is from the clock of the machine that made it; None if unknown.
@@ -45,9 +59,15 @@ class KeyPair:
     bits: int = field(repr=False)
     public_key_line: str = field(repr=False)
     public_key_pem: str = field(repr=False)
-    private_key: rsa.RSAPrivateKey = field(repr=False, compare=False)
+    private_key: PrivateKey = field(repr=False, compare=False)
+    algorithm: Algorithm = field(default="RS256", repr=False)  # of the signatures, RFC 7518
     created_at: datetime | None = field(default=None, repr=False, compare=False)
     slot: Slot = field(default="RSA_PUBLIC_KEY", repr=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """The type and size in words."""
+        return f"{self.bits}-bit {'RSA' if self.algorithm == 'RS256' else 'ECDSA'}"
 
 
 def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair:
@@ -69,6 +89,7 @@ def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair
 
 def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None = None) -> KeyPair:
     """Parse PEM text read from `path`. Raises KeyFileError."""
+    content = _repaired(content)
     _refuse_other_kinds(path, content)
     # The comma: base64 text cannot match the header of an encrypted traditional key.
     encrypted = b"BEGIN ENCRYPTED" in content or b"4,ENCRYPTED" in content
@@ -100,15 +121,16 @@ def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None =
 
 def read_passphrase(passphrase_file: Path) -> bytes:
     """Read a passphrase file, without its final newline. Raises KeyFileError or NotPermittedError."""
-    content, _ = _read_secret(
-        passphrase_file, "passphrase", "write the passphrase into it (mode 0600), or correct the path"
-    )
-    passphrase = content.rstrip(b"\r\n")
-    if not passphrase:
-        raise KeyFileError(
-            f"{passphrase_file}: the passphrase file is empty", hint="write the passphrase of the key into it"
-        )
-    return passphrase
+    return read_secret(passphrase_file, "passphrase")
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """Read a file with one secret, without its final newline. Raises KeyFileError or NotPermittedError."""
+    content, _ = _read_secret(path, what, f"write the {what} into it (mode 0600), or correct the path")
+    secret = content.rstrip(b"\r\n")
+    if not secret:
+        raise KeyFileError(f"{path}: the {what} file is empty", hint=f"write the {what} into it")
+    return secret
 
 
 def new_key(slot: Slot = "RSA_PUBLIC_KEY") -> KeyPair:
@@ -210,6 +232,41 @@ def _is_credential(path: Path) -> bool:
     return directory is not None and path.resolve().is_relative_to(Path(directory).resolve())
 
 
+def _repaired(content: bytes) -> bytes:
+    """PEM text out of what editors and copied settings make of it; any other content as it is.
+
+    Known: UTF-16, a byte order mark, backslash and n for line ends, base64 without first and last line.
+    """
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            content = content.removeprefix(mark).decode(encoding, "replace").encode()
+    if rb"\n" in content and b"BEGIN" in content:
+        content = content.replace(rb"\r", b"").replace(rb"\n", b"\n").strip(b"\"' \n\r") + b"\n"
+    text = b"".join(content.split())
+    # The shortest key of Snowflake, P-256, has 138 bytes.
+    return _armoured(text) or content if len(text) > 160 and _BASE64.fullmatch(text) else content  # noqa: PLR2004
+
+
+def _armoured(text: bytes) -> bytes | None:
+    """A PEM block of base64 text; None if it is no key."""
+    try:
+        der = base64.b64decode(text, validate=True)
+        private_key = serialization.load_der_private_key(der, None)
+    except TypeError:  # encrypted: a password is needed
+        return _block(b"ENCRYPTED PRIVATE KEY", text)
+    except (ValueError, UnsupportedAlgorithm):
+        # An ASN.1 SEQUENCE that is no private key: in all likelihood the line of RSA_PUBLIC_KEY.
+        return _block(b"PUBLIC KEY", text) if text.startswith(b"MII") else None
+    return private_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _block(label: bytes, text: bytes) -> bytes:
+    lines = b"\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    return b"-----BEGIN %s-----\n%s\n-----END %s-----\n" % (label, lines, label)
+
+
 def _refuse_other_kinds(path: Path, content: bytes) -> None:
     kind, hint = "no PEM private key", "make a key: badge-agent key generate"
     if b"BEGIN OPENSSH PRIVATE KEY" in content:
@@ -224,12 +281,23 @@ def _refuse_other_kinds(path: Path, content: bytes) -> None:
 
 
 def _key_pair(path: Path, private_key: object) -> KeyPair:
-    if not isinstance(private_key, rsa.RSAPrivateKey) or private_key.key_size < _KEY_BITS:
-        found = f"{private_key.key_size} bits" if isinstance(private_key, rsa.RSAPrivateKey) else "not RSA"
-        raise KeyFileError(
-            f"{path}: Snowflake accepts RSA keys of at least {_KEY_BITS} bits, this one is {found}",
-            hint="make a new one: badge-agent key generate",
-        )
+    if isinstance(private_key, rsa.RSAPrivateKey) and private_key.key_size >= _KEY_BITS:
+        return _described(private_key, "RS256")
+    if isinstance(private_key, ec.EllipticCurvePrivateKey) and private_key.curve.name in _CURVES:
+        return _described(private_key, _CURVES[private_key.curve.name])
+    found = "neither"
+    if isinstance(private_key, rsa.RSAPrivateKey):
+        found = f"{private_key.key_size} bits"
+    elif isinstance(private_key, ec.EllipticCurvePrivateKey):
+        found = f"of the curve {private_key.curve.name}"
+    raise KeyFileError(
+        f"{path}: Snowflake accepts RSA keys of at least {_KEY_BITS} bits and ECDSA keys over P-256, P-384 "
+        f"and P-521, this one is {found}",
+        hint="make a new one: badge-agent key generate",
+    )
+
+
+def _described(private_key: PrivateKey, algorithm: Algorithm) -> KeyPair:
     public_key = private_key.public_key()
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     der = public_key.public_bytes(serialization.Encoding.DER, form)
@@ -239,6 +307,7 @@ def _key_pair(path: Path, private_key: object) -> KeyPair:
         public_key_line=base64.b64encode(der).decode("ascii"),
         public_key_pem=public_key.public_bytes(serialization.Encoding.PEM, form).decode("ascii"),
         private_key=private_key,
+        algorithm=algorithm,
     )
 
 

@@ -16,13 +16,12 @@ from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.session import PreviousRun, ReaderSession
 from agent.service.fd_store import StoredPorts
-from agent.service.snowflake import make_client, pipe_name
+from agent.service.snowflake import make_client, make_http, pipe_name
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
-from agent.snowpipe.http import Http
 from agent.swipe import Swipe
 from agent.uploader.uploader import Uploader
 
@@ -63,7 +62,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     # At the first start a bad key is an error: an installer is present to correct it. A door that has worked
     # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
-    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
+    client = make_client(settings, make_http(settings), may_lack_key=has_worked)
     lock = StateLock(settings.agent.state_dir)
     run_before = last_run(settings.agent.state_dir, clock.now())
     queue = SwipeQueue(reader.id for reader in settings.readers)

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from agent.clock.system_clock import SystemClock
 from agent.errors import SnowpipeError
 from agent.service.build import open_outbox, open_uploader
-from agent.service.snowflake import make_client
+from agent.service.snowflake import make_client, make_http
 from agent.settings import Settings
-from agent.snowpipe.http import Http
 
 _MAX_WAIT_S = 0.2  # between two calls of `while_true`
 _MAX_FAILURES = 5  # in a row; then the command ends with the error
@@ -22,7 +21,7 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     Raises OutboxInUseError if an agent runs: it sends them instead. Raises SnowpipeError after repeated
     failures: the rest stays in the outbox for the next agent.
     """
-    client = make_client(settings, Http(ca_file=settings.snowflake.ca_file))
+    client = make_client(settings, make_http(settings))
     outbox = open_outbox(settings)
     try:
         uploader = open_uploader(settings, outbox, client, SystemClock(settings.clock.trust))

@@ -18,10 +18,9 @@ from agent.keys.keypair import (
 )
 from agent.keys.lookup import hand_over
 from agent.service import systemctl
-from agent.service.snowflake import make_client
+from agent.service.snowflake import make_client, make_http
 from agent.service.status import read_status
 from agent.settings import Settings
-from agent.snowpipe.http import Http
 
 _UNAUTHORIZED = 401
 _RELOAD_TIMEOUT_S = 30.0  # the reload itself takes under a second; a busy agent on a slow card takes longer
@@ -61,7 +60,7 @@ def prepare(store: KeyStore, *, given: KeyPair | None, slot: Slot | None) -> Key
 
 def is_accepted(settings: Settings, key: KeyPair) -> bool:
     """Whether Snowflake accepts a token signed with this key. Raises SnowpipeError if the request fails."""
-    http = Http(ca_file=settings.snowflake.ca_file)
+    http = make_http(settings)
     try:
         make_client(settings, http, key=key).ingest_host()
     except AuthError as error:

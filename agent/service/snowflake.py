@@ -9,8 +9,16 @@ from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.settings import Settings
 from agent.snowpipe.client import Client
+from agent.snowpipe.connection import Proxy
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
+
+
+def make_http(settings: Settings) -> Http:
+    """The connections to the configured account, through the configured proxy. Raises ConfigError."""
+    snowflake = settings.snowflake
+    proxy = Proxy(snowflake.proxy, snowflake.proxy_login_file) if snowflake.proxy else None
+    return Http(ca_file=snowflake.ca_file, proxy=proxy)
 
 
 def make_client(

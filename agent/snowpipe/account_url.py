@@ -1,4 +1,4 @@
-"""The URL of an account, and validation of account identifiers and URLs."""
+"""The URL of an account, and validation of account identifiers, URLs and proxies."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def account_problem(account: str) -> str | None:
 
 
 def _taken_for(account: str) -> str:
+    if account.lower().endswith(".privatelink"):
+        host = f"{account.lower().replace('_', '-')}.snowflakecomputing.com"
+        return f'which is a PrivateLink address: set url = "https://{host}", and the account without its end'
     if "/" in account or account.lower().endswith("snowflakecomputing.com"):
         return "which is an address, not an account"
     if "." in account:
@@ -61,6 +64,31 @@ def _address_problem(url: str) -> str | None:
         return (
             f"found http to {quoted(host)}, which would send tokens in the clear (http is for loopback only)"
         )
+    return None
+
+
+def proxy_problem(proxy: str) -> str | None:
+    """What is wrong with a proxy's URL; None if nothing. Never quotes it: it may have a password."""
+    wrong = _proxy_problem(proxy)
+    return wrong and f"{wrong}; must be http://HOST:PORT, nothing after it"
+
+
+def _proxy_problem(proxy: str) -> str | None:
+    try:
+        parts = urlsplit(proxy)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "found an address that cannot be read"
+    if "@" in proxy:
+        return "found a login in it, which belongs in proxy_login_file"
+    if "://" not in proxy:
+        return "found no scheme"
+    if parts.scheme != "http":
+        return f"found the scheme {quoted(parts.scheme)}, only HTTP proxies are supported"
+    if not host or " " in proxy or not port:
+        return "found no host with a port"
+    if parts.path not in {"", "/"} or "?" in proxy or "#" in proxy:
+        return "found more than scheme, host and port"
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.errors import ChannelLostError
+from agent.errors import ChannelLostError, SnowpipeError, TransientError
 from agent.snowpipe import wire
 from agent.snowpipe.client import Client, RequestAttempt
 from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
@@ -32,54 +32,95 @@ class Channel:
         self._pipe = pipe
         self.name = name
         self._continuation_token: str | None = None
+        self._session = ""  # of the server that answered last, which is sent back
+        self._status_name = name  # as open() returned it: a bulk status compares its case
 
     @property
     def is_open(self) -> bool:
         """False until open() succeeded, and after forget()."""
         return self._continuation_token is not None
 
-    def open(self, *, offset_token: str | None = None) -> ChannelStatus:
+    def open(
+        self, *, offset_token: str | None = None, fail_on_uncommitted_rows: bool = False
+    ) -> ChannelStatus:
         """Open or reopen; the server discards what it had buffered and not committed.
 
-        `offset_token` sets the position of a channel that was deleted meanwhile.
+        `offset_token` sets the position of a channel that was deleted meanwhile. With
+        `fail_on_uncommitted_rows` nothing is discarded: if there is anything, TransientError with the
+        code refusal.UNCOMMITTED_DATA is raised.
         Raises ChannelLostError if the channel exists but cannot take rows.
         """
         self.forget()
-        request = wire.open_channel(self._pipe, self.name, offset_token)
-        opened = wire.parse_opened(self._client.call(request, RequestAttempt()))
+        request = wire.open_channel(
+            self._pipe, self.name, offset_token, fail_on_uncommitted_rows=fail_on_uncommitted_rows
+        )
+        opened = wire.parse_opened(self._client.call(request))
         self._check(opened.status)
         self._continuation_token = opened.continuation_token
+        self._status_name = opened.status.name or self.name
         return opened.status
 
     def append(self, append: Append) -> None:
-        """Send rows. On return the server has buffered them, but not committed."""
+        """Send rows. On return the server has buffered them, but not committed.
+
+        If their compression is refused on the way, TransientError is raised and the next try with the same
+        object has another one: new bytes, a new request id.
+        """
         if self._continuation_token is None:
             raise ChannelLostError(f"the channel {self.name} is not open")
+        if append.body.encoding != self._client.encoding:
+            append.body = wire.recompressed(append.body, self._client.encoding)
+            append.tries = RequestAttempt()
         request = wire.append(
             self._pipe,
             self.name,
             append.body,
             (append.first_token, append.last_token),
             self._continuation_token,
+            session=self._session,
         )
-        reply = self._client.call(request, append.tries)
+        try:
+            reply = self._client.call(request, append.tries)
+        except SnowpipeError as error:
+            if self._client.encoding_refused(error):
+                raise TransientError(
+                    str(error),
+                    hint=error.hint,
+                    status=error.status,
+                    code=error.code,
+                    from_snowflake=error.from_snowflake,
+                    retry_after=error.retry_after,
+                ) from error
+            raise
         self._continuation_token = wire.parse_appended(reply)
+        self._session = wire.session_of(reply)
 
     def status(self) -> ChannelStatus:
         """The committed token and error count. Raises ChannelLostError if the channel is no longer valid."""
-        reply = self._client.call(wire.channel_status(self._pipe, self.name), RequestAttempt())
-        status = wire.parse_channel_status(reply, self.name)
+        name = self._status_name
+        status = wire.parse_channel_status(self._client.call(wire.channel_status(self._pipe, name)), name)
         self._check(status)
         return status
+
+    def compress(self, rows: list[bytes]) -> CompressedRows:
+        """Rows in the compression that is accepted at present."""
+        return wire.compress(rows, self._client.encoding)
+
+    def drop(self) -> None:
+        """Delete the channel with its offset token. Raises SnowpipeError."""
+        self.forget()
+        self._client.call(wire.drop_channel(self._pipe, self.name))
 
     def forget(self) -> None:
         """Drop the position: open() must be called next."""
         self._continuation_token = None
+        self._session = ""
 
     def _check(self, status: ChannelStatus) -> None:
         if not status.healthy:
             raise ChannelLostError(
-                f"the channel {self.name} is in state {status.code}",
+                f"the channel {self.name} is in state {status.code or 'unreadable'}",
                 code=status.code,
+                from_snowflake=True,
                 hint="it is reopened; if that does not help: SHOW PIPES, SHOW TABLES, SHOW GRANTS",
             )

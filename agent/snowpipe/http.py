@@ -1,53 +1,68 @@
-"""One HTTP session to one account; the only module that imports requests."""
+"""HTTP requests over kept-alive connections; with connection.py the only importer of http.client."""
 
 from __future__ import annotations
 
+import http.client
 import platform
-import ssl
+import select
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context
+from urllib.parse import urlencode, urlsplit
 
 from agent import __version__
-from agent.errors import ConfigError, OutcomeUnknownError, SnowpipeError, UnreachableError
+from agent.clock.system_clock import boottime_s
+from agent.errors import OutcomeUnknownError, UnreachableError
+from agent.snowpipe.connection import MAX_ANSWER_BYTES, Dialer, Limits, Proxy, Socket, TooLongError
+from agent.snowpipe.connection import unacknowledged_bytes as unacknowledged
+from agent.snowpipe.connection import via as via_words
 from agent.snowpipe.wire import Reply, Request
 
-_CONNECT_S = 10.0
-_READ_S = 30.0
-# A server that sends its answer slowly must not block the uploader without limit.
-_ANSWER_S = 60.0
-# The sum of the timeouts of one request.
-LONGEST_REQUEST_S = _CONNECT_S + _READ_S + _ANSWER_S
-# The largest answer of the API is a channel status of about 1 kB.
-_ANSWER_BYTES = 1 << 20
+# The deadline of a whole exchange (connect, send, headers, body): this plus what the body needs at the
+# slowest rate worth waiting for, that of a throttled mobile network.
+_EXCHANGE_S = 60.0
+_SLOWEST_BYTES_PER_S = 20_000
+# A NAT drops the state of an idle connection silently; home routers after a minute or later.
+_IDLE_S = 30.0
+# Name resolution has no timeout: three name servers, two attempts of 5 s each, with search domains.
+_RESOLVE_S = 90.0
+_LARGEST_BODY_BYTES = 4 * 1024 * 1024
+# The longest that send() takes.
+LONGEST_REQUEST_S = _RESOLVE_S + _EXCHANGE_S + _LARGEST_BODY_BYTES / _SLOWEST_BYTES_PER_S
+
+_READ_BYTES = 65_536
+_NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: badge-agent check"
 
 _HEADERS = {
-    "User-Agent": f"badge-agent/{__version__} ({platform.system()} {platform.machine()})",
+    "User-Agent": f"badge-agent/{__version__} ({platform.system()}-{platform.machine()}) "
+    f"PYTHON/{platform.python_version()} (app=badge-agent)",
     "Accept": "application/json",  # without it the service answers 391902
-    "Accept-Encoding": "identity",
+    "Accept-Encoding": "identity",  # a compressed answer could be any size
+    "Connection": "keep-alive",
 }
 
 
-class Http:
-    """Sends requests over kept-alive connections. Not thread-safe."""
+@dataclass(slots=True)
+class _Kept:
+    """An open connection to `origin`, idle since `idle_since` of the boot-time clock."""
 
-    def __init__(self, *, ca_file: Path | None) -> None:
+    origin: str
+    socket: Socket
+    idle_since: float
+
+
+class Http:
+    """Sends requests, one at a time. Not thread-safe. Takes no setting from the environment."""
+
+    def __init__(self, *, ca_file: Path | None, proxy: Proxy | None = None) -> None:
         """`ca_file` has additional certificate authorities. Raises ConfigError if it cannot be used."""
-        self._session = requests.Session()
-        self._session.headers.update(_HEADERS)
-        # urllib3 does so itself from 2.0 on; 1.26 leaves open connections to the garbage collector.
-        weakref.finalize(self, self._session.close).atexit = False
-        if ca_file is not None:
-            self._session.mount("https://", _ExtraAuthorities(ca_file))
+        self.dialer = Dialer(ca_file, proxy)
+        self.dialer.context()
+        self._kept: dict[str, _Kept] = {}
+        weakref.finalize(self, _close_all, self._kept).atexit = False
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
         """One try. Raises UnreachableError if nothing was sent, OutcomeUnknownError if no full answer came.
@@ -55,138 +70,146 @@ class Http:
         An answer is returned whatever its status. Redirects are not followed: a token must not be sent
         to a host that the account did not name.
         """
-        with _translated(request, base_url):
-            response = self._session.request(
-                request.method,
-                base_url + request.path,
-                params=list(request.query),
-                headers={**request.headers, "X-Snowflake-Authorization-Token-Type": token_type},
-                data=request.body,
-                auth=_Bearer(token),
-                timeout=(_CONNECT_S, _READ_S),
-                allow_redirects=False,
-                stream=True,
-            )
-            with response:
-                return Reply(
-                    response.status_code,
-                    {name.lower(): value for name, value in response.headers.items()},
-                    _read(response, request),
-                )
+        body_bytes = len(request.body)
+        allowed_s = _EXCHANGE_S + body_bytes / _SLOWEST_BYTES_PER_S
+        limits = Limits(time.monotonic() + allowed_s)
+        connection = self._connection(base_url, request, limits)
+        try:
+            with self._translated(request, base_url, connection, allowed_s):
+                head = _head(base_url, request, token, token_type)
+                reply, is_reusable = _exchange(connection, request, head)
+        except BaseException:
+            connection.close()
+            raise
+        if is_reusable:
+            self._kept[base_url] = _Kept(base_url, connection, boottime_s())
+        else:
+            connection.close()
+        return reply
+
+    def via(self, base_url: str) -> str:
+        """The words that name the proxy used for a URL; empty for none."""
+        return via_words(self.dialer.proxy_for(urlsplit(base_url)))
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        _close_all(self._kept)
 
-
-class _Bearer(requests.auth.AuthBase):
-    """Sets the header through `auth`, so that a .netrc file of the machine cannot replace it."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-class _ExtraAuthorities(HTTPAdapter):
-    """Verifies servers against the system's authorities and those of one more file."""
-
-    def __init__(self, ca_file: Path) -> None:
-        # urllib3's own context: depending on its release, OpenSSL or urllib3 compares the host name.
-        self._context = create_urllib3_context()
-        self._context.load_default_certs()
+    def _connection(self, base_url: str, request: Request, limits: Limits) -> Socket:
+        kept = self._kept.pop(base_url, None)
+        if kept is not None:
+            if boottime_s() - kept.idle_since <= _IDLE_S and not _has_input(kept.socket):
+                kept.socket.limits = limits
+                return kept.socket
+            kept.socket.close()
         try:
-            self._context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"snowflake.ca_file: {ca_file}: {error.strerror or 'holds no certificate'}",
-                hint="name a PEM file with the certificate authority's certificate",
-            ) from error
-        super().__init__()
+            return self.dialer.connect(urlsplit(base_url), limits)
+        except UnreachableError as error:
+            raise UnreachableError(f"{request.what}: {error}", hint=error.hint) from error
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - requests' own signature
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+    @contextmanager
+    def _translated(
+        self, request: Request, base_url: str, connection: Socket, allowed_s: float
+    ) -> Iterator[None]:
+        """Translate what happens after the connection: from here on the request may have been processed."""
+        try:
+            yield
+        except _FAILURES as error:
+            cause = error
+        else:
+            return
+        match cause:
+            case TooLongError():
+                reason = "the answer does not end"
+            case TimeoutError() if time.monotonic() < connection.limits.ends_at:
+                reason = "the connection is silent"
+            case TimeoutError():
+                reason = f"no complete answer within {allowed_s:.0f} s"
+            case _UnusableError():
+                reason = str(cause)
+            case _:
+                reason = "the connection broke"
+        body_bytes = len(request.body)
+        sent = connection.limits.sent - unacknowledged(connection)
+        raise OutcomeUnknownError(
+            f"{request.what} ({base_url}{self.via(base_url)}): {reason}",
+            hint=_NETWORK_HINT,
+            sent_bytes=max(0, min(sent, body_bytes)),
+            body_bytes=body_bytes,
+        ) from cause
 
 
-def _read(response: requests.Response, request: Request) -> bytes:
-    deadline = time.monotonic() + _ANSWER_S
+class _UnusableError(Exception):
+    """The answer is HTTP, but none that can be used; the message says why."""
+
+
+# What sockets, TLS and the parser of http.client raise for a broken connection or a malformed answer.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, OverflowError, MemoryError, _UnusableError)
+
+
+def _head(base_url: str, request: Request, token: str, token_type: str) -> dict[str, str]:
+    return {
+        "Host": urlsplit(base_url).netloc,
+        **_HEADERS,
+        **request.headers,
+        "Authorization": f"Bearer {token}",
+        "X-Snowflake-Authorization-Token-Type": token_type,
+        **({"Content-Length": str(len(request.body))} if request.method in {"POST", "PUT"} else {}),
+    }
+
+
+def _exchange(connection: Socket, request: Request, head: dict[str, str]) -> tuple[Reply, bool]:
+    """Send a request and read the whole answer; whether the connection can be used again."""
+    exchange = http.client.HTTPConnection("")  # connected already: it only writes and parses
+    exchange.sock = connection
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    exchange.putrequest(request.method, request.path + query, skip_host=True, skip_accept_encoding=True)
+    for name, value in head.items():
+        exchange.putheader(name, value)
+    exchange.endheaders()
+    connection.limits.sent = 0  # counts the body only
+    # A server may refuse a body before its end, with an answer that is still readable.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(request.body)
+    response = exchange.getresponse()
+    try:
+        body = _read(response)
+        is_reusable = not response.will_close and connection.limits.sent == len(request.body)
+    finally:
+        response.close()
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status, headers, body), is_reusable
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """The body, as it is framed. Raises _UnusableError for an encoding that was not asked for."""
+    encodings = response.headers.get_all("Content-Encoding", [])
+    if any(encoding.strip().lower() not in {"", "identity"} for encoding in encodings):
+        raise _UnusableError("the answer is compressed, which was not asked for")
+    transfer = response.headers.get_all("Transfer-Encoding", [])
+    if [coding.strip().lower() for coding in transfer] not in ([], ["chunked"]):
+        raise _UnusableError("the answer has an unknown transfer coding")
+    expected = response.length  # None if chunked, or until the end of the connection
+    if expected is not None and expected > MAX_ANSWER_BYTES:
+        raise TooLongError
     body = b""
-    for chunk in response.iter_content(65_536):
-        body += chunk
-        if len(body) > _ANSWER_BYTES or time.monotonic() > deadline:
-            raise OutcomeUnknownError(f"{request.what}: the answer does not end", hint=_NETWORK_HINT)
-    # urllib3 1.26 treats a broken connection as the end of the answer: half a token would be accepted.
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and len(body) < int(length) and "Content-Encoding" not in response.headers:
-        raise OutcomeUnknownError(f"{request.what}: the answer was cut short", hint=_NETWORK_HINT)
+    while piece := response.read(_READ_BYTES):
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TooLongError
+    if expected is not None and len(body) < expected:
+        raise _UnusableError("the answer was cut short")
     return body
 
 
-@contextmanager
-def _translated(request: Request, base_url: str) -> Iterator[None]:
-    """Translate requests' exceptions into ours, by whether anything can have been sent."""
+def _has_input(connection: Socket) -> bool:
+    """True if the server closed the connection or sent something: it cannot be used for a request."""
     try:
-        yield
-    except SnowpipeError:
-        raise
-    except requests.exceptions.SSLError as error:
-        # A refused certificate ends the handshake; any other TLS fault may occur after the request was sent.
-        unsent = any(words in str(error) for words in _UNTRUSTED)
-        raise (UnreachableError if unsent else OutcomeUnknownError)(
-            f"{request.what}: TLS with {base_url} failed: {_tls_reason(error)}", hint=_tls_hint(str(error))
-        ) from error
-    except requests.exceptions.ConnectTimeout as error:
-        raise UnreachableError(
-            f"{request.what}: no connection to {base_url} within {_CONNECT_S:.0f} s", hint=_NETWORK_HINT
-        ) from error
-    except requests.exceptions.ConnectionError as error:
-        if _never_connected(error):
-            raise UnreachableError(
-                f"{request.what}: cannot connect to {base_url}", hint=_NETWORK_HINT
-            ) from error
-        raise OutcomeUnknownError(f"{request.what}: the connection broke", hint=_NETWORK_HINT) from error
-    except requests.exceptions.Timeout as error:
-        raise OutcomeUnknownError(
-            f"{request.what}: no answer within {_READ_S:.0f} s", hint=_NETWORK_HINT
-        ) from error
-    except requests.exceptions.RequestException as error:
-        raise OutcomeUnknownError(f"{request.what}: {type(error).__name__}", hint=_NETWORK_HINT) from error
-    except OSError as error:  # what requests raises if it cannot find the CA bundle
-        raise UnreachableError(
-            f"{request.what}: {error}",
-            hint="is there a file at $REQUESTS_CA_BUNDLE or $CURL_CA_BUNDLE? else install ca-certificates",
-        ) from error
+        return bool(select.select([connection], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
 
 
-_NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: badge-agent check"
-
-
-def _never_connected(error: requests.exceptions.ConnectionError) -> bool:
-    """True if urllib3 failed before it was connected (refused, no route, unknown name)."""
-    cause = error.args[0] if error.args else None
-    return isinstance(getattr(cause, "reason", cause), NewConnectionError)
-
-
-_UNTRUSTED = ("certificate verify failed", "hostname '")  # in OpenSSL's words, in those of urllib3 1.26
-
-
-def _tls_reason(error: requests.exceptions.SSLError) -> str:
-    text = str(error)
-    start = max(map(text.find, _UNTRUSTED))
-    return text[start : start + 120].partition(" (_ssl")[0] if start >= 0 else type(error).__name__
-
-
-def _tls_hint(text: str) -> str:
-    if "not yet valid" in text:
-        # A certificate is issued before a server uses it, so this machine's clock is slow.
-        return (
-            f"the cause is this machine's clock, which shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: "
-            "set it: sudo timedatectl set-ntp true; timedatectl"
-        )
-    if "has expired" in text:
-        return f"is this machine's clock right? It shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; timedatectl"
-    return (
-        "is the host name right, and does a proxy replace certificates? [snowflake] ca_file adds an authority"
-    )
+def _close_all(kept: dict[str, _Kept]) -> None:
+    while kept:
+        kept.popitem()[1].socket.close()

@@ -45,7 +45,7 @@ def mint(key: KeyPair, account: str, user: str, now: float) -> Token:
         "iat": issued_at,
         "exp": expires_at,
     }
-    return Token(jwt.encode(claims, key.private_key, algorithm="RS256"), issued_at, expires_at)
+    return Token(jwt.encode(claims, key.private_key, algorithm=key.algorithm), issued_at, expires_at)
 
 
 def read_expiry(jwt_text: str, now: float) -> tuple[float | None, float]:
@@ -69,6 +69,20 @@ def _seconds(claim: object) -> float | None:
     if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 <= claim < _FAR_FUTURE:
         return None
     return claim
+
+
+class FreshToken:
+    """A token signed for each exchange: Snowflake refuses one that is older than a minute (394302)."""
+
+    def __init__(self, sign: Callable[[], Token]) -> None:
+        self._sign = sign
+        self.expires_at: float | None = None  # of the last one, seconds since 1970
+
+    def get(self) -> Token:
+        """A new token. Raises the errors of `sign`."""
+        token = self._sign()
+        self.expires_at = token.expires_at
+        return token
 
 
 class CachedToken:

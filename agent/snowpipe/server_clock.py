@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agent.clock.system_clock import off
+from agent.clock.system_clock import is_synchronised, off
 
 _log = logging.getLogger(__name__)
 
-# Snowflake accepts tokens whose times are off by about a minute: up to there our own clock is used.
+# Snowflake refuses a token that it receives more than a minute after its issue time: from this difference
+# on the machine's clock is reported.
 TOLERATED_S = 60.0
+# Up to this difference tokens are signed with our own clock; the rest of the minute is for slow networks.
+_SIGNING_TOLERANCE_S = 5.0
 # A Date is truncated to seconds, and the server's own clock may be off by as much again.
 _DATE_S = 1.0
 _SERVER_ERROR_S = 1.0
+_PLAUSIBLE_YEARS = range(2020, 2101)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,29 @@ class ServerTime:
 class ServerClock:
     """Keeps the last answer's Date against the boot-time clock, which no NTP step moves.
 
-    One thread calls observe(), any thread may read.
+    A device in between may answer with a wrong Date. So after a refused token the other clock is tried,
+    and the one that was accepted stays in use while the two differ; ours only if it is synchronised.
+    One thread calls observe() and refused(), any thread may read.
     """
 
-    def __init__(self, wall_s: Callable[[], float], boot_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        wall_s: Callable[[], float],
+        boot_s: Callable[[], float],
+        is_synchronised: Callable[[], bool] = is_synchronised,
+    ) -> None:
         self.boot_s = boot_s
-        self.last: ServerTime | None = None
+        self._observed: ServerTime | None = None
         self._wall_s = wall_s
+        self._is_synchronised = is_synchronised
         self._is_off = False
+        self._is_own_right = False  # our own clock was accepted, or is to be tried, against the server's
+        self._signed_with_own = True
+
+    @property
+    def last(self) -> ServerTime | None:
+        """The server's time; None before an answer, and while our own clock proved right against it."""
+        return None if self._is_own_right else self._observed
 
     def observe(self, headers: Mapping[str, str], asked_s: float) -> None:
         """Take the Date of an answer, also of a refusal; the request was sent at boot-time `asked_s`."""
@@ -48,22 +67,49 @@ class ServerClock:
         now_s = self.boot_s()
         # The answer was dated between the request and now, within the second of its Date.
         offset_s = date.timestamp() + _DATE_S / 2 - (asked_s + now_s) / 2
-        self.last = ServerTime(now_s, offset_s, _DATE_S / 2 + (now_s - asked_s) / 2 + _SERVER_ERROR_S)
+        error_s = _DATE_S / 2 + (now_s - asked_s) / 2 + _SERVER_ERROR_S
+        self._observed = ServerTime(now_s, offset_s, error_s)
+        if not self._differs():
+            self._is_own_right = False
         self._log_change()
 
     def ahead_s(self) -> float | None:
-        """Seconds that the wall clock is ahead of the server's, negative if slow; None before an answer."""
-        return None if self.last is None else self._wall_s() - self.boot_s() - self.last.offset_s
+        """Seconds that the wall clock is ahead of the server's, negative if slow; None as for `last`."""
+        return None if self._is_own_right else self._difference_s()
 
     def now_s(self) -> float:
         """The time for signing, seconds since 1970: ours, or the server's if they differ too much."""
-        ahead_s = self.ahead_s()
-        if self.last is None or ahead_s is None or abs(ahead_s) <= TOLERATED_S:
+        observed = self._observed
+        self._signed_with_own = observed is None or self._is_own_right or not self._differs()
+        if observed is None or self._signed_with_own:
             return self._wall_s()
-        return self.boot_s() + self.last.offset_s
+        return self.boot_s() + observed.offset_s
+
+    def refused(self) -> bool:
+        """A token signed at the last now_s() was refused. True if the next now_s() is of the other clock."""
+        if not self._differs():
+            return False
+        use_own = not self._signed_with_own
+        if use_own and not self._is_synchronised():
+            return False
+        self._is_own_right = use_own
+        if use_own:
+            _log.info("clock: a token signed with the server's time was refused; trying this machine's time")
+        return True
+
+    def _difference_s(self) -> float | None:
+        observed = self._observed
+        return None if observed is None else self._wall_s() - self.boot_s() - observed.offset_s
+
+    def _differs(self) -> bool:
+        difference_s, observed = self._difference_s(), self._observed
+        if difference_s is None or observed is None:
+            return False
+        # A slow answer says little about seconds.
+        return abs(difference_s) > max(_SIGNING_TOLERANCE_S, observed.error_s)
 
     def _log_change(self) -> None:
-        ahead_s = self.ahead_s() or 0.0
+        ahead_s = self._difference_s() or 0.0
         if (abs(ahead_s) > TOLERATED_S) != self._is_off:
             self._is_off = not self._is_off
             if self._is_off:
@@ -76,9 +122,11 @@ class ServerClock:
 
 
 def date_of(headers: Mapping[str, str]) -> datetime | None:
-    """The server's Date, if it can be parsed; without a zone it is taken as GMT (RFC 9110, 5.6.7)."""
+    """The server's Date, if it is one of this century; without a zone it is GMT (RFC 9110, 5.6.7)."""
     try:
         date = parsedate_to_datetime(headers.get("date", ""))
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # the parser was made for honest mail
+        return None
+    if date.year not in _PLAUSIBLE_YEARS:
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)

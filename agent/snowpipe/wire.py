@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from urllib.parse import quote, urlencode
 
 import zstandard
 
-from agent.errors import (
-    AuthError,
-    ChannelLostError,
-    OutcomeUnknownError,
-    RowsRefusedError,
-    SnowpipeError,
-    TooLargeError,
-    TransientError,
-)
+from agent.errors import ChannelLostError, OutcomeUnknownError
+from agent.snowpipe import server_text
 
+APPEND = "append rows"
 # Healthy states of a channel: the error-handling page says SUCCESS, the REST page's example ACTIVE.
 _HEALTHY = frozenset({"SUCCESS", "ACTIVE"})
-_STALE = "STALE_CONTINUATION_TOKEN_SEQUENCER"
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?", re.ASCII)
+_HIGHEST_PORT = 65_535
+# Without quotes a name is a letter or an underscore, then letters, digits, underscores and dollar signs
+# ("Identifier requirements"); its case does not count.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*", re.ASCII)
 # Level 3 is the library's default: rows shrink about sixfold, at a fraction of the cost of sending them.
 _LEVEL = 3
-# The most characters of a server's text in a message: enough to recognise the error.
-_QUOTED_CHARACTERS = 200
+_GZIP_LEVEL = 6
+_LARGEST_COUNT = 2**63 - 1
+_LONGEST_CONTINUATION_TOKEN = 4_096
+
+Encoding = Literal["zstd", "gzip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,9 @@ class PipeName:
 
     @property
     def path(self) -> str:
-        """The pipe's part of every URL path, percent-encoded."""
-        database, schema, pipe = (quote(name, safe="") for name in (self.database, self.schema, self.pipe))
+        """The pipe's part of every URL path, percent-encoded; in quotes where SQL would need them."""
+        names = (self.database, self.schema, self.pipe)
+        database, schema, pipe = (quote(_quoted_name(name), safe="") for name in names)
         return f"/databases/{database}/schemas/{schema}/pipes/{pipe}"
 
 
@@ -52,7 +55,7 @@ class Request:
 
     what: str
     plane: Literal["control", "ingest"]
-    method: Literal["GET", "POST", "PUT"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     query: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -70,14 +73,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatus:
-    """A channel status from the server. Counters run since the channel was created."""
+    """A channel status from the server, free of its words. Counters run since the channel was created.
+
+    A counter or bound that is missing or malformed is None: unknown, not zero.
+    """
 
     code: str
-    committed_token: str | None
-    created_on_ms: int
-    rows_error_count: int
+    committed_token: str | None  # None: nothing is committed
+    created_on_ms: int | None
+    rows_error_count: int | None
     last_error_upper_bound: str | None
-    last_error_message: str | None
+    last_error_message: str | None  # its known words only, see server_text.load_error()
+    name: str = ""  # as the server spells the channel; "" if it does not say
 
     @property
     def healthy(self) -> bool:
@@ -103,7 +110,7 @@ def hostname() -> Request:
 
 def scoped_token(ingest_host: str, role: str | None) -> Request:
     """Exchange the key-pair JWT for a token that the ingest host accepts."""
-    scope = f"{ingest_host} session:role:{role}" if role else ingest_host
+    scope = f"{ingest_host} session:role:{_stored_name(role)}" if role else ingest_host
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "scope": scope}
     return Request(
         "fetch a scoped token",
@@ -115,9 +122,16 @@ def scoped_token(ingest_host: str, role: str | None) -> Request:
     )
 
 
-def open_channel(pipe: PipeName, channel: str, offset_token: str | None) -> Request:
-    """Open or reopen, discarding uncommitted rows; `offset_token` sets the channel's position."""
-    content = {"offset_token": offset_token} if offset_token is not None else {}
+def open_channel(
+    pipe: PipeName, channel: str, offset_token: str | None, *, fail_on_uncommitted_rows: bool = False
+) -> Request:
+    """Open or reopen; `offset_token` sets the channel's position.
+
+    Uncommitted rows are discarded, or with `fail_on_uncommitted_rows` refused with UNCOMMITTED_DATA.
+    """
+    content: dict[str, object] = {} if offset_token is None else {"offset_token": offset_token}
+    if fail_on_uncommitted_rows:
+        content["fail_on_uncommitted_rows"] = True
     return Request(
         "open the channel",
         "ingest",
@@ -128,12 +142,27 @@ def open_channel(pipe: PipeName, channel: str, offset_token: str | None) -> Requ
     )
 
 
+def drop_channel(pipe: PipeName, channel: str) -> Request:
+    """Delete a channel with its offset token."""
+    path = f"/v2/streaming{pipe.path}/channels/{quote(channel, safe='')}"
+    return Request("drop the channel", "ingest", "DELETE", path)
+
+
 def append(
-    pipe: PipeName, channel: str, body: CompressedRows, tokens: tuple[str, str], continuation_token: str
+    pipe: PipeName,
+    channel: str,
+    body: CompressedRows,
+    tokens: tuple[str, str],
+    continuation_token: str,
+    *,
+    session: str = "",
 ) -> Request:
-    """Append rows; `tokens` are the offset tokens of the first and the last of them."""
+    """Append rows; `tokens` are the offset tokens of the first and the last of them.
+
+    `session` is what session_of() found in the answer to the append before.
+    """
     return Request(
-        "append rows",
+        APPEND,
         "ingest",
         "POST",
         f"/v2/streaming/data{pipe.path}/channels/{quote(channel, safe='')}/rows",
@@ -144,8 +173,9 @@ def append(
         ),
         headers={
             "Content-Type": "application/x-ndjson",
-            "Content-Encoding": "zstd",
+            "Content-Encoding": body.encoding,
             "X-Snowflake-Uncompressed-Content-Length": str(body.plain_bytes),
+            **({"X-Snowflake-Session": session} if session else {}),
         },
         body=body.data,
     )
@@ -169,12 +199,39 @@ class CompressedRows:
 
     data: bytes = field(repr=False)
     plain_bytes: int
+    encoding: Encoding = "zstd"
 
 
-def compress(rows: list[bytes]) -> CompressedRows:
+def compress(rows: list[bytes], encoding: Encoding = "zstd") -> CompressedRows:
     """Join rows to NDJSON, one per line, and compress it."""
-    plain = b"\n".join(rows) + b"\n"
-    return CompressedRows(zstandard.ZstdCompressor(level=_LEVEL).compress(plain), len(plain))
+    return _compressed(b"\n".join(rows) + b"\n", encoding)
+
+
+def recompressed(body: CompressedRows, encoding: Encoding) -> CompressedRows:
+    """The same rows in another compression."""
+    if body.encoding == encoding:
+        return body
+    if body.encoding == "gzip":
+        plain = gzip.decompress(body.data)
+    else:
+        plain = zstandard.ZstdDecompressor().decompress(body.data, max_output_size=body.plain_bytes)
+    return _compressed(plain, encoding)
+
+
+def _compressed(plain: bytes, encoding: Encoding) -> CompressedRows:
+    if encoding == "gzip":
+        # Without a time, so that the same rows are the same bytes.
+        return CompressedRows(gzip.compress(plain, _GZIP_LEVEL, mtime=0), len(plain), encoding)
+    return CompressedRows(zstandard.ZstdCompressor(level=_LEVEL).compress(plain), len(plain), encoding)
+
+
+def _quoted_name(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def _stored_name(name: str) -> str:
+    """A name as Snowflake stores it: in upper case unless it needs quotes."""
+    return name.upper() if _PLAIN_NAME.fullmatch(name) else name
 
 
 # --- replies --------------------------------------------------------------------------------
@@ -183,12 +240,15 @@ def compress(rows: list[bytes]) -> CompressedRows:
 def parse_hostname(reply: Reply) -> str:
     """The ingest host, `host` or `host:port`; underscores become hyphens, as in the certificates.
 
-    The service returns plain text, its documentation shows a JSON object: both are accepted.
+    Its case is kept: the scope of a token is compared with it. The service returns plain text, its
+    documentation shows a JSON object: both are accepted.
     """
     text = _text_or_member(reply, "hostname", "ask for the ingest host")
-    if not _HOST.fullmatch(text):
+    name, _, port = text.partition(":")
+    is_whole = "." in name or name == "localhost"  # a word such as `null` is another answer
+    if not _HOST.fullmatch(text) or not is_whole or (port and not 0 < int(port) <= _HIGHEST_PORT):
         raise _not_snowflake("ask for the ingest host")
-    return text.replace("_", "-").lower()
+    return text.replace("_", "-")
 
 
 def parse_scoped_token(reply: Reply) -> str:
@@ -204,21 +264,28 @@ def parse_opened(reply: Reply) -> Opened:
     what = "open the channel"
     content = _json_object(reply, what)
     continuation_token = content.get("next_continuation_token")
-    if not isinstance(continuation_token, str):
+    if not _is_continuation_token(continuation_token):
         raise _not_snowflake(what)
     return Opened(continuation_token, _status(content.get("channel_status"), what))
 
 
 def parse_appended(reply: Reply) -> str:
     """The continuation token for the next append. Raises ChannelLostError if the body reports a failure."""
-    content = _json_object(reply, "append rows")
-    if content.get("status_code", 0) != 0:
-        reason = _quoted(content.get("message"))
-        raise ChannelLostError(f"append rows: status {content['status_code']} in a 200: {reason}", status=200)
+    content = _json_object(reply, APPEND)
+    if content.get("status_code") not in (0, None):
+        code = server_text.code(content["status_code"])
+        raise ChannelLostError(
+            f"{APPEND}: status {code or 'unreadable'} in a 200", status=200, code=code, from_snowflake=True
+        )
     continuation_token = content.get("next_continuation_token")
-    if not isinstance(continuation_token, str):
-        raise _not_snowflake("append rows")
+    if not _is_continuation_token(continuation_token):
+        raise _not_snowflake(APPEND)
     return continuation_token
+
+
+def session_of(reply: Reply) -> str:
+    """The session of the server that took the rows; "" if it names none."""
+    return server_text.offset_token(reply.headers.get("x-snowflake-session")) or ""
 
 
 def parse_channel_status(reply: Reply, channel: str) -> ChannelStatus:
@@ -227,95 +294,48 @@ def parse_channel_status(reply: Reply, channel: str) -> ChannelStatus:
     statuses = _json_object(reply, what).get("channel_statuses")
     if not isinstance(statuses, dict):
         raise _not_snowflake(what)
-    if channel not in statuses:
+    # Names in a status keep their case, names in a URI have none.
+    named = next((name for name in statuses if name.lower() == channel.lower()), None)
+    if named is None:
         raise ChannelLostError(
             f"the server no longer knows the channel {channel}",
             hint="it is reopened; channels unused for 30 days are deleted",
             code="ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED",
+            from_snowflake=True,
         )
-    return _status(statuses[channel], what)
+    return _status(statuses[channel if channel in statuses else named], what)
 
 
 def _status(content: object, what: str) -> ChannelStatus:
+    """State and committed token have to be there; bookkeeping that is missing or malformed is ignored."""
     if not isinstance(content, dict):
         raise _not_snowflake(what)
-    code = content.get("channel_status_code")
-    committed = content.get("last_committed_offset_token")
-    errors = content.get("rows_error_count", content.get("rows_errors", 0))
-    created = content.get("created_on_ms", 0)
-    if not isinstance(code, str) or not isinstance(committed, str | None):
+    state, committed = content.get("channel_status_code"), content.get("last_committed_offset_token")
+    token = server_text.offset_token(committed)
+    if not isinstance(state, str) or (token is None and committed not in (None, "")):
         raise _not_snowflake(what)
-    if not isinstance(errors, int) or not isinstance(created, int):
-        raise _not_snowflake(what)
+    errors = _count(content.get("rows_error_count"))
     return ChannelStatus(
-        code=code,
-        committed_token=committed,
-        created_on_ms=created,
-        rows_error_count=errors,
-        last_error_upper_bound=_optional_text(content.get("last_error_offset_upper_bound")),
-        last_error_message=_optional_text(content.get("last_error_message")),
+        code=server_text.code(state),
+        committed_token=token,
+        created_on_ms=_count(content.get("created_on_ms")),
+        rows_error_count=_count(content.get("rows_errors")) if errors is None else errors,
+        last_error_upper_bound=server_text.own_offset_token(content.get("last_error_offset_upper_bound")),
+        last_error_message=server_text.load_error(content.get("last_error_message")),
+        name=server_text.offset_token(content.get("channel_name")) or "",
     )
 
 
-def refusal(request: Request, reply: Reply) -> SnowpipeError:
-    """The error for an answer other than 2xx, sorted by what the caller does next."""
-    status = reply.status
-    code, message = _error_body(reply)
-    text = f"{request.what}: {status} {code}".rstrip() + (f": {message}" if message else "")
-    is_append = request.what == "append rows"
-    match status:
-        case 401 | 403:
-            return AuthError(text, status=status, code=code, hint=_AUTH_HINTS[status])
-        case 404 if request.plane == "control":
-            return TransientError(text, status=status, code=code, hint=_NO_ACCOUNT_HINT)
-        case 404:
-            return ChannelLostError(text, status=status, code=code, hint=_NOT_FOUND_HINT)
-        case 400 if code == _STALE:
-            return ChannelLostError(text, status=status, code=code, hint="another writer opened the channel")
-        case 409 if is_append or code.startswith("ERR_CHANNEL_MUST_BE_REOPENED"):
-            return ChannelLostError(text, status=status, code=code)
-        case 413 if is_append:
-            return TooLargeError(text, status=status, code=code)
-        case 400 if is_append:
-            return RowsRefusedError(text, status=status, code=code)
-        case _:
-            return TransientError(text, status=status, code=code, retry_after=_retry_after(reply))
+def _count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
+    return value if is_count and isinstance(value, int) else None
 
 
-_AUTH_HINTS = {
-    401: "is the key registered for this user, is this machine's clock right? run: badge-agent check",
-    403: "the role lacks a privilege: SHOW GRANTS TO ROLE <role>; to see which: badge-agent check",
-}
-_NO_ACCOUNT_HINT = "is [snowflake] account right? ORGANIZATION-ACCOUNT, as Snowflake's account menu shows it"
-_NOT_FOUND_HINT = "does the pipe exist and may the role see it? SHOW PIPES IN SCHEMA <database>.<schema>"
-
-
-def _error_body(reply: Reply) -> tuple[str, str]:
-    """Code and message, in any form observed: two spellings, a number, a plain string, no JSON."""
-    try:
-        content = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return "", ""
-    if isinstance(content, str):
-        return _quoted(content), ""
-    if not isinstance(content, dict):
-        return "", ""
-    code = content.get("code") or content.get("error_code") or content.get("status_code") or ""
-    return _quoted(code), _quoted(content.get("message"))
-
-
-def _quoted(value: object) -> str:
-    """Text from a server, shortened and on one line."""
-    if value is None:
-        return ""
-    text = "".join(c if c.isprintable() else " " for c in str(value))
-    return text[:_QUOTED_CHARACTERS]
-
-
-def _retry_after(reply: Reply) -> float | None:
-    """Seconds, from the delta form of Retry-After (RFC 9110, 10.2.3); the date form is not trusted."""
-    value = reply.headers.get("retry-after", "").strip()
-    return float(value) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value) else None
+def _is_continuation_token(value: object) -> TypeGuard[str]:
+    """It is sent back in a query: any text that UTF-8 can encode, of a bounded length."""
+    if not isinstance(value, str) or len(value) > _LONGEST_CONTINUATION_TOKEN:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _text_or_member(reply: Reply, member: str, what: str) -> str:
@@ -332,22 +352,24 @@ def _text_or_member(reply: Reply, member: str, what: str) -> str:
 
 
 def _json_object(reply: Reply, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        raise _not_snowflake(what) from None
+    content = read_json(reply.body)
     if not isinstance(content, dict):
         raise _not_snowflake(what)
     return content
 
 
-def _optional_text(value: object) -> str | None:
-    return None if value is None else _quoted(value)
+def read_json(body: bytes) -> object:
+    """A JSON value; None if the body is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _not_snowflake(what: str) -> OutcomeUnknownError:
+def _not_snowflake(what: str, status: int = 200) -> OutcomeUnknownError:
     # Captive portals and proxies answer 200 with their own page.
     return OutcomeUnknownError(
         f"{what}: the answer is not Snowflake's",
-        hint="is a proxy or a captive portal in between? check [snowflake] url and the network at the door",
+        hint="is a proxy or a captive portal in between? check [snowflake] url and proxy; badge-agent check",
+        status=status,
     )

@@ -324,8 +324,10 @@ class ChannelSender:
 
     def _take_status(self, status: ChannelStatus, position: Position, now: float) -> None:
         """Record the committed position, and the rows that the server counted an error among."""
-        before, errors = self.source.committed, ErrorCount(status.created_on_ms, status.rows_error_count)
-        known = self.source.error_count()
+        before, known = self.source.committed, self.source.error_count()
+        errors = known or ErrorCount(0, 0)
+        if status.created_on_ms is not None and status.rows_error_count is not None:
+            errors = ErrorCount(status.created_on_ms, status.rows_error_count)
         rejected = self._rejected(status, new_errors(known, errors), position)
         if position <= before and rejected is None and errors == known:
             return

@@ -16,7 +16,8 @@ from agent.errors import (
 from agent.log.message_ids import MessageId
 
 _FIRST_DELAY_S = 1.0
-# Honour Retry-After, but capped: a misconfigured proxy must not stop delivery for a day.
+# Honour Retry-After, never below the backoff (a server may say 0) and at most this much above it: a
+# misconfigured proxy must not stop delivery for a day.
 _LONGEST_RETRY_AFTER_S = 3600.0
 
 
@@ -65,10 +66,11 @@ class RetryDelay:
         if needs_operator(failure):
             # At least half the cap, and without a limit on the number of tries.
             return self._max_s * (1.0 - self._random() / 2)
-        if isinstance(failure, TransientError) and failure.retry_after is not None:
-            return min(failure.retry_after, _LONGEST_RETRY_AFTER_S)
         # The first unknown outcome is resolved immediately, by reopening the channel.
-        return 0.0 if is_first and is_position_lost(failure) else delay
+        if is_first and is_position_lost(failure):
+            return 0.0
+        asked_s = failure.retry_after if isinstance(failure, SnowpipeError) else None
+        return max(delay, min(asked_s or 0.0, delay + _LONGEST_RETRY_AFTER_S))
 
     def reset(self) -> None:
         """End the series of failures."""

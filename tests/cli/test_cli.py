@@ -55,7 +55,7 @@ def test_the_help_of_every_level_has_an_example(level: list[str], capsys: pytest
 def test_the_help_lists_every_command_and_imports_none() -> None:
     heavy = (
         "rich",
-        "requests",
+        "http.client",
         "cryptography",
         "serial",
         "agent.config.loader",

@@ -134,7 +134,7 @@ def test_the_example_shows_the_defaults_where_there_are_any(tmp_path: Path) -> N
         data_bits=8,
         line_parity="none",
         stop_bits=1,
-        unknown_lengths="card",
+        unknown_lengths="raw",
     )
     assert example.snowflake == dataclasses.replace(
         defaults.snowflake, private_key_file=EXAMPLE.parent / "rsa_key.p8", role="SFE_INGEST_ROLE"
@@ -479,7 +479,7 @@ def test_the_keypad_is_known_only_of_readers_that_have_none(
         ("data_bits", "9", "found 9; must be a whole number from 7 to 8"),
         ("line_parity", '"mark"', "found 'mark'; allowed: even, none, odd"),
         ("stop_bits", "3", "found 3; must be a whole number from 1 to 2"),
-        ("unknown_lengths", '"drop"', "found 'drop'; allowed: card, noise"),
+        ("unknown_lengths", '"drop"', "found 'drop'; allowed: raw, reject"),
         ("pin_digits", "9", "found 9; must be a whole number from 1 to 8"),
         ("keypad", '"pin27"', "found 'pin27' (did you mean pin26?); allowed: burst4"),
     ],
@@ -496,3 +496,46 @@ def test_line_settings_are_those_of_the_protocol_unless_configured(tmp_path: Pat
 
     assert str(PROTOCOLS["rdm6300"].line.of(reader)) == "9600 7E2"
     assert str(PROTOCOLS["idteck"].line.of(dataclasses.replace(reader, stop_bits=None))) == "9600 7E2"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("proxy:3128", "found no scheme"),
+        ("10.0.0.1:3128", "found no scheme"),
+        ("https://proxy:3128", "found the scheme 'https', only HTTP proxies are supported"),
+        ("htpp://proxy:3128", "found the scheme 'htpp'"),
+        ("socks5://proxy:1080", "found the scheme 'socks5'"),
+        ("http://me:hunter2@proxy:3128", "found a login in it, which belongs in proxy_login_file"),
+        ("http://proxy", "found no host with a port"),
+        ("http://:3128", "found no host with a port"),
+        ("http://proxy:99999", "found an address that cannot be read"),
+        ("http://proxy:3128/pac", "found more than scheme, host and port"),
+    ],
+)
+def test_a_proxy_that_cannot_be_one_is_named_without_its_password(
+    tmp_path: Path, proxy: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, document({"snowflake.proxy": json.dumps(proxy)}))
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"snowflake.proxy: {words}")
+    assert problem.endswith("must be http://HOST:PORT, nothing after it")
+    assert "hunter2" not in problem
+
+
+def test_a_proxy_and_its_login_file_are_loaded(tmp_path: Path) -> None:
+    changes = {"snowflake.proxy": '"http://proxy:3128/"', "snowflake.proxy_login_file": '"login"'}
+
+    snowflake = loaded(tmp_path, document(changes)).snowflake
+
+    assert (snowflake.proxy, snowflake.proxy_login_file) == ("http://proxy:3128", tmp_path / "login")
+    assert loaded(tmp_path, document({"snowflake.proxy": '""'})).snowflake.proxy is None
+
+
+def test_a_privatelink_address_as_account_is_named_as_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, document({"snowflake.account": '"myorg-my_acc.privatelink"'}))
+
+    assert 'set url = "https://myorg-my-acc.privatelink.snowflakecomputing.com"' in caught.value.problems[0]

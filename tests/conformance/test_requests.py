@@ -17,13 +17,11 @@ RECORDED: dict[str, Shape] = json.loads((DATA / "vendor-requests.json").read_tex
 # Every difference and its reason: requests of the SDK's that the agent does not make ...
 NOT_MADE = {
     "pipe-info": "asks for cloud storage to upload large batches to; the agent's go in the request",
-    "drop": "an agent never drops its channel, and so keeps its position",
 }
 # ... headers that the SDK sends and the agent does not ...
 NOT_SENT = {
     "accept-charset": "JSON is UTF-8 (RFC 8259, 8.1)",
     "x-snowflake-min-append-timestamp-ms": "how long rows have waited in the client; nothing depends on it",
-    "x-snowflake-session": "a wish to meet the same server again; what must hold does so without it",
 }
 # ... and headers that the agent sends and the SDK does not.
 SENT_BESIDES = {

@@ -7,13 +7,15 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, parse_private_key, pem
+from agent.snowpipe.jwt import mint
 from tests.support.needs import OPENSSL, needs
 
 
@@ -192,16 +194,69 @@ def test_other_things_than_a_private_key_in_pem_are_named(tmp_path: Path, key: K
 
 
 def test_a_key_that_snowflake_would_not_take_is_refused(tmp_path: Path) -> None:
-    cases: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
-        "not RSA": ec.generate_private_key(ec.SECP256R1()),
+    cases: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey] = {
+        "of the curve secp256k1": ec.generate_private_key(ec.SECP256K1()),
+        "neither": ed25519.Ed25519PrivateKey.generate(),
         "1024 bits": rsa.generate_private_key(65_537, 1024),  # noqa: S505 - to be refused
     }
 
     for words, private in cases.items():
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path = secret_file(tmp_path / "rsa_key.p8", pem)
-        with pytest.raises(KeyFileError, match=f"at least 2048 bits, this one is {words}"):
+        with pytest.raises(KeyFileError, match=f"at least 2048 bits and .* this one is {words}"):
             load_private_key(path)
+
+
+@pytest.mark.parametrize(
+    ("curve", "algorithm"),
+    [(ec.SECP256R1(), "ES256"), (ec.SECP384R1(), "ES384"), (ec.SECP521R1(), "ES512")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_other_keys_that_snowflake_takes_are_loaded_and_sign(
+    tmp_path: Path, curve: ec.EllipticCurve, algorithm: str
+) -> None:
+    private = ec.generate_private_key(curve)
+    content = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    key = load_private_key(secret_file(tmp_path / "ec_key.p8", content))
+    token = mint(key, "ORG-ACC", "U", 1_760_000_000).text
+
+    assert key.algorithm == algorithm
+    assert (
+        jwt.decode(token, private.public_key(), [algorithm], options={"verify_exp": False})["sub"]
+        == "ORG-ACC.U"
+    )
+
+
+def test_a_key_is_read_in_the_forms_that_editors_and_settings_give_it(
+    tmp_path: Path, rsa_key_file: Path, key: KeyPair
+) -> None:
+    text = rsa_key_file.read_text()
+    block = text[text.index("-----BEGIN") :]
+    base64_text = "".join(block.splitlines()[1:-1])
+    private = key.private_key
+    pkcs1 = private.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    forms = {
+        "UTF-16, as PowerShell writes it": text.encode("utf-16"),
+        "UTF-16, big end first": b"\xfe\xff" + text.encode("utf-16-be"),
+        "a byte order mark": b"\xef\xbb\xbf" + text.encode(),
+        "line ends of Windows": text.replace("\n", "\r\n").encode(),
+        "backslash and n": block.replace("\n", "\\n").encode(),
+        "in quotes": f'"{block}"'.replace("\n", "\\n").encode(),
+        "without its first and last line": base64_text.encode(),
+        "PKCS#1 without its lines": base64.encodebytes(pkcs1),
+    }
+
+    for form, content in forms.items():
+        path = secret_file(tmp_path / "rsa_key.p8", content)
+        assert load_private_key(path) == key, form
+
+
+def test_the_line_of_a_public_key_is_named_as_one(tmp_path: Path, key: KeyPair) -> None:
+    path = secret_file(tmp_path / "rsa_key.p8", key.public_key_line.encode())
+
+    with pytest.raises(KeyFileError, match="holds a public key"):
+        load_private_key(path)
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])

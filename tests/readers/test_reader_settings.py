@@ -45,7 +45,7 @@ def test_the_configured_stop_bits_are_set_at_the_port(
     assert bool(flags & termios.CSTOPB) == (stop_bits == 2)
 
 
-@pytest.mark.parametrize(("unknown_lengths", "cards"), [(None, 0), ("noise", 0), ("card", 1)])
+@pytest.mark.parametrize(("unknown_lengths", "cards"), [(None, 0), ("reject", 0), ("raw", 1)])
 def test_a_word_of_a_length_without_format_is_noise_or_a_card(
     open_door: Callable[..., ReaderRig], unknown_lengths: str | None, cards: int
 ) -> None:

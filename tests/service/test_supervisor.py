@@ -121,7 +121,7 @@ def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
         for tag in range(1, 21):
             line.present(tag)
         wait_until(lambda: pending(settings) == 20, what="20 kept swipes")
-        wait_until(lambda: "cannot connect" in caplog.text, what="a warning")
+        wait_until(lambda: "no connection to" in caplog.text, what="a warning")
 
     run_while(settings, swipe_on)
 

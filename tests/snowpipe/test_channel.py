@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import AgentError, ChannelLostError, OutcomeUnknownError, TransientError
+from agent.errors import AgentError, ChannelLostError, OutcomeUnknownError, RowsRefusedError, TransientError
 from agent.keys.keypair import load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
+from agent.snowpipe.refusal import UNCOMMITTED_DATA
 from tests.support.pipe_model import snowflake_settings
 from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen, in_turn
 from tests.support.swipes import DrivenClock
@@ -175,3 +177,82 @@ def test_a_status_that_tells_no_good_is_raised_by_what_to_do_next(
 ) -> None:
     with door(rsa_key_file, reply) as (channel, _), pytest.raises(kind):
         channel.status()
+
+
+def test_an_open_may_be_told_to_discard_nothing(rsa_key_file: Path) -> None:
+    uncommitted = Answer(409, b'{"code": "ERR_CHANNEL_HAS_UNCOMMITTED_DATA"}')
+
+    with door(rsa_key_file, uncommitted) as (channel, seen), pytest.raises(TransientError) as caught:
+        channel.open(fail_on_uncommitted_rows=True)
+
+    assert caught.value.code == UNCOMMITTED_DATA
+    assert json.loads(seen[0].body) == {"fail_on_uncommitted_rows": True}
+
+
+def test_a_status_is_asked_for_by_the_name_that_the_open_returned(rsa_key_file: Path) -> None:
+    status = channel_status() | {"channel_name": "DOOR"}
+    answers = [
+        answer(next_continuation_token="0_1", channel_status=status),
+        answer(channel_statuses={"DOOR": channel_status(committed="7-cd")}),
+    ]
+
+    with door(rsa_key_file, *answers) as (channel, seen):
+        channel.open()
+        assert channel.status().committed_token == "7-cd"
+
+    assert json.loads(seen[1].body) == {"channel_names": ["DOOR"]}
+
+
+def test_a_dropped_channel_is_deleted(rsa_key_file: Path) -> None:
+    with door(rsa_key_file, opened(), Answer(200, b"")) as (channel, seen):
+        channel.open()
+        channel.drop()
+
+        assert not channel.is_open
+    assert (seen[1].method, seen[1].path) == ("DELETE", seen[0].path)
+
+
+def test_the_session_of_an_answer_is_sent_back_with_the_next_append(rsa_key_file: Path) -> None:
+    appended = answer(next_continuation_token="0_2")
+    with_session = Answer(appended.status, appended.body, {"X-Snowflake-Session": "abc"})
+
+    with door(rsa_key_file, opened(), with_session, appended, appended) as (channel, seen):
+        channel.open()
+        for _ in range(3):
+            channel.append(an_append())
+
+    sessions = [request.headers.get("x-snowflake-session") for request in seen[1:]]
+    assert sessions == [None, "abc", None]
+
+
+@pytest.mark.parametrize(
+    "refusal", [Answer(415), Answer(400, b"<html>"), Answer(415, b'{"code": "ERR_ENC"}')]
+)
+def test_where_zstd_is_refused_rows_go_as_gzip_from_then_on(rsa_key_file: Path, refusal: Answer) -> None:
+    append, appended = an_append(), answer(next_continuation_token="0_2")
+
+    with door(rsa_key_file, opened(), refusal, appended, appended) as (channel, seen):
+        channel.open()
+        with pytest.raises(TransientError):
+            channel.append(append)
+        channel.append(append)
+        channel.append(Append(channel.compress([b"{}"]), "3-cc", "3-cc"))
+
+    first, second, third = seen[1:]
+    assert [request.headers["content-encoding"] for request in seen[1:]] == ["zstd", "gzip", "gzip"]
+    assert gzip.decompress(second.body) == b'{"seq":1}\n{"seq":2}\n'
+    assert gzip.decompress(third.body) == b"{}\n"
+    assert first.query["requestId"] != second.query["requestId"]
+    assert second.query["continuationToken"] == first.query["continuationToken"]
+
+
+def test_a_refusal_of_the_rows_leaves_the_compression_as_it_is(rsa_key_file: Path) -> None:
+    refused = Answer(400, b'{"code": "ERR_MALFORMED_ROW"}')
+
+    with door(rsa_key_file, opened(), refused, refused) as (channel, seen):
+        channel.open()
+        for _ in range(2):
+            with pytest.raises(RowsRefusedError):
+                channel.append(an_append())
+
+    assert [request.headers["content-encoding"] for request in seen[1:]] == ["zstd", "zstd"]

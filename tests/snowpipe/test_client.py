@@ -7,13 +7,20 @@ from pathlib import Path
 import jwt
 import pytest
 
-from agent.errors import AuthError, KeyFileError, TransientError, UnreachableError
+from agent.errors import (
+    AuthError,
+    ChannelLostError,
+    KeyFileError,
+    SnowpipeError,
+    TransientError,
+    UnreachableError,
+)
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
 from agent.snowpipe import wire
 from agent.snowpipe.client import MOST_REQUESTS_PER_CALL, Client, RequestAttempt
 from agent.snowpipe.http import Http
 from tests.support.pipe_model import snowflake_settings
-from tests.support.scripted_server import Answer, Scripted, ScriptedServer, Seen
+from tests.support.scripted_server import Answer, HangUp, Scripted, ScriptedServer, Seen
 from tests.support.swipes import DrivenClock
 
 PIPE = wire.PipeName("DB", "SCHEMA", "PIPE")
@@ -135,35 +142,39 @@ def test_every_request_has_an_id_of_its_own_and_says_that_it_is_the_first_try(
 # --- the ladder of refused credentials ------------------------------------------------------
 
 
-def test_a_refused_scoped_token_is_fetched_anew_and_the_same_request_sent_again(
+def test_after_a_refusal_everything_is_renewed_and_the_same_request_sent_once_more(
     key: KeyPair, doors: list[ClientRig]
 ) -> None:
     with ScriptedServer(snowflake(refused(401, times=1))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
-        reply = door.client.call(STATUS, RequestAttempt())
+        reply = door.client.call(STATUS)
 
     tries = of_path(server.seen, "bulk-channel-status")
+    sign_ins = [bearer(seen) for seen in of_path(server.seen, "/oauth/token")]
     assert reply.status == 200
     assert [bearer(seen) for seen in tries] == ["scoped-1", "scoped-2"]
     assert [seen.query["retryCount"] for seen in tries] == ["0", "1"]
     assert len({seen.query["requestId"] for seen in tries}) == 1
-    assert door.loads == 1
+    assert len(set(sign_ins)) == 2
+    assert len(of_path(server.seen, "hostname")) == 2
+    assert door.loads == 2
 
 
-def test_a_lasting_401_renews_token_jwt_and_key_in_turn_and_is_then_raised(
-    key: KeyPair, doors: list[ClientRig]
-) -> None:
+def test_a_lasting_401_is_tried_twice_a_call_and_then_raised(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(refused(401))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="401 390318"):
-            door.client.call(STATUS, RequestAttempt())
+            door.client.call(STATUS)
 
-    tries = of_path(server.seen, "bulk-channel-status")
-    sign_ins = [bearer(seen) for seen in of_path(server.seen, "/oauth/token")]
-    assert [bearer(seen) for seen in tries] == ["scoped-1", "scoped-2", "scoped-3", "scoped-4"]
-    assert sign_ins[0] == sign_ins[1]
-    assert len(set(sign_ins)) == 3
-    assert door.loads == 2
+    assert len(of_path(server.seen, "bulk-channel-status")) == 2
+
+
+def test_every_exchange_has_a_jwt_of_its_own(key: KeyPair, doors: list[ClientRig]) -> None:
+    with ScriptedServer(snowflake(fine)) as server:
+        doors.append(door := ClientRig(server.url, lambda: key))
+        door.client.call(STATUS)
+
+    assert len({bearer(seen) for seen in server.seen[:2]}) == 2
 
 
 def test_the_tries_of_one_request_are_counted_on_from_call_to_call(
@@ -178,8 +189,25 @@ def test_the_tries_of_one_request_are_counted_on_from_call_to_call(
                 door.client.call(STATUS, tries)
 
     sent = of_path(server.seen, "bulk-channel-status")
-    assert [int(seen.query["retryCount"]) for seen in sent] == list(range(8))
+    assert [int(seen.query["retryCount"]) for seen in sent] == list(range(4))
     assert {seen.query["requestId"] for seen in sent} == {tries.request_id}
+
+
+def test_a_request_without_an_attempt_of_its_own_keeps_its_id_until_it_succeeds(
+    key: KeyPair, doors: list[ClientRig]
+) -> None:
+    with ScriptedServer(snowflake(refused(503, times=2))) as server:
+        doors.append(door := ClientRig(server.url, lambda: key))
+        for _ in range(2):
+            with pytest.raises(TransientError):
+                door.client.call(STATUS)
+        for _ in range(2):
+            door.client.call(STATUS)
+
+    sent = of_path(server.seen, "bulk-channel-status")
+    assert [seen.query["retryCount"] for seen in sent] == ["0", "1", "2", "0"]
+    assert len({seen.query["requestId"] for seen in sent[:3]}) == 1
+    assert len({seen.query["requestId"] for seen in sent}) == 2
 
 
 def test_a_replaced_key_file_is_read_again_before_giving_up(
@@ -221,24 +249,45 @@ def test_a_key_file_that_is_gone_just_then_is_a_refusal_that_names_it(
 
 
 def test_a_call_sends_no_more_requests_than_its_bound_assumes(key: KeyPair, doors: list[ClientRig]) -> None:
-    with ScriptedServer(snowflake(refused(401))) as server:
-        doors.append(door := ClientRig(server.url, lambda: key))
+    def nothing_works(seen: Seen) -> Scripted:
+        """Each exchange works by the second clock only, the role never, and the token never."""
+        tries = [other for other in server.seen if other.path == seen.path]
+        late = {"Date": "Sun, 01 Mar 2026 12:00:00 GMT"}
+        if seen.path == "/v2/streaming/hostname":
+            return Answer(200, b"127.0.0.1") if len(tries) % 2 == 0 else Answer(401, b"", late)
+        if seen.path == "/oauth/token":
+            return Answer(200, b"scoped", late) if len(tries) in {4, 6} else Answer(401, b"", late)
+        return Answer(401, b"", late)
+
+    with ScriptedServer(nothing_works) as server:
+        doors.append(door := ClientRig(server.url, lambda: key, role="LOADER"))
         with pytest.raises(AuthError):
             door.client.call(STATUS, RequestAttempt())
 
-    assert len(server.seen) == MOST_REQUESTS_PER_CALL
+    assert 2 < len(server.seen) <= MOST_REQUESTS_PER_CALL
 
 
-def test_a_403_is_about_privileges_so_only_the_scoped_token_is_renewed(
-    key: KeyPair, doors: list[ClientRig]
-) -> None:
+def test_a_call_that_takes_long_begins_no_further_request(key: KeyPair, doors: list[ClientRig]) -> None:
+    def slow(_: Seen) -> Scripted:
+        doors[0].clock.advance(300)
+        return Answer(401, b'{"code": "390318"}')
+
+    with ScriptedServer(snowflake(slow)) as server:
+        doors.append(door := ClientRig(server.url, lambda: key))
+        with pytest.raises(TransientError, match="not sent"):
+            door.client.call(STATUS)
+
+    assert len(of_path(server.seen, "bulk-channel-status")) == 1
+
+
+def test_a_403_is_about_privileges_so_the_key_is_not_read_again(key: KeyPair, doors: list[ClientRig]) -> None:
     with ScriptedServer(snowflake(refused(403))) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
         with pytest.raises(AuthError, match="403") as caught:
             door.client.call(STATUS, RequestAttempt())
 
     assert len(of_path(server.seen, "bulk-channel-status")) == 2
-    assert len({bearer(seen) for seen in of_path(server.seen, "/oauth/token")}) == 1
+    assert len(of_path(server.seen, "/oauth/token")) == 2
     assert door.loads == 1
     assert "SHOW GRANTS" in caught.value.hint
 
@@ -292,7 +341,7 @@ def test_underscores_of_a_host_are_hyphens_also_in_the_scope_of_the_token(
     with ScriptedServer(snowflake(fine, host="MY_ORG-ACC.localhost")) as server:
         doors.append(door := ClientRig(server.url, lambda: key))
 
-        assert door.client.ingest_host() == "my-org-acc.localhost"
+        assert door.client.ingest_host() == "MY-ORG-ACC.localhost"
 
 
 def test_plain_http_never_reaches_beyond_this_machine(key: KeyPair, doors: list[ClientRig]) -> None:
@@ -322,3 +371,94 @@ def test_an_ingest_host_that_does_not_answer_is_asked_for_again(key: KeyPair, do
         reply = door.client.call(STATUS, RequestAttempt())
 
     assert reply.status == 200
+
+
+def moving(hosts: list[str], ingest: Callable[[Seen], Scripted]) -> Callable[[Seen], Scripted]:
+    """An account that names one host after the other, and a new token each time."""
+    names, tokens = iter(hosts), iter(range(1, 1000))
+
+    def respond(seen: Seen) -> Scripted:
+        if "hostname" in seen.path:
+            return Answer(body=next(names).encode())
+        return Answer(body=f"scoped-{next(tokens)}".encode()) if "/oauth/" in seen.path else ingest(seen)
+
+    return respond
+
+
+def test_after_a_410_host_and_token_are_new(key: KeyPair, doors: list[ClientRig]) -> None:
+    with ScriptedServer(fine) as new, ScriptedServer(lambda _: Answer(410)) as old:
+        hosts = [f"127.0.0.1:{old.port}", f"127.0.0.1:{new.port}"]
+        with ScriptedServer(moving(hosts, fine)) as server:
+            doors.append(door := ClientRig(server.url, lambda: key))
+            with pytest.raises(ChannelLostError, match="410"):
+                door.client.call(STATUS)
+            door.client.call(STATUS)
+
+    assert [bearer(seen) for seen in (old.seen + new.seen)] == ["scoped-1", "scoped-2"]
+
+
+@pytest.mark.parametrize("answer", [Answer(404), Answer(503), Answer(400, b"<html>"), HangUp()], ids=repr)
+def test_the_third_failure_of_any_kind_asks_for_the_host_again(
+    key: KeyPair, doors: list[ClientRig], answer: Scripted
+) -> None:
+    with ScriptedServer(fine) as new, ScriptedServer(lambda _: answer) as old:
+        hosts = [f"127.0.0.1:{old.port}", f"127.0.0.1:{new.port}"]
+        with ScriptedServer(moving(hosts, fine)) as server:
+            doors.append(door := ClientRig(server.url, lambda: key))
+            for _ in range(3):
+                with pytest.raises(SnowpipeError):
+                    door.client.call(STATUS)
+            door.client.call(STATUS)
+
+    assert (len(old.seen), len(new.seen)) == (3, 1)
+
+
+def test_the_host_is_asked_for_with_every_new_token_and_so_at_least_daily(
+    key: KeyPair, doors: list[ClientRig]
+) -> None:
+    with ScriptedServer(snowflake(fine)) as server:
+        doors.append(door := ClientRig(server.url, lambda: key))
+        for _ in range(3):
+            door.client.call(STATUS)
+            door.clock.advance(55 * 60)
+
+    assert len(of_path(server.seen, "hostname")) == len(of_path(server.seen, "/oauth/token")) == 3
+
+
+# --- the scope of the token -------------------------------------------------------------------
+
+
+def test_where_a_role_in_the_scope_is_refused_the_host_alone_is_tried_once(
+    key: KeyPair, doors: list[ClientRig]
+) -> None:
+    def no_roles(seen: Seen) -> Scripted:
+        if seen.path == "/oauth/token" and b"session" in seen.body:
+            return Answer(400, b'{"code": "invalid_scope"}')
+        return snowflake(fine)(seen)
+
+    with ScriptedServer(no_roles) as server:
+        doors.append(door := ClientRig(server.url, lambda: key, role="LOADER"))
+        door.client.call(STATUS)
+        door.client.reload_key()
+        door.client.call(STATUS)
+
+    scopes = [b"session" in seen.body for seen in of_path(server.seen, "/oauth/token")]
+    assert scopes == [True, False, False]
+    assert door.client.uses_default_role
+
+
+def test_where_the_host_alone_is_refused_too_the_first_refusal_is_raised(
+    key: KeyPair, doors: list[ClientRig]
+) -> None:
+    def no_tokens(seen: Seen) -> Scripted:
+        if seen.path == "/oauth/token":
+            return Answer(403, b'{"code": "%s"}' % (b"390186" if b"session" in seen.body else b"390422"))
+        return snowflake(fine)(seen)
+
+    with ScriptedServer(no_tokens) as server:
+        doors.append(door := ClientRig(server.url, lambda: key, role="LOADER"))
+        for _ in range(2):
+            with pytest.raises(AuthError, match="390186"):
+                door.client.call(STATUS)
+
+    assert [b"session" in seen.body for seen in of_path(server.seen, "/oauth/token")].count(False) == 1

@@ -37,6 +37,7 @@ class CliRig:
             "url": url,
             "pipe": PIPE,
             "ca_file": "",
+            "proxy": "",
             "cardholders": "",
         }
         self.configure()
@@ -53,7 +54,7 @@ class CliRig:
             f'[snowflake]\naccount = "{ACCOUNT}"\nuser = "{USER}"\nrole = "{ROLE}"\n'
             f'database = "{DATABASE}"\nschema = "{SCHEMA}"\npipe = "{now["pipe"]}"\n'
             f'private_key_file = "{now["private_key_file"]}"\n'
-            f'url = "{now["url"]}"\nca_file = "{now["ca_file"]}"\n'
+            f'url = "{now["url"]}"\nca_file = "{now["ca_file"]}"\nproxy = "{now["proxy"]}"\n'
             '[uploader]\nbackoff_max_seconds = 1\n[clock]\ntrust = "always"\n'
         )
 

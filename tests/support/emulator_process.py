@@ -53,11 +53,20 @@ def public_pem(key: rsa.RSAPrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def make_certificate(directory: Path, *, begins_in_hours: int = -1) -> tuple[Path, Path, Path]:
+def make_certificate(
+    directory: Path, *, begins_in_hours: int = -1, has_key_identifiers: bool = True
+) -> tuple[Path, Path, Path]:
     """Files of a private CA and of a certificate for 127.0.0.1: (CA, certificate, its key)."""
     ca_key, server_key = make_key("ca"), make_key("server")
     ca_name = x509.Name.from_rfc4514_string("CN=test CA")
-    ca = _certificate(ca_name, ca_name, ca_key, ca_key, x509.BasicConstraints(ca=True, path_length=None))
+    ca = _certificate(
+        ca_name,
+        ca_name,
+        ca_key,
+        ca_key,
+        x509.BasicConstraints(ca=True, path_length=None),
+        has_key_identifiers=has_key_identifiers,
+    )
     server = _certificate(
         x509.Name.from_rfc4514_string("CN=127.0.0.1"),
         ca_name,
@@ -65,6 +74,7 @@ def make_certificate(directory: Path, *, begins_in_hours: int = -1) -> tuple[Pat
         ca_key,
         x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]),
         begins_in_hours,
+        has_key_identifiers=has_key_identifiers,
     )
     paths = directory / "ca.pem", directory / "server.pem", directory / "server.key"
     for path, pem in zip(
@@ -99,9 +109,11 @@ def _certificate(
     issuer_key: rsa.RSAPrivateKey,
     extension: x509.ExtensionType,
     begins_in_hours: int = -1,
+    *,
+    has_key_identifiers: bool = True,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
@@ -112,12 +124,12 @@ def _certificate(
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         # Python 3.13 verifies strictly: a CA certificate needs the key usage keyCertSign.
         .add_extension(_USES[isinstance(extension, x509.BasicConstraints)], critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
-        .sign(issuer_key, SHA256())
     )
+    if has_key_identifiers:
+        issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        own_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(own_id, critical=False).add_extension(issuer_id, critical=False)
+    return builder.sign(issuer_key, SHA256())
 
 
 class EmulatorProcess:

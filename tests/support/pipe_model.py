@@ -108,6 +108,8 @@ class PipeModel(Http):
         self.lag_s = lag_s
         self.way_s = way_s
         self.faults: deque[Fault] = deque()
+        self.words = "not a number"  # the message of every error
+        self.bookkeeping: dict[str, object] = {}  # replaces members of each channel status
         self.seen: list[Seen] = []
         self.landed: list[Landed] = []
         self.not_loaded: list[Landed] = []
@@ -196,7 +198,8 @@ class PipeModel(Http):
             raise UnreachableError(f"{request.what}: cannot connect")
         if isinstance(fault, Refuse):
             headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
-            return Reply(fault.status, headers, json.dumps({"code": fault.code}).encode())
+            content = {"code": fault.code, "message": self.words}
+            return Reply(fault.status, headers, json.dumps(content).encode())
         if isinstance(fault, Invalidate) and name in self.channels:
             self.channels[name].is_invalid = True
             self.channels[name].buffered.clear()
@@ -261,8 +264,8 @@ class PipeModel(Http):
             "created_on_ms": channel.created_on_ms,
             "rows_error_count": errors,
             "last_error_offset_upper_bound": channel.error_bound if errors else None,
-            "last_error_message": "not a number" if errors else None,
-        }
+            "last_error_message": self.words if errors else None,
+        } | self.bookkeeping
 
 
 def snowflake_settings(url: str, role: str | None = None) -> SnowflakeSettings:

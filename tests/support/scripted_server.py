@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -53,7 +54,17 @@ class Endless:
     chunk: bytes = b"x" * 65_536
 
 
-Scripted = Answer | HangUp | Silence | Endless
+@dataclass(frozen=True)
+class Raw:
+    """Write `head`, then `tail` byte by byte or piece by piece with pauses, again and again if `endless`."""
+
+    head: bytes
+    tail: tuple[bytes, ...] = ()
+    pause_s: float = 0.0
+    endless: bool = False
+
+
+Scripted = Answer | HangUp | Silence | Endless | Raw
 
 
 class ScriptedServer:
@@ -125,7 +136,7 @@ class ScriptedServer:
                 server.seen.append(seen)
                 server._play(server._respond(seen), self)
 
-            do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server's own names
+            do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - http.server's own names
 
             def log_message(self, *_: object) -> None:
                 """Log nothing."""
@@ -152,6 +163,15 @@ class ScriptedServer:
                 while not self._over.is_set():
                     handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
                     handler.wfile.flush()
+            case Raw(head, tail, pause_s, endless):
+                handler.close_connection = True
+                handler.wfile.write(head)
+                handler.wfile.flush()
+                for piece in itertools.cycle(tail) if endless else tail:
+                    handler.wfile.write(piece)
+                    handler.wfile.flush()
+                    if self._over.wait(pause_s):
+                        break
 
 
 def in_turn(*answers: Scripted) -> Callable[[Seen], Scripted]:

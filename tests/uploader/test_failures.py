@@ -49,7 +49,9 @@ def test_each_failure_decides_who_acts_and_whether_the_channel_is_reopened(
         (OutcomeUnknownError("no answer"), [0, 1, 2, 4]),  # the first reopening is immediate
         (AuthError("401"), [45, 45, 45]),  # between half the cap and the cap
         (TransientError("429", retry_after=7), [7, 7, 7]),
-        (TransientError("429", retry_after=86_400), [3600, 3600]),
+        (TransientError("429", retry_after=86_400), [3600.5, 3601]),  # an hour more than the delay
+        (TransientError("503", retry_after=0), [0.5, 1, 2, 4, 8, 16, 30, 30]),
+        (ChannelLostError("409", retry_after=7), [0, 7, 7]),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -30,7 +30,6 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
         "cryptography": "python3-cryptography",
         "PyJWT": "python3-jwt",
         "pyserial": "python3-serial",
-        "requests": "python3-requests",
         "rich": "python3-rich",
         "sqlite-utils": "sqlite-utils",
         "zstandard": "python3-zstandard",

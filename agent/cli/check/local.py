@@ -57,7 +57,7 @@ def local_steps(settings: Settings) -> list[Step]:
 
 def _key_file(settings: Settings) -> Iterator[Finding]:
     path, key = find_key(settings)
-    text = f"{path}, {key.bits}-bit RSA, {key.fingerprint}"
+    text = f"{path}, {key.kind}, {key.fingerprint}"
     age = age_of(key.created_at, SystemClock(settings.clock.trust).now())
     if age is None:
         yield Finding("key file", "ok", text)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from urllib.parse import urlsplit
 
-from agent.cli.check.network import check_certificate, resolve_host
+from agent.cli.check.network import check_certificate, check_proxy, resolve_host
 from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.key.alter_user import compare, describe, set_key
 from agent.clock.system_clock import off
-from agent.errors import SnowpipeError
+from agent.errors import OutcomeUnknownError, SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
-from agent.service.snowflake import make_client, pipe_name
+from agent.service.snowflake import make_client, make_http, pipe_name
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
+from agent.snowpipe.connection import Dialer
 from agent.snowpipe.http import Http
+from agent.snowpipe.refusal import CODES_WITH_HINT
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
 from agent.sql.names import identifier, qualified, user_identifier
 
+# For 390144 the SQL here is more precise: it has the key's fingerprint.
+_OWN_HINT = CODES_WITH_HINT - {"390144"}
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
 
 _ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
@@ -33,11 +37,10 @@ _ANY_HINT = "is Snowflake well? https://status.snowflake.com; then, in a few min
 def snowflake_steps(settings: Settings) -> list[Step]:
     """The steps to an open channel, each needing the one before."""
     connection = _Connection(settings)
-    control = urlsplit(settings.snowflake.url)
-    ca_file = settings.snowflake.ca_file
     return [
-        Step("host name", partial(resolve_host, "host name", control)),
-        Step("TLS", partial(check_certificate, "TLS", control, ca_file), needs=("host name",)),
+        Step("connection settings", connection.prepare),
+        Step("host name", connection.host_name, needs=("connection settings",)),
+        Step("TLS", connection.tls, needs=("host name",)),
         Step("JWT", connection.jwt, needs=("key file", "TLS")),
         Step("ingest host", connection.ingest_host, needs=("JWT",)),
         Step("scoped token", connection.scoped_token, needs=("ingest host",)),
@@ -52,16 +55,32 @@ class _Connection:
         self._settings = settings
         self._snowflake = settings.snowflake
         self._client: Client | None = None
+        self._http: Http | None = None
+        self._control = urlsplit(settings.snowflake.url)
+
+    def prepare(self) -> Iterator[Finding]:
+        """Load the certificate authorities, name the proxy."""
+        self._http = make_http(self._settings)
+        yield from check_proxy(self._dialer)
+
+    def host_name(self) -> Iterator[Finding]:
+        """Resolve the account's host, or the proxy's."""
+        yield from resolve_host("host name", self._control, self._dialer)
+
+    def tls(self) -> Iterator[Finding]:
+        """Connect to the account's host, through the proxy if there is one."""
+        yield from check_certificate("TLS", self._control, self._dialer)
 
     def jwt(self) -> Iterator[Finding]:
         """Request the ingest host: Snowflake checks the user and the key of the JWT."""
         key = load_key(self._settings)
-        self._client = make_client(self._settings, Http(ca_file=self._snowflake.ca_file), key=key)
+        assert self._http is not None  # noqa: S101 - for the type checker: this step needs prepare()
+        self._client = make_client(self._settings, self._http, key=key)
         try:
             host = self._client.ingest_host()
         except SnowpipeError as error:
             yield from _skew(self._client.server_clock)
-            _advise(error, self._sql_on_key(key))
+            self._advise(error, self._sql_on_key(key))
             raise
         until = datetime.fromtimestamp(self._client.jwt.expires_at or 0, UTC)
         yield Finding("JWT", "ok", f"accepted, valid until {until:%Y-%m-%d %H:%M} UTC; rows go to {host}")
@@ -69,41 +88,74 @@ class _Connection:
 
     def ingest_host(self) -> Iterator[Finding]:
         """Reach the ingest host: a firewall may allow the account's host only."""
-        control = urlsplit(self._snowflake.url)
+        control = self._control
         host = self._opened().ingest_host()
         port = f":{control.port}" if control.port and ":" not in host else ""
         ingest = urlsplit(f"{control.scheme}://{host}{port}")
         if (ingest.hostname, ingest.port) == (control.hostname, control.port):
             yield Finding("ingest host", "ok", f"{host}, as above")
             return
-        yield from resolve_host("ingest host", ingest)
-        yield from check_certificate("ingest host", ingest, self._snowflake.ca_file)
+        yield from resolve_host("ingest host", ingest, self._dialer)
+        yield from check_certificate("ingest host", ingest, self._dialer)
 
     def scoped_token(self) -> Iterator[Finding]:
         """Exchange the JWT for a scoped token: Snowflake checks the role."""
         try:
             token = self._opened().scoped.get()
         except SnowpipeError as error:
-            _advise(error, dict.fromkeys((_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN), self._sql_on_role()))
+            self._advise(error, dict.fromkeys((_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN), self._sql_on_role()))
             raise
+        if self._snowflake.role is not None and self._opened().uses_default_role:
+            text = f"the account refuses the role {self._snowflake.role} in a token: the default role is used"
+            yield Finding("scoped token", "warning", text, self._sql_on_role())
+            return
         minutes = (token.expires_at - token.issued_at) / 60
         yield Finding("scoped token", "ok", f"issued for {self._role_words()}, {minutes:.0f} minutes")
 
     def channel(self) -> Iterator[Finding]:
-        """Open a separate channel: opening the agent's own would fence the running agent."""
+        """Open a separate channel, and drop it: opening the agent's own would fence the running agent."""
         name = f"{self._settings.agent.id}-check"
+        channel = Channel(self._opened(), pipe_name(self._settings), name)
         try:
-            Channel(self._opened(), pipe_name(self._settings), name).open()
+            channel.open()
         except SnowpipeError as error:
-            _advise(error, {_FORBIDDEN: self._sql_on_role(), _NOT_FOUND: self._sql_on_pipe()})
+            self._advise(error, {_FORBIDDEN: self._sql_on_role(), _NOT_FOUND: self._sql_on_pipe()})
             raise
         snowflake = self._snowflake
         pipe = f"{snowflake.database}.{snowflake.schema}.{snowflake.pipe}"
         yield Finding("channel", "ok", f"{name} opens in {pipe}")
+        # A pipe has room for 2,000 channels; what cannot be dropped now is deleted after 30 days.
+        with contextlib.suppress(SnowpipeError):
+            channel.drop()
+
+    @property
+    def _dialer(self) -> Dialer:
+        assert self._http is not None  # noqa: S101 - for the type checker: these steps need prepare()
+        return self._http.dialer
 
     def _opened(self) -> Client:
         assert self._client is not None  # noqa: S101 - for the type checker: these steps need jwt()
         return self._client
+
+    def _advise(self, error: SnowpipeError, hints: Mapping[int, str]) -> None:
+        """The hint of Snowflake's code with the names filled in, else the SQL for the HTTP status."""
+        if isinstance(error, OutcomeUnknownError):
+            error.hint = _NO_ANSWER_HINT
+        elif error.status is None or error.code in _OWN_HINT or not error.from_snowflake:
+            error.hint = error.hint or hints.get(error.status or 0, _ANY_HINT)
+        else:
+            details = error.hint.partition("; details: ")[2]
+            error.hint = hints.get(error.status, _ANY_HINT) + (f"\n{details}" if details else "")
+        snowflake = self._snowflake
+        names = {
+            "<user>": user_identifier(snowflake.user),
+            "<role>": identifier(snowflake.role) if snowflake.role else "<the default role>",
+            "<pipe>": qualified(snowflake.database, snowflake.schema, snowflake.pipe),
+            "<database>.<schema>": qualified(snowflake.database, snowflake.schema),
+            "<url>": snowflake.url,
+        }
+        for placeholder, name in names.items():
+            error.hint = error.hint.replace(placeholder, name)
 
     # --- the SQL that shows the cause of a refusal, names filled in ------------------------------
 
@@ -154,11 +206,3 @@ def _skew(server_clock: ServerClock) -> Iterator[Finding]:
         return
     text = f"this machine's clock is {off(ahead_s)}; tokens are signed with Snowflake's time"
     yield Finding("server clock", "warning", text, "sudo timedatectl set-ntp true; timedatectl")
-
-
-def _advise(error: SnowpipeError, hints: Mapping[int, str]) -> None:
-    """Set the hint for the error's HTTP status; another one without a Snowflake answer."""
-    if error.status is None:
-        error.hint = _NO_ANSWER_HINT
-    else:
-        error.hint = hints.get(error.status, _ANY_HINT)

@@ -71,8 +71,8 @@ class Decoder:
         self._pin_facility_code = pin_facility_code
         self._pins_end: int = 10**pin_digits
         if unknown_lengths is None:
-            unknown_lengths = "card" if set(formats) in (set(), set(DEFAULT_FORMATS)) else "noise"
-        self._other_bits = CARD_BITS if unknown_lengths == "card" else frozenset[int]()
+            unknown_lengths = "raw" if set(formats) in (set(), set(DEFAULT_FORMATS)) else "reject"
+        self._other_bits = CARD_BITS if unknown_lengths == "raw" else frozenset[int]()
 
     def __call__(self, credential: RawCredential) -> Outcome:  # noqa: C901 - a call less for each card
         """The outcome of one credential. Never raises."""

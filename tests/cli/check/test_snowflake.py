@@ -10,10 +10,10 @@ import pytest
 
 from agent.atomic_file import replace_file
 from agent.cli.check import snowflake
-from agent.cli.check.network import check_certificate, resolve_host
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
 from agent.snowpipe.server_clock import ServerClock
 from tests.support.cli_rig import CLOSED, ROLE, Check, CliRig
+from tests.support.connect_proxy import ConnectProxy
 from tests.support.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
 
 
@@ -147,22 +147,66 @@ def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
 
     checked = check()
 
-    assert "answers, but not with TLS" in checked.named("TLS")["text"]
+    assert "failed: no TLS" in checked.named("TLS")["text"]
 
 
-def test_behind_a_proxy_its_name_is_looked_up_and_the_rest_left_to_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_check_connects_through_the_configured_proxy_as_the_agent_does(
+    door: CliRig, check: Check, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("https_proxy", "http://localhost:3128")
-    monkeypatch.setenv("no_proxy", "")
-    url = urlsplit("https://myorg-myaccount.invalid")
+    authority, *server = make_certificate(tmp_path)
+    with EmulatorProcess(tmp_path / "tls", tls=(server[0], server[1])) as emulator:
+        with ConnectProxy(urlsplit(emulator.url).port) as proxy:
+            key_file = str(emulator.private_key_file)
+            door.configure(
+                url=emulator.url, private_key_file=key_file, ca_file=str(authority), proxy=proxy.url
+            )
+            through = check()
+        gone = check()
 
-    (name,) = resolve_host("host name", url)
-    (certificate,) = check_certificate("TLS", url, None)
+    assert (through.code, through.failed) == (0, [])
+    assert proxy.url in through.named("proxy")["text"]
+    assert len(proxy.heads) >= 2
+    assert gone.failed == ["TLS"]
+    assert f"the proxy {proxy.url} cannot be reached" in gone.named("TLS")["text"]
 
-    assert (name.state, certificate.state) == ("ok", "ok")
-    assert name.text.startswith("through the proxy localhost, ")
-    assert "through the proxy" in certificate.text
+
+def test_a_proxy_of_the_environment_is_ignored_and_check_says_so(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@127.0.0.1:9")
+
+    checked = check()
+
+    finding = checked.named("proxy")
+    assert (checked.code, finding["state"]) == (0, "warning")
+    assert "HTTPS_PROXY is set, but the agent ignores the environment" in finding["text"]
+    assert "secret" not in json.dumps(checked.findings)
+
+
+@pytest.mark.parametrize(
+    ("on", "status", "code", "words"),
+    [
+        ("hostname", 403, "390422", "network policy"),
+        ("hostname", 401, "390101", "DISABLED = FALSE"),
+        ("token", 403, "390186", f"GRANT ROLE {ROLE} TO USER {USER}"),
+        ("hostname", 401, "394300", "LOGIN_NAME"),
+        ("open", 409, "ERR_PIPE_IN_INVALID_STATE", f"DESC PIPE {DATABASE}.{SCHEMA}.SFE_BADGE_EVENTS_PIPE"),
+    ],
+)
+def test_the_next_step_follows_snowflakes_code(
+    check: Check, emulator: EmulatorProcess, on: str, status: int, code: str, words: str
+) -> None:
+    emulator.fault("status", on=on, status=status, code=code)
+
+    (step,) = check().failed or [""]
+
+    assert words in check().named(step)["next"]
+
+
+def test_check_leaves_no_channel(check: Check, emulator: EmulatorProcess) -> None:
+    assert check().code == 0
+
+    assert [item for item in emulator.state()["channels"] if item["channel"].endswith("-check")] == []
 
 
 @pytest.mark.parametrize(
