@@ -16,10 +16,14 @@ meanwhile, also offline.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
+from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation
 from agent.outbox.state import OutboxState, write_record
+
+_log = logging.getLogger(__name__)
 
 
 def name_of(agent_id: str, outbox_id: str) -> str:
@@ -32,7 +36,9 @@ def is_switch_due(state: OutboxState, agent_id: str, pipe: str) -> bool:
     record = state.record
     if not record.channel:
         return False
-    is_other = record.channel != name_of(agent_id, state.sending.outbox_id) or is_other_pipe(record.pipe, pipe)
+    is_other = record.channel != name_of(agent_id, state.sending.outbox_id) or is_other_pipe(
+        record.pipe, pipe
+    )
     return is_other or bool(record.renewal)
 
 
@@ -50,7 +56,9 @@ def why_renewed(state: OutboxState, agent_id: str, pipe: str) -> str:
         return f"the agent id was {record.agent_id}"
     if is_other_pipe(record.pipe, pipe):
         return "another pipe is configured"
-    is_partly_sent = sending.outbox_id != _outbox_id_in(record.channel) and sending.first_n <= state.committed_n
+    is_partly_sent = (
+        sending.outbox_id != _outbox_id_in(record.channel) and sending.first_n <= state.committed_n
+    )
     return f"rows of it were committed through {record.channel}" if is_partly_sent else ""
 
 
@@ -78,6 +86,28 @@ def switch(
             switches=record.switches + 1 if record.channel else 0,
             switched_us=now_us,
         ),
+    )
+
+
+def log_went_back(channel: str, consequence: str) -> None:
+    """Report that the server has lost rows that it had confirmed."""
+    _log.error(
+        "channel %s: Snowflake went back to an earlier position: %s",
+        channel,
+        consequence,
+        extra=fields(MessageId.POSITION_WENT_BACK, channel=channel),
+    )
+
+
+def log_renewed(old_id: str, state: OutboxState, channel: str, why: str) -> None:
+    """Report a new outbox id."""
+    _log.error(
+        "outbox: %s is now %s, because %s; %d pending swipes are sent with it",
+        old_id,
+        state.outbox_id,
+        why,
+        state.pending,
+        extra=fields(MessageId.OUTBOX_RENEWED, channel=channel),
     )
 
 

@@ -184,7 +184,7 @@ class LiveRows:
         first_n = self._outbox.state.record.channel_first_n
         return first_n - 1 if first_n > 0 else None
 
-    def went_back(self, position: Position) -> str:
+    def went_back(self, position: Position) -> None:
         """Queue a replay of the rows after a position that the server had committed, and lost."""
         first_n, last_n = position[1] + 1, self._outbox.state.committed_n
         first_n = max(first_n, (self._base() or 0) + 1)
@@ -193,7 +193,11 @@ class LiveRows:
             (kept,) = connection.execute(
                 "SELECT count(*) FROM swipes WHERE n BETWEEN ? AND ?", (first_n, last_n)
             ).fetchone()
-        return f"{kept} of {last_n - first_n + 1} rows are still stored, and are sent again as a replay"
+        channel_use.log_went_back(
+            self.channel,
+            f"{kept} of {last_n - first_n + 1} rows that it had confirmed are still stored, and are sent again "
+            "as a replay",
+        )
 
     def error_count(self) -> ErrorCount | None:
         """The server's error count as last stored."""

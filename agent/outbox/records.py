@@ -81,7 +81,13 @@ class StateRecord(NamedTuple):
         record = cls(*values)  # type: ignore[arg-type] # checked next
         if not all(type(value) is kind for value, kind in zip(record, _STATE_KINDS, strict=True)):
             return None
-        counts = (record.committed_n, record.legacy_n, record.unreadable, record.channel_first_n, record.switches)
+        counts = (
+            record.committed_n,
+            record.legacy_n,
+            record.unreadable,
+            record.channel_first_n,
+            record.switches,
+        )
         is_sound = all(count >= 0 for count in counts)
         return record if is_sound and _CHAIN.fullmatch(record.committed_chain) else None
 

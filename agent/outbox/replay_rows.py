@@ -186,9 +186,12 @@ class ReplayRows:
         """These rows are in their replay again. A row set aside before its replay stays so."""
         self._outbox.restore_replayed(positions)
 
-    def went_back(self, position: Position) -> str:
+    def went_back(self, position: Position) -> None:
         """Replays that are done are not stored, so an operator has to request them again."""
-        return f"replays after replay {position[0]}, row {position[1]} may be lost: request them again"
+        channel_use.log_went_back(
+            self.channel,
+            f"replays after row {position[1]} of replay {position[0]} may be lost: request them again",
+        )
 
     def request_generation(self, why: str) -> None:
         """A new outbox id for the live rows as well: both share one history."""

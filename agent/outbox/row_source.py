@@ -104,8 +104,8 @@ class RowSource(Protocol):
     def restore(self, positions: list[Position]) -> None:
         """Undo set_aside(), for rows whose refusals had another cause than the rows."""
 
-    def went_back(self, position: Position) -> str:
-        """The server reports an earlier position than it had confirmed. Returns what becomes of the rows."""
+    def went_back(self, position: Position) -> None:
+        """The server reports an earlier position than it had confirmed: log it, and send the rows again."""
 
     def request_generation(self, why: str) -> None:
         """The channel holds a history that is not ours: a switch to a new outbox id is due."""

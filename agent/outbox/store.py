@@ -358,7 +358,7 @@ class Outbox:
                 )
             self._read_again()
         if why:
-            self._log_renewed(old, why)
+            channel_use.log_renewed(old.outbox_id, self.state, self.state.record.channel, why)
 
     def record_channel(self, now_us: int) -> None:
         """Record the channel that live rows are sent to, if none is recorded; on disk when it returns."""
@@ -406,16 +406,8 @@ class Outbox:
             with self.file.writing() as connection:
                 generation.renew(connection, old)
             self._read_again()
-        self._log_renewed(old, why)
-
-    def _log_renewed(self, old: OutboxState, why: str) -> None:
-        _log.error(
-            "outbox: %s is now %s, because %s; %d pending swipes are sent with it",
-            old.outbox_id,
-            self.outbox_id,
-            why,
-            self.pending,
-            extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
+        channel_use.log_renewed(
+            old.outbox_id, self.state, channel_use.name_of(self.agent_id, self.outbox_id), why
         )
 
     # --- maintenance --------------------------------------------------------------------------

@@ -66,7 +66,7 @@ from agent.settings import UploaderSettings
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.wire import ChannelStatus
-from agent.uploader.channel_switch import Patience, switch_delay_s
+from agent.uploader.channel_switch import SwitchLimits
 from agent.uploader.error_ranges import Progress, error_range, new_errors
 from agent.uploader.failures import RetryDelay, is_position_lost, message_id_of
 from agent.uploader.poll_timer import PollTimer
@@ -135,8 +135,7 @@ class ChannelSender:
         self._rate = rate
         self._monotonic_s = monotonic_s
         self._wall_us = wall_us
-        self._switch_at: float | None = None  # when the switch that is due may take place
-        self._patience = Patience()
+        self._switch_limits = SwitchLimits(source)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
         self._faults = FailureLog(_log, "uploader", monotonic_s, recovery=MessageId.SNOWFLAKE_RECOVERED)
         self._start_over()
@@ -247,7 +246,7 @@ class ChannelSender:
 
     def _switch(self, now: float) -> float:
         """Fence the channel used so far and adopt its position, then go to the next one."""
-        self._wait_for_switch(now)
+        self._switch_limits.check(self.channel.name, now, self._wall_us())
         self.channel.forget()
         self._start_over()
         self._rate.spend(now)
@@ -257,7 +256,7 @@ class ChannelSender:
             if position is not None:
                 self._take_status(status, max(position, self.source.committed), now)
         except SnowpipeError as error:
-            if not self._patience.is_exhausted(error, now, is_other_pipe=self.source.is_other_pipe()):
+            if not self._switch_limits.gives_up(error, now):
                 raise
             _log.error(
                 "channel %s is given up (%s): rows that it had taken and not confirmed may arrive twice",
@@ -267,21 +266,8 @@ class ChannelSender:
             )
         self.channel.forget()
         self.source.switch(self._wall_us())
-        self._switch_at, self._patience = None, Patience()
+        self._switch_limits = SwitchLimits(self.source)
         return 0.0
-
-    def _wait_for_switch(self, now: float) -> None:
-        """Raise TransientError while switches follow one another too quickly."""
-        if self._switch_at is None:
-            switches, switched_us = self.source.recent_switches()
-            self._switch_at = now + switch_delay_s(switches, (self._wall_us() - switched_us) / 1e6)
-        if now < self._switch_at:
-            raise TransientError(
-                f"channel {self.channel.name}: the next change of channel has to wait, nothing was committed since "
-                "the last one",
-                hint="is another agent running with a copy of this outbox, or under this agent id?",
-                retry_after=self._switch_at - now,
-            )
 
     def _open(self, now: float) -> float:
         self._rate.spend(now)
@@ -299,7 +285,7 @@ class ChannelSender:
         if self._is_before_ours(position) and open_at is None:
             # Deleted after 30 idle days, or restored to an older position than it confirmed: set ours again.
             if status.committed_token:
-                self._went_back(position)
+                self.source.went_back(position)
             self._open_at = self.source.committed_token()
             self.channel.forget()
             return 0.0
@@ -319,17 +305,6 @@ class ChannelSender:
 
     def _is_before_ours(self, position: Position) -> bool:
         return position < self.source.committed and self.source.committed_token() is not None
-
-    def _went_back(self, position: Position) -> None:
-        """Before our position is set again: the rows between must not be skipped silently."""
-        _log.error(
-            "channel %s: Snowflake's committed position went back to row %d, it had confirmed row %d; %s",
-            self.channel.name,
-            position[1],
-            self.source.committed[1],
-            self.source.went_back(position),
-            extra=self._fields(MessageId.POSITION_WENT_BACK, position),
-        )
 
     def _prepare(self) -> None:
         """Enter SENDING if the source has rows after the last row sent."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.errors import ChannelLostError, SnowpipeError
+from agent.errors import ChannelLostError, SnowpipeError, TransientError
+from agent.outbox import RowSource
 
 # Snowflake has room for 2,000 channels per pipe, and deletes unused ones after 30 days.
 _FIRST_DELAY_S = 60.0
@@ -28,15 +29,29 @@ def switch_delay_s(switches: int, since_s: float) -> float:
     return min(max(0.0, delay_s - since_s), delay_s)
 
 
-class Patience:
-    """How long the old channel is asked for its position before it is given up."""
+class SwitchLimits:
+    """The limits of one switch of a source. `now` is in seconds of a monotonic clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
+        self._allowed_at: float | None = None
         self._refused_at: float | None = None
         self._failed_at: float | None = None
 
-    def is_exhausted(self, error: SnowpipeError, now: float, *, is_other_pipe: bool) -> bool:
-        """Note one more failure at `now`, in seconds of a monotonic clock.
+    def check(self, channel: str, now: float, wall_us: int) -> None:
+        """Raise TransientError while switches follow one another too quickly."""
+        if self._allowed_at is None:
+            switches, switched_us = self._source.recent_switches()
+            self._allowed_at = now + switch_delay_s(switches, (wall_us - switched_us) / 1e6)
+        if now < self._allowed_at:
+            raise TransientError(
+                f"channel {channel}: its change waits, nothing was committed since the last change of channel",
+                hint="does another agent run with a copy of this outbox, or under this agent id?",
+                retry_after=self._allowed_at - now,
+            )
+
+    def gives_up(self, error: SnowpipeError, now: float) -> bool:
+        """Note that the old channel was not opened. True if it has been asked for long enough.
 
         Never for a failure that any channel has: no connection, no answer, credentials not accepted.
         """
@@ -48,7 +63,7 @@ class Patience:
         if not _is_lasting(error):
             return False
         self._refused_at = now if self._refused_at is None else self._refused_at
-        patience_s = _OTHER_PIPE_PATIENCE_S if is_other_pipe else _SAME_PIPE_PATIENCE_S
+        patience_s = _OTHER_PIPE_PATIENCE_S if self._source.is_other_pipe() else _SAME_PIPE_PATIENCE_S
         return now - self._refused_at >= patience_s
 
 

@@ -121,6 +121,7 @@ class PipeModel(Http):
         self.is_stalled = False  # nothing is committed any more
         self.counts_errors_late = False  # only in the second status after the commit
         self.status_code = "SUCCESS"
+        self.foreign_token: str | None = None  # every channel has it when it is opened
         self.refused_channels: set[str] = set()  # 404 for every request to them
 
     @property
@@ -228,7 +229,7 @@ class PipeModel(Http):
         channel = self.channels.setdefault(name, ModelChannel(created_on_ms=int(self.clock.seconds * 1e6)))
         channel.buffered.clear()
         channel.writer, channel.sequence, channel.is_invalid = channel.writer + 1, 0, False
-        channel.committed = content.get("offset_token", channel.committed)
+        channel.committed = self.foreign_token or content.get("offset_token", channel.committed)
         return _json(
             {"next_continuation_token": channel.continuation, "channel_status": self._status(channel)}
         )

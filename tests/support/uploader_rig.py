@@ -93,9 +93,7 @@ class UploaderRig:
         self.new_uploader()
 
     def _open_outbox(self) -> Outbox:
-        return Outbox(
-            self.state_dir, agent_id=self.agent_id, pipe=self.pipe_name, machine_id=self.machine_id
-        )
+        return Outbox(self.state_dir, agent_id=self.agent_id, pipe=self.pipe_name, machine_id=self.machine_id)
 
     def restart(
         self, *, agent_id: str | None = None, pipe: str | None = None, machine_id: str | None = None
