@@ -195,8 +195,8 @@ class LiveRows:
             ).fetchone()
         channel_use.log_went_back(
             self.channel,
-            f"{kept} of {last_n - first_n + 1} rows that it had confirmed are still stored, and are sent again "
-            "as a replay",
+            f"{kept} of {last_n - first_n + 1} rows that it had confirmed are still stored and are sent "
+            "again as a replay",
         )
 
     def error_count(self) -> ErrorCount | None:

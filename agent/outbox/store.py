@@ -134,8 +134,9 @@ class Outbox:
     def _store(self, record: StateRecord) -> None:
         """Replace the state record; on disk when it returns."""
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                write_record(connection, record)
+            for attempt in self._file.writing_with_reserve():
+                with attempt as connection:
+                    write_record(connection, record)
             self._file.state = dataclasses.replace(self.state, record=record)
 
     def _purge_old_times(self) -> None:
@@ -348,14 +349,15 @@ class Outbox:
 
         The caller has fenced the channel used so far, and has marked committed what it committed.
         """
-        with self._file.recovering(), self.file.write_lock:
-            self.file.ensure_open()
+        with self.file.write_lock:
             old = self.state
             why = channel_use.why_renewed(old, self.agent_id, self.pipe)
-            with self.file.writing() as connection:
-                channel_use.switch(
-                    connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
-                )
+            # With the reserve: on a full disk only delivery makes rows purgeable.
+            for attempt in self._file.writing_with_reserve():
+                with attempt as connection:
+                    channel_use.switch(
+                        connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
+                    )
             self._read_again()
         if why:
             channel_use.log_renewed(old.outbox_id, self.state, self.state.record.channel, why)
@@ -376,7 +378,7 @@ class Outbox:
                 self._store(record._replace(replay_channel=name, replay_pipe=self.pipe))
 
     def request_generation(self, why: str) -> None:
-        """Have the next switch_channel() start a new generation, and a switch be due; on disk when it returns.
+        """Make a switch due, and have it start a new generation; on disk when it returns.
 
         Where no channel was used yet, the generation starts immediately.
         """

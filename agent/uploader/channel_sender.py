@@ -254,6 +254,7 @@ class ChannelSender:
             status = self.channel.open()
             position = self._position_of(status.committed_token)
             if position is not None:
+                self._note_if_back(status, position)
                 self._take_status(status, max(position, self.source.committed), now)
         except SnowpipeError as error:
             if not self._switch_limits.gives_up(error, now):
@@ -284,8 +285,7 @@ class ChannelSender:
             return 0.0
         if self._is_before_ours(position) and open_at is None:
             # Deleted after 30 idle days, or restored to an older position than it confirmed: set ours again.
-            if status.committed_token:
-                self.source.went_back(position)
+            self._note_if_back(status, position)
             self._open_at = self.source.committed_token()
             self.channel.forget()
             return 0.0
@@ -302,6 +302,11 @@ class ChannelSender:
     def _position_of(self, token: str | None) -> Position | None:
         """The position of a token in our history: the beginning for no token, None for a foreign one."""
         return self.source.position_of(token) if token else (0, 0)
+
+    def _note_if_back(self, status: ChannelStatus, position: Position) -> None:
+        """A channel without a token was deleted; one with an earlier token than ours has lost rows."""
+        if status.committed_token and self._is_before_ours(position):
+            self.source.went_back(position)
 
     def _is_before_ours(self, position: Position) -> bool:
         return position < self.source.committed and self.source.committed_token() is not None

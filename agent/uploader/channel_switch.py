@@ -45,7 +45,7 @@ class SwitchLimits:
             self._allowed_at = now + switch_delay_s(switches, (wall_us - switched_us) / 1e6)
         if now < self._allowed_at:
             raise TransientError(
-                f"channel {channel}: its change waits, nothing was committed since the last change of channel",
+                f"channel {channel}: its change has to wait, nothing was committed since the last one",
                 hint="does another agent run with a copy of this outbox, or under this agent id?",
                 retry_after=self._allowed_at - now,
             )

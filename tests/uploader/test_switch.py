@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from agent.errors import ChannelLostError, OutboxCorruptError, SnowpipeError, TransientError, UnreachableError
+from agent.errors import (
+    ChannelLostError,
+    OutboxCorruptError,
+    OutboxFullError,
+    SnowpipeError,
+    TransientError,
+    UnreachableError,
+)
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
 from agent.uploader.channel_switch import SwitchLimits, switch_delay_s
@@ -394,3 +403,49 @@ def test_an_empty_token_means_that_nothing_is_committed(door: UploaderRig, token
 
     assert door.outbox.outbox_id == old_id
     assert door.pipe.table == [1, 2, 3, 4, 5, 6]
+
+
+def test_rows_lost_by_the_server_are_sent_again_also_when_the_door_was_renamed(
+    slow_door: UploaderRig,
+) -> None:
+    door = slow_door
+    door.keep(4)
+    door.drain()
+    channel = door.pipe.channels[door.uploader.status().channel]
+    earlier = channel.committed
+    door.keep(5)
+    door.drain()
+    channel.committed = earlier
+
+    renamed(door)
+    door.keep(2)
+    door.drain()
+
+    assert door.pipe.replayed == [5, 6, 7, 8, 9]
+    assert door.pipe.table[-2:] == [1, 2]
+    door.close()
+
+
+def test_a_switch_on_a_full_disk_uses_the_reserve(
+    slow_door: UploaderRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = slow_door
+    in_flight(door, 5, 3, 2)
+    renamed(door)
+    freed: list[bool] = []
+    real = door.outbox.file.writing
+
+    @contextmanager
+    def full(*, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        with real(durable=durable) as connection:
+            yield connection
+            if durable and not freed:
+                raise OutboxFullError("the disk is full")
+
+    monkeypatch.setattr(door.outbox.file, "writing", full)
+    monkeypatch.setattr(door.outbox._reserve, "free_rest", lambda: freed.append(True))
+    resume(door)
+
+    assert freed
+    assert_whole(door)
+    door.close()
