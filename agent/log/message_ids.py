@@ -44,6 +44,7 @@ class MessageId(StrEnum):
     )
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: the cause is the table or pipe
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
+    POSITION_WENT_BACK = "003c051601e74ada9ec2003ae997cd4f"  # Snowflake lost rows that it had confirmed
     ROW_SET_ASIDE = "2f3b018f7f954161934a8c26aa6e0b4a"  # one row is refused
 
     DISK_FULL = "0b083f795ad944c898273ced8068fd9d"  # the outbox cannot be written: new swipes wait in memory

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from agent import rows
-from agent.outbox import holds
+from agent.outbox import channel_use, holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.state import OutboxState
 from agent.outbox.store import Outbox
@@ -19,7 +19,8 @@ class LiveRows:
     """Pending swipes. An offset token is `<seq>-<chain>`: how far, and in which history.
 
     The source gives the rows of one generation, up to its end, through the channel of its outbox id. When
-    all of them are committed, `channel` is that of the next generation.
+    all of them are committed, a switch to the channel of the next generation is due. While a switch is due,
+    `channel` and the tokens are those of the channel used before.
 
     `may_wait_s` returns for how many seconds rows with an untrusted time may still wait for the clock.
     """
@@ -32,7 +33,35 @@ class LiveRows:
     @property
     def channel(self) -> str:
         """`<agent id>-<outbox id>`."""
-        return f"{self._outbox.agent_id}-{self._outbox.state.sending.outbox_id}"
+        if self.is_switch_due():
+            return self._outbox.state.record.channel
+        return channel_use.name_of(self._outbox.agent_id, self._outbox.state.sending.outbox_id)
+
+    @property
+    def pipe(self) -> str:
+        """The key of the pipe that the channel is in."""
+        known = self._outbox.state.record.pipe if self.is_switch_due() else ""
+        return known or self._outbox.pipe
+
+    def is_switch_due(self) -> bool:
+        """True if the agent id, the pipe or the outbox id is another one than that of the last rows sent."""
+        return self._outbox.is_switch_due
+
+    def is_other_pipe(self) -> bool:
+        """True if a switch to another pipe is due."""
+        return channel_use.is_other_pipe(self._outbox.state.record.pipe, self._outbox.pipe)
+
+    def recent_switches(self) -> tuple[int, int]:
+        """Switches since the last commit, and the wall clock at the last of them in microseconds."""
+        return self._outbox.state.record.switches, self._outbox.state.record.switched_us
+
+    def switch(self, now_us: int) -> None:
+        """Go to the next channel."""
+        self._outbox.switch_channel(now_us)
+
+    def record_channel(self, now_us: int) -> None:
+        """On disk before the first row is sent to the channel."""
+        self._outbox.record_channel(now_us)
 
     @property
     def committed(self) -> Position:
@@ -125,23 +154,50 @@ class LiveRows:
 
     def committed_token(self) -> str | None:
         """The token of the high-water mark; None before the first commit of this generation."""
-        state = self._outbox.state
-        return self._token(state.committed_n, state.committed_chain) if state.committed_seq > 0 else None
+        state, base = self._outbox.state, self._base()
+        if base is None or state.committed_n <= base:
+            return None
+        return f"{state.committed_n - base}-{state.committed_chain}"
 
     def position_of(self, offset_token: str) -> Position | None:
-        """A token is valid if the row with its seq has its chain, or if it is the high-water mark's."""
-        parts = _TOKEN.fullmatch(offset_token)
-        if parts is None:
+        """A token is valid if the row with its seq has its chain, or if it is the high-water mark's.
+
+        Before the high-water mark also if the row was purged, and its chain with it.
+        """
+        parts, base, state = _TOKEN.fullmatch(offset_token), self._base(), self._outbox.state
+        if parts is None or base is None:
             return None
-        state = self._outbox.state
-        n, chain = state.base + int(parts[1]), parts[2]
+        n, chain = base + int(parts[1]), parts[2]
         if offset_token == self.committed_token():
             return (0, n)
-        if n > state.last_n_of(state.sending):
+        if n > (state.last_n if self.is_switch_due() else state.last_n_of(state.sending)):
             return None
         with self._outbox.reading() as connection:
             found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
-        return (0, n) if found is not None and found[0] == chain else None
+        is_ours = found[0] == chain if found is not None else n < state.committed_n
+        return (0, n) if is_ours else None
+
+    def _base(self) -> int | None:
+        """What is added to the seq in a token of `channel` to get n; None if it is not known."""
+        if not self.is_switch_due():
+            return self._outbox.state.base
+        first_n = self._outbox.state.record.channel_first_n
+        return first_n - 1 if first_n > 0 else None
+
+    def went_back(self, position: Position) -> None:
+        """Queue a replay of the rows after a position that the server had committed, and lost."""
+        first_n, last_n = position[1] + 1, self._outbox.state.committed_n
+        first_n = max(first_n, (self._base() or 0) + 1)
+        self._outbox.replay_again(first_n, last_n)
+        with self._outbox.reading() as connection:
+            (kept,) = connection.execute(
+                "SELECT count(*) FROM swipes WHERE n BETWEEN ? AND ?", (first_n, last_n)
+            ).fetchone()
+        channel_use.log_went_back(
+            self.channel,
+            f"{kept} of {last_n - first_n + 1} rows that it had confirmed are still stored and are sent "
+            "again as a replay",
+        )
 
     def error_count(self) -> ErrorCount | None:
         """The server's error count as last stored."""
@@ -160,9 +216,9 @@ class LiveRows:
         """These rows are pending again."""
         self._outbox.restore([n for _, n in positions])
 
-    def start_generation(self, why: str) -> None:
-        """New outbox ids for everything pending."""
-        self._outbox.start_generation(why)
+    def request_generation(self, why: str) -> None:
+        """A switch is due, with new outbox ids for everything pending."""
+        self._outbox.request_generation(why)
 
     def _token(self, n: int, chain: str) -> str:
         return f"{n - self._outbox.state.base}-{chain}"

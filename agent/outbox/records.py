@@ -45,7 +45,10 @@ class StateRecord(NamedTuple):
     """The stored state. `legacy_n`: rows up to it may be of schemas 1-3, which have no checksum.
 
     `channel` is the last channel that rows were sent to, `recovering` the name of a quarantined file
-    whose rows are still to be moved; "" for none.
+    whose rows are still to be moved; "" for none. `agent_id`, `pipe` and `channel_first_n` are those of
+    `channel`: the first row of its generation has seq 1. `renewal` is why the next channel gets a new outbox
+    id; "" if it need not. `switches` counts the changes of `channel` since the last commit, the last of them
+    at `switched_us` of the wall clock.
     """
 
     committed_n: int
@@ -56,6 +59,13 @@ class StateRecord(NamedTuple):
     agent_id: str
     channel: str
     recovering: str
+    pipe: str = ""
+    channel_first_n: int = 0
+    replay_channel: str = ""
+    replay_pipe: str = ""
+    renewal: str = ""
+    switches: int = 0
+    switched_us: int = 0
 
     @property
     def checksum(self) -> int:
@@ -69,13 +79,20 @@ class StateRecord(NamedTuple):
         if len(values) != len(cls._fields) or checksum != _crc(*values):
             return None
         record = cls(*values)  # type: ignore[arg-type] # checked next
-        kinds = (int, str, str, int, int, str, str, str)
-        if not all(type(value) is kind for value, kind in zip(record, kinds, strict=True)):
+        if not all(type(value) is kind for value, kind in zip(record, _STATE_KINDS, strict=True)):
             return None
-        is_sound = record.committed_n >= 0 and record.legacy_n >= 0 and record.unreadable >= 0
+        counts = (
+            record.committed_n,
+            record.legacy_n,
+            record.unreadable,
+            record.channel_first_n,
+            record.switches,
+        )
+        is_sound = all(count >= 0 for count in counts)
         return record if is_sound and _CHAIN.fullmatch(record.committed_chain) else None
 
 
+_STATE_KINDS = (int, str, str, int, int, str, str, str, str, int, str, str, str, int, int)
 STATE_COLUMNS = ", ".join((*StateRecord._fields, "checksum"))
 
 

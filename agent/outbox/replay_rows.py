@@ -7,7 +7,7 @@ import sqlite3
 
 from agent import rows
 from agent.errors import OutboxCorruptError
-from agent.outbox import holds
+from agent.outbox import channel_use, holds
 from agent.outbox.row_source import Batch, ErrorCount, Position, Rejected
 from agent.outbox.state import OutboxState
 from agent.outbox.store import Outbox
@@ -34,8 +34,40 @@ class ReplayRows:
 
     @property
     def channel(self) -> str:
-        """`<agent id>-<outbox id>-replay`."""
-        return f"{self._outbox.agent_id}-{self._outbox.outbox_id}-replay"
+        """`<agent id>-<outbox id>-replay`; while a switch is due, the channel used before."""
+        return self._outbox.state.record.replay_channel if self.is_switch_due() else self._next_channel
+
+    @property
+    def _next_channel(self) -> str:
+        return f"{channel_use.name_of(self._outbox.agent_id, self._outbox.outbox_id)}-replay"
+
+    @property
+    def pipe(self) -> str:
+        """The key of the pipe that the channel is in."""
+        known = self._outbox.state.record.replay_pipe if self.is_switch_due() else ""
+        return known or self._outbox.pipe
+
+    def is_switch_due(self) -> bool:
+        """True if the agent id, the pipe or the outbox id is another one than that of the last replay."""
+        used = self._outbox.state.record.replay_channel
+        return bool(used) and (used != self._next_channel or self.is_other_pipe())
+
+    def is_other_pipe(self) -> bool:
+        """True if a switch to another pipe is due."""
+        return channel_use.is_other_pipe(self._outbox.state.record.replay_pipe, self._outbox.pipe)
+
+    def recent_switches(self) -> tuple[int, int]:
+        """None: the name follows that of the live channel, whose changes are limited."""
+        return 0, 0
+
+    def switch(self, now_us: int) -> None:
+        """Go to the next channel."""
+        del now_us
+        self._outbox.record_replay_channel(self._next_channel)
+
+    def record_channel(self, now_us: int) -> None:
+        """On disk before the first row is sent to the channel."""
+        self.switch(now_us)
 
     @property
     def committed(self) -> Position:
@@ -54,7 +86,12 @@ class ReplayRows:
         return self._known[1]
 
     def needs_channel(self) -> bool:
-        """True while a replay waits; a replay with nothing left to send is removed from the queue here."""
+        """True while a replay waits; a replay with nothing left to send is removed from the queue here.
+
+        False while the live channel is to change: the name of this one follows it.
+        """
+        if self._outbox.is_switch_due:
+            return False
         with self._outbox.reading() as connection:
             waiting = connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
         if not waiting:
@@ -149,9 +186,16 @@ class ReplayRows:
         """These rows are in their replay again. A row set aside before its replay stays so."""
         self._outbox.restore_replayed(positions)
 
-    def start_generation(self, why: str) -> None:
+    def went_back(self, position: Position) -> None:
+        """Replays that are done are not stored, so an operator has to request them again."""
+        channel_use.log_went_back(
+            self.channel,
+            f"replays after row {position[1]} of replay {position[0]} may be lost: request them again",
+        )
+
+    def request_generation(self, why: str) -> None:
         """A new outbox id for the live rows as well: both share one history."""
-        self._outbox.start_generation(why)
+        self._outbox.request_generation(why)
 
 
 def _fetch(

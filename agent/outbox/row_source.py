@@ -45,7 +45,26 @@ class RowSource(Protocol):
 
     @property
     def channel(self) -> str:
-        """The name of the channel for these rows; a new name starts a new history."""
+        """The name of the channel for these rows; while a switch is due, the one used before."""
+
+    @property
+    def pipe(self) -> str:
+        """The key of the pipe that the channel is in; "" for the only one."""
+
+    def is_switch_due(self) -> bool:
+        """True if rows go to another channel next: open `channel`, commit its position, then switch()."""
+
+    def is_other_pipe(self) -> bool:
+        """True if a switch to another pipe is due."""
+
+    def recent_switches(self) -> tuple[int, int]:
+        """Switches since the last commit, and the wall clock at the last of them in microseconds."""
+
+    def switch(self, now_us: int) -> None:
+        """Go to the next channel: `channel` was fenced, and its position committed, or it was given up."""
+
+    def record_channel(self, now_us: int) -> None:
+        """Record durably that rows are sent to `channel`; before the first of them."""
 
     @property
     def committed(self) -> Position:
@@ -85,5 +104,8 @@ class RowSource(Protocol):
     def restore(self, positions: list[Position]) -> None:
         """Undo set_aside(), for rows whose refusals had another cause than the rows."""
 
-    def start_generation(self, why: str) -> None:
-        """The channel holds a history that is not ours: continue under a new outbox id and channel name."""
+    def went_back(self, position: Position) -> None:
+        """The server reports an earlier position than it had confirmed: log it, and send the rows again."""
+
+    def request_generation(self, why: str) -> None:
+        """The channel holds a history that is not ours: a switch to a new outbox id is due."""

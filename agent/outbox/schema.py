@@ -108,10 +108,18 @@ CREATE TABLE state(
   agent_id TEXT NOT NULL,
   channel TEXT NOT NULL,
   recovering TEXT NOT NULL,
+  pipe TEXT NOT NULL,
+  channel_first_n INTEGER NOT NULL,
+  replay_channel TEXT NOT NULL,
+  replay_pipe TEXT NOT NULL,
+  renewal TEXT NOT NULL,
+  switches INTEGER NOT NULL,
+  switched_us INTEGER NOT NULL,
   checksum INTEGER NOT NULL
 ) STRICT;
 INSERT INTO state VALUES (1, :committed_n, :committed_chain, :machine_id, :unreadable, :legacy_n, :agent_id,
-                          :channel, :recovering, :state_checksum);
+                          :channel, :recovering, :pipe, :channel_first_n, :replay_channel, :replay_pipe,
+                          :renewal, :switches, :switched_us, :state_checksum);
 CREATE TABLE generation(
   first_n INTEGER PRIMARY KEY,
   outbox_id TEXT NOT NULL,
@@ -240,6 +248,8 @@ def _with_generation(connection: sqlite3.Connection) -> dict[str, object]:
     newest = connection.execute("SELECT n, row FROM swipes ORDER BY n DESC LIMIT 1").fetchone() or (0, None)
     parsed = rows.parse(newest[1])
     agent_id = str(parsed.members.get("agent_id", "")) if parsed is not None else ""
+    is_replaying = connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
+    channel = f"{agent_id}-{outbox_id}" if agent_id else ""
     record = StateRecord(
         committed_n=committed_n,
         committed_chain=committed_chain,
@@ -247,8 +257,10 @@ def _with_generation(connection: sqlite3.Connection) -> dict[str, object]:
         unreadable=unreadable,
         legacy_n=max(newest[0], committed_n),
         agent_id=agent_id,
-        channel=f"{agent_id}-{outbox_id}" if agent_id else "",
+        channel=channel,
         recovering="",
+        channel_first_n=base + 1 if channel else 0,
+        replay_channel=f"{channel}-replay" if channel and is_replaying else "",
     )
     generation = Generation(base + 1, outbox_id, rows.first_link(outbox_id))
     return {

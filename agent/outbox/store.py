@@ -26,6 +26,7 @@ Invariants
   is held for an operator and passed over; anything else that fails is OutboxCorruptError.
 - An outbox id names one history. Whenever another history may have been sent under the id (damaged,
   copied or restored file), the outbox takes a new id before anything else is sent.
+- Rows go to another channel only after the one used before was fenced and asked (channel_use).
 - Not flushed means recoverable: `committed_n` is written without a flush, because after a power cut the
   token of the channel gives it again. Swipes, rows set aside and the curves that batches are sent
   with are flushed, because nothing else knows them.
@@ -58,7 +59,7 @@ from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
 from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import generation, holds, retention
+from agent.outbox import channel_use, generation, holds, retention
 from agent.outbox.database import OutboxFile
 from agent.outbox.records import StateRecord
 from agent.outbox.recovery.recovering_file import RecoveringFile
@@ -72,6 +73,8 @@ from agent.outbox.writer import SwipeWriter
 from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
+
+_LONGEST_REASON = 200  # characters of the reason for a new outbox id in the state record
 
 
 class Outbox:
@@ -87,16 +90,19 @@ class Outbox:
         state_dir: Path,
         *,
         agent_id: str,
+        pipe: str = "",
         machine_id: str = "",
         reserve_bytes: int = 0,
         lock: StateLock | None = None,
     ) -> None:
         """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
 
-        A `machine_id` other than the stored one means a copied card; "" skips this check. `lock`: of this
+        `pipe` is the key of the pipe that rows are sent to; another one than before means another channel. A
+        `machine_id` other than the stored one means a copied card. "" skips these checks. `lock`: of this
         directory, if the caller has taken it already; close() releases it, a failure here does not.
         """
         self.agent_id = agent_id
+        self.pipe = pipe
         self._lock = lock or StateLock(state_dir)
         try:
             self._reserve = Reserve(state_dir, reserve_bytes)
@@ -105,7 +111,7 @@ class Outbox:
             self._writer = SwipeWriter(self._file, agent_id)
             self._wal_erasure = retention.WalErasure(self.file)
             try:
-                self._check_identity(machine_id)
+                self._check_machine(machine_id)
                 self._purge_old_times()
             except BaseException:
                 self._file.close()
@@ -116,23 +122,21 @@ class Outbox:
             raise
         self._reserve.fill()
 
-    def _check_identity(self, machine_id: str) -> None:
-        known = self.state.record
-        machine_id = machine_id or known.machine_id
-        # The new id first: after a power cut in between, two doors must not share one id.
-        if known.machine_id not in {"", machine_id}:
+    def _check_machine(self, machine_id: str) -> None:
+        known = self.state.record.machine_id
+        # The request first: after a power cut in between, two doors must not share one id.
+        if known and machine_id and known != machine_id:
             self.boots.mark_relocated()
-            self._start_generation("the machine is another one: was the SD card copied?")
-        elif known.agent_id not in {"", self.agent_id}:
-            self._start_generation(f"the agent id was {known.agent_id}")
-        if (known.machine_id, known.agent_id) != (machine_id, self.agent_id):
-            self._store(self.state.record._replace(machine_id=machine_id, agent_id=self.agent_id))
+            self._request_generation("the machine is another one: was the SD card copied?")
+        if machine_id not in {"", known}:
+            self._store(self.state.record._replace(machine_id=machine_id))
 
     def _store(self, record: StateRecord) -> None:
         """Replace the state record; on disk when it returns."""
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                write_record(connection, record)
+            for attempt in self._file.writing_with_reserve():
+                with attempt as connection:
+                    write_record(connection, record)
             self._file.state = dataclasses.replace(self.state, record=record)
 
     def _purge_old_times(self) -> None:
@@ -263,7 +267,7 @@ class Outbox:
                         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
                         if found is None:
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                        record = record._replace(committed_n=n, committed_chain=found[0])
+                        record = record._replace(committed_n=n, committed_chain=found[0], switches=0)
                         write_record(connection, record)
                     holds.note_errors(connection, channel, errors)
                     if rejected is not None:
@@ -307,11 +311,14 @@ class Outbox:
                 holds.hold_lost(connection, first_n, last_n, "lost: not in the file")
             self._read_again()
 
-    def record_channel(self, name: str) -> None:
-        """Store the name of the channel that rows are sent to from now on; on disk when it returns."""
-        with self.file.write_lock:
-            if self.state.record.channel != name:
-                self._store(self.state.record._replace(channel=name))
+    def replay_again(self, first_n: int, last_n: int) -> None:
+        """Queue a replay of committed rows that the server lost, once; on disk when it returns."""
+        with self._file.writing() as connection:
+            connection.execute(
+                """INSERT INTO replays(first_n, last_n) SELECT ?1, ?2
+                   WHERE NOT EXISTS (SELECT 1 FROM replays WHERE first_n <= ?1 AND last_n >= ?2)""",
+                (first_n, last_n),
+            )
 
     def restore(self, numbers: Sequence[int]) -> None:
         """Make these rows, which were set aside, pending again."""
@@ -330,7 +337,60 @@ class Outbox:
     def _replace_set_aside(self, numbers: frozenset[int]) -> None:
         self._file.state = dataclasses.replace(self.state, set_aside_numbers=numbers)
 
-    # --- a new outbox id ----------------------------------------------------------------------
+    # --- channels and outbox ids --------------------------------------------------------------
+
+    @property
+    def is_switch_due(self) -> bool:
+        """True if the next live rows go to another channel than the last ones: see channel_use."""
+        return channel_use.is_switch_due(self.state, self.agent_id, self.pipe)
+
+    def switch_channel(self, now_us: int) -> None:
+        """Send live rows to the next channel, under a new outbox id if there is a reason for one; durable.
+
+        The caller has fenced the channel used so far, and has marked committed what it committed.
+        """
+        with self.file.write_lock:
+            old = self.state
+            why = channel_use.why_renewed(old, self.agent_id, self.pipe)
+            # With the reserve: on a full disk only delivery makes rows purgeable.
+            for attempt in self._file.writing_with_reserve():
+                with attempt as connection:
+                    channel_use.switch(
+                        connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
+                    )
+            self._read_again()
+        if why:
+            channel_use.log_renewed(old.outbox_id, self.state, self.state.record.channel, why)
+
+    def record_channel(self, now_us: int) -> None:
+        """Record the channel that live rows are sent to, if none is recorded; on disk when it returns."""
+        record = self.state.record
+        if not record.channel:
+            self.switch_channel(now_us)
+        elif self.pipe and not record.pipe:
+            self._store(record._replace(pipe=self.pipe))
+
+    def record_replay_channel(self, name: str) -> None:
+        """Record the channel that replays are sent to; on disk when it returns."""
+        with self.file.write_lock:
+            record = self.state.record
+            if (record.replay_channel, record.replay_pipe) != (name, self.pipe):
+                self._store(record._replace(replay_channel=name, replay_pipe=self.pipe))
+
+    def request_generation(self, why: str) -> None:
+        """Make a switch due, and have it start a new generation; on disk when it returns.
+
+        Where no channel was used yet, the generation starts immediately.
+        """
+        with self._file.recovering():
+            self._request_generation(why)
+
+    def _request_generation(self, why: str) -> None:
+        with self.file.write_lock:
+            if self.state.record.channel:
+                self._store(self.state.record._replace(renewal=why[:_LONGEST_REASON]))
+            else:
+                self._start_generation(why)
 
     def start_generation(self, why: str) -> None:
         """Take a new outbox id for the pending rows: seq from 1, the same event_id; one small write.
@@ -348,13 +408,8 @@ class Outbox:
             with self.file.writing() as connection:
                 generation.renew(connection, old)
             self._read_again()
-        _log.error(
-            "outbox: %s is now %s, because %s; %d pending swipes are sent with it",
-            old.outbox_id,
-            self.outbox_id,
-            why,
-            self.pending,
-            extra=fields(MessageId.OUTBOX_RENEWED, channel=f"{self.agent_id}-{self.outbox_id}"),
+        channel_use.log_renewed(
+            old.outbox_id, self.state, channel_use.name_of(self.agent_id, self.outbox_id), why
         )
 
     # --- maintenance --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.session import PreviousRun, ReaderSession
 from agent.service.fd_store import StoredPorts
-from agent.service.snowflake import make_client, make_http, pipe_name
+from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
 from agent.settings import Settings
@@ -124,6 +124,7 @@ def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:
     return Outbox(
         settings.agent.state_dir,
         agent_id=settings.agent.id,
+        pipe=pipe_key(settings),
         machine_id=machine_id(),
         reserve_bytes=settings.outbox.reserve_bytes,
         lock=lock,
@@ -134,7 +135,7 @@ def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clo
     """The uploader from the outbox to the configured pipe."""
     return Uploader(
         outbox,
-        lambda name: Channel(client, pipe_name(settings), name),
+        lambda name, pipe: Channel(client, pipe_of(pipe), name),
         settings.uploader,
         clock=clock,
         server_time=lambda: client.server_clock.last,

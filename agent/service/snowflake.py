@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from agent.clock.system_clock import boottime_s
@@ -36,6 +37,18 @@ def make_client(
         monotonic_s=boottime_s,
         may_lack_key=may_lack_key,
     )
+
+
+def pipe_key(settings: Settings) -> str:
+    """The configured account and pipe as one text, for the outbox: rows of another one get a new channel."""
+    pipe = pipe_name(settings)
+    return json.dumps([settings.snowflake.account.upper(), pipe.database, pipe.schema, pipe.pipe])
+
+
+def pipe_of(key: str) -> PipeName:
+    """The pipe of a pipe_key(); the requests go to the configured account, whichever the key names."""
+    _, *names = json.loads(key)
+    return PipeName(*names)
 
 
 def pipe_name(settings: Settings) -> PipeName:

@@ -14,7 +14,7 @@ States (`SenderState`), and what one step does in each:
 Transitions:
 
     CLOSED           -> OPEN             the committed token is ours and recorded
-    CLOSED           -> CLOSED           reopen at our own position, or under a new channel name
+    CLOSED           -> CLOSED           reopen at our own position; a switch to another channel
     OPEN, AWAITING   -> SENDING          the source has rows after the last row sent
     SENDING          -> AWAITING_COMMIT  accepted
     SENDING          -> DRAINING         rows refused (400, 413); the batch is bisected (refusals.py)
@@ -34,6 +34,8 @@ Invariants:
  4. After an unknown outcome nothing is assumed: forget the position, reopen, read the committed token,
     resume after it. Opening discards what the server had buffered, so nothing is stored twice.
  5. A token of another history is never adopted: the source starts a new generation with a new channel.
+    Before any change of channel the old one is opened, which fences it, and its position is committed
+    (agent.outbox.channel_use). It is given up after some time if only it cannot be opened.
  6. The committed position is recorded before the state changes; if it cannot be, both stay and polls go on.
  7. Only a commit, or an empty source, ends a series of failures: a 200 does not.
 
@@ -64,6 +66,7 @@ from agent.settings import UploaderSettings
 from agent.snowpipe import wire
 from agent.snowpipe.channel import Append, Channel
 from agent.snowpipe.wire import ChannelStatus
+from agent.uploader.channel_switch import SwitchLimits
 from agent.uploader.error_ranges import Progress, error_range, new_errors
 from agent.uploader.failures import RetryDelay, is_position_lost, message_id_of
 from agent.uploader.poll_timer import PollTimer
@@ -107,16 +110,21 @@ class ChannelSender:
     def __init__(
         self,
         source: RowSource,
-        open_channel: Callable[[str], Channel],
+        open_channel: Callable[[str, str], Channel],
         settings: UploaderSettings,
         rate: RateLimiter,
         *,
         monotonic_s: Callable[[], float],
+        wall_us: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        """`rate` is shared by all senders: whether Snowflake counts channels together is not documented."""
+        """`open_channel` takes a name and the key of a pipe.
+
+        `rate` is shared by all senders: whether Snowflake counts channels together is not documented.
+        """
         self.source = source
-        self.channel = open_channel(source.channel)
+        self._address = source.channel, source.pipe
+        self.channel = open_channel(*self._address)
         self.failure: AgentError | None = None
         self.not_before = 0.0
         self.rows_committed = 0
@@ -126,6 +134,8 @@ class ChannelSender:
         self._size = RequestSize(settings)
         self._rate = rate
         self._monotonic_s = monotonic_s
+        self._wall_us = wall_us
+        self._switch_limits = SwitchLimits(source)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
         self._faults = FailureLog(_log, "uploader", monotonic_s, recovery=MessageId.SNOWFLAKE_RECOVERED)
         self._start_over()
@@ -205,12 +215,14 @@ class ChannelSender:
 
     def _advance(self, now: float) -> float | None:
         """Open if CLOSED, else poll if due, else send, else wait."""
-        if self.channel.name != self.source.channel:
-            self.channel = self._open_channel(self.source.channel)
+        if self._address != (address := (self.source.channel, self.source.pipe)):
+            self._address, self.channel = address, self._open_channel(*address)
             self._start_over()
         if not self.source.needs_channel() and not self._has_uncommitted:
             return None
         pause = self._rate.ready_in(now)
+        if self.source.is_switch_due():
+            return pause or self._switch(now)
         if self.state is SenderState.CLOSED:
             return pause or self._open(now)
         if self._has_uncommitted and now >= self._poll_timer.due_at:
@@ -232,22 +244,49 @@ class ChannelSender:
         self.channel.forget()
         self._enter(SenderState.CLOSED)
 
+    def _switch(self, now: float) -> float:
+        """Fence the channel used so far and adopt its position, then go to the next one."""
+        self._switch_limits.check(self.channel.name, now, self._wall_us())
+        self.channel.forget()
+        self._start_over()
+        self._rate.spend(now)
+        try:
+            status = self.channel.open()
+            position = self._position_of(status.committed_token)
+            if position is not None:
+                self._note_if_back(status, position)
+                self._take_status(status, max(position, self.source.committed), now)
+        except SnowpipeError as error:
+            if not self._switch_limits.gives_up(error, now):
+                raise
+            _log.error(
+                "channel %s is given up (%s): rows that it had taken and not confirmed may arrive twice",
+                self.channel.name,
+                error,
+                extra=fields(channel=self.channel.name, error=error),
+            )
+        self.channel.forget()
+        self.source.switch(self._wall_us())
+        self._switch_limits = SwitchLimits(self.source)
+        return 0.0
+
     def _open(self, now: float) -> float:
         self._rate.spend(now)
         open_at, self._open_at = self._open_at, None
         status = self.channel.open(offset_token=open_at)
+        self.source.record_channel(self._wall_us())
         position = self._position_of(status.committed_token)
         if position is None:
             self.channel.forget()
-            self.source.start_generation(
+            self.source.request_generation(
                 f"the channel {self.channel.name} holds rows that this outbox has no record of: "
                 "was it restored from a backup, or the SD card copied?"
             )
             return 0.0
-        ours = self.source.committed_token()
-        if position < self.source.committed and open_at is None and ours is not None:
-            # Deleted after 30 idle days, or at an older position than it confirmed: set ours again.
-            self._open_at = ours
+        if self._is_before_ours(position) and open_at is None:
+            # Deleted after 30 idle days, or restored to an older position than it confirmed: set ours again.
+            self._note_if_back(status, position)
+            self._open_at = self.source.committed_token()
             self.channel.forget()
             return 0.0
         self._sent = max(position, self.source.committed)
@@ -262,7 +301,15 @@ class ChannelSender:
 
     def _position_of(self, token: str | None) -> Position | None:
         """The position of a token in our history: the beginning for no token, None for a foreign one."""
-        return (0, 0) if token is None else self.source.position_of(token)
+        return self.source.position_of(token) if token else (0, 0)
+
+    def _note_if_back(self, status: ChannelStatus, position: Position) -> None:
+        """A channel without a token was deleted; one with an earlier token than ours has lost rows."""
+        if status.committed_token and self._is_before_ours(position):
+            self.source.went_back(position)
+
+    def _is_before_ours(self, position: Position) -> bool:
+        return position < self.source.committed and self.source.committed_token() is not None
 
     def _prepare(self) -> None:
         """Enter SENDING if the source has rows after the last row sent."""
@@ -304,6 +351,8 @@ class ChannelSender:
                 f"the channel {self.channel.name} moved to a position that we did not send",
                 hint="another agent writes to this channel; it is reopened to read its position",
             )
+        if self._is_before_ours(position):
+            raise SnowpipeError(f"the channel {self.channel.name} went back to a position before ours")
         self._take_status(status, position, now)
         if self.source.committed > before:
             self._poll_timer.restart()

@@ -44,7 +44,7 @@ class Uploader:
     def __init__(
         self,
         outbox: Outbox,
-        open_channel: Callable[[str], Channel],
+        open_channel: Callable[[str, str], Channel],
         settings: UploaderSettings,
         *,
         clock: Clock,
@@ -65,7 +65,15 @@ class Uploader:
             bytes_per_second=settings.max_bytes_per_second,
         )
         self._live, self._replay = (
-            ChannelSender(source, open_channel, settings, rate, monotonic_s=monotonic_s, random=random)
+            ChannelSender(
+                source,
+                open_channel,
+                settings,
+                rate,
+                monotonic_s=monotonic_s,
+                wall_us=lambda: self._now.wall_us,
+                random=random,
+            )
             for source in (LiveRows(outbox, self._may_wait_s), ReplayRows(outbox))
         )
 

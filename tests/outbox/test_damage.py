@@ -277,10 +277,13 @@ def test_a_row_whose_columns_are_damaged_is_placed_by_its_chain(tmp_path: Path) 
 
 
 def test_the_state_record_is_found_by_its_bytes_with_every_member(tmp_path: Path) -> None:
-    with closing(opened(tmp_path, machine_id="1" * 16)) as outbox:
+    agent_id, pipe = "a-name-longer-than-any-other-" * 3, "a pipe with a long name " * 6
+    with closing(Outbox(tmp_path, agent_id=agent_id, pipe=pipe, machine_id="1" * 16)) as outbox:
         keep(outbox, 300)
+        outbox.record_channel(1)
+        outbox.record_replay_channel("a replay channel with a name of " * 3)
         commit(outbox, 299)
-        outbox.record_channel("a name longer than any other name of a channel that an agent has used so far")
+        outbox.request_generation("a long reason " * 20)
         record = outbox.state.record
 
     with closing(DamagedFile(tmp_path)) as file:

@@ -318,26 +318,31 @@ def test_a_card_in_another_machine_takes_a_new_id(tmp_path: Path) -> None:
     assert seqs(stored(tmp_path)) == [1, 2, 3]
 
 
-def test_another_agent_id_takes_a_new_id_once(tmp_path: Path) -> None:
+def test_another_agent_id_takes_a_new_id_once_its_channel_is_used(tmp_path: Path) -> None:
     ids = []
     for agent_id in ("hq-lobby-1", "hq-lobby-1", "hq-lobby-2", "hq-lobby-2"):
         with closing(Outbox(tmp_path, agent_id=agent_id)) as outbox:
             keep(outbox, 1)
-            ids.append(outbox.outbox_id)
+            outbox.record_channel(0)
+            before = outbox.outbox_id
+            if outbox.is_switch_due:
+                outbox.switch_channel(0)
+            ids += [before, outbox.outbox_id]
 
-    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert len(set(ids[:5])) == 1
+    assert ids[4] != ids[5] == ids[6] == ids[7]
 
 
 def test_the_last_channel_is_known_after_a_restart(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         assert outbox.state.record.channel == ""
-        outbox.record_channel("a")
+        outbox.record_channel(0)
         flushes = outbox.file.flushes
-        outbox.record_channel("a")
+        outbox.record_channel(0)
         assert outbox.file.flushes == flushes
 
     with closing(opened(tmp_path)) as outbox:
-        assert outbox.state.record.channel == "a"
+        assert outbox.state.record.channel == LiveRows(outbox).channel == f"hq-lobby-1-{outbox.outbox_id}"
 
 
 def test_a_machine_that_does_not_tell_its_name_changes_nothing(tmp_path: Path) -> None:

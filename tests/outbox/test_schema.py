@@ -191,6 +191,8 @@ def test_a_file_in_use_on_another_machine_takes_a_new_id(tmp_path: Path, name: s
     load(tmp_path, name)
 
     with closing(opened(tmp_path, machine_id="2" * 16)) as outbox:
+        assert LiveRows(outbox).channel == f"hq-lobby-1-{IN_USE_ID}"  # until it was asked
+        outbox.switch_channel(0)
         assert outbox.outbox_id != IN_USE_ID
         assert seqs(rows_after(outbox)) == [1, 2, 4]
 

@@ -91,7 +91,7 @@ def report(
     client.jwt.get()
     uploader = Uploader(
         outbox,
-        lambda name: Channel(client, PipeName("DB", "SCHEMA", "PIPE"), name),
+        lambda name, pipe: Channel(client, PipeName("DB", "SCHEMA", pipe or "PIPE"), name),
         UploaderSettings(),
         clock=clock,
         server_time=lambda: None,

@@ -116,7 +116,9 @@ class _Life:
         self._rows.after(self._rows.committed, 10, max_bytes=10_000)
 
     def _renew(self) -> None:
-        self._outbox.start_generation("a channel that holds another history")
+        self._outbox.record_channel(0)
+        self._outbox.request_generation("a channel that holds another history")
+        self._outbox.switch_channel(0)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class ModelChannel:
 class PipeModel(Http):
     """Channels fenced by continuation tokens; rows are committed `lag_s` after a 200.
 
+    Channels of another pipe than PIPE are known here as `<pipe>:<name>`.
     `faults` happen to the next requests of a channel, one each. Every request takes `way_s`.
     """
 
@@ -122,6 +123,8 @@ class PipeModel(Http):
         self.is_stalled = False  # nothing is committed any more
         self.counts_errors_late = False  # only in the second status after the commit
         self.status_code = "SUCCESS"
+        self.foreign_token: str | None = None  # every channel has it when it is opened
+        self.refused_channels: set[str] = set()  # 404 for every request to them
 
     @property
     def table(self) -> list[int]:
@@ -214,20 +217,22 @@ class PipeModel(Http):
         return reply
 
     def _processed(self, endpoint: Endpoint, name: str, request: Request, query: dict[str, str]) -> Reply:
+        gone: dict[str, object] = {"code": "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED"}
+        if name in self.refused_channels:
+            return _json(gone, 404)
         if endpoint == "open":
             return self._open(name, json.loads(request.body))
         if name not in self.channels:
-            gone = {"code": "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED"}
             return _json({"channel_statuses": {}}) if endpoint == "status" else _json(gone, 404)
         if endpoint == "append":
             return self._append(name, request.body, query)
-        return _json({"channel_statuses": {name: self._status(self.channels[name])}})
+        return _json({"channel_statuses": {name.rpartition(":")[2]: self._status(self.channels[name])}})
 
     def _open(self, name: str, content: dict[str, str]) -> Reply:
         channel = self.channels.setdefault(name, ModelChannel(created_on_ms=int(self.clock.seconds * 1e6)))
         channel.buffered.clear()
         channel.writer, channel.sequence, channel.is_invalid = channel.writer + 1, 0, False
-        channel.committed = content.get("offset_token", channel.committed)
+        channel.committed = self.foreign_token or content.get("offset_token", channel.committed)
         return _json(
             {"next_continuation_token": channel.continuation, "channel_status": self._status(channel)}
         )
@@ -273,7 +278,7 @@ def snowflake_settings(url: str, role: str | None = None) -> SnowflakeSettings:
     return SnowflakeSettings("MYORG-MYACCOUNT", "SFE_INGEST_USER", "DB", "SCHEMA", "PIPE", url, role)
 
 
-def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str], Channel]:
+def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str, str], Channel]:
     """The real client, channel and wire format over the model."""
     client = Client(
         http,
@@ -282,7 +287,7 @@ def open_channel(http: Http, key: KeyPair, clock: DrivenClock) -> Callable[[str]
         wall_s=clock.wall_s,
         monotonic_s=clock.monotonic_s,
     )
-    return lambda name: Channel(client, PipeName("DB", "SCHEMA", "PIPE"), name)
+    return lambda name, pipe: Channel(client, PipeName("DB", "SCHEMA", pipe or "PIPE"), name)
 
 
 def _endpoint(request: Request) -> Endpoint:
@@ -296,10 +301,12 @@ def _endpoint(request: Request) -> Endpoint:
 
 
 def _channel(request: Request) -> str:
-    if request.path.endswith(":bulk-channel-status"):
-        return str(json.loads(request.body)["channel_names"][0])
-    _, found, rest = request.path.partition("/channels/")
-    return rest.removesuffix("/rows") if found else ""
+    path, _, name = request.path.partition("/channels/")
+    if path.endswith(":bulk-channel-status"):
+        name = str(json.loads(request.body)["channel_names"][0])
+    pipe = path.removesuffix(":bulk-channel-status").rpartition("/")[2]
+    name = name.removesuffix("/rows")
+    return f"{pipe}:{name}" if name and pipe != "PIPE" else name
 
 
 def _json(content: object, status: int = 200) -> Reply:

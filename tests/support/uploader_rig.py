@@ -40,6 +40,7 @@ class UploaderRig:
         way_s: float = 0.01,
         settings: UploaderSettings | None = None,
         machine_id: str = "",
+        pipe: str = "PIPE",
         wall_off_s: float = 0.0,
     ) -> None:
         """`wall_off_s`: the wall clock is off by so much, and not synchronised."""
@@ -48,7 +49,9 @@ class UploaderRig:
         self.pipe = PipeModel(self.clock, lag_s=lag_s, way_s=way_s)
         self.state_dir = state_dir
         self.machine_id = machine_id
-        self.outbox = Outbox(state_dir, agent_id="door", machine_id=machine_id)
+        self.agent_id = "door"
+        self.pipe_name = pipe
+        self.outbox = self._open_outbox()
         self.kept = 0
         self._images = 0
         self._key = key
@@ -86,8 +89,20 @@ class UploaderRig:
         """Replace the state directory by another one."""
         self.outbox.close()
         self.state_dir = state_dir
-        self.outbox = Outbox(state_dir, agent_id="door", machine_id=self.machine_id)
+        self.outbox = self._open_outbox()
         self.new_uploader()
+
+    def _open_outbox(self) -> Outbox:
+        return Outbox(self.state_dir, agent_id=self.agent_id, pipe=self.pipe_name, machine_id=self.machine_id)
+
+    def restart(
+        self, *, agent_id: str | None = None, pipe: str | None = None, machine_id: str | None = None
+    ) -> None:
+        """Kill the agent and start it again, as another door, with another pipe, or on another machine."""
+        self.agent_id = agent_id or self.agent_id
+        self.pipe_name = pipe or self.pipe_name
+        self.machine_id = machine_id or self.machine_id
+        self.crash()
 
     def keep(self, count: int) -> None:
         """Store swipes; cards are numbered in the order of their swipes."""

@@ -11,8 +11,16 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from agent.errors import OutboxCorruptError
 from agent.keys.keypair import KeyPair
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import NothingToReplayError
@@ -69,7 +77,9 @@ class Promise(RuleBasedStateMachine):
         self.ever_refusable: set[int] = set()
         self.asked: Counter[int] = Counter()
         self.covered: Counter[int] = Counter()
-        self.renewed = 0
+        self.doors = 0
+        self.backup: Path | None = None
+        self.restored = False
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -145,10 +155,48 @@ class Promise(RuleBasedStateMachine):
     def purge(self) -> None:
         self.door.outbox.purge(kept_since_us=None, max_bytes=0)
 
+    # --- what changes the channel ---------------------------------------------------------------
+
     @rule()
-    def take_a_new_identity(self) -> None:
-        self.renewed += 1
+    def rename_the_door(self) -> None:
+        self.doors += 1
+        self.door.restart(agent_id=f"door-{self.doors}")
+
+    @rule()
+    def rename_it_back(self) -> None:
+        self.door.restart(agent_id="door")
+
+    @rule(pipe=st.sampled_from(["PIPE", "OTHER_PIPE"]))
+    def configure_another_pipe(self, pipe: str) -> None:
+        self.door.restart(pipe=pipe)
+
+    @rule(number=st.integers(1, 3))
+    def move_the_card(self, number: int) -> None:
+        self.door.restart(machine_id=str(number) * 16)
+
+    @rule()
+    def rebuild_the_file(self) -> None:
+        fault = OutboxCorruptError("outbox.db: database disk image is malformed")
+        self.door.outbox._file.rebuild(fault, self.door.outbox.outbox_id)
+
+    @rule()
+    def start_a_generation(self) -> None:
         self.door.outbox.start_generation("a test wants it")
+
+    @rule()
+    def make_a_backup(self) -> None:
+        self.backup = self.door.image()
+
+    @precondition(lambda self: self.backup is not None)
+    @rule()
+    def restore_the_backup(self) -> None:
+        # What is only in the replaced file would be lost.
+        self.door.pipe.faults.clear()
+        self.door.drain()
+        if self.backup is not None and not self.not_loadable | self.ever_refusable:
+            self.restored = True
+            self.door.restore(self.backup)
+            self.backup = None
 
     # --- what must hold at any moment ------------------------------------------------------------
 
@@ -191,10 +239,10 @@ class Promise(RuleBasedStateMachine):
         table = cards(pipe.landed, replay=False)
         missing = set(range(1, self.door.kept + 1)) - set(table)
         assert missing <= set(cards(pipe.not_loaded, replay=False)) | self.ever_refusable
-        # Under a new identity what was on its way may come again, with the same event_id.
+        # What a backup has pending may come again, with the same event_id.
         first_time = list(dict.fromkeys(table))
         assert first_time == sorted(first_time)
-        assert self.renewed or first_time == table
+        assert self.restored or first_time == table
         events = {(card(row), row["event_id"]) for _, row in pipe.landed}
         assert len(events) == len({number for number, _ in events})
         self._check_numbers([row for _, row in pipe.landed + pipe.not_loaded if not row.get("replay", False)])
@@ -211,7 +259,7 @@ class Promise(RuleBasedStateMachine):
         pipe = self.door.pipe
         came = Counter(cards(pipe.landed, replay=True)) + Counter(cards(pipe.not_loaded, replay=True))
         for number in self.asked | came:
-            assert came[number] <= self.covered[number] or self.renewed
+            assert came[number] <= self.covered[number] or self.restored
             assert came[number] >= self.asked[number] or number in self.ever_refusable
 
 

@@ -1,0 +1,74 @@
+"""Limits of a change of channel: the delay before it, and how long the old channel is asked."""
+
+from __future__ import annotations
+
+from agent.errors import ChannelLostError, SnowpipeError, TransientError
+from agent.outbox import RowSource
+
+# Snowflake has room for 2,000 channels per pipe, and deletes unused ones after 30 days.
+_FIRST_DELAY_S = 60.0
+_LONGEST_DELAY_S = 86_400.0
+_DOUBLINGS = 12  # enough for the longest delay; keeps the power small
+# A channel of another pipe is given up soon: the pipe may have been dropped when the new one was made. One of
+# the same pipe is refused for the same reasons as a new channel would be, so there is no hurry.
+_OTHER_PIPE_PATIENCE_S = 60.0
+_SAME_PIPE_PATIENCE_S = 3_600.0
+# For answers that usually pass (5xx, 429), but not for this channel.
+_LONGEST_PATIENCE_S = 86_400.0
+_NOT_AUTHENTICATED, _TIMEOUT, _TOO_MANY = 401, 408, 429
+
+
+def switch_delay_s(switches: int, since_s: float) -> float:
+    """Seconds to wait before the next switch, after so many without a commit, the last one `since_s` ago.
+
+    0 after a commit. `since_s` may be wrong in both directions: it survives restarts through the wall clock.
+    """
+    if switches == 0:
+        return 0.0
+    delay_s = min(_FIRST_DELAY_S * 2.0 ** min(switches - 1, _DOUBLINGS), _LONGEST_DELAY_S)
+    return min(max(0.0, delay_s - since_s), delay_s)
+
+
+class SwitchLimits:
+    """The limits of one switch of a source. `now` is in seconds of a monotonic clock."""
+
+    def __init__(self, source: RowSource) -> None:
+        self._source = source
+        self._allowed_at: float | None = None
+        self._refused_at: float | None = None
+        self._failed_at: float | None = None
+
+    def check(self, channel: str, now: float, wall_us: int) -> None:
+        """Raise TransientError while switches follow one another too quickly."""
+        if self._allowed_at is None:
+            switches, switched_us = self._source.recent_switches()
+            self._allowed_at = now + switch_delay_s(switches, (wall_us - switched_us) / 1e6)
+        if now < self._allowed_at:
+            raise TransientError(
+                f"channel {channel}: its change has to wait, nothing was committed since the last one",
+                hint="does another agent run with a copy of this outbox, or under this agent id?",
+                retry_after=self._allowed_at - now,
+            )
+
+    def gives_up(self, error: SnowpipeError, now: float) -> bool:
+        """Note that the old channel was not opened. True if it has been asked for long enough.
+
+        Never for a failure that any channel has: no connection, no answer, credentials not accepted.
+        """
+        if not isinstance(error, ChannelLostError) and error.status in {None, _NOT_AUTHENTICATED}:
+            return False
+        self._failed_at = now if self._failed_at is None else self._failed_at
+        if now - self._failed_at >= _LONGEST_PATIENCE_S:
+            return True
+        if not _is_lasting(error):
+            return False
+        self._refused_at = now if self._refused_at is None else self._refused_at
+        patience_s = _OTHER_PIPE_PATIENCE_S if self._source.is_other_pipe() else _SAME_PIPE_PATIENCE_S
+        return now - self._refused_at >= patience_s
+
+
+def _is_lasting(error: SnowpipeError) -> bool:
+    if isinstance(error, ChannelLostError):
+        return True
+    status = error.status or 0
+    return 400 <= status < 500 and status not in {_TIMEOUT, _TOO_MANY}  # noqa: PLR2004 - RFC 9110 15.5
