@@ -45,14 +45,18 @@ class SyncMarks:
     def __init__(self) -> None:
         self._observed: _Observed | None = None
         self._looked_us: int | None = None  # boot time of the latest reading
+        self._inherited_mark_us: int | None = None  # the mark of the first reading: from before this process
 
     def judge(self, mark_us: int | None, wall_us: int, boot_us: int) -> Confirmation | None:
         """What confirms a reading, by the newest mark; None for a reading that is not to be trusted."""
         looked_us, self._looked_us = self._looked_us, boot_us
+        if looked_us is None:
+            self._inherited_mark_us = mark_us
         if mark_us is None:
             return None
         if self._observed is None or mark_us != self._observed.mark_us:
-            self._observed = _observe(mark_us, wall_us, boot_us, looked_us) or self._observed
+            made_after_us = None if mark_us == self._inherited_mark_us else looked_us
+            self._observed = _observe(mark_us, wall_us, boot_us, made_after_us) or self._observed
         observed = self._observed
         if observed is None or mark_us != observed.mark_us:
             return None
@@ -62,10 +66,14 @@ class SyncMarks:
         return Confirmation(max(0, unconfirmed_us), observed.is_inherited)
 
 
-def _observe(mark_us: int, wall_us: int, boot_us: int, looked_us: int | None) -> _Observed | None:
-    """A new mark; None if the wall clock was set after it, so that its distance is impossible."""
+def _observe(mark_us: int, wall_us: int, boot_us: int, made_after_us: int | None) -> _Observed | None:
+    """A new mark; None if the wall clock was set after it, so that its distance is impossible.
+
+    `made_after_us`: the boot time of a reading without this mark; None for one from before the process.
+    """
     ago_us = wall_us - mark_us
-    longest_us = LONGEST_UNCONFIRMED_US if looked_us is None else boot_us - looked_us + _SAME_US
+    is_inherited = made_after_us is None
+    longest_us = LONGEST_UNCONFIRMED_US if made_after_us is None else boot_us - made_after_us + _SAME_US
     if not -_SAME_US <= ago_us <= longest_us:
         return None
-    return _Observed(mark_us, wall_us - boot_us, boot_us - max(0, ago_us), is_inherited=looked_us is None)
+    return _Observed(mark_us, wall_us - boot_us, boot_us - max(0, ago_us), is_inherited)

@@ -49,6 +49,26 @@ def test_a_clock_set_by_hand_moves_no_swipe_that_was_right(
     assert scene.worst_us(rows) < MS
 
 
+def test_a_clock_set_back_before_the_first_reading_of_a_process_is_not_confirmed_by_the_old_mark(
+    tmp_path: Path, machine: MarkedClockRig
+) -> None:
+    scene = TimingRig(tmp_path, machine)
+    machine.ntp_comes()
+    scene.look()
+    scene.swipe(every_s=0.5)
+    machine.set_by_hand(-3.0)
+    scene.restart()
+    machine.start_process()
+    scene.look()
+    scene.swipe(every_s=40.0)
+
+    rows = scene.send()
+    scene.outbox.close()
+
+    assert [row["clock"] for row in rows] == ["synced", "corrected"]
+    assert scene.worst_us(rows) < MS
+
+
 def test_the_next_mark_of_the_time_service_is_believed_whatever_it_changes(scene: TimingRig) -> None:
     scene.machine.set_by_hand(HOUR_S)
     scene.swipe(3)
