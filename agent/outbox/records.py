@@ -44,8 +44,8 @@ def _crc(*values: object) -> int:
 class StateRecord(NamedTuple):
     """The stored state. `legacy_n`: rows up to it may be of schemas 1-3, which have no checksum.
 
-    `channel` is the last channel that rows were sent to, `recovering` the name of a quarantined file
-    whose rows are still to be moved; "" for none.
+    `channel` is the last channel that rows were sent to, `recovering` names the quarantined
+    files of which rows are still to be moved (recovery.progress); "" for none.
     """
 
     committed_n: int

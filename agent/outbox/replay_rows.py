@@ -54,7 +54,12 @@ class ReplayRows:
         return self._known[1]
 
     def needs_channel(self) -> bool:
-        """True while a replay waits; a replay with nothing left to send is removed from the queue here."""
+        """True while a replay waits; a replay with nothing left to send is removed from the queue here.
+
+        False while the rows of a damaged file are moved: rows of the replay may be missing.
+        """
+        if self._outbox.state.recoveries:
+            return False
         with self._outbox.reading() as connection:
             waiting = connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
         if not waiting:
