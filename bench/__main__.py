@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.console import table
 
-BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain")
+BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "recovery")
 
 
 def main() -> int:

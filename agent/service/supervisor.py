@@ -14,6 +14,7 @@ from agent.errors import KeyFileError, NotPermittedError, OutboxError
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build
+from agent.service.inspector import Inspector
 from agent.service.state_disk import HINT, state_problem
 from agent.service.upload_loop import UploadLoop
 from agent.service.wakeup import Wakeup
@@ -31,9 +32,7 @@ _STORE_PAUSE_S = 0.1  # between two tries to store buffered swipes at a stop
 # Longer than any normal operation: a commit on a failing SD card; a call with every renewal and timeout.
 _READER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = LONGEST_CALL_S
-_INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
-# While a damaged outbox is rebuilt every thread waits for it, which takes as long as an integrity check.
-_REBUILD_S = _INSPECTOR_HUNG_S
+_INSPECTOR_HUNG_S = 7200.0  # the integrity check of ten million rows on a slow card
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to distinguish keys
 
 
@@ -61,6 +60,7 @@ class Supervisor:
         if problem := state_problem(settings):
             _log.error("%s; %s", problem, HINT, extra=fields(MessageId.STATE_NOT_DURABLE))
         self._upload_loop = UploadLoop(self._agent, on_news=self._wakeup.set)
+        self._inspector = Inspector(self._agent.outbox, recovered=self._wake_uploader)
         self._runtime_dir = settings.agent.runtime_dir
         self._workers = [
             Worker("uploader", self._upload_loop.run, ended=self._wakeup.set, hung_after_s=_UPLOADER_HUNG_S),
@@ -91,7 +91,7 @@ class Supervisor:
                 extra=fields(MessageId.READY),
             )
             notify.send("READY=1", f"STATUS={self._status_line()}")
-            self._start_integrity_check()
+            self._start_inspector()
             self._watch()
         finally:
             self._stop()
@@ -161,8 +161,7 @@ class Supervisor:
 
     def _is_healthy(self) -> bool:
         """Whether no worker is hung; logs each worker that hangs or responds again."""
-        grace_s = _REBUILD_S if self._agent.outbox.is_rebuilding else 0.0
-        hung = [worker for worker in self._workers if not worker.is_healthy(grace_s=grace_s)]
+        hung = [worker for worker in self._workers if not worker.is_healthy()]
         for worker in hung:
             if worker not in self._hung:
                 _log.error(
@@ -201,6 +200,7 @@ class Supervisor:
         for session in self._agent.readers:
             session.stop()
         self._upload_loop.stop()
+        self._inspector.stop()
         # Readers first: their last swipes must be stored before the file is closed.
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._reader_workers]
         self._store_buffered(deadline)
@@ -236,14 +236,10 @@ class Supervisor:
                 extra=fields(MessageId.SWIPES_LOST),
             )
 
-    def _start_integrity_check(self) -> None:
-        """Check the whole file in a thread, after READY: it may be large, and readers must not wait."""
-        outbox = self._agent.outbox
-        inspector = Worker(
-            "inspector",
-            lambda _busy: outbox.check_integrity(),
-            ended=self._wakeup.set,
-            hung_after_s=_INSPECTOR_HUNG_S,
+    def _start_inspector(self) -> None:
+        """Check the file and recover rows in a thread, after READY: it may be large, and readers must not wait."""
+        worker = Worker(
+            "inspector", self._inspector.run, ended=self._wakeup.set, hung_after_s=_INSPECTOR_HUNG_S
         )
-        inspector.start()
-        self._workers.append(inspector)
+        worker.start()
+        self._workers.append(worker)
