@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import holds, schema
-from agent.outbox.database import QUERY_ERRORS, open_external
+from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, open_external
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader
@@ -189,9 +189,14 @@ class DamagedFile:
         """False if the disk reads not one sector of the file: then the disk fails, not a place on it."""
         return any(file.is_readable() for file in self._files)
 
-    def scanned(self) -> Iterator[FoundRow]:
-        """Every complete row in the readable bytes of the file and of its WAL."""
-        for file in self._files:
+    def scanned(self, is_known: Callable[[bytes], bool] | None = None) -> Iterator[FoundRow]:
+        """Every complete row in the readable bytes of the file and of its WAL.
+
+        `is_known`: whether the rows of a page are not needed.
+        """
+        main, *others = self._files
+        yield from rows.scan(main.pieces() if is_known is None else _blanked(main.pieces(), is_known))
+        for file in others:
             yield from rows.scan(file.pieces())
 
     def latest_state(self) -> StateRecord | None:
@@ -226,6 +231,13 @@ class DamagedFile:
         return copies
 
 
+def _blanked(pieces: Iterable[bytes], is_known: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """The pieces, with zeros for known pages: a search passes them quickly."""
+    for piece in pieces:
+        pages = (piece[at : at + PAGE_BYTES] for at in range(0, len(piece), PAGE_BYTES))
+        yield b"".join(bytes(len(page)) if is_known(page) else page for page in pages)
+
+
 def _is_read_error(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
 
@@ -246,7 +258,12 @@ def _with_points(records: list[Any]) -> list[Any]:
 
 
 def _complete(found: list[Columns]) -> Iterator[tuple[StoredRow, bool]]:
-    for n, chain, trusted_us, row, *others in found:
+    for columns in found:
+        n, chain, trusted_us, row, *others = columns
+        with contextlib.suppress(TypeError):
+            if columns[6] is not None and columns[6] == row_checksum(*columns[:6]):
+                yield StoredRow(*columns), True
+                continue
         parsed = rows.parse(row)
         if parsed is None:
             continue

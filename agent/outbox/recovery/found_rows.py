@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent import rows
@@ -23,16 +23,17 @@ class FoundRows:
     """Sorts what is found by its bytes: rows with a number are returned, the others are kept for linked().
 
     `bases` maps the outbox ids of schemas 1-3 to n - seq. A row of another such id may be a copy of a row
-    that has another number by now.
+    that has another number by now. `is_known`: whether all rows of a page are in the new file.
     """
 
     damaged: DamagedFile
     bases: dict[str, int]
+    is_known: Callable[[bytes], bool]
     unnumbered: dict[str, FoundRow] = field(default_factory=dict)
 
     def numbered(self) -> Iterator[StoredRow]:
         """The rows whose numbers their checksums or their seqs give."""
-        for found in self.damaged.scanned():
+        for found in self.damaged.scanned(self.is_known):
             parsed = found.parsed
             if parsed.outbox_id is None:
                 stored = stored_row(found)

@@ -62,11 +62,13 @@ class Holes:
 
 def row_numbers(page: bytes) -> list[int]:
     """The numbers of the rows in a page of swipes; empty for any other page, and for a damaged one."""
-    if page[0] != _LEAF:
+    if len(page) < PAGE_BYTES or page[0] != _LEAF:
         return []
     numbers = []
     for index in range(int.from_bytes(page[_COUNT_AT : _COUNT_AT + 2])):
         pointer = _HEADER_BYTES + 2 * index
+        if pointer + 2 > len(page):
+            return []
         at = int.from_bytes(page[pointer : pointer + 2])
         size, at = _varint(page, at)
         n, at = _varint(page, at)

@@ -90,7 +90,6 @@ class RecoveringFile:
         except OutboxFullError:
             self.reserve.free_rest()
             rebuild.replace(self._state_dir, fault, known=known)
-        self.needs_inspection.set()
 
     def _new_file(self) -> OutboxFile:
         return OutboxFile(
@@ -214,6 +213,7 @@ class RecoveringFile:
                     self.file.open()  # otherwise the next use opens it
             self.file.ensure_open()
             self.read_state(self.file)
+        self.needs_inspection.set()
 
     def check_again(self) -> None:
         """Have the next check_integrity() check the file, although it was checked."""

@@ -55,7 +55,7 @@ from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows
-from agent.outbox.recovery.holes import Holes
+from agent.outbox.recovery.holes import Holes, row_numbers
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.ranges import subtract
 from agent.outbox.recovery.rebuild import unfinished
@@ -203,7 +203,7 @@ class RowMover:
 
     def _found(self, one: Recovery, damaged: DamagedFile) -> Iterator[StoredRow]:
         """Rows by their bytes; committed ones, which are not needed for delivery, while there is room."""
-        found = FoundRows(damaged, self._bases(self._file.state.generations))
+        found = FoundRows(damaged, self._bases(self._file.state.generations), self._is_moved)
         for row in found.numbered():
             if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room()):
                 yield row
@@ -395,6 +395,10 @@ class RowMover:
         if not self._has_room(size):
             text = "the disk has no room for the rows of the damaged outbox"
             raise OutboxFullError(text, hint="free space on the disk: df -h")
+
+    def _is_moved(self, page: bytes) -> bool:
+        numbers = row_numbers(page)
+        return bool(numbers) and self._are_moved(numbers)
 
     def _are_moved(self, numbers: list[int]) -> bool:
         marks = ", ".join("?" * len(numbers))
