@@ -17,6 +17,7 @@ from agent import rows
 from agent.outbox import Outbox
 from agent.outbox.state import OutboxState
 from tests.support.outbox_life import AGENT_ID
+from tests.support.outbox_rig import recover
 from tests.support.paths import ROOT
 from tests.support.recorded_disk import DAMAGES, Damage, Disk, Record, read_recording
 from tests.support.swipes import swipe
@@ -121,6 +122,7 @@ def faults_in(directory: Path, promise: Promise) -> list[str]:
     """Open the image with the real outbox; returns everything that is not as promised."""
     outbox = Outbox(directory, agent_id=AGENT_ID)
     try:
+        recover(outbox)
         return [*_faults(outbox, promise), *_unusable(outbox)]
     finally:
         outbox.close()
