@@ -43,7 +43,8 @@ test-agent: $(STAMP)
 	@$(BIN)/python -m pytest -q $(PARALLEL) --ignore=tests/test_architecture.py --ignore=tests/conformance $(TESTS)
 
 chaos: $(STAMP) ## faults, kills and power cuts at length: CHAOS_ROUNDS=20, CHAOS_SEED to see one again
-	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut
+	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut \
+	  tests/outbox/test_flipped_files.py
 
 check: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
     row is shorter.
     """
     card, read_at = swipe.card, swipe.read_at
-    event_timestamp = recorded_at = iso(read_at.wall_us)
+    # Half the interval in which its last byte arrived; the middle is the time of the event.
+    uncertainty_ms = math.ceil(swipe.age_us / 2_000)
+    recorded_at, event_timestamp = iso(read_at.wall_us), iso(read_at.wall_us - uncertainty_ms * 1_000)
     members: dict[str, Any] = {
         "badge_id": swipe.badge_id,
         "user_id": swipe.user_id,
@@ -85,8 +88,8 @@ def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
         "facility_code": card.facility_code,
         "card_number": card.card_number,
         "card_check": card.check.value,
-        "clock": "synced" if read_at.trusted else "estimated",
-        "time_uncertainty_ms": None,
+        "clock": "synced" if read_at.trusted and not uncertainty_ms else "estimated",
+        "time_uncertainty_ms": uncertainty_ms or None,
         "recorded_at": recorded_at if recorded_at != event_timestamp else None,
         "boot_id": read_at.boot_id[:_BOOT_ID_DIGITS],
         "boot_ms": read_at.boot_ms,
@@ -242,18 +245,21 @@ def recorded_time(row: bytes) -> RecordedTime:
 def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int | None) -> bytes:
     """The row with a corrected `event_timestamp`, and the time it was stored with as `recorded_at`.
 
-    `sure`: corrected by a synchronised clock, otherwise estimated. `uncertainty_ms` is that of the clock;
-    the row's own is added to it. The values that the chain covers do not change. A row whose bytes were
-    damaged on the disk is returned unchanged: the pipe refuses it by itself, and it is set aside.
+    `wall_us` is the corrected time of its read. `sure`: corrected by a synchronised clock, otherwise
+    estimated. `uncertainty_ms` is that of the clock. A row whose bytes waited to be read has its own: it is
+    added, and the time stays estimated. The values that the chain covers do not change. A row whose bytes
+    were damaged on the disk is returned unchanged: the pipe refuses it by itself, and it is set aside.
     """
     at, clock = row.find(_TIME), _CLOCK.search(row)
     if at < 0 or clock is None:
         return row
     begin = at + len(_TIME)
     stored = row[begin : begin + _TIME_LENGTH]
-    corrected = iso(wall_us).encode()
+    own_ms = int(clock["ms"] or 0)
+    sure = sure and own_ms == 0
+    corrected = iso(wall_us - own_ms * 1_000).encode()
     if uncertainty_ms is not None:
-        uncertainty_ms += int(clock["ms"] or 0)
+        uncertainty_ms += own_ms
     time = b'"clock":"corrected"' if sure else b'"clock":"estimated"'
     if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):
         time += b',"time_uncertainty_ms":%d' % uncertainty_ms
@@ -343,6 +349,20 @@ def parse(row: object) -> ParsedRow | None:
     return ParsedRow(
         members, members["event_id"], members["chain"], members.get("outbox_id"), members.get("seq")
     )
+
+
+def card_of(row: object) -> tuple[str, int, str] | None:
+    """Reader id, bits and hex digits of the card; None for a damaged or an erased row."""
+    try:
+        members = json.loads(row) if isinstance(row, bytes) else None
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    match [members.get(name) for name in ("reader_id", "card_bits", "card_raw")]:
+        case [str(reader_id), int(bits), str(raw)]:
+            return reader_id, bits, raw
+    return None
 
 
 class FoundRow(NamedTuple):

@@ -9,11 +9,18 @@ from typing import Literal
 
 ParityPolicy = Literal["reject", "flag"]
 
-Keypad = Literal["none", "burst4", "burst8", "card26"]
+# How a reader's keys are sent: a word of 4 or 8 bits per key; a PIN as a card of `pin_facility_code`; a PIN
+# as the binary number in 26 or 34 bits, or as six decimal digits of four bits in 26. "unknown": the key
+# is not set, so that `check` warns and a word that may be a PIN raises an alarm.
+Keypad = Literal["unknown", "none", "burst4", "burst8", "card26", "pin26", "pin34", "pin26bcd"]
+
+UnknownLengths = Literal["card", "noise"]
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 Direction = Literal["ENTRY", "EXIT"]
+
+LineParity = Literal["none", "even", "odd"]
 
 Trust = Literal["auto", "always"]
 
@@ -39,10 +46,17 @@ class ReaderSettings:
     port: Path
     protocol: str  # a key of agent.readers.protocols.PROTOCOLS
     direction: Direction | None = None
-    baudrate: int | None = None  # None: the protocol's default
+    baudrate: int | None = None  # None: the protocol's default; so for the next three
+    data_bits: int | None = None
+    line_parity: LineParity | None = None  # of each byte on the serial line
+    stop_bits: int | None = None
     formats: tuple[str, ...] = DEFAULT_FORMATS  # names of agent.readers.cards.formats
-    keypad: Keypad = "none"
+    # A Wiegand word of a length that no enabled format has is a card without fields, or noise. None: a
+    # card with the default formats; with others noise, because each other length has lost or gained bits.
+    unknown_lengths: UnknownLengths | None = None
+    keypad: Keypad = "unknown"
     pin_facility_code: int = 0  # with `card26`: the facility code under which the keypad sends PINs
+    pin_digits: int = 6  # with `pin26` and `pin34`: the most digits of a PIN
     parity: ParityPolicy = "reject"
     badge_id: str = "{facility_code}-{card_number}"  # a template, see agent.readers.cards.badge_id
     hold_off_ms: int = 1000  # a repeated read within this time is the same swipe

@@ -46,6 +46,17 @@ class CardRead(NamedTuple):
         return f"CardRead(bits={self.bits}, check={self.check}, format={self.format}, matches={self.matches})"
 
 
+class LastRead(NamedTuple):
+    """The card of a stored swipe, and when it was read, in milliseconds since boot."""
+
+    bits: int
+    raw: str
+    boot_ms: int
+
+    def __repr__(self) -> str:
+        return f"LastRead(bits={self.bits}, boot_ms={self.boot_ms})"
+
+
 @dataclass(frozen=True, slots=True)
 class Swipe:
     """One presentation of a card at one reader: the event the agent exists to deliver."""
@@ -57,3 +68,5 @@ class Swipe:
     user_id: str = field(repr=False)
     card: CardRead
     read_at: ClockReading
+    # Microseconds before `read_at` within which its last byte arrived; 0: it was read as it arrived.
+    age_us: int = 0

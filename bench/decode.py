@@ -11,7 +11,7 @@ from operator import xor
 from agent.readers.cards.decoder import Decoder, encode
 from agent.readers.events import RawCredential
 from agent.readers.protocol import WireProtocol
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import PROTOCOLS, make_protocol, r200, uhfreader18
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead
 from bench.figures import Figure
@@ -107,26 +107,65 @@ def _uid(facility: int, number: int) -> bytes:
     return bytes([0x6B, facility, number >> 8, number & 0xFF])
 
 
+_EPC = bytes.fromhex("30751FEB705C5904")
+
+
+def _with_sum(data: bytes) -> bytes:
+    """A line of a HID MaxiProx."""
+    return b"%s%02X\r\n" % (data.hex().upper().encode(), sum(data) & 0xFF)
+
+
+def _r200(epc: bytes) -> bytes:
+    with_pc = b"\x34\x00" + epc
+    body = bytes([2, 0x22, 0, len(epc) + 5, 0xC9]) + with_pc + r200.crc16(with_pc).to_bytes(2, "big")
+    return b"\xbb" + body + bytes([sum(body) & 0xFF]) + b"\x7e"
+
+
+def _sm130(uid: bytes) -> bytes:
+    body = bytes([0, 2 + len(uid), 0x82, 2]) + uid
+    return b"\xff" + body + bytes([sum(body) & 0xFF])
+
+
+def _uhfreader18(epc: bytes) -> bytes:
+    data = bytes([len(epc) + 7, 0, 1, 3, 1, len(epc)]) + epc
+    return data + uhfreader18.crc16(data).to_bytes(2, "little")
+
+
+def _wl134(number: int) -> bytes:
+    digits = f"{number:010X}"[::-1] + f"{900:04X}"[::-1] + "01" + "0" * 10
+    checksum = reduce(xor, digits.encode())
+    return b"\x02" + digits.encode() + bytes([checksum, checksum ^ 0xFF]) + b"\x03"
+
+
 _Frame = Callable[[int, int], bytes]
 _FRAMES: Mapping[str, _Frame] = {
     "bits": lambda f, n: b"26:%07X\r\n" % encode("H10301", f, n),
     "elatec-bits": lambda f, n: b"1A%08X\r" % (encode("H10301", f, n) << 6),
     "elatec-inditag": lambda f, n: b":%s%02X\r\n" % (_uid(f, n).hex().encode(), -sum(_uid(f, n)) & 0xFF),
-    "em18": lambda f, n: _tag(f, n).encode(),
+    # With the line end of some modules: there is no gap in this stream.
+    "em18": lambda f, n: _tag(f, n).encode() + b"\r\n",
     "esphome": lambda f, n: b"[I][RAW:031]: received raw 26 bits, value %x\r\n" % encode("H10301", f, n),
     "gwiot7941": lambda f, n: _summed(b"\x02", b"\x09\x01" + _uid(f, n), b"\x03"),
     "gwiot7941w": lambda f, n: _summed(b"\xcd\xdc", b"\x00\x81\x04" + _uid(f, n)),
     "id12la": lambda f, n: b"\x02%s\r\n\x03" % _tag(f, n).encode(),
     "idteck": lambda f, n: _summed(b"", b"\x02%s\x03" % _uid(f, n).hex().encode()),
     "line": lambda f, n: b"CARD 26 %07X\r\n" % encode("H10301", f, n),
+    "maxiprox": lambda f, n: _with_sum((1 << 37 | 1 << 26 | encode("H10301", f, n)).to_bytes(6, "big")),
     "monkeyboard": lambda f, n: b"Wiegand HEX = %X, DECIMAL = %d, Type W26\r\n" % (f << 16 | n, f << 16 | n),
     "parallax": lambda f, n: b"\n%s\r" % _tag(f, n)[:10].encode(),
+    "r200": lambda f, n: _r200(_EPC + _uid(f, n)),
     "rdm6300": lambda f, n: b"\x02%s\x03" % _tag(f, n).encode(),
     "rfideas": lambda f, n: b"%05d\r" % (n or f),
     "s4a": lambda f, n: b"%010d\r\n" % (f << 16 | n),
+    "sm130": lambda f, n: _sm130(_uid(f, n)),
     "twn4": lambda f, n: b"%s\r" % _uid(f, n).hex().encode(),
     "twn4-simple": lambda f, n: b"0001802004%s\r" % _uid(f, n).hex().encode(),
+    "uhfreader18": lambda f, n: _uhfreader18(_EPC + _uid(f, n)),
     "wg2rs232": lambda f, n: b"%06X\r" % (f << 16 | n),
     "wie232": lambda f, n: b"%06X\r" % (f << 16 | n),
+    "wl134": lambda f, n: _wl134(f << 16 | n),
     "yaawl": lambda f, n: b"Card readed: 24bits / %06X\r\n" % (f << 16 | n),
+    "yhy": lambda f, n: _summed(
+        b"\xaa\xbb", b"\x12\x51" + _uid(f, n) + bytes([reduce(xor, _uid(f, n))]) + b"\x08" * 11
+    ),
 }

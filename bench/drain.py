@@ -131,4 +131,4 @@ def _rate(appends: list[dict[str, int]], rows: int) -> float:
     return rows * _ROW_BYTES * share / seconds
 
 
-_ROW_BYTES = 640
+_ROW_BYTES = 518

@@ -9,12 +9,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clock.system_clock import SystemClock
 from agent.outbox import Outbox
+from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import raw_hex
+from agent.service.write_loop import WriteLoop
 from agent.swipe import CardCheck, CardRead, Swipe
 from bench.figures import Figure, percentile
 
@@ -22,7 +24,9 @@ _SWIPES = 1_000
 _ROUNDS = 3
 _SECTOR_BYTES = 512
 _RATIO, _DEVICE_BYTES = 1.5, 7_000
-_BURST_THREADS, _BURST_EACH = 8, 50
+_BURST_READERS, _BURST_EACH = 8, 50
+_POLL_S, _STOP_S = 0.0005, 60.0
+_BURST_FLUSHES = 0.5
 _IMAGE_BYTES = 256_000_000
 
 
@@ -30,9 +34,9 @@ def run() -> list[Figure]:
     """Times on the disk of the temporary directory; bytes and flushes on a disk image of its own."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         ratios = [_ratio(Path(name) / str(n)) for n in range(_ROUNDS)]
-        floor, keep, ratio = sorted(ratios, key=lambda found: found[2])[_ROUNDS // 2]
+        lowest, keep, ratio = sorted(ratios, key=lambda found: found[2])[_ROUNDS // 2]
         figures = [
-            Figure("floor p50", f"{floor * 1e6:.0f} us"),
+            Figure("floor p50", f"{lowest * 1e6:.0f} us"),
             Figure("keep() p50", f"{keep * 1e6:.0f} us", f"<= {_RATIO} x floor", ratio <= _RATIO),
             Figure("keep() / floor", f"{ratio:.2f}", f"<= {_RATIO}", ratio <= _RATIO),
         ]
@@ -44,17 +48,17 @@ def _ratio(directory: Path) -> tuple[float, float, float]:
     directory.mkdir()
     outbox = Outbox(directory, agent_id="bench")
     floor_times, keep_times = [], []
-    with _floor(directory / "floor") as write:
+    with floor(directory / "floor") as write:
         for number in range(_SWIPES):
             floor_times.append(_timed(write, number))
             keep_times.append(_timed(lambda n: outbox.keep(swipe(n)), number))
     outbox.close()
-    floor, keep = percentile(floor_times, 50), percentile(keep_times, 50)
-    return floor, keep, keep / floor
+    lowest, keep = percentile(floor_times, 50), percentile(keep_times, 50)
+    return lowest, keep, keep / lowest
 
 
 @contextlib.contextmanager
-def _floor(path: Path) -> Iterator[Callable[[int], None]]:
+def floor(path: Path) -> Iterator[Callable[[int], None]]:
     """The least that a durable write of a row's size costs: overwrite allocated space, flush."""
     size, slot = 4 << 20, 4096
     fd = os.open(path, os.O_CREAT | os.O_RDWR)
@@ -128,23 +132,43 @@ def _on_own_disk(directory: Path) -> list[Figure]:
             device_bytes <= _DEVICE_BYTES,
         ),
         Figure("flushes per lone swipe", f"{flushes:.2f}", "1", flushes < 1.1),  # noqa: PLR2004 - checkpoints
-        Figure(f"flushes per swipe, {_BURST_THREADS} readers in parallel", f"{burst:.2f}", "< 1", burst < 1),
+        Figure(
+            f"flushes per swipe, {_BURST_READERS} readers in parallel",
+            f"{burst:.2f}",
+            "< 0.5",
+            burst < _BURST_FLUSHES,
+        ),
     ]
 
 
 def _burst(outbox: Outbox, device: str) -> float:
+    """Readers that swipe as soon as their last swipe is on disk, through the queue and its writer."""
     before = _io(device)
+    ids = [f"RDR-{number}" for number in range(_BURST_READERS)]
+    queue = SwipeQueue(ids)
+    loop = WriteLoop(
+        queue,
+        lambda swipes: outbox.keep(*swipes),
+        reader_ids=ids,
+        free_reserve=outbox.free_reserve,
+        changed=lambda: None,
+    )
 
-    def keep_some() -> None:
+    def read(reader_id: str) -> None:
         for number in range(_BURST_EACH):
-            outbox.keep(swipe(number))
+            queue.put(replace(swipe(number), reader_id=reader_id))
+            while queue.stored(reader_id) <= number:
+                time.sleep(_POLL_S)
 
-    threads = [threading.Thread(target=keep_some) for _ in range(_BURST_THREADS)]
-    for thread in threads:
+    threads = [threading.Thread(target=read, args=[reader_id]) for reader_id in ids]
+    writer = threading.Thread(target=loop.run, args=[lambda _: None])
+    for thread in (writer, *threads):
         thread.start()
     for thread in threads:
         thread.join()
-    return (_io(device).flushes - before.flushes) / (_BURST_THREADS * _BURST_EACH)
+    loop.stop(time.monotonic() + _STOP_S)
+    writer.join()
+    return (_io(device).flushes - before.flushes) / (_BURST_READERS * _BURST_EACH)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ except ImportError:
 
 with atheris.instrument_imports():
     from agent.readers.cards.decoder import Decoder
-    from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
+    from agent.readers.framing.line_framer import LONGEST_LINE_BYTES, LONGEST_PADDING_BYTES
     from agent.readers.framing.noise import LONGEST_RUN_BYTES
     from agent.readers.protocol import WireProtocol
     from agent.readers.protocols import PROTOCOLS, make_protocol
@@ -66,7 +66,10 @@ def _receive(wire: WireProtocol, stream: bytes) -> list[ReaderEvent]:
     noise = vars(wire)["_noise"]
     buffers = [*vars(wire).values(), *vars(noise).values()]
     held = sum(len(buffer) for buffer in buffers if isinstance(buffer, bytearray))
-    _expect(held <= LONGEST_LINE_BYTES + LONGEST_RUN_BYTES, f"{type(wire).__name__} holds {held} bytes")
+    _expect(
+        held <= LONGEST_LINE_BYTES + LONGEST_RUN_BYTES + LONGEST_PADDING_BYTES + 1,
+        f"{type(wire).__name__} holds {held} bytes",
+    )
     return frames
 
 

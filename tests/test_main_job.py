@@ -134,12 +134,12 @@ def test_a_wiegand_card_is_decoded_and_has_its_badge_and_its_holder(
     reader = reader_table(
         line.device,
         protocol="bits",
-        more='badge_id = "{facility_code}-{card_number:010d}"\nformats = ["H10301"]',
+        more='badge_id = "{facility_code}-{card_number:010d}"',
     )
     tables = f'[cardholders]\nfile = "{tmp_path}/cardholders.csv"'
 
     with a_door(tmp_path / "door", pipe, reader, tables=tables) as agent:
-        line.write(bits_line(26, h10301(123, 45_015)) + bits_line(34, 0x2_0000_0001))
+        line.write(bits_line(26, h10301(123, 45_015)) + bits_line(36, 0x2_0000_0001))
         agent.wait_until_committed(2)
 
     decoded, other = sent_rows(pipe)
@@ -152,7 +152,7 @@ def test_a_wiegand_card_is_decoded_and_has_its_badge_and_its_holder(
         45_015,
     )
     assert decoded["card_check"] == "parity"
-    assert (other["badge_id"], other["user_id"]) == ("34:200000001", "UNKNOWN")
+    assert (other["badge_id"], other["user_id"]) == ("36:200000001", "UNKNOWN")
     assert "card_format" not in other
 
 

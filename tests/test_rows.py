@@ -20,7 +20,6 @@ from agent.rows import (
     first_link,
     iso,
     parse,
-    recorded_time,
     render,
     scan,
     with_timestamp,
@@ -185,19 +184,22 @@ def test_a_time_that_turns_out_right_is_not_carried_twice() -> None:
     assert corrected == json.loads(row) | {"clock": "corrected"}
 
 
-def test_a_correction_adds_its_uncertainty_to_that_of_the_read_and_keeps_the_recorded_time() -> None:
-    _, row = render(swipe(read_at=instant(trusted=False)), LINK, agent_id="hq-lobby-1")
-    interval = row.replace(
-        b'"clock":"estimated"',
-        b'"clock":"estimated","time_uncertainty_ms":900,"recorded_at":"2026-03-01T12:00:00.900000Z"',
-    )
+@pytest.mark.parametrize(("sure", "trusted"), [(True, True), (True, False), (False, False)])
+def test_a_swipe_whose_bytes_waited_is_never_sure_and_uncertainties_add_up(
+    *, sure: bool, trusted: bool
+) -> None:
+    read = dataclasses.replace(swipe(read_at=instant(trusted=trusted)), age_us=1_800_000)
+    _, row = render(read, LINK, agent_id="hq-lobby-1")
+    stored = json.loads(row)
 
-    corrected = json.loads(with_timestamp(interval, NOON_US + 1_000_000, sure=True, uncertainty_ms=200))
+    corrected = json.loads(with_timestamp(row, NOON_US + 1_000_000, sure=sure, uncertainty_ms=200))
 
-    assert corrected["clock"] == "corrected"
-    assert corrected["time_uncertainty_ms"] == 1_100
-    assert corrected["recorded_at"] == "2026-03-01T12:00:00.900000Z"
-    assert recorded_time(interval).wall_us == NOON_US + 900_000
+    assert (stored["clock"], stored["time_uncertainty_ms"]) == ("estimated", 900)
+    assert stored["event_timestamp"] == iso(NOON_US - 900_000)
+    assert (corrected["clock"], corrected["time_uncertainty_ms"]) == ("estimated", 1_100)
+    assert corrected["event_timestamp"] == iso(NOON_US + 100_000)
+    assert stored["recorded_at"] == corrected["recorded_at"] == iso(NOON_US)
+    assert chain_hash(LINK.previous_chain, stored) == chain_hash(LINK.previous_chain, corrected)
 
 
 # --- the row as sent ------------------------------------------------------------------------

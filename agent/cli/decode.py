@@ -16,7 +16,7 @@ from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
 from agent.readers.events import Noise, NoiseReason, Outcome, RawCredential, ReaderEvent, Status
 from agent.readers.protocol import OptionError
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import PROTOCOLS, make_protocol, options_of
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
 from agent.swipe import CardCheck, CardRead
@@ -44,6 +44,7 @@ _NEXT_STEPS = {
     NoiseReason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
     NoiseReason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
     NoiseReason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
+    NoiseReason.UNCONFIRMED: "Read only once, and confirm_reads requires more: hold the card to the reader.",
 }
 
 
@@ -149,7 +150,7 @@ def command(
 
 def _typed(protocol: str, options: Mapping[str, str]) -> dict[str, object]:
     """The options of a command line, with numbers converted from text."""
-    known = PROTOCOLS[protocol].options
+    known = options_of(protocol)
     return {
         key: int(value)
         if key in known and isinstance(known[key].default, int) and value.isdecimal()

@@ -15,6 +15,7 @@ from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
 from agent.readers.detect.match import Card, Fit, ProtocolMatch, Recording, match, ranked
+from agent.readers.detect.own_uart import users_of
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
 from agent.readers.port import Port
 from agent.readers.port_names import stable_name_of
@@ -62,6 +63,8 @@ def command(
     if as_json:
         click.echo(json.dumps(_answer(recordings, candidates, findings, port, stable_name)))
     else:
+        for user in users_of(port):
+            show(Finding("port", "warning", user.text, user.next))
         for found in findings:
             show(Finding("line", "warning", found.text, found.next))
         if best is not None:
@@ -166,7 +169,7 @@ def _answer(
         "protocol": best.protocol if best is not None else None,
         "baudrate": best.baudrate if best is not None else None,
         "cards": [_json_card(seen) for seen in best.cards] if best is not None and card is not None else [],
-        "findings": [dataclasses.asdict(found) for found in findings],
+        "findings": [dataclasses.asdict(found) for found in (*users_of(port), *findings)],
         "bytes": heard_bytes,
         "config": reader_block(best, card, stable_name or port)
         if best is not None and card is not None

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.protocol import LineSettings, Option
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.framing.screening import COMMON_OPTIONS
+from agent.readers.protocol import Option
+from agent.readers.protocols import PROTOCOLS, options_of
 from agent.settings import DEFAULT_FORMATS
 
 
@@ -23,9 +24,12 @@ def command(*, as_json: bool) -> None:
         return
     click.echo("protocol = one of:")
     for name, protocol in PROTOCOLS.items():
-        click.echo(f"  {name:<16}{_line_words(protocol.line):<12}{_readers(name)}")
+        click.echo(f"  {name:<16}{protocol.line!s:<12}{_readers(name)}")
         for key, option in protocol.options.items():
             click.echo(f"  {'':<16}  options.{key} = {_default(option)}  {option.meaning}{_allowed(option)}")
+    click.echo("  every protocol also has:")
+    for key, option in COMMON_OPTIONS.items():
+        click.echo(f"  {'':<16}  options.{key} = {_default(option)}  {option.meaning}{_allowed(option)}")
     click.echo("\nformats = any of (* enabled by default):")
     for known in FORMATS.values():
         mark = "*" if known.name in DEFAULT_FORMATS else " "
@@ -47,7 +51,7 @@ def _protocols() -> list[dict[str, Any]]:
             "polled": protocol.polled,
             "options": {
                 key: {"default": option.default, "meaning": option.meaning + _allowed(option)}
-                for key, option in protocol.options.items()
+                for key, option in options_of(name).items()
             },
         }
         for name, protocol in PROTOCOLS.items()
@@ -65,10 +69,6 @@ def _formats() -> list[dict[str, str | int | bool]]:
         }
         for known in FORMATS.values()
     ]
-
-
-def _line_words(line: LineSettings) -> str:
-    return f"{line.baudrate} {line.data_bits}{line.parity}{line.stop_bits}"
 
 
 def _default(option: Option) -> str:

@@ -149,9 +149,9 @@ def _both_clocks_us() -> tuple[int, int]:
     """
     best = None
     for _ in range(_READINGS):
-        begun = _boot_us()
+        begun = boottime_us()
         wall_us = time.time_ns() // 1_000
-        ended = _boot_us()
+        ended = boottime_us()
         if best is None or ended - begun < best[0]:
             best = (ended - begun, wall_us, (begun + ended) // 2)
         if ended - begun <= _TORN_US:
@@ -160,7 +160,8 @@ def _both_clocks_us() -> tuple[int, int]:
     return best[1], best[2]
 
 
-def _boot_us() -> int:
+def boottime_us() -> int:
+    """Microseconds since boot, as in a ClockReading."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000
 
 

@@ -15,13 +15,15 @@ from agent.config.toml_table import Table
 from agent.errors import ConfigError, quoted
 from agent.readers.cards.badge_id import badge_id_problem
 from agent.readers.cards.formats import FORMATS
+from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import PROTOCOLS, WITHOUT_KEYS, make_protocol
 from agent.settings import (
     AgentSettings,
     ClockSettings,
     Direction,
     Keypad,
+    LineParity,
     LogLevel,
     OutboxSettings,
     ParityPolicy,
@@ -29,6 +31,7 @@ from agent.settings import (
     Settings,
     SnowflakeSettings,
     Trust,
+    UnknownLengths,
     UploaderSettings,
 )
 from agent.snowpipe.account_url import account_problem, account_url, url_problem
@@ -145,15 +148,25 @@ def _reader(table: Table) -> ReaderSettings:
         protocol=protocol,
         direction=table.choice("direction", None, allowed=get_args(Direction)),
         baudrate=table.integer("baudrate", None, low=50, high=4_000_000),
+        data_bits=table.integer("data_bits", None, low=7, high=8),
+        line_parity=table.choice("line_parity", None, allowed=get_args(LineParity)),
+        stop_bits=table.integer("stop_bits", None, low=1, high=2),
         formats=table.words("formats", default.formats, allowed=FORMATS),
-        keypad=table.choice("keypad", default.keypad, allowed=get_args(Keypad)),
+        unknown_lengths=table.choice("unknown_lengths", None, allowed=get_args(UnknownLengths)),
+        keypad=table.choice("keypad", _keypad_of(protocol), allowed=get_args(Keypad)),
         pin_facility_code=table.integer("pin_facility_code", default.pin_facility_code, low=0, high=255),
+        pin_digits=table.integer("pin_digits", default.pin_digits, low=1, high=LONGEST_PIN_DIGITS),
         parity=table.choice("parity", default.parity, allowed=get_args(ParityPolicy)),
         badge_id=_checked(table, "badge_id", default.badge_id, badge_id_problem),
         hold_off_ms=table.integer("hold_off_ms", default.hold_off_ms, low=0, high=3_600_000),
         expect_traffic_within=table.integer("expect_traffic_within", None, low=1, high=31_536_000),
         options=_options(table.table("options"), protocol),
     )
+
+
+def _keypad_of(protocol: str) -> Keypad:
+    """The default: known for readers that have no keys."""
+    return "none" if protocol in WITHOUT_KEYS else ReaderSettings.keypad
 
 
 def _options(table: Table, protocol: str) -> Mapping[str, object]:

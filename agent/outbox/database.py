@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,8 @@ _BUSY_S = 5.0
 _STILL_BUSY_S = 0.1
 # IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
+# Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
+_NO_TEXT = "Could not decode to UTF-8"
 # SHMSIZE: the disk is full, no room for the index of the WAL.
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -236,7 +239,7 @@ def translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         name = getattr(error, "sqlite_errorname", "")
         text = f"{path}: {error}"
-        if name.startswith(_DAMAGE):
+        if name.startswith(_DAMAGE) or str(error).startswith(_NO_TEXT):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
         raise _unavailable(name, error, path) or OutboxError(text, hint=_BUG_HINT) from error
 
@@ -270,7 +273,34 @@ def _create(path: Path) -> bool:
     return True
 
 
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise OutboxReadOnlyError for what is no regular file: SQLite would block when it opens a FIFO."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ELOOP} or not path.is_symlink():
+            return  # absent, or an error that opening it raises again
+        what = f"a link to {path.readlink()}, which cannot be followed: is a disk not mounted?"
+    else:
+        if stat.S_ISREG(mode):
+            return
+        what = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    raise OutboxReadOnlyError(
+        f"{path} is {what}", hint=f"the outbox has to be a regular file; move this away: sudo mv {path} ..."
+    )
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    _refuse_other_kinds(path)
     # psow=0: an SD card may damage the whole sector it writes when the power fails, so no commit
     # may share its last sector with the next one.
     return sqlite3.connect(

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent import rows
-from agent.errors import OutboxCorruptError, OutboxVersionError
+from agent.errors import OutboxCorruptError, OutboxError, OutboxVersionError, quoted
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 
 # A number is never used again, also without AUTOINCREMENT, which would write one more page for every
@@ -129,11 +129,12 @@ _OLD_OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise OutboxVersionError if the schema is newer than this program.
+    """Raise OutboxVersionError if the schema is newer than this program, OutboxError if it is a foreign one.
 
     A newer number over the tables of this version is a damaged number: raises OutboxCorruptError. So every
     new version has to change a table.
     """
+    _refuse_foreign(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version <= VERSION:
         return
@@ -143,6 +144,21 @@ def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
         f"{path} has schema {version}, this program knows up to {VERSION}; it was left untouched",
         hint="install the newer badge-agent again: sudo apt install badge-agent",
     )
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise OutboxError for tables of which none is ours: a damaged outbox still has some of them."""
+    found, own = _names(_tables(connection)), _names(_expected())
+    if found and not found & own:
+        names = ", ".join(sorted(found))[:100]
+        raise OutboxError(
+            f"{path} is the database of another program ({quoted(names)}); it was left untouched",
+            hint=f"move it to another place: sudo mv {path} ...",
+        )
+
+
+def _names(tables: frozenset[tuple[str, str, str]]) -> set[str]:
+    return {name for _, name, _ in tables if not name.startswith("sqlite_")}
 
 
 def check(connection: sqlite3.Connection) -> None:

@@ -13,12 +13,17 @@ A row goes PENDING -> COMMITTED -> PURGED. Snowflake's committed offset token al
 `committed_n`, which never goes back within one outbox id. A row that Snowflake refuses on its own is
 SET ASIDE: it stays in the file, is passed over, and an operator releases or replays it.
 
-    seq = n - base       the number in the row and in the offset token, from 1 in each generation
-    generation           one outbox id; a new one moves pending rows after last_n and sets base = last_n
+    generation           one outbox id, for the rows from its first_n up to the next generation
+    seq                  n - first_n + 1: the number in the row as sent and in the offset token
+
+A stored row has no position: outbox id and seq are added when it is sent. A new generation is therefore
+one small write at committed_n + 1. Several generations may have pending rows; they are sent in order.
 
 Invariants
 - `n` is never reused: not after a purge, not in a rebuilt file, not in a new generation.
 - A pending row is never deleted; purging takes committed rows only, and none that is held or in a replay.
+- Every row, the state record and the generations prove themselves by a checksum (records). A damaged row
+  is held for an operator and passed over; anything else that fails is OutboxCorruptError.
 - An outbox id names one history. Whenever another history may have been sent under the id (damaged,
   copied or restored file), the outbox takes a new id before anything else is sent.
 - Not flushed means recoverable: `committed_n` is written without a flush, because after a power cut the
@@ -36,7 +41,7 @@ Parts, and who may change what
 - live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
   change the state through the methods of Outbox alone.
 
-Threads: readers call keep(), the uploader everything else; check_integrity() and recover_step() have a
+Threads: the writer calls keep(), the uploader everything else; check_integrity() and recover_step() have a
 thread of their own.
 """
 
@@ -82,14 +87,21 @@ class Outbox:
     """
 
     def __init__(
-        self, state_dir: Path, *, agent_id: str, machine_id: str = "", reserve_bytes: int = 0
+        self,
+        state_dir: Path,
+        *,
+        agent_id: str,
+        machine_id: str = "",
+        reserve_bytes: int = 0,
+        lock: StateLock | None = None,
     ) -> None:
         """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
 
-        A `machine_id` other than the stored one means a copied card; "" skips this check.
+        A `machine_id` other than the stored one means a copied card; "" skips this check. `lock`: of this
+        directory, if the caller has taken it already; close() releases it, a failure here does not.
         """
         self.agent_id = agent_id
-        self._lock = StateLock(state_dir)
+        self._lock = lock or StateLock(state_dir)
         try:
             self._reserve = Reserve(state_dir, reserve_bytes)
             self._file = RecoveringFile(state_dir, self._reserve)
@@ -104,7 +116,8 @@ class Outbox:
                 self._file.close()
                 raise
         except BaseException:
-            self._lock.release()
+            if lock is None:
+                self._lock.release()
             raise
         self._reserve.fill()
 

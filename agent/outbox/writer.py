@@ -1,31 +1,19 @@
-"""Stores swipes: calls that arrive while a commit is under way share the next one.
-
-Theory of operation
-
-A commit costs one flush of the disk, 5-50 ms on an SD card, whatever it carries. keep() therefore
-queues a ticket and takes the file's write lock; the thread that gets the lock takes every queued
-ticket and stores their swipes in one transaction (group commit). The others find their ticket done.
-
-    ticket:  WAITING --taken by the thread with the write lock--> STORING --> STORED | FAILED
+"""Appends swipes to the file, in one transaction for each call.
 
 Invariants
-- A swipe is on disk before keep() returns (durable before acknowledged).
-- Swipes are numbered in queue order, without gaps: n = last_n + 1, and each chain includes the chain
-  before it. So numbering happens inside the write lock, and never for a swipe that is not stored.
-- A transaction carries all swipes of its tickets or none; on failure every ticket gets the error.
-- `state.last_n` and `state.last_chain` change here only, and only after COMMIT.
+- Swipes are on disk before keep() returns (durable before acknowledged).
+- They are numbered in the order of the call, without gaps: n = last_n + 1, and each chain includes the
+  chain before it. So numbering happens inside the write lock, and never for a swipe that is not stored.
+- A transaction carries all swipes of the call or none; the caller still has them after an error.
+- `state.last_n` and `state.last_chain` change here only, under `file.write_lock`, and only after COMMIT.
 - A swipe holds no position: after a damaged file was replaced it is stored in the new file, while every
   other call gets OutboxReplacedError, because its position is void.
-
-Who may change what
-- `_waiting` is guarded by `_queue_lock`, which is never held while waiting for the disk.
-- Everything else is guarded by `file.write_lock`. Lock order: write_lock before _queue_lock.
 
 What fails, and what follows
 - damaged file: rebuild, then one more attempt;
 - full disk: free half of the reserve, free one step of committed rows, then one more attempt;
 - I/O error: raised; the file is opened again before the next attempt, and what is in it is compared;
-- anything else: raised to the caller, who still has the swipe.
+- anything else: raised to the caller, which keeps the swipes in its queue (agent.service.write_loop).
 """
 
 from __future__ import annotations
@@ -33,10 +21,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
-import threading
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent import rows
 from agent.errors import (
@@ -56,54 +42,25 @@ from agent.outbox.timing.timestamps import STORED, StoredRow
 from agent.swipe import Swipe
 
 
-@dataclass(slots=True)
-class _Ticket:
-    """Swipes of one call, waiting for the commit that stores them."""
-
-    swipes: Sequence[Swipe]
-    is_done: bool = False
-    error: BaseException | None = None
-
-
 class SwipeWriter:
-    """Appends swipes to the file. For several threads."""
+    """Appends swipes to the file. For several threads; in the agent the writer is the only caller."""
 
     def __init__(self, file: RecoveringFile, agent_id: str) -> None:
         self._file = file
         self._agent_id = agent_id
-        self._queue_lock = threading.Lock()
-        self._waiting: list[_Ticket] = []
 
     def keep(self, swipes: Sequence[Swipe]) -> None:
         """Store swipes in order; they are on disk when this returns.
 
         Raises OutboxUnavailableError if they cannot be stored now, else OutboxError; then none of them is.
         """
-        ticket = _Ticket(swipes)
-        with self._queue_lock:
-            self._waiting.append(ticket)
         with self._file.file.write_lock:
-            if not ticket.is_done:
-                with self._queue_lock:
-                    tickets, self._waiting = self._waiting, []
-                self._store(tickets)
-        if ticket.error is not None:
-            raise ticket.error
+            try:
+                self._insert_recovering(swipes)
+            except NotPermittedError as error:  # of a file that had to be opened again
+                raise OutboxReadOnlyError(str(error), hint=error.hint) from error
 
-    def _store(self, tickets: list[_Ticket]) -> None:
-        swipes = [swipe for ticket in tickets for swipe in ticket.swipes]
-        try:
-            self._insert_recovering(swipes)
-        except NotPermittedError as error:  # of a file that had to be opened again
-            for ticket in tickets:
-                ticket.error = OutboxReadOnlyError(str(error), hint=error.hint)
-        except BaseException as error:  # noqa: BLE001 - every waiting caller raises it
-            for ticket in tickets:
-                ticket.error = error
-        for ticket in tickets:
-            ticket.is_done = True
-
-    def _insert_recovering(self, swipes: list[Swipe]) -> None:
+    def _insert_recovering(self, swipes: Sequence[Swipe]) -> None:
         try:
             self._insert(swipes)
         except OutboxCorruptError as error:
@@ -120,7 +77,7 @@ class SwipeWriter:
                 retention.purge(self._file, kept_since_us=None, max_bytes=0)
             self._insert(swipes)
 
-    def _insert(self, swipes: list[Swipe]) -> None:
+    def _insert(self, swipes: Sequence[Swipe]) -> None:
         self._file.file.ensure_open()
         state, boots = self._file.state, self._file.boots
         n, chain = state.last_n, state.last_chain

@@ -22,6 +22,7 @@ class NoiseReason(StrEnum):
     STRAY = "stray"  # bytes between frames
     NULL = "null"  # all zeros or all ones: a data line held low or high
     SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are swapped
+    UNCONFIRMED = "unconfirmed"  # read only once where the configuration requires two equal reads
 
 
 class CredentialKind(Enum):
@@ -30,6 +31,10 @@ class CredentialKind(Enum):
     WIEGAND = "wiegand"  # as on the data lines, parity bits included
     DATA = "data"  # without the parity bits, which a converter has removed
     ID = "id"  # a tag's own number: Wiegand only if an enabled format happens to fit
+    IDENTIFIER = "identifier"  # a number of a tag that is never Wiegand: no format is tried
+
+
+KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three encodings of keypads
 
 
 def raw_hex(bits: int, value: int) -> str:
@@ -46,8 +51,9 @@ class RawCredential(NamedTuple):
     """The bits of one card as a protocol returns them: `value` is `bits` wide, first bit most significant.
 
     `check` is what has been verified so far: CHECKSUM (of the frame), UPSTREAM (the parity, by a
-    converter) or NONE. `maybe_pin`: a PIN typed at a keypad has the same form. A tuple, because one
-    is made for every frame and a frozen dataclass takes four times as long to make.
+    converter) or NONE. `maybe_pin`: a PIN typed at a keypad has the same form. `unpadded`: printed
+    without leading zeros, so that a lost digit cannot be detected, and a valid parity may be chance.
+    A tuple, because one is made for every frame and a frozen dataclass takes four times as long to make.
     """
 
     bits: int
@@ -56,6 +62,7 @@ class RawCredential(NamedTuple):
     form: CredentialKind = CredentialKind.WIEGAND
     maybe_pin: bool = False
     signal_strength: float | None = None  # dBm
+    unpadded: bool = False
 
     def __repr__(self) -> str:
         return f"RawCredential(bits={self.bits}, check={self.check}, form={self.form})"

@@ -5,21 +5,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import select
 import stat
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import serial
 
+from agent.clock.system_clock import boottime_us
 from agent.errors import NotPermittedError, PortBusyError, PortError
 from agent.readers.protocol import LineSettings
 
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
+# The longest wait that is not divided: a process that was suspended during a wait notices it at the end.
+_SLICE_S = 0.125
+# 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
+# larger one, bytes may follow that arrived before it.
+_BACKLOG_BYTES = 1024
 
 
 class FdStore(Protocol):
@@ -57,12 +65,14 @@ class Port:
         line: LineSettings,
         *,
         held: int | None = None,
+        held_since_us: int = 0,
         busy: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """Open it exclusively. Raises PortBusyError, PortError, or NotPermittedError.
 
         `held` is a descriptor that has kept the device open, and is closed here: the input buffered
-        meanwhile is read first, unless the descriptor is of another device.
+        meanwhile is read first, unless the descriptor is of another device. That input arrived after
+        `held_since_us` on the boot-time clock.
         `busy` is called with False before every wait for the reader and with True after it, and around
         nothing else: a hanging driver must not count as a silent reader.
         """
@@ -70,8 +80,13 @@ class Port:
         self._busy = busy
         # A name under /dev/serial/by-id leads to another device after each replugging.
         self.resolved = os.path.realpath(device)
+        keeps_input = held is not None and _release(held, self.resolved)
+        # When the input was empty for certain; opening discards input unless it is kept.
+        self._empty_at_us = held_since_us if keeps_input else boottime_us()
+        # The bytes of the last read() arrived after this moment, in microseconds of the boot-time clock.
+        self.since_us = self._empty_at_us
         try:
-            self._open(line, keeps_input=held is not None and _release(held, self.resolved))
+            self._open(line, keeps_input=keeps_input)
         finally:
             # Not earlier: while the device is closed, input is lost and some boards reset.
             if held is not None:
@@ -109,7 +124,8 @@ class Port:
     def read(self, timeout_s: float | None) -> bytes:
         """The bytes that have arrived; b"" after `timeout_s` without any, or after stop().
 
-        None waits without limit and without wake-ups. Raises PortError when the port is lost.
+        None waits without limit. Raises PortError when the port is lost. Afterwards `since_us` is the begin
+        of the interval in which the bytes arrived, which ends now.
         """
         return self._read([self._serial.fileno(), self._wake_read], timeout_s)
 
@@ -141,16 +157,37 @@ class Port:
         os.close(self._wake_write)
 
     def _read(self, waits_for: list[int], timeout_s: float | None) -> bytes:
+        ends_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         with _translated(self.device):
-            self._busy(False)
-            try:
-                readable, _, _ = select.select(waits_for, [], [], timeout_s)
-            finally:
-                self._busy(True)
-            if self._serial.fileno() not in readable:
-                return b""
-            # Readable without data: pyserial raises its error for a removed device.
-            return bytes(self._serial.read(_READ_BYTES))
+            while True:
+                polled_us = boottime_us()
+                readable = self._wait(waits_for, 0.0)
+                if not readable:
+                    self._empty_at_us = polled_us
+                    wait_s = min(_SLICE_S, ends_s - time.monotonic())
+                    if wait_s <= 0.0:
+                        return b""
+                    readable = self._wait(waits_for, wait_s)
+                if self._serial.fileno() in readable:
+                    return self._received()
+                if readable:
+                    return b""  # stop()
+
+    def _wait(self, waits_for: list[int], timeout_s: float) -> list[int]:
+        """The descriptors that are readable."""
+        self._busy(False)
+        try:
+            return select.select(waits_for, [], [], timeout_s)[0]
+        finally:
+            self._busy(True)
+
+    def _received(self) -> bytes:
+        self.since_us, read_us = self._empty_at_us, boottime_us()
+        # Readable without data: pyserial raises its error for a removed device.
+        data = bytes(self._serial.read(_READ_BYTES))
+        if len(data) < _BACKLOG_BYTES:
+            self._empty_at_us = read_us
+        return data
 
 
 def leads_to(fd: int, device: str) -> bool:

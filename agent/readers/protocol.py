@@ -9,11 +9,14 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from agent.readers.events import ReaderEvent
+from agent.settings import LineParity, ReaderSettings
+
+_PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
 
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """The serial line settings of a protocol's readers; the configuration may change the baud rate."""
+    """The serial line settings of a protocol's readers; the configuration may change each of them."""
 
     baudrate: int = 9600
     data_bits: int = 8
@@ -24,6 +27,19 @@ class LineSettings:
     def at(self, baudrate: int | None) -> LineSettings:
         """The same settings with the configured baud rate; None keeps the protocol's own."""
         return self if baudrate is None else replace(self, baudrate=baudrate)
+
+    def of(self, reader: ReaderSettings) -> LineSettings:
+        """The same settings with those that the reader's configuration names."""
+        return replace(
+            self.at(reader.baudrate),
+            data_bits=reader.data_bits or self.data_bits,
+            parity=self.parity if reader.line_parity is None else _PARITIES[reader.line_parity],
+            stop_bits=reader.stop_bits or self.stop_bits,
+        )
+
+    def __str__(self) -> str:
+        """As installers write it: 9600 8N1."""
+        return f"{self.baudrate} {self.data_bits}{self.parity}{self.stop_bits}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,12 @@ class WireProtocol(Protocol):
     polled: ClassVar[bool]
     """True if its readers send only in reply to a request."""
 
+    repeats_while_held: ClassVar[bool]
+    """True if its readers send a card again and again, less than a second apart, while it is in the field.
+
+    False also where it depends on the reader: frames that waited are then a presentation each.
+    """
+
     def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
         """Parse received bytes; return the events they complete, in order."""
 
@@ -107,6 +129,7 @@ class ListeningProtocol(ABC):
     line: ClassVar[LineSettings] = LineSettings()
     options: ClassVar[Mapping[str, Option]] = NO_OPTIONS
     polled: ClassVar[bool] = False
+    repeats_while_held: ClassVar[bool] = False
     # A frame lasts 15 ms at 9600 baud and 50 ms at 2400, without a gap; USB adapters add 16 ms.
     silence_ms: ClassVar[int] = 100
 
@@ -157,6 +180,7 @@ class PolledProtocol(ListeningProtocol):
     """
 
     polled: ClassVar[bool] = True
+    repeats_while_held: ClassVar[bool] = True  # each request is answered with the card in the field
     requests: ClassVar[tuple[bytes, ...]]
     poll_ms: ClassVar[int]
 

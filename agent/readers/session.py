@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.backoff import Backoff
-from agent.clock.system_clock import Clock
+from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
@@ -19,9 +19,9 @@ from agent.readers.events import ReaderEvent
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.port import FdStore, Port
 from agent.readers.protocols import make_protocol
-from agent.readers.swipe_pipeline import SwipePipeline
+from agent.readers.swipe_pipeline import ReadTime, SwipePipeline, SwipeSink
 from agent.settings import ReaderSettings
-from agent.swipe import Swipe
+from agent.swipe import LastRead
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,18 @@ _REOPEN_LAST_S = 30.0
 _STEADY_S = 30.0
 # Bound on the wait for the rest of a frame at a stop: noise may never end.
 _LAST_FRAME_S = 1.0
+# Up to this length the interval in which bytes arrived counts as a moment: under load a thread is that late.
+_MOMENT_US = 250_000
+
+
+class PreviousRun(NamedTuple):
+    """What is known of the agent process before this one in the same boot; empty if there was none."""
+
+    last_us: int = 0  # the last moment at which it ran, in microseconds of the boot-time clock
+    last_reads: tuple[LastRead, ...] = ()  # of this reader, oldest first
+
+
+_NO_RUN = PreviousRun()
 
 
 class ReaderSession:
@@ -40,23 +52,30 @@ class ReaderSession:
         self,
         reader: ReaderSettings,
         *,
-        keep: Callable[[list[Swipe]], None],
-        user_of: Callable[[str], str],
+        sink: SwipeSink,
         clock: Clock,
         changed: Callable[[], None],
         fd_store: FdStore,
+        previous: PreviousRun = _NO_RUN,
     ) -> None:
-        """`keep` returns once the swipes are on disk; `changed` is called after `counts` changed;
-        `fd_store` holds the port that the previous agent process had open, and receives this one's.
+        """`changed` is called after `counts` changed; `fd_store` holds the port that the `previous` agent
+        process had open, and receives this one's.
         """
         self.reader = reader
         self.line_monitor = LineMonitor(reader.id, expect_within_s=reader.expect_traffic_within)
         self._protocol = make_protocol(reader.protocol, reader.options)
-        self._pipeline = SwipePipeline(reader, keep=keep, user_of=user_of, line_monitor=self.line_monitor)
+        self._pipeline = SwipePipeline(
+            reader,
+            sink=sink,
+            line_monitor=self.line_monitor,
+            repeats_while_held=self._protocol.repeats_while_held,
+        )
         self.counts = self._pipeline.counts
         self._clock = clock
         self._changed = changed
         self._fd_store = fd_store
+        self._previous = previous
+        self._last_read = ReadTime(clock.now())
         self._stopping = threading.Event()
         self._port: Port | None = None
         self._port_guard = threading.Lock()
@@ -66,8 +85,7 @@ class ReaderSession:
         )
 
     def run(self, busy: Callable[[bool], None]) -> None:
-        """Read until stop(). A lost port is reopened; raises the OutboxError of `keep`, unless it
-        only says that the outbox cannot be written now.
+        """Read until stop(). A lost port is reopened.
 
         `busy` is called with False before each wait and with True after it, so that the watchdog can
         recognise a hung thread. Opening the port counts as work, not as a wait.
@@ -80,22 +98,9 @@ class ReaderSession:
                 self._failures.failed(error, MessageId.READER_LOST)
                 self.line_monitor.port_lost()
                 self._set_state("lost", None)
-                self._pipeline.process([], self._clock.now(), time.monotonic())
-                self._wait_to_reopen(self._backoff.next(), busy)
-
-    def _wait_to_reopen(self, wait_s: float, busy: Callable[[bool], None]) -> None:
-        """Wait; buffered swipes are offered to the outbox meanwhile."""
-        ends_s = time.monotonic() + wait_s
-        is_over = False
-        while not is_over:
-            due_s = self._pipeline.next_timeout()
-            pause_s = wait_s if due_s is None else min(wait_s, max(0.0, due_s - time.monotonic()))
-            busy(False)
-            is_over = self._stopping.wait(pause_s) or pause_s == wait_s
-            busy(True)
-            if not is_over and self._pipeline.handle_timeout(time.monotonic()):
-                self._changed()
-            wait_s = max(0.0, ends_s - time.monotonic())
+                busy(False)
+                self._stopping.wait(self._backoff.next())
+                busy(True)
 
     def stop(self) -> None:
         """Make run() return soon."""
@@ -104,23 +109,24 @@ class ReaderSession:
             if self._port is not None:
                 self._port.stop()
 
-    def store_buffered(self) -> int:
-        """Offer the buffered swipes to the outbox once more. Returns how many are left.
-
-        For any thread, once run() has ended. Raises OutboxError.
-        """
-        self._pipeline.process([], self._clock.now(), time.monotonic())
-        return self.counts.buffered
-
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        line = self._protocol.line.at(self.reader.baudrate)
-        port = Port(str(self.reader.port), line, held=self._fd_store.take(), busy=busy)
+        line = self._protocol.line.of(self.reader)
+        port = Port(
+            str(self.reader.port),
+            line,
+            held=self._fd_store.take(),
+            held_since_us=self._previous.last_us,
+            busy=busy,
+        )
         self._fd_store.put(port.fileno())
         with self._port_guard:
             self._port = port
         # Bytes received before the port was lost belong to no frame that arrives now.
         self._protocol.reset()
         self._pipeline.reset()
+        # Once: the cards that were in the field when the previous process ended may still be there.
+        self._pipeline.seed(self._previous.last_reads)
+        self._previous = _NO_RUN
         opened_s = time.monotonic()
         self.line_monitor.port_opened(opened_s)
         try:
@@ -154,7 +160,7 @@ class ReaderSession:
         if self.line_monitor.update(now_s):
             self._changed()
         if data:
-            self._receive(data, now_s)
+            self._receive(data, now_s, port)
         elif not self._stopping.is_set():
             self._handle_timers(now_s)
 
@@ -168,31 +174,30 @@ class ReaderSession:
             now_s = time.monotonic()
             if not data:
                 break
-            self._receive(data, now_s)
+            self._receive(data, now_s, port)
         self._process(self._protocol.handle_timeout(math.inf), now_s)
 
     def _timer_wait_s(self, now_s: float) -> float:
-        """Seconds until the next timer of protocol or pipeline; infinite if none runs."""
-        timeouts = (self._protocol.next_timeout(), self._pipeline.next_timeout())
-        return max(0.0, min(math.inf if timeout is None else timeout - now_s for timeout in timeouts))
+        """Seconds until the protocol's next timer; infinite if none runs."""
+        timeout = self._protocol.next_timeout()
+        return math.inf if timeout is None else max(0.0, timeout - now_s)
 
-    def _receive(self, data: bytes, now_s: float) -> None:
+    def _receive(self, data: bytes, now_s: float, port: Port) -> None:
         read_at = self._clock.now()  # before parsing, which takes time
+        self._last_read = ReadTime(read_at, _age_us(port))
         self.counts.last_rx_monotonic_s = now_s
         self.line_monitor.bytes_received(now_s)
         self._backoff.reset()
-        self._pipeline.process(self._protocol.receive_data(data, now_s), read_at, now_s)
-        self._changed()
+        self._process(self._protocol.receive_data(data, now_s), now_s)
 
     def _handle_timers(self, now_s: float) -> None:
         events = self._protocol.handle_timeout(now_s)
         if events:
             self._process(events, now_s)
-        elif self._pipeline.handle_timeout(now_s):
-            self._changed()
 
     def _process(self, events: Sequence[ReaderEvent], now_s: float) -> None:
-        self._pipeline.process(events, self._clock.now(), now_s)
+        """The events of the last bytes read, also where only a timer completed them."""
+        self._pipeline.process(events, self._last_read, now_s)
         self._changed()
 
     def _set_state(self, state: Literal["open", "lost"], resolved_device: str | None) -> None:
@@ -200,6 +205,12 @@ class ReaderSession:
         if self.counts.state != state:
             self.counts.state = state
             self._changed()
+
+
+def _age_us(port: Port) -> int:
+    """How long before now the bytes of the last read may have arrived; 0 if that is as good as now."""
+    age_us = boottime_us() - port.since_us
+    return age_us if age_us > _MOMENT_US else 0
 
 
 def _device_path(port: Port) -> str:

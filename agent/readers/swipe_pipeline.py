@@ -1,32 +1,22 @@
-"""From reader events to swipes on disk: decode, hold-off, badge id, keep; and the counters of one reader."""
+"""From reader events to queued swipes: decode, hold-off, badge id; and the counters of one reader."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 from agent.clock.reading import ClockReading
-from agent.errors import OutboxUnavailableError
-from agent.log.failure_log import FailureLog
-from agent.log.message_ids import MessageId
 from agent.readers.cards.badge_id import badge_id
+from agent.readers.cards.cardholders import UNKNOWN
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import LineMonitor
-from agent.readers.overflow_buffer import OverflowBuffer
 from agent.readers.wiring import WiringMonitor
 from agent.settings import ReaderSettings
-from agent.swipe import CardRead, Swipe
-
-_log = logging.getLogger(__name__)
-
-# How often swipes in the overflow buffer are offered to the outbox again.
-_RETRY_S = 1.0
+from agent.swipe import CardRead, LastRead, Swipe
 
 
 @dataclass(slots=True)
@@ -35,72 +25,75 @@ class ReaderCounts:
 
     state: Literal["open", "lost"] = "lost"
     resolved_device: str | None = None  # the target of the configured port while it is open
-    swipes: int = 0
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)
-    buffered: int = 0  # swipes in the overflow buffer, because the outbox cannot be written
-    lost: int = 0  # swipes that the full overflow buffer refused
     last_swipe_boot_us: int | None = None  # on the boot clock: the system clock may be set in between
     last_rx_monotonic_s: float | None = None
 
 
+class SwipeSink(Protocol):
+    """Where a reader's swipes go; no call waits. The queue in front of the outbox implements it."""
+
+    def put(self, swipe: Swipe) -> None:
+        """Take a swipe."""
+
+    def take_refused(self, reader_id: str) -> list[Swipe]:
+        """The reader's swipes that could not be kept, since the last call."""
+
+
+class ReadTime(NamedTuple):
+    """When bytes arrived: within `age_us` microseconds before `at`; 0 if they were read as they arrived."""
+
+    at: ClockReading
+    age_us: int = 0
+
+
 class SwipePipeline:
-    """Turns the events of one reader into swipes and keeps them. For the reader's thread only."""
+    """Turns the events of one reader into swipes and queues them. For the reader's thread only."""
 
     def __init__(
-        self,
-        reader: ReaderSettings,
-        *,
-        keep: Callable[[list[Swipe]], None],
-        user_of: Callable[[str], str],
-        line_monitor: LineMonitor,
+        self, reader: ReaderSettings, *, sink: SwipeSink, line_monitor: LineMonitor, repeats_while_held: bool
     ) -> None:
-        """`keep` returns once the swipes are on disk; `user_of` maps a badge id to a user id."""
         self.counts = ReaderCounts()
         self._reader = reader
-        self._user_of = user_of
+        self._sink = sink
         self._line_monitor = line_monitor
         self._decode = Decoder(
             reader.formats,
             parity=reader.parity,
             keypad=reader.keypad,
             pin_facility_code=reader.pin_facility_code,
+            pin_digits=reader.pin_digits,
+            unknown_lengths=reader.unknown_lengths,
         )
         self._wiring = WiringMonitor(reader.id, keypad=reader.keypad)
-        self._hold_off = HoldOff(reader.hold_off_ms)
-        self._overflow = OverflowBuffer(keep, reader.id)
-        self._retry_due_s: float | None = None
-        self._losses = FailureLog(
-            _log, f"reader {reader.id}", time.monotonic, recovery=MessageId.DISK_HAS_ROOM, reader=reader.id
-        )
+        self._hold_off = HoldOff(reader.hold_off_ms, repeats_while_held=repeats_while_held)
 
     def reset(self) -> None:
         """Forget the cards in hold-off: the port was reopened."""
         self._hold_off.reset()
 
-    def process(self, events: Sequence[ReaderEvent], read_at: ClockReading, now: float) -> None:
-        """Keep the swipes among these events, which were read at `read_at`; count all others.
+    def seed(self, last_reads: Sequence[LastRead]) -> None:
+        """Hold off the cards that the previous process read last, oldest first."""
+        for last in last_reads:
+            self._hold_off.seed(last.bits, last.raw, last.boot_ms)
 
-        `now` is in seconds of the monotonic clock. A swipe that could not be kept is accepted again at
-        the card's next read. Swipes are buffered while the outbox cannot be written; raises OutboxError
-        for any other failure.
+    def process(self, events: Sequence[ReaderEvent], read: ReadTime, now: float) -> None:
+        """Queue the swipes among these events, whose bytes arrived at `read`; count all others.
+
+        `now` is in seconds of the monotonic clock. A card whose swipe was refused since the last call is
+        no longer held off.
         """
-        cards = [card for event in events if (card := self._card(event, read_at, now)) is not None]
-        self._keep([self._swipe(card, read_at) for card in cards], now)
+        for refused in self._sink.take_refused(self._reader.id):
+            self._hold_off.forget(refused.card)
+        for event in events:
+            card = self._card(event, read, now)
+            if card is not None:
+                self._sink.put(self._swipe(card, read))
+                self.counts.last_swipe_boot_us = read.at.boot_us
 
-    def next_timeout(self) -> float | None:
-        """When to call handle_timeout(); None while no swipe is buffered."""
-        return self._retry_due_s
-
-    def handle_timeout(self, now: float) -> bool:
-        """Retry keeping the buffered swipes if that is due; True if it was. Raises OutboxError."""
-        if self._retry_due_s is None or now < self._retry_due_s:
-            return False
-        self._keep([], now)
-        return True
-
-    def _card(self, event: ReaderEvent, read_at: ClockReading, now: float) -> CardRead | None:
+    def _card(self, event: ReaderEvent, read: ReadTime, now: float) -> CardRead | None:
         """The card of a new presentation; anything else is counted."""
         if isinstance(event, Status):
             self._wiring.observe_status(event)
@@ -115,50 +108,19 @@ class SwipePipeline:
         if isinstance(outcome, Key):
             self.counts.keys_discarded += 1
             return None
-        if not self._hold_off.admits(outcome, read_at.boot_ms):
+        if not self._hold_off.admits(outcome, read.at.boot_ms, age_ms=read.age_us // 1_000):
             self.counts.repeats += 1
             return None
         return outcome
 
-    def _swipe(self, card: CardRead, read_at: ClockReading) -> Swipe:
-        badge = badge_id(self._reader.badge_id, card)
+    def _swipe(self, card: CardRead, read: ReadTime) -> Swipe:
         return Swipe(
             reader_id=self._reader.id,
             zone_id=self._reader.zone_id,
             direction=self._reader.direction,
-            badge_id=badge,
-            user_id=self._user_of(badge),
+            badge_id=badge_id(self._reader.badge_id, card),
+            user_id=UNKNOWN,  # looked up when the swipe is stored: a reading thread reads no file
             card=card,
-            read_at=read_at,
+            read_at=read.at,
+            age_us=read.age_us,
         )
-
-    def _keep(self, swipes: list[Swipe], now: float) -> None:
-        if not swipes and not self._overflow:
-            return
-        try:
-            kept = self._overflow.keep(swipes)
-        except BaseException:
-            self._release(swipes)
-            raise
-        self.counts.swipes += kept.stored
-        if kept.error is None:
-            self._losses.recovered()
-        elif kept.refused:
-            self.counts.lost += len(kept.refused)
-            self._losses.failed(_lost(kept.refused, kept.error), MessageId.SWIPES_LOST)
-            self._release(kept.refused)
-        self.counts.buffered = len(self._overflow)
-        self._retry_due_s = now + _RETRY_S if self._overflow else None
-        if swipes:
-            self.counts.last_swipe_boot_us = swipes[-1].read_at.boot_us
-
-    def _release(self, swipes: list[Swipe]) -> None:
-        """End the hold-off of these cards."""
-        for swipe in swipes:
-            self._hold_off.forget(swipe.card)
-
-
-def _lost(swipes: list[Swipe], error: OutboxUnavailableError) -> OutboxUnavailableError:
-    return OutboxUnavailableError(
-        f"the memory buffer is full; {len(swipes)} more swipes were lost: {error}", hint=error.hint
-    )

@@ -9,6 +9,10 @@ from agent.readers.events import Noise, NoiseReason, Outcome, Status
 from agent.settings import Keypad
 from agent.swipe import CardRead
 
+# The words in which a keypad sends a PIN, with the bits that hold it and those after them.
+_PIN_WORDS = {24: (24, 0), 26: (24, 1), 32: (32, 0), 34: (32, 1)}
+_SMALL_PINS_END = 10**6
+
 _log = logging.getLogger(__name__)
 
 # One random credential in four is a card when inverted; three in a row are not chance.
@@ -38,7 +42,7 @@ class WiringMonitor:
                 )
             return
         self._swapped = 0
-        if isinstance(outcome, CardRead) and self._keypad == "none" and not self._pad_suspected:
+        if isinstance(outcome, CardRead) and self._keypad == "unknown" and not self._pad_suspected:
             self._suspect_pad(outcome)
 
     def observe_status(self, status: Status) -> None:
@@ -55,11 +59,20 @@ class WiringMonitor:
         )
 
     def _suspect_pad(self, card: CardRead) -> None:
-        if card.format == "H10301" and card.facility_code == 0:
+        if _may_be_pin(card):
             self._pad_suspected = True
             _log.warning(
-                'reader %s: may be a 26-bit PIN pad: if it has keys, set keypad = "card26", '
-                "because every PIN is sent as a card until then",
+                "reader %s: may be a 26-bit PIN pad, or one of another kind; PINs are sent as cards until "
+                'keypad is set: to the kind of its keys (README, "PINs"), or to "none"',
                 self._reader_id,
                 extra=fields(MessageId.READER_FAULT, reader=self._reader_id),
             )
+
+
+def _may_be_pin(card: CardRead) -> bool:
+    """True for the number of a PIN of at most six digits, and for decimal digits of four bits each."""
+    if card.bits not in _PIN_WORDS:
+        return False
+    number_bits, parity_bits = _PIN_WORDS[card.bits]
+    number = int(card.raw, 16) >> parity_bits & (1 << number_bits) - 1
+    return number < _SMALL_PINS_END or f"{number:X}".isdecimal()

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.outbox import Outbox
 from agent.outbox.external.connection import is_there
+from agent.outbox.external.previous_run import last_run
 from agent.outbox.generation import machine_id
+from agent.outbox.state_lock import StateLock
+from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
-from agent.readers.session import ReaderSession
+from agent.readers.session import PreviousRun, ReaderSession
 from agent.service.fd_store import StoredPorts
 from agent.service.snowflake import make_client, pipe_name
 from agent.service.status import StatusReport
+from agent.service.write_loop import WriteLoop
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.swipe import Swipe
 from agent.uploader.uploader import Uploader
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """The parts of an agent that take swipes: they work without an outbox. `lock`: of the state directory."""
+
+    settings: Settings
+    clock: Clock
+    client: Client
+    lock: StateLock
+    queue: SwipeQueue
+    sessions: list[ReaderSession]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +49,14 @@ class Agent:
     outbox: Outbox
     uploader: Uploader
     readers: list[ReaderSession]
+    write_loop: WriteLoop
     status_report: StatusReport
 
 
-def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
-    """Check the settings, then open the outbox; starts nothing.
+def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers:
+    """Check the settings, take the lock of the state directory, and build the readers; starts nothing.
 
-    `kept` is called after swipes were stored on disk, `changed` when a reader's status changed.
+    `changed` is called when a reader's status changed.
     Raises ConfigError, KeyFileError, NotPermittedError or OutboxError.
     """
     clock = SystemClock(settings.clock.trust)
@@ -47,45 +64,70 @@ def build(settings: Settings, *, kept: Callable[[], None], changed: Callable[[],
     # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
     client = make_client(settings, Http(ca_file=settings.snowflake.ca_file), may_lack_key=has_worked)
-    outbox = open_outbox(settings)
-    cardholders = Cardholders(settings.cardholders_file)
-
-    def keep(swipes: list[Swipe]) -> None:
-        outbox.keep(*swipes)
-        kept()
-
-    uploader = open_uploader(settings, outbox, client, clock)
+    lock = StateLock(settings.agent.state_dir)
+    run_before = last_run(settings.agent.state_dir, clock.now())
+    queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
-    readers = [
+    sessions = [
         ReaderSession(
             reader,
-            keep=keep,
-            user_of=cardholders.user_of,
+            sink=queue,
             clock=clock,
             changed=changed,
             fd_store=held_ports.of(reader.id, str(reader.port)),
+            previous=PreviousRun(run_before.last_us, run_before.last_reads.get(reader.id, ())),
         )
         for reader in settings.readers
     ]
     held_ports.clear_others()
+    return Readers(settings, clock, client, lock, queue, sessions)
+
+
+def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
+    """Open the outbox and build what needs it; starts nothing.
+
+    `kept` is called after swipes were stored on disk, `changed` when the writer's status changed.
+    Raises OutboxError or NotPermittedError; then the lock is still held.
+    """
+    settings = readers.settings
+    outbox = open_outbox(settings, lock=readers.lock)
+    cardholders = Cardholders(settings.cardholders_file)
+
+    def keep(swipes: Sequence[Swipe]) -> None:
+        outbox.keep(*(replace(swipe, user_id=cardholders.user_of(swipe.badge_id)) for swipe in swipes))
+        kept()
+
+    write_loop = WriteLoop(
+        readers.queue,
+        keep,
+        reader_ids=[reader.id for reader in settings.readers],
+        free_reserve=outbox.free_reserve,
+        changed=changed,
+    )
+    uploader = open_uploader(settings, outbox, readers.client, readers.clock)
     status_report = StatusReport(
         agent_id=settings.agent.id,
-        clock=clock,
+        clock=readers.clock,
         outbox=outbox,
         uploader=uploader,
-        client=client,
-        readers=readers,
+        client=readers.client,
+        readers=readers.sessions,
+        queue=readers.queue,
     )
-    return Agent(settings, clock, client, outbox, uploader, readers, status_report)
+    return Agent(
+        *(settings, readers.clock, readers.client, outbox, uploader),
+        *(readers.sessions, write_loop, status_report),
+    )
 
 
-def open_outbox(settings: Settings) -> Outbox:
+def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:
     """The configured outbox. Raises OutboxInUseError, OutboxError or NotPermittedError."""
     return Outbox(
         settings.agent.state_dir,
         agent_id=settings.agent.id,
         machine_id=machine_id(),
         reserve_bytes=settings.outbox.reserve_bytes,
+        lock=lock,
     )
 
 

@@ -65,10 +65,15 @@ def extend_start_timeout() -> Iterator[None]:
         over.set()
 
 
+def extend_start(status: str) -> None:
+    """Extend systemd's start timeout once, by more than a minute."""
+    send(f"EXTEND_TIMEOUT_USEC={int(_EXTENSION_S * 1e6)}", f"STATUS={status}")
+
+
 def _extend_until(over: threading.Event) -> None:
     before = time.process_time()
     while not over.wait(_CHECK_EVERY_S):
         used = time.process_time()
         if used - before >= _WORK_S:
-            send(f"EXTEND_TIMEOUT_USEC={int(_EXTENSION_S * 1e6)}", "STATUS=opening the outbox")
+            extend_start("opening the outbox")
         before = used

@@ -17,6 +17,7 @@ from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
+from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.session import ReaderSession
 from agent.rows import iso
 from agent.snowpipe.client import Client
@@ -40,6 +41,7 @@ class StatusReport:
         uploader: Uploader,
         client: Client,
         readers: list[ReaderSession],
+        queue: SwipeQueue,
     ) -> None:
         self._agent_id = agent_id
         self._clock = clock
@@ -47,6 +49,7 @@ class StatusReport:
         self._uploader = uploader
         self._client = client
         self._readers = readers
+        self._queue = queue
         self._started_us = clock.now().boot_us
 
     def snapshot(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class StatusReport:
             },
             "clock": self._clock_state(now),
             "disk": {"flushes": self._outbox.file.flushes, "bytes_written": _bytes_written()},
-            "readers": [_reader(session, monotonic_s, now) for session in self._readers],
+            "readers": [_reader(session, self._queue, monotonic_s, now) for session in self._readers],
         }
 
     def _clock_state(self, now: ClockReading) -> dict[str, Any]:
@@ -237,24 +240,26 @@ def _at(boot_us: int, now: ClockReading) -> str:
     return iso(now.wall_us - (now.boot_us - boot_us))
 
 
-def _reader(session: ReaderSession, monotonic_s: float, now: ClockReading) -> dict[str, Any]:
-    counts = session.counts
+def _reader(
+    session: ReaderSession, queue: SwipeQueue, monotonic_s: float, now: ClockReading
+) -> dict[str, Any]:
+    counts, reader_id = session.counts, session.reader.id
     last_swipe, last_rx = counts.last_swipe_boot_us, counts.last_rx_monotonic_s
     return {
-        "id": session.reader.id,
+        "id": reader_id,
         "state": counts.state,
         "silent": session.line_monitor.silent,
         "noisy": session.line_monitor.noisy,
         "device": str(session.reader.port),
         "resolved_device": counts.resolved_device,
         "protocol": session.reader.protocol,
-        "swipes": counts.swipes,
+        "swipes": queue.stored(reader_id),
         "repeats": counts.repeats,
         "noise": counts.noise.total(),
         "noise_reasons": {reason.value: count for reason, count in sorted(counts.noise.items())},
         "keys_discarded": counts.keys_discarded,
-        "unkept": counts.buffered,
-        "lost": counts.lost,
+        "unkept": queue.blocked(reader_id),
+        "lost": queue.lost(reader_id),
         "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

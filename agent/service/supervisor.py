@@ -6,14 +6,16 @@ import contextlib
 import logging
 import signal
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 from agent import __version__
-from agent.errors import KeyFileError, NotPermittedError, OutboxError
+from agent.errors import KeyFileError, NotPermittedError, OutboxUnavailableError
+from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
-from agent.service.build import Agent, build
+from agent.service.build import Agent, build, build_readers
 from agent.service.inspector import Inspector
 from agent.service.state_disk import HINT, state_problem
 from agent.service.upload_loop import UploadLoop
@@ -26,18 +28,21 @@ _log = logging.getLogger(__name__)
 
 # From SIGTERM to the end: 5 s are promised, one of them is left for the interpreter's exit.
 _STOP_S = 4.0
+_CLOSING_S = 0.5
 # Shortest time between two status files: the file is on tmpfs, but writing it costs a Pi Zero CPU time.
 _STATUS_PAUSE_S = 0.2
-_STORE_PAUSE_S = 0.1  # between two tries to store buffered swipes at a stop
+_REOPEN_S = 1.0  # between two tries to open an outbox on a disk that cannot be used
+_PAUSE_S = 0.1
 # Longer than any normal operation: a commit on a failing SD card; a call with every renewal and timeout.
 _READER_HUNG_S = 60.0
+_WRITER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = LONGEST_CALL_S
 _INSPECTOR_HUNG_S = 7200.0  # the integrity check of ten million rows on a slow card
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to distinguish keys
 
 
 def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises what build() raises, and the OutboxError that ended a thread."""
+    """Run until SIGTERM or SIGINT. Raises what build_readers() and build() raise."""
     Supervisor(settings).run()
 
 
@@ -45,7 +50,7 @@ class Supervisor:
     """Owns the threads of one agent."""
 
     def __init__(self, settings: Settings) -> None:
-        """Install the signal handlers, check the settings and open the outbox; starts no thread."""
+        """Install the signal handlers, check the settings, lock the state directory; starts no thread."""
         self._wakeup = Wakeup()
         self._stopping = False
         self._replay_requested = self._reload_requested = False
@@ -55,54 +60,93 @@ class Supervisor:
         signal.signal(signal.SIGUSR1, self._on_replay)
         signal.signal(signal.SIGHUP, self._on_reload)
         signal.set_wakeup_fd(self._wakeup.fd, warn_on_full_buffer=False)
-        with notify.extend_start_timeout():
-            self._agent: Agent = build(settings, kept=self._wake_uploader, changed=self._wakeup.set)
+        self._readers = build_readers(settings, changed=self._wakeup.set)
         if problem := state_problem(settings):
             _log.error("%s; %s", problem, HINT, extra=fields(MessageId.STATE_NOT_DURABLE))
-        self._upload_loop = UploadLoop(self._agent, on_news=self._wakeup.set)
-        self._inspector = Inspector(self._agent.outbox, recovered=self._wake_uploader)
         self._runtime_dir = settings.agent.runtime_dir
-        self._workers = [
-            Worker("uploader", self._upload_loop.run, ended=self._wakeup.set, hung_after_s=_UPLOADER_HUNG_S),
-            *(
-                Worker(
-                    f"reader {session.reader.id}",
-                    session.run,
-                    ended=self._wakeup.set,
-                    hung_after_s=_READER_HUNG_S,
-                    reader=session.reader.id,
-                )
-                for session in self._agent.readers
-            ),
+        self._reader_workers = [
+            Worker(
+                f"reader {session.reader.id}",
+                session.run,
+                hung_after_s=_READER_HUNG_S,
+                reader=session.reader.id,
+            )
+            for session in self._readers.sessions
         ]
-        self._reader_workers = self._workers[1:]
+        self._workers = list(self._reader_workers)
+        self._agent: Agent | None = None  # until the outbox is open
+        self._upload_loop: UploadLoop | None = None
+        self._inspector: Inspector | None = None
         self._hung: list[Worker] = []
 
     def run(self) -> None:
-        """Start, watch until a signal or an OutboxError, stop."""
+        """Read, open the outbox, watch until a signal, stop. Raises the OutboxError of a failed opening."""
         try:
-            self._prepare()
-            for worker in self._workers:
+            with self._runtime_dir_errors():
+                self._runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for worker in self._reader_workers:
                 worker.start()
-            _log.info(
-                "badge-agent %s is ready; readers: %d",
-                __version__,
-                len(self._agent.readers),
-                extra=fields(MessageId.READY),
-            )
-            notify.send("READY=1", f"STATUS={self._status_line()}")
-            self._start_inspector()
-            self._watch()
+            agent = self._open_outbox()
+            if agent is not None:
+                self._start(agent)
+                self._watch(agent)
         finally:
             self._stop()
-        for worker in self._workers:
-            if worker.fatal is not None:
-                raise worker.fatal
 
-    def _prepare(self) -> None:
+    def _open_outbox(self) -> Agent | None:
+        """Open the outbox; again and again while the disk cannot be used. None: a signal came first.
+
+        Meanwhile the readers' swipes wait in the queue.
+        """
+        failures = FailureLog(_log, "outbox", time.monotonic, recovery=MessageId.DISK_HAS_ROOM)
+        while not self._stopping:
+            try:
+                with notify.extend_start_timeout():
+                    agent = build(self._readers, kept=self._wake_uploader, changed=self._wakeup.set)
+            except OutboxUnavailableError as error:
+                failures.failed(error, MessageId.DISK_FULL)
+                self._readers.queue.problem = error
+                self._readers.queue.refuse_excess()
+                notify.extend_start(f"the outbox cannot be opened: {error}")
+                self._sleep(_REOPEN_S)
+            else:
+                failures.recovered()
+                return agent
+        return None
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, or until a signal asks for the stop."""
+        ends_s = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < ends_s:
+            time.sleep(_PAUSE_S)
+
+    def _start(self, agent: Agent) -> None:
+        self._agent = agent
+        self._upload_loop = UploadLoop(agent, on_news=self._wakeup.set)
+        writer = Worker("writer", agent.write_loop.run, hung_after_s=_WRITER_HUNG_S)
+        self._workers.append(writer)
+        writer.start()
+        with self._runtime_dir_errors():
+            agent.status_report.write(self._runtime_dir)
+        uploader = Worker("uploader", self._upload_loop.run, hung_after_s=_UPLOADER_HUNG_S)
+        # Checks the whole file after READY: it may be large, and swipes must not wait.
+        self._inspector = Inspector(agent.outbox, recovered=self._wake_uploader)
+        inspector = Worker("inspector", self._inspector.run, hung_after_s=_INSPECTOR_HUNG_S)
+        uploader.start()
+        _log.info(
+            "badge-agent %s is ready; readers: %d",
+            __version__,
+            len(agent.readers),
+            extra=fields(MessageId.READY),
+        )
+        notify.send("READY=1", f"STATUS={_status_line(agent)}")
+        inspector.start()
+        self._workers += [uploader, inspector]
+
+    @contextlib.contextmanager
+    def _runtime_dir_errors(self) -> Iterator[None]:
         try:
-            self._runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._agent.status_report.write(self._runtime_dir)
+            yield
         except OSError as error:
             raise NotPermittedError(
                 f"cannot write in the runtime directory {self._runtime_dir}: {error.strerror}",
@@ -119,13 +163,14 @@ class Supervisor:
         self._reload_requested = True
 
     def _wake_uploader(self) -> None:
-        self._upload_loop.wake()
+        if self._upload_loop is not None:
+            self._upload_loop.wake()
 
     # --- the main thread --------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _watch(self, agent: Agent) -> None:
         watchdog_s = notify.watchdog_seconds()
-        while not self._stopping and all(worker.fatal is None for worker in self._workers):
+        while not self._stopping:
             if watchdog_s is not None and self._is_healthy():
                 notify.send("WATCHDOG=1")
             if self._replay_requested:
@@ -133,15 +178,15 @@ class Supervisor:
                 self._wake_uploader()
             if self._reload_requested:
                 self._reload_requested = False
-                self._reload()
-            self._write_status()
+                self._reload(agent)
+            self._write_status(agent)
             time.sleep(_STATUS_PAUSE_S)
             self._wakeup.wait(watchdog_s / 3 if watchdog_s is not None else None)
 
-    def _reload(self) -> None:
+    def _reload(self, agent: Agent) -> None:
         """Load the private key again; readers, outbox and a request in progress are not interrupted."""
         notify.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        client = self._agent.client
+        client = agent.client
         before = client.key
         try:
             key = client.reload_key()
@@ -155,9 +200,9 @@ class Supervisor:
         else:
             what = "the same key" if key == before else "a new key"
             _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
-            self._agent.uploader.retry_now()
+            agent.uploader.retry_now()
             self._wake_uploader()
-        notify.send("READY=1", f"STATUS={self._status_line()}")
+        notify.send("READY=1", f"STATUS={_status_line(agent)}")
 
     def _is_healthy(self) -> bool:
         """Whether no worker is hung; logs each worker that hangs or responds again."""
@@ -175,36 +220,40 @@ class Supervisor:
         self._hung = hung
         return not hung
 
-    def _write_status(self) -> None:
+    def _write_status(self, agent: Agent) -> None:
         try:
-            self._agent.status_report.write(self._runtime_dir)
+            agent.status_report.write(self._runtime_dir)
         except OSError as error:
             # Only `badge-agent status` needs the file; reading and delivery continue.
             _log.debug("cannot write the status file: %s", error)
-        notify.send(f"STATUS={self._status_line()}")
+        notify.send(f"STATUS={_status_line(agent)}")
 
-    def _status_line(self) -> str:
-        snapshot: dict[str, Any] = self._agent.status_report.snapshot()
-        uploader, readers = snapshot["uploader"], snapshot["readers"]
-        pending = self._agent.outbox.pending
-        is_open = sum(reader["state"] == "open" for reader in readers)
-        reason = f": {uploader['reason']}" if uploader["reason"] else ""
-        return f"{pending} pending, {is_open} of {len(readers)} readers open, {uploader['state']}{reason}"
+    # --- the stop ---------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         signal.set_wakeup_fd(-1)
         notify.send("STOPPING=1")
         deadline = time.monotonic() + _STOP_S
+        if self._agent is not None:
+            # Stored when the file is closed: the next process reads what arrives from now on.
+            self._agent.outbox.boots.observe(self._readers.clock.now())
         for worker in self._workers:
             worker.stopping()
-        for session in self._agent.readers:
+        for session in self._readers.sessions:
             session.stop()
-        self._upload_loop.stop()
-        self._inspector.stop()
-        # Readers first: their last swipes must be stored before the file is closed.
+        # Readers first: their last swipes must be queued before the writer ends.
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._reader_workers]
-        self._store_buffered(deadline)
+        if self._agent is None or self._upload_loop is None:
+            self._log_lost()
+            self._readers.lock.release()
+            return
+        self._upload_loop.stop()
+        if self._inspector is not None:
+            self._inspector.stop()
+        # Earlier than the others: closing the file undoes a transaction that failed on a full disk.
+        self._agent.write_loop.stop(deadline - _CLOSING_S)
         ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]
+        self._log_lost()
         if all(ended):
             self._agent.outbox.close()
             _log.info(
@@ -219,27 +268,19 @@ class Supervisor:
                 extra=fields(MessageId.STOPPED),
             )
 
-    def _store_buffered(self, deadline: float) -> None:
-        """Store swipes that wait in memory, with the reserve; log the number of those that are lost."""
-        workers = zip(self._reader_workers, self._agent.readers, strict=True)
-        # A thread that still runs is using its buffer.
-        waiting = [session for worker, session in workers if session.counts.buffered and worker.join(0.0)]
-        if waiting:
-            self._agent.outbox.free_reserve()
-            with contextlib.suppress(OutboxError):
-                while sum(session.store_buffered() for session in waiting) and time.monotonic() < deadline:
-                    time.sleep(_STORE_PAUSE_S)
-        if lost := sum(session.counts.buffered for session in self._agent.readers):
+    def _log_lost(self) -> None:
+        if lost := len(self._readers.queue):
             _log.error(
                 "%d swipes in memory are lost: the outbox could not be written until the stop",
                 lost,
                 extra=fields(MessageId.SWIPES_LOST),
             )
 
-    def _start_inspector(self) -> None:
-        """Check the file and recover rows in a thread, after READY: it may be large, and readers must not wait."""
-        worker = Worker(
-            "inspector", self._inspector.run, ended=self._wakeup.set, hung_after_s=_INSPECTOR_HUNG_S
-        )
-        worker.start()
-        self._workers.append(worker)
+
+def _status_line(agent: Agent) -> str:
+    snapshot: dict[str, Any] = agent.status_report.snapshot()
+    uploader, readers = snapshot["uploader"], snapshot["readers"]
+    is_open = sum(reader["state"] == "open" for reader in readers)
+    reason = f": {uploader['reason']}" if uploader["reason"] else ""
+    pending = agent.outbox.pending
+    return f"{pending} pending, {is_open} of {len(readers)} readers open, {uploader['state']}{reason}"

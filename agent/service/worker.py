@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import random
 
 from agent.backoff import Backoff
-from agent.errors import OutboxError, OutboxUnavailableError
+from agent.errors import OutboxError
 from agent.log.message_ids import MessageId, fields
 
 _log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ Busy = Callable[[bool], None]
 class Worker:
     """Runs `body(busy)` in a thread until it returns; a body that raises is run again after a back-off.
 
-    An OutboxUnavailableError is no bug of the body, and is logged as such. After any other OutboxError the
-    body is not run again: the error is stored in `fatal` and `ended` is called.
+    An OutboxError is no bug of the body, and is logged as such. It does not end the agent either: what was
+    read and is not stored yet is in memory only.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class Worker:
         name: str,
         body: Callable[[Busy], None],
         *,
-        ended: Callable[[], None],
         hung_after_s: float,
         reader: str | None = None,
     ) -> None:
@@ -45,9 +44,7 @@ class Worker:
         """
         self.name = name
         self.reader = reader
-        self.fatal: OutboxError | None = None
         self._body = body
-        self._ended = ended
         self._hung_after_s = hung_after_s
         self._busy_since: float | None = None
         self._stopping = threading.Event()
@@ -84,7 +81,7 @@ class Worker:
             self._busy(True)
             try:
                 self._body(self._busy)
-            except OutboxUnavailableError as error:
+            except OutboxError as error:
                 _log.warning(
                     "%s: %s; it is run again; %s",
                     self.name,
@@ -94,10 +91,6 @@ class Worker:
                 )
                 self._busy(False)
                 self._stopping.wait(backoff.next())
-            except OutboxError as error:
-                self.fatal = error
-                self._ended()
-                return
             except Exception as error:  # noqa: BLE001 - an error in one reader must not stop the others
                 # Type and place only: the message may quote a card number or a token.
                 _log.error(

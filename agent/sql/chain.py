@@ -17,7 +17,8 @@ A row is listed with the first problem that applies:
 | up to here not checked | the last row with a chain of 16 digits, which earlier versions of the agent sent |
 
 Copies of a row, from `replay` or from a second delivery, are equal and count as one row. A chain of 16
-digits is not recomputed. It cannot follow one of 32 digits, so shortening a chain does not hide a change.
+digits is not recomputed. It cannot follow one of 32 digits, so a shortened chain does not hide a change.
+Only all rows from the first one on can be shortened, and then they are listed as not checked.
 
 A person is erased by setting person_digest to the digest below, then person_salt, card_bits and card_raw
 to NULL, and badge_id and user_id to NULL or ERASED. Any other value in those columns counts as altered,

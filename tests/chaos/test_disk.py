@@ -171,7 +171,7 @@ def a_card(place: Path) -> Path:
 @on_a_disk_of_its_own(LOOP_MOUNTS, SYSTEMD_PYTHON)
 def the_disk_takes_nothing_for_a_while_and_the_watchdog_is_starved(place: Path) -> None:
     image = a_card(place)
-    impatient = "from agent.service import supervisor\nsupervisor._READER_HUNG_S = 1.0"
+    impatient = "from agent.service import supervisor\nsupervisor._WRITER_HUNG_S = 1.0"
     with (
         ServiceManager(place / "manager", watchdog_s=0.6) as manager,
         a_disk(place, "-o", "loop", str(image)) as disk,
@@ -182,9 +182,7 @@ def the_disk_takes_nothing_for_a_while_and_the_watchdog_is_starved(place: Path) 
         fcntl.ioctl(root, _FIFREEZE, 0)
         try:
             stage.present(1)
-            wait_until(
-                lambda: "reader RDR-101: hangs" in stage.agent.log, what="a thread that hangs in keep()"
-            )
+            wait_until(lambda: "writer: hangs" in stage.agent.log, what="a writer that hangs in a flush")
             fed = manager.heard("WATCHDOG=1")
             time.sleep(1.2)
             assert manager.heard("WATCHDOG=1") == fed

@@ -172,10 +172,9 @@ class Rival:
     def append(self, count: int) -> None:
         previous, lines = _FOREIGN, []
         for seq in range(1, count + 1):
-            previous, row = rows.render(
-                swipe(seq), rows.RowPosition(_FOREIGN, seq, f"foreign-{seq}", previous), agent_id="rival"
-            )
-            lines.append(row)
+            link = rows.RowLink(f"foreign-{seq}", "0" * 16, previous)
+            previous, row = rows.render(swipe(seq), link, agent_id="rival")
+            lines.append(rows.as_sent(row, rows.RowPosition(_FOREIGN, seq)))
         self._channel.append(Append(wire.compress(lines), "1-" + "0" * 16, f"{count}-{previous}"))
 
     def close(self) -> None:

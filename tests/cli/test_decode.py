@@ -132,7 +132,7 @@ def test_nothing_is_said_to_be_nothing() -> None:
         (["rdm6300", "--hex", "0"], "not hex"),
         (["bits", "1", "--formats", "H1031"], "unknown: H1031. Known: H10301"),
         (["bits", "1", "--option", "bits"], "give it as KEY=VALUE"),
-        (["bits", "1", "--option", "bits=24"], "bits: unknown option; bits has none"),
+        (["bits", "1", "--option", "bits=24"], "bits: unknown option; bits knows bit_order"),
         (["rfideas", "1", "--option", "bit=24"], "unknown option (did you mean bits?)"),
         (["rfideas", "1", "--option", "digits=roman"], "digits: must be one of decimal, hex"),
         (["line", "1"], "pattern: must be a regular expression"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.config.loader import DEFAULT_CONFIG, find_config, load
 from agent.errors import ConfigError
+from agent.readers.protocols import PROTOCOLS
 from agent.settings import (
     AgentSettings,
     ClockSettings,
@@ -86,7 +87,11 @@ def test_a_file_with_only_what_is_required_has_every_default(tmp_path: Path) -> 
         agent=AgentSettings(id=socket.gethostname()),
         readers=(
             ReaderSettings(
-                id="RDR-101", zone_id="ZONE-LOBBY-1", port=Path("/dev/ttyUSB0"), protocol="rdm6300"
+                id="RDR-101",
+                zone_id="ZONE-LOBBY-1",
+                port=Path("/dev/ttyUSB0"),
+                protocol="rdm6300",
+                keypad="none",  # it has none
             ),
         ),
         cardholders_file=None,
@@ -119,9 +124,17 @@ def test_the_example_shows_the_defaults_where_there_are_any(tmp_path: Path) -> N
     example, defaults = load(EXAMPLE), loaded(tmp_path, document({"agent.id": '"hq-lobby-1"'}))
 
     assert example.agent == defaults.agent
-    # Shown for how they look; without them a reader has no direction and its protocol's speed.
+    # Shown as examples; without them a reader has no direction, its protocol's line settings, and the
+    # lengths that follow from the formats.
     assert example.readers[0] == dataclasses.replace(
-        defaults.readers[0], port=example.readers[0].port, direction="ENTRY", baudrate=9600
+        defaults.readers[0],
+        port=example.readers[0].port,
+        direction="ENTRY",
+        baudrate=9600,
+        data_bits=8,
+        line_parity="none",
+        stop_bits=1,
+        unknown_lengths="card",
     )
     assert example.snowflake == dataclasses.replace(
         defaults.snowflake, private_key_file=EXAMPLE.parent / "rsa_key.p8", role="SFE_INGEST_ROLE"
@@ -154,8 +167,9 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         "readers[0].baudrate: found '9600'; must be a whole number from 50 to 4000000",
         (
             "readers[0].directoin: unknown key (did you mean direction?); known: badge_id, baudrate, "
-            "direction, expect_traffic_within, formats, hold_off_ms, id, keypad, options, parity, "
-            "pin_facility_code, port, protocol, zone_id"
+            "data_bits, direction, expect_traffic_within, formats, hold_off_ms, id, keypad, line_parity, "
+            "options, parity, pin_digits, pin_facility_code, port, protocol, stop_bits, "
+            "unknown_lengths, zone_id"
         ),
         "snowflake.user: missing; it has no default and must be set",
         "uploader.max_request_bytes: found 4000001; must be a whole number from 10000 to 4000000",
@@ -188,7 +202,11 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
             "readers[0].pin_facility_code: found 256; must be a whole number",
         ),
         ("readers.options", "5", "readers[0].options: found a number; must be a table"),
-        ("readers.options", "{ bits = 24 }", "readers[0].options.bits: unknown option; rdm6300 has none"),
+        (
+            "readers.options",
+            "{ bits = 24 }",
+            "readers[0].options.bits: unknown option; rdm6300 knows bit_order, byte_order, confirm_reads",
+        ),
         ("readers.hold_off_ms", "-1", "readers[0].hold_off_ms: found -1"),
         ("readers.badge_id", '"{card}"', "readers[0].badge_id: found '{card}': there is no field {card}"),
         ("snowflake.account", '"xy12345"', "snowflake.account: found 'xy12345', which looks like"),
@@ -226,8 +244,9 @@ def test_the_options_of_a_protocol_are_kept(tmp_path: Path) -> None:
             '{ bit = 24, digits = "roman", facility_bits = true }',
             [
                 (
-                    "readers[0].options.bit: unknown option (did you mean bits?); rfideas knows bits, "
-                    "delimiter, digits, facility_bits, prefix, suffix"
+                    "readers[0].options.bit: unknown option (did you mean bits?); rfideas knows bit_order, "
+                    "bits, byte_order, confirm_reads, delimiter, digits, facility_bits, length, prefix, "
+                    "suffix"
                 ),
                 "readers[0].options.digits: must be one of decimal, hex",
                 "readers[0].options.facility_bits: must be a whole number from 1 to 64",
@@ -445,3 +464,35 @@ def test_any_value_anywhere_loads_or_is_named_by_its_path(
 
     # reserve_bytes is also wrong when max_bytes leaves it no room.
     assert all(problem.startswith((path, "outbox.reserve_bytes")) for problem in problems)
+
+
+@pytest.mark.parametrize(("protocol", "keypad"), [("rdm6300", "none"), ("bits", "unknown")])
+def test_the_keypad_is_known_only_of_readers_that_have_none(
+    tmp_path: Path, protocol: str, keypad: str
+) -> None:
+    assert loaded(tmp_path, document({"readers.protocol": f'"{protocol}"'})).readers[0].keypad == keypad
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("data_bits", "9", "found 9; must be a whole number from 7 to 8"),
+        ("line_parity", '"mark"', "found 'mark'; allowed: even, none, odd"),
+        ("stop_bits", "3", "found 3; must be a whole number from 1 to 2"),
+        ("unknown_lengths", '"drop"', "found 'drop'; allowed: card, noise"),
+        ("pin_digits", "9", "found 9; must be a whole number from 1 to 8"),
+        ("keypad", '"pin27"', "found 'pin27' (did you mean pin26?); allowed: burst4"),
+    ],
+)
+def test_a_wrong_line_setting_or_keypad_is_reported(tmp_path: Path, key: str, value: str, said: str) -> None:
+    (problem,) = refused(tmp_path, document({f"readers.{key}": value})).problems
+
+    assert problem.startswith(f"readers[0].{key}: {said}")
+
+
+def test_line_settings_are_those_of_the_protocol_unless_configured(tmp_path: Path) -> None:
+    text = document({"readers.data_bits": "7", "readers.line_parity": '"even"', "readers.stop_bits": "2"})
+    reader = loaded(tmp_path, text).readers[0]
+
+    assert str(PROTOCOLS["rdm6300"].line.of(reader)) == "9600 7E2"
+    assert str(PROTOCOLS["idteck"].line.of(dataclasses.replace(reader, stop_bits=None))) == "9600 7E2"

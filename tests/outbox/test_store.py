@@ -40,7 +40,7 @@ from tests.support.outbox_rig import (
     token,
 )
 from tests.support.paths import ROOT
-from tests.support.swipes import in_threads, swipe, wait_until
+from tests.support.swipes import in_threads, swipe
 
 KEEP_AND_DIE = """
 import os, signal, sys
@@ -98,21 +98,6 @@ def test_readers_that_keep_at_once_get_consecutive_numbers_each_in_its_own_order
         own = [row for row in rows if row["reader_id"] == f"RDR-{reader}"]
         assert raws(own) == [raw_hex(40, value) for value in range(25)]
     assert len({row["event_id"] for row in rows}) == 200
-
-
-def test_a_burst_shares_one_commit(outbox: Outbox) -> None:
-    commits: list[str] = []
-    outbox.file._writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-
-    def let_go_when_all_wait() -> None:
-        with outbox.file.write_lock:
-            wait_until(lambda: len(outbox._writer._waiting) == 8, what="eight swipes waiting")
-
-    in_threads(let_go_when_all_wait, *(partial(outbox.keep, swipe(value)) for value in range(8)))
-
-    # Whoever came before the lock was taken had a commit of its own.
-    assert len(commits) <= 2
-    assert outbox.last_seq == 8
 
 
 def test_the_chain_can_be_recomputed_from_the_rows_alone(outbox: Outbox) -> None:

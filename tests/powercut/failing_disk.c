@@ -6,6 +6,11 @@
  *	                           mapping of such a byte ends the process at the first access
  *	w INODE FIRST LAST ERRNO   a write that does
  *	f INODE 0 0 ERRNO          every flush
+ *	n * FIRST LAST ERRNO       the operations with these numbers: those of the kinds in FAILING_DISK_KINDS are
+ *	                           counted from 1 on: r, w, f, and further
+ *	                           o  opening a file for writing
+ *	                           m  renaming, removing, truncating and allocating a file
+ *	                           l  taking a lock of fcntl(2)
  *
  * INODE may be * for every file. Only files directly below FAILING_DISK_DIR count.
  */
@@ -14,6 +19,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,39 +31,59 @@
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-/* The errno of the first rule for this call, or 0. */
-static int fault(char kind, int fd, int64_t begin, int64_t length)
+static atomic_llong counted;
+
+/* How many operations of the kinds in FAILING_DISK_KINDS there were. */
+long long failing_disk_counted(void)
+{
+	return counted;
+}
+
+/* The errno of the first rule for this call, or 0. Kind p, a mapping, follows the rules of reads and has no
+ * number: SQLite maps the -shm file only, which it writes again at each start. `inode` is 0 for an operation on a name. */
+static int ruled(char kind, const char *path, unsigned long long inode, int64_t begin, int64_t length)
 {
 	const char *rules = getenv("FAILING_DISK"), *below = getenv("FAILING_DISK_DIR");
-	char link[32], path[PATH_MAX], text[4096], ruled[256], op;
-	long long first, last;
-	int code, saved = errno, found = 0;
+	const char *kinds = getenv("FAILING_DISK_KINDS");
+	char text[4096], wanted[256], own[32], op, *rest = NULL;
+	long long first, last, number = 0;
+	int code;
 	if (rules == NULL || below == NULL)
 		return 0;
+	size_t directory = strlen(below);
+	if (strncmp(path, below, directory) != 0 || path[directory] != '/')
+		return 0;
+	if (kinds != NULL && strchr(kinds, kind) != NULL)
+		number = atomic_fetch_add(&counted, 1) + 1;
+	int rules_fd = NEXT(open)(rules, O_RDONLY | O_CLOEXEC);
+	if (rules_fd < 0)
+		return 0;
+	ssize_t got = NEXT(read)(rules_fd, text, sizeof text - 1);
+	close(rules_fd);
+	text[got > 0 ? got : 0] = '\0';
+	snprintf(own, sizeof own, "%llu", inode);
+	for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+		if (sscanf(line, "%c %255s %lld %lld %d", &op, wanted, &first, &last, &code) != 5)
+			continue;
+		if (op == 'n' ? number >= first && number <= last && number
+			      : (op == kind || (op == 'r' && kind == 'p')) &&
+					(strcmp(wanted, "*") == 0 || strcmp(wanted, own) == 0) &&
+					(kind == 'f' || (begin <= last && begin + length > first)))
+			return code;
+	}
+	return 0;
+}
+
+static int fault(char kind, int fd, int64_t begin, int64_t length)
+{
+	char link[32], path[PATH_MAX];
+	int saved = errno, found = 0;
+	struct stat file;
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	ssize_t size = readlink(link, path, sizeof path - 1);
-	size_t directory = strlen(below);
-	if (size > 0) {
+	if (size > 0 && fstat(fd, &file) == 0) {
 		path[size] = '\0';
-		int rules_fd = strncmp(path, below, directory) == 0 && path[directory] == '/'
-				       ? NEXT(open)(rules, O_RDONLY | O_CLOEXEC)
-				       : -1;
-		if (rules_fd >= 0) {
-			ssize_t got = NEXT(read)(rules_fd, text, sizeof text - 1);
-			close(rules_fd);
-			text[got > 0 ? got : 0] = '\0';
-			struct stat file;
-			char inode[32];
-			fstat(fd, &file);
-			snprintf(inode, sizeof inode, "%llu", (unsigned long long)file.st_ino);
-			for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
-				if (sscanf(line, "%c %255s %lld %lld %d", &op, ruled, &first, &last, &code) == 5 &&
-				    op == kind && (strcmp(ruled, "*") == 0 || strcmp(ruled, inode) == 0) &&
-				    (kind == 'f' || (begin <= last && begin + length > first))) {
-					found = code;
-					break;
-				}
-		}
+		found = ruled(kind, path, file.st_ino, begin, length);
 	}
 	errno = saved;
 	return found;
@@ -106,9 +133,74 @@ FLUSH(fdatasync)
 #define MAP(function, offset_type)                                                                    \
 	void *function(void *wanted, size_t length, int access, int flags, int fd, offset_type at)    \
 	{                                                                                             \
-		if (fd >= 0 && fault('r', fd, at, length))                                            \
+		if (fd >= 0 && fault('p', fd, at, length))                                            \
 			access = PROT_NONE;                                                           \
 		return NEXT(function)(wanted, length, access, flags, fd, at);                         \
 	}
 MAP(mmap, off_t)
 MAP(mmap64, off64_t)
+
+#define OPEN(function)                                                                       \
+	int function(const char *path, int flags, ...)                                       \
+	{                                                                                    \
+		va_list more;                                                                \
+		va_start(more, flags);                                                       \
+		mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0;      \
+		va_end(more);                                                                \
+		int code = flags & (O_WRONLY | O_RDWR) ? ruled('o', path, 0, 0, 0) : 0;      \
+		if (code) {                                                                  \
+			errno = code;                                                        \
+			return -1;                                                           \
+		}                                                                            \
+		return NEXT(function)(path, flags, mode);                                    \
+	}
+OPEN(open)
+OPEN(open64)
+
+#define NAMED(declaration, path, call)                   \
+	int declaration                                  \
+	{                                                \
+		int code = ruled('m', path, 0, 0, 0);    \
+		if (code) {                              \
+			errno = code;                    \
+			return -1;                       \
+		}                                        \
+		return call;                             \
+	}
+NAMED(rename(const char *from, const char *to), to, NEXT(rename)(from, to))
+NAMED(unlink(const char *path), path, NEXT(unlink)(path))
+NAMED(truncate64(const char *path, off64_t size), path, NEXT(truncate64)(path, size))
+
+#define SIZED(declaration, call, failed)                 \
+	int declaration                                  \
+	{                                                \
+		int code = fault('m', fd, 0, 0);         \
+		if (code) {                              \
+			errno = code;                    \
+			return failed;                   \
+		}                                        \
+		return call;                             \
+	}
+SIZED(ftruncate(int fd, off_t size), NEXT(ftruncate)(fd, size), -1)
+SIZED(ftruncate64(int fd, off64_t size), NEXT(ftruncate64)(fd, size), -1)
+SIZED(posix_fallocate(int fd, off_t at, off_t size), NEXT(posix_fallocate)(fd, at, size), code)
+SIZED(posix_fallocate64(int fd, off64_t at, off64_t size), NEXT(posix_fallocate64)(fd, at, size), code)
+
+#define LOCK(function)                                                                          \
+	int function(int fd, int command, ...)                                                  \
+	{                                                                                       \
+		va_list more;                                                                   \
+		va_start(more, command);                                                        \
+		void *argument = va_arg(more, void *);                                          \
+		va_end(more);                                                                   \
+		int code = command == F_SETLK && ((struct flock *)argument)->l_type != F_UNLCK  \
+				   ? fault('l', fd, 0, 0)                                       \
+				   : 0;                                                         \
+		if (code) {                                                                     \
+			errno = code;                                                           \
+			return -1;                                                              \
+		}                                                                               \
+		return NEXT(function)(fd, command, argument);                                   \
+	}
+LOCK(fcntl)
+LOCK(fcntl64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sqlite3
@@ -104,6 +105,15 @@ def test_a_power_cut_in_the_first_moments_of_an_outbox_leaves_one_that_works(
     assert found == []
 
 
+def row_of_version_1(outbox_id: str, seq: int) -> tuple[str, bytes]:
+    """A chain of 16 digits, and a row that contains its position."""
+    members = json.loads(rows.render(swipe(seq), rows.RowLink(f"event-{seq}", "", ""), agent_id=AGENT_ID)[1])
+    chain = members.pop("chain")[:16]
+    members |= {"recorded_at": members["event_timestamp"], "outbox_id": outbox_id, "seq": seq}
+    members |= {"chain": chain, "replay": False}
+    return chain, json.dumps(members, separators=(",", ":")).encode()
+
+
 def test_a_power_cut_while_an_older_file_is_brought_up_to_date_costs_nothing(
     recorder: Path, state_dir: Path, image_dir: Path
 ) -> None:
@@ -111,12 +121,10 @@ def test_a_power_cut_while_an_older_file_is_brought_up_to_date_costs_nothing(
     with closing(sqlite3.connect(state_dir / "outbox.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         schema.migrate(connection, to=1)
-        (previous,) = connection.execute("SELECT outbox_id FROM state").fetchone()
-        outbox_id = previous
+        (outbox_id,) = connection.execute("SELECT outbox_id FROM state").fetchone()
         for value in range(1, 201):
-            place = rows.RowPosition(outbox_id, value, f"event-{value}", previous)
-            previous, row = rows.render(swipe(value), place, agent_id=AGENT_ID)
-            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (value, previous, None, row))
+            chain, row = row_of_version_1(outbox_id, value)
+            connection.execute("INSERT INTO swipes VALUES (?, ?, ?, ?)", (value, chain, None, row))
     promise = Promise(kept=frozenset(range(1, 201)))
 
     life = record(recorder, state_dir, steps=20, seed=2, promise=promise)
@@ -152,7 +160,7 @@ def _damage(outbox: Path, random: Random) -> None:
     with closing(sqlite3.connect(outbox)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     content = bytearray(outbox.read_bytes())
-    with_rows = [at for at in range(0, len(content), 1024) if b'"replay":false}' in content[at : at + 1024]]
+    with_rows = [at for at in range(0, len(content), 1024) if b'"person_salt"' in content[at : at + 1024]]
     for at in random.sample(with_rows, 5):
         content[at : at + 1024] = random.randbytes(1024)
     outbox.write_bytes(content)

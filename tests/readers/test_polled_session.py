@@ -13,8 +13,8 @@ from agent.clock.system_clock import SystemClock
 from agent.readers.cards.decoder import encode
 from agent.readers.session import ReaderSession
 from agent.settings import ReaderSettings
-from agent.swipe import Swipe
 from tests.support.fd_store import MemoryFdStore
+from tests.support.stand_in_sink import MemorySink
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Line:
     """A session on a thread of its own, and the reader's end of its line."""
 
     protocol: str
-    kept: list[Swipe] = field(default_factory=list)
+    sink: MemorySink = field(default_factory=MemorySink)
     news: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -38,8 +38,7 @@ class Line:
         self.device = device
         self.session = ReaderSession(
             reader,
-            keep=self.kept.extend,
-            user_of=lambda _: "UNKNOWN",
+            sink=self.sink,
             clock=SystemClock("always"),
             changed=self.news.set,
             fd_store=MemoryFdStore(),
@@ -81,9 +80,9 @@ def test_a_polled_reader_gets_requests_while_its_port_is_open(polled: Line) -> N
     os.write(polled.end, b"0000\r")
     assert os.read(polled.end, 100) == request
     os.write(polled.end, b"00018020046B3D12D6\r")
-    while not polled.kept:
+    while not polled.sink.kept:
         polled.wait_for_news()
-    assert polled.kept[0].card.raw == "6B3D12D6"
+    assert polled.sink.kept[0].card.raw == "6B3D12D6"
     assert os.read(polled.end, 100) == request
 
 
@@ -104,7 +103,7 @@ def test_a_26_bit_pad_that_was_not_declared_is_logged_once(
     pins = [encode("H10301", 0, pin) for pin in (4711, 4712)]
 
     os.write(pad.end, b"".join(b"26:%07X\n" % pin for pin in pins))
-    while len(pad.kept) < 2:
+    while len(pad.sink.kept) < 2:
         pad.wait_for_news()
 
     messages = [record.getMessage() for record in caplog.records]

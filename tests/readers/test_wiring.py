@@ -5,9 +5,10 @@ import logging
 import pytest
 
 from agent.readers.cards.decoder import decode, encode
-from agent.readers.events import Key, Noise, NoiseReason, Outcome, RawCredential, Status
+from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, Outcome, RawCredential, Status
 from agent.readers.wiring import WiringMonitor
-from agent.settings import DEFAULT_FORMATS
+from agent.settings import DEFAULT_FORMATS, Keypad
+from agent.swipe import CardCheck
 
 CARD = decode(RawCredential(26, encode("H10301", 123, 11_223)), DEFAULT_FORMATS)
 PIN = decode(RawCredential(26, encode("H10301", 0, 4711)), DEFAULT_FORMATS)
@@ -43,7 +44,7 @@ def test_swapped_wires_are_told_once_after_three_words_in_a_row(
 
 
 def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCaptureFixture) -> None:
-    diagnosis = WiringMonitor("RDR-101", keypad="none")
+    diagnosis = WiringMonitor("RDR-101", keypad="unknown")
 
     for outcome in (CARD, PIN, PIN):
         diagnosis.observe_credential(outcome)
@@ -54,8 +55,29 @@ def test_a_26_bit_pad_is_suspected_once_and_without_its_pin(caplog: pytest.LogCa
     assert "4711" not in text
 
 
-def test_a_declared_pad_is_not_suspected(caplog: pytest.LogCaptureFixture) -> None:
-    diagnosis = WiringMonitor("RDR-101", keypad="burst4")
+@pytest.mark.parametrize(
+    "word",
+    [
+        RawCredential(26, encode("H10301", 1, 57_920)),  # 123456 in binary
+        RawCredential(26, encode("H10301", 1, 0x2345)),  # 1-2-3-4-5 as decimal digits of four bits
+        RawCredential(34, encode("H10306", 1, 57_920)),
+        RawCredential(24, 123_456, CardCheck.UPSTREAM, CredentialKind.DATA),
+        RawCredential(32, 0x12345678, CardCheck.CHECKSUM, CredentialKind.ID, maybe_pin=True),
+    ],
+)
+def test_a_word_that_may_be_a_pin_raises_the_alarm_while_the_keypad_is_not_set(
+    word: RawCredential, caplog: pytest.LogCaptureFixture
+) -> None:
+    diagnosis = WiringMonitor("RDR-101", keypad="unknown")
+
+    diagnosis.observe_credential(decode(word, DEFAULT_FORMATS))
+
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("keypad", ["none", "burst4", "pin26"])
+def test_a_declared_pad_is_not_suspected(keypad: Keypad, caplog: pytest.LogCaptureFixture) -> None:
+    diagnosis = WiringMonitor("RDR-101", keypad=keypad)
 
     diagnosis.observe_credential(PIN)
 

@@ -14,8 +14,10 @@ import pytest
 
 from agent import __version__
 from agent.clock.system_clock import SystemClock, boottime_s
+from agent.errors import OutboxBusyError
 from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
+from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import NoiseReason
 from agent.readers.session import ReaderSession
 from agent.service.status import STATUS_FILE, StatusReport, read_status
@@ -52,7 +54,12 @@ def outbox(tmp_path: Path) -> Iterator[Outbox]:
 
 
 @pytest.fixture
-def reader() -> ReaderSession:
+def queue() -> SwipeQueue:
+    return SwipeQueue(["RDR-101"])
+
+
+@pytest.fixture
+def reader(queue: SwipeQueue) -> ReaderSession:
     return ReaderSession(
         ReaderSettings(
             id="RDR-101",
@@ -62,8 +69,7 @@ def reader() -> ReaderSession:
             formats=(),
             badge_id="{raw}",
         ),
-        keep=lambda _: None,
-        user_of=str,
+        sink=queue,
         clock=SystemClock(),
         changed=lambda: None,
         fd_store=MemoryFdStore(),
@@ -71,7 +77,9 @@ def reader() -> ReaderSession:
 
 
 @pytest.fixture
-def report(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterator[StatusReport]:
+def report(
+    outbox: Outbox, reader: ReaderSession, queue: SwipeQueue, rsa_key_file: Path
+) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
     client = Client(
         http,
@@ -98,6 +106,7 @@ def report(outbox: Outbox, reader: ReaderSession, rsa_key_file: Path) -> Iterato
         uploader=uploader,
         client=client,
         readers=[reader],
+        queue=queue,
     )
     http.close()
 
@@ -134,12 +143,14 @@ def test_the_status_of_a_running_agent_has_every_member(
 
 
 def test_readers_are_told_with_their_counts(
-    tmp_path: Path, report: StatusReport, reader: ReaderSession
+    tmp_path: Path, report: StatusReport, reader: ReaderSession, queue: SwipeQueue
 ) -> None:
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
     reader.line_monitor.noisy = True
-    reader.counts.swipes = 3
+    for value in range(5):
+        queue.put(swipe(value))
+    queue.remove_first(3, stored=True)
     reader.counts.noise[NoiseReason.CHECKSUM] = 2
     reader.counts.noise[NoiseReason.STRAY] = 1
     reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
@@ -159,6 +170,22 @@ def test_readers_are_told_with_their_counts(
     ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
     assert 60 <= ago.total_seconds() < 600
     assert told["last_rx_seconds"] >= 100
+    assert (told["unkept"], told["lost"]) == (0, 0)
+
+
+def test_swipes_that_the_outbox_does_not_take_are_a_problem_with_their_number(
+    tmp_path: Path, report: StatusReport, queue: SwipeQueue
+) -> None:
+    queue.put(swipe(1))
+    queue.put(swipe(2))
+    queue.problem = OutboxBusyError("outbox.db: database is locked")
+    report.write(tmp_path)
+
+    status = status_of(tmp_path)
+
+    assert [reader["unkept"] for reader in status["readers"]] == [2]
+    assert not status["outbox"]["ok"]
+    assert "2 swipes wait in memory" in status["outbox"]["problem"]
 
 
 def test_a_stopped_agents_outbox_is_told_and_that_it_is_stopped(tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ import pytest
 
 from agent.clock.system_clock import RELEASED_US
 from agent.config.loader import load
-from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.errors import NotPermittedError, OutboxInUseError
 from agent.keys.keypair import new_key, pem
 from agent.log.message_ids import MessageId, fields_of
-from agent.outbox import database, read_counts
+from agent.outbox import Outbox, database, read_counts
 from agent.service import supervisor as supervisor_module
+from agent.service.build import build, build_readers
 from agent.service.status import read_status
 from agent.service.supervisor import Supervisor
+from agent.service.upload_loop import UploadLoop
 from agent.settings import Settings
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
 from tests.support.needs import SYSTEMD_PYTHON, needs
@@ -51,6 +53,10 @@ def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
         readers=[reader_table(line.device)],
     )
     return load(agent.config)
+
+
+def nothing() -> None:
+    """For a callback that is not needed."""
 
 
 def reader_is_open(settings: Settings) -> bool:
@@ -124,6 +130,12 @@ def test_an_unreachable_pipe_is_one_warning_and_holds_up_no_swipe(
     assert warnings[0].getMessage().startswith("uploader: ")
 
 
+def outbox_of(supervisor: Supervisor) -> Outbox:
+    """The outbox of a running agent."""
+    assert supervisor._agent is not None
+    return supervisor._agent.outbox
+
+
 def swipes_in_memory(settings: Settings) -> int:
     status = read_status(settings.agent.id, settings.agent.state_dir, settings.agent.runtime_dir)
     return sum(reader["unkept"] for reader in status["readers"])
@@ -133,9 +145,9 @@ def test_swipes_wait_while_the_outbox_cannot_be_written_and_are_stored_afterward
     settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture
 ) -> None:
     supervisor = Supervisor(settings)
-    file = supervisor._agent.outbox.file
 
     def allow_writes(*, allow: bool) -> None:
+        file = outbox_of(supervisor).file
         with file.write_lock:
             file._writer.execute(f"PRAGMA query_only={int(not allow)}")
 
@@ -175,15 +187,15 @@ def test_a_lock_of_another_program_does_not_end_it(
 
 def test_swipes_in_memory_at_a_stop_are_stored_with_the_reserve(settings: Settings, line: PtyReader) -> None:
     supervisor = Supervisor(settings)
-    outbox = supervisor._agent.outbox
     freed: list[bool] = []
 
     def free_reserve() -> None:
-        outbox.file._writer.execute("PRAGMA query_only=0")
+        outbox_of(supervisor).file._writer.execute("PRAGMA query_only=0")
         freed.append(True)
 
     def swipe_on() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
+        outbox = outbox_of(supervisor)
         with outbox.file.write_lock:
             outbox.file._writer.execute("PRAGMA query_only=1")
         outbox._reserve.free_rest = free_reserve  # type: ignore[method-assign] # the disk takes it then
@@ -202,10 +214,10 @@ def test_swipes_that_even_a_stop_cannot_store_are_one_line_with_their_number(
 ) -> None:
     monkeypatch.setattr(supervisor_module, "_STOP_S", 1.0)
     supervisor = Supervisor(settings)
-    file = supervisor._agent.outbox.file
 
     def swipe_on() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
+        file = outbox_of(supervisor).file
         with file.write_lock:
             file._writer.execute("PRAGMA query_only=1")
         for tag in range(1, 4):
@@ -224,23 +236,51 @@ def test_swipes_that_even_a_stop_cannot_store_are_one_line_with_their_number(
     assert time.monotonic() - begin < 30.0
 
 
-def test_a_bug_in_the_outbox_ends_it_with_that_error(settings: Settings, line: PtyReader) -> None:
+def test_whatever_is_wrong_with_the_outbox_what_was_read_waits(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture
+) -> None:
     supervisor = Supervisor(settings)
-    file = supervisor._agent.outbox.file
+
+    def rename(table: str, to: str) -> None:
+        file = outbox_of(supervisor).file
+        with file.write_lock, file.read_lock:
+            file._writer.execute(f"ALTER TABLE {table} RENAME TO {to}")
 
     def swipe_on() -> None:
         wait_until(lambda: reader_is_open(settings), what="an open reader")
-        with file.write_lock:
-            file._writer.execute("DROP TABLE swipes")
-        line.present(1)
+        rename("swipes", "away")
+        for tag in range(1, 4):
+            line.present(tag)
+        wait_until(lambda: swipes_in_memory(settings) == 3, what="swipes in memory")
+        rename("away", "swipes")
+        wait_until(lambda: swipes_in_memory(settings) == 0, what="stored swipes")
 
-    thread = threading.Thread(target=swipe_on)
-    thread.start()
+    run_while_supervisor(supervisor, swipe_on)
 
-    with pytest.raises(OutboxError, match="no such table"):
-        supervisor.run()
+    assert pending(settings) == 3
+    assert "no such table" in caplog.text
 
-    thread.join()
+
+def test_swipes_read_while_the_outbox_cannot_be_opened_are_stored_once_it_is_open(
+    settings: Settings, line: PtyReader, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_S", 0.1)
+    Outbox(settings.agent.state_dir, agent_id=settings.agent.id).close()
+    supervisor = Supervisor(settings)
+
+    def swipe_on() -> None:
+        with closing(sqlite3.connect(settings.agent.state_dir / "outbox.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            wait_until(lambda: "database is locked" in caplog.text, what="the cause in the log")
+            for tag in range(1, 4):
+                line.present(tag)
+            wait_until(lambda: len(supervisor._readers.queue) == 3, what="swipes in memory")
+            other.rollback()
+        wait_until(lambda: pending(settings) == 3, what="stored swipes")
+
+    run_while_supervisor(supervisor, swipe_on)
+
+    assert pending(settings) == 3
 
 
 def test_a_runtime_directory_that_cannot_be_made_is_named_and_nothing_is_left_locked(
@@ -263,14 +303,15 @@ def test_a_second_agent_on_the_same_state_is_refused_before_anything_runs(settin
 
 
 def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None:
-    supervisor = Supervisor(settings)
-    outbox = supervisor._agent.outbox
+    readers = build_readers(settings, changed=nothing)
+    agent = build(readers, kept=nothing, changed=nothing)
+    outbox = agent.outbox
     outbox.keep(*(swipe(value, read_at=instant(wall_us=RELEASED_US)) for value in (1, 2)))
     commit(outbox, 1)
 
-    assert supervisor._upload_loop.purge() == 1
+    assert UploadLoop(agent, on_news=nothing).purge() == 1
     assert read_counts(settings.agent.state_dir).kept == 0
-    supervisor._stop()
+    outbox.close()
 
 
 # --- reload -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ WATCHDOG_S = 0.6  # three notifications in this time
 HUNG_S = 2.0  # well above what a thread waits for a busy processor
 IMPATIENT = f"""
 from agent.service import supervisor
-supervisor._READER_HUNG_S = supervisor._UPLOADER_HUNG_S = {HUNG_S}
+supervisor._READER_HUNG_S = supervisor._WRITER_HUNG_S = supervisor._UPLOADER_HUNG_S = {HUNG_S}
 """
 # Twice as long as it is hung, and several times as long as feeding takes.
 LONG_S = 4.0
@@ -100,21 +100,21 @@ def test_a_reader_that_is_unplugged_is_no_reason_to_start_again(
     assert "hangs" not in agent.log
 
 
-def test_a_readers_thread_that_hangs_starves_the_watchdog_and_is_named_once(
+def test_a_writer_that_hangs_starves_the_watchdog_and_is_named_once(
     tmp_path: Path, agent: AgentProcess, manager: ServiceManager, line: PtyReader
 ) -> None:
     wait_until_fed(manager)
     os.mkfifo(tmp_path / "cardholders.csv")  # opening it never returns
     line.present(1)
-    wait_until(lambda: "reader RDR-101: hangs" in agent.log, what="a hanging thread")
+    wait_until(lambda: "writer: hangs" in agent.log, what="a hanging thread")
 
     starved = is_starved(manager)
     (tmp_path / "cardholders.csv").write_text("badge_id,user_id\n")  # lets it go on
 
     assert starved
-    wait_until(lambda: "reader RDR-101: responds again" in agent.log, what="a thread that goes on")
+    wait_until(lambda: "writer: responds again" in agent.log, what="a thread that goes on")
     wait_until_fed(manager)
-    assert agent.log.count("hangs") == 1
+    assert agent.log.count(" hangs;") == 1
 
 
 def test_an_uploader_that_hangs_starves_the_watchdog(
@@ -158,7 +158,8 @@ def test_systemd_is_told_of_the_readiness_before_anything_else_and_of_the_end(
 def test_a_hanging_thread_is_an_event_of_its_reader(
     tmp_path: Path, pipe: EmulatorProcess, line: PtyReader
 ) -> None:
-    os.mkfifo(tmp_path / "cardholders.csv")
+    hang = "from agent.readers.swipe_pipeline import SwipePipeline\nimport time\n"
+    hang += "SwipePipeline.process = lambda *_: time.sleep(20)\n"
     with (
         ServiceManager(tmp_path / "manager", watchdog_s=WATCHDOG_S, has_journal=True) as manager,
         AgentProcess(
@@ -166,9 +167,8 @@ def test_a_hanging_thread_is_an_event_of_its_reader(
             url=pipe.url,
             private_key_file=pipe.private_key_file,
             readers=[reader_table(line.device)],
-            tables=f'[cardholders]\nfile = "{tmp_path / "cardholders.csv"}"',
             under=manager,
-            but_first=IMPATIENT,
+            but_first=IMPATIENT + hang,
         ),
     ):
         line.present(1)

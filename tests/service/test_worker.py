@@ -16,19 +16,14 @@ def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "_RESTART_FIRST_S", 0.01)
 
 
-def nothing() -> None:
-    """Records the callback that a worker ended."""
-
-
 def test_a_body_that_returns_is_not_run_again() -> None:
     runs: list[int] = []
-    worker = Worker("reader A", lambda _: runs.append(1), ended=nothing, hung_after_s=60)
+    worker = Worker("reader A", lambda _: runs.append(1), hung_after_s=60)
 
     worker.start()
 
     assert worker.join(5.0)
     assert runs == [1]
-    assert worker.fatal is None
 
 
 def test_a_body_that_dies_is_run_again() -> None:
@@ -41,7 +36,7 @@ def test_a_body_that_dies_is_run_again() -> None:
             raise ValueError("a mistake")
         done.set()
 
-    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
+    worker = Worker("reader A", body, hung_after_s=60)
 
     worker.start()
 
@@ -50,7 +45,7 @@ def test_a_body_that_dies_is_run_again() -> None:
 
 
 def test_a_death_is_logged_with_its_place_and_without_what_it_says(caplog: pytest.LogCaptureFixture) -> None:
-    worker = Worker("reader A", lambda _: None, ended=nothing, hung_after_s=60)
+    worker = Worker("reader A", lambda _: None, hung_after_s=60)
 
     def body(_: Busy) -> None:
         worker.stopping()
@@ -65,36 +60,23 @@ def test_a_death_is_logged_with_its_place_and_without_what_it_says(caplog: pytes
     assert "card 02F657AE'" not in caplog.text
 
 
-def test_a_dead_outbox_is_not_survived() -> None:
-    error = OutboxError("outbox.db: disk I/O error")
-    ended = threading.Event()
-
-    def body(_: Busy) -> None:
-        raise error
-
-    worker = Worker("reader A", body, ended=ended.set, hung_after_s=60)
-
-    worker.start()
-
-    assert ended.wait(5.0)
-    assert worker.join(5.0)
-    assert worker.fatal is error
-
-
-def test_an_outbox_that_cannot_be_used_now_is_no_bug_and_no_end(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [OutboxBusyError, OutboxError])
+def test_an_outbox_that_cannot_be_used_is_no_bug_and_no_end(
+    error: type[OutboxError], caplog: pytest.LogCaptureFixture
+) -> None:
     runs: list[int] = []
 
     def body(_: Busy) -> None:
         runs.append(1)
         if len(runs) < 3:
-            raise OutboxBusyError("outbox.db: database is locked", hint="sudo fuser -v outbox.db")
+            raise error("outbox.db: database is locked", hint="sudo fuser -v outbox.db")
 
-    worker = Worker("uploader", body, ended=nothing, hung_after_s=60)
+    worker = Worker("uploader", body, hung_after_s=60)
 
     worker.start()
 
     assert worker.join(5.0)
-    assert (len(runs), worker.fatal) == (3, None)
+    assert len(runs) == 3
     assert "uploader: outbox.db: database is locked" in caplog.text
     assert "bug" not in caplog.text
 
@@ -107,7 +89,7 @@ def test_a_worker_told_to_stop_does_not_start_its_body_again() -> None:
         worker.stopping()
         raise ValueError("a mistake")
 
-    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
+    worker = Worker("reader A", body, hung_after_s=60)
 
     worker.start()
 
@@ -125,7 +107,7 @@ def test_a_worker_is_healthy_at_work_at_rest_and_when_it_is_done_and_ill_when_it
         busy(False)
         end.wait()
 
-    worker = Worker("reader A", body, ended=nothing, hung_after_s=0.05)
+    worker = Worker("reader A", body, hung_after_s=0.05)
     worker.start()
     busy_told.wait()
 
@@ -139,25 +121,13 @@ def test_a_worker_is_healthy_at_work_at_rest_and_when_it_is_done_and_ill_when_it
     assert worker.is_healthy()
 
 
-def test_a_worker_that_a_dead_outbox_ended_is_ill() -> None:
-    def body(_: Busy) -> None:
-        raise OutboxError("outbox.db: disk I/O error")
-
-    worker = Worker("reader A", body, ended=nothing, hung_after_s=60)
-    worker.start()
-
-    worker.join(5.0)
-
-    assert not worker.is_healthy()
-
-
 def test_a_worker_that_was_never_started_has_ended() -> None:
-    assert Worker("reader A", lambda _: None, ended=nothing, hung_after_s=60).join(0.0)
+    assert Worker("reader A", lambda _: None, hung_after_s=60).join(0.0)
 
 
 def test_a_worker_that_is_busy_for_too_long_is_not_healthy() -> None:
     end = threading.Event()
-    worker = Worker("reader A", lambda _: (end.wait(), None)[1], ended=nothing, hung_after_s=0.05)
+    worker = Worker("reader A", lambda _: (end.wait(), None)[1], hung_after_s=0.05)
     worker.start()
 
     wait_until(lambda: not worker.is_healthy(), what="a worker that waits for too long")

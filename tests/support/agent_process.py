@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from agent.outbox import OutboxCounts, read_counts
 from agent.readers.events import raw_hex
-from tests.support.chain import chain_of
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.outbox_rig import recomputed_chain
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -83,6 +83,11 @@ class PtyReader:
     def write(self, data: bytes) -> None:
         """Send bytes on the line."""
         assert os.write(self._master, data) == len(data)
+
+    def write_all(self, data: bytes) -> None:
+        """Send more bytes than the kernel buffers; returns once they are read."""
+        while data:
+            data = data[os.write(self._master, data) :]
 
     def present(self, tag: int) -> None:
         """Send the frame of an RDM6300 for a tag."""
@@ -267,5 +272,5 @@ def assert_in_order_and_whole(rows: list[dict[str, Any]], tags: Sequence[int]) -
     previous = rows[0]["chain_before"]
     assert previous == rows[0]["outbox_id"]
     for row in rows:
-        previous = chain_of(row, previous)
+        previous = recomputed_chain(previous, row)
         assert row["chain"] == previous

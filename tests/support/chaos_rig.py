@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
-from tests.support.chain import chain_of
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.outbox_rig import recomputed_chain
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
 
@@ -150,8 +150,8 @@ class ChaosRig:
     # --- what arrived -----------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows in the table, in the order of their commit."""
-        return sent_rows(self.pipe)
+        """The rows in the table, in the order of their commit; `replay` is in each of them."""
+        return [{"replay": False} | row for row in sent_rows(self.pipe)]
 
     def wait_until_delivered(self, *, without: Iterable[int] = (), timeout_s: float = _DELIVERED_S) -> None:
         """Wait until every tag is in the table, except those that cannot be."""
@@ -190,10 +190,9 @@ def assert_histories_are_whole(rows: list[dict[str, Any]], *, holes: int = 0) ->
         seqs = [row["seq"] for row in history]
         assert seqs == sorted(set(seqs))
         missing += seqs[-1] - len(seqs)
-        previous_seq, previous = 0, history[0]["chain_before"]
+        previous_seq, previous = 0, history[0].get("chain_before", "")
         for row in history:
-            sent = json.loads(row["raw_json"])
-            assert row["seq"] != previous_seq + 1 or row["chain"] == chain_of(sent, previous)
+            assert row["seq"] != previous_seq + 1 or row["chain"] == recomputed_chain(previous, row)
             previous_seq, previous = row["seq"], row["chain"]
     assert missing <= holes
 

@@ -17,6 +17,8 @@ from agent.outbox.timing.timestamps import STORED, StoredRow
 from tests.support.swipes import NOON_US, instant, swipe
 
 PLENTY = 1_000_000
+_PENDING = f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n"  # noqa: S608 - the outbox's own names
+_ALL = f"SELECT {STORED} FROM swipes ORDER BY n"  # noqa: S608 - the same
 
 
 def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> Outbox:
@@ -49,9 +51,7 @@ def pending_rows(outbox: Outbox) -> list[dict[str, Any]]:
     """The rows of all generations that are still to be sent, as they are sent."""
     state = outbox.state
     with outbox.file.reading() as connection:
-        found = connection.execute(
-            f"SELECT {STORED} FROM swipes WHERE n > ? ORDER BY n", (state.committed_n,)
-        ).fetchall()
+        found = connection.execute(_PENDING, (state.committed_n,)).fetchall()
     rows = map(StoredRow._make, found)
     return [json.loads(state.as_sent(row)) for row in rows if row.n not in state.set_aside_numbers]
 
@@ -60,7 +60,7 @@ def stored(state_dir: Path) -> list[dict[str, Any]]:
     """Every row in the file, of whatever generation, as it is sent."""
     with closing(sqlite3.connect(state_dir / "outbox.db")) as connection:
         state = OutboxState.read(connection)
-        found = connection.execute(f"SELECT {STORED} FROM swipes ORDER BY n").fetchall()
+        found = connection.execute(_ALL).fetchall()
         return [json.loads(state.as_sent(StoredRow._make(columns))) for columns in found]
 
 
@@ -73,8 +73,9 @@ def recomputed_chain(previous: str, m: dict[str, Any]) -> str:
     """The chain of a row as documented, from its members alone."""
     person = f"{m['person_salt']}|{m['badge_id']}|{m['user_id']}|{m['card_bits']}|{m['card_raw']}"
     text = (
-        f"{previous}|{m['event_id']}|{m['agent_id']}|{m['reader_id']}|{m['zone_id']}|{m.get('direction', '')}"
-        f"|{m.get('recorded_at', m['event_timestamp'])}|{m['boot_id']}|{m['boot_ms']}"
+        f"{previous}|{m['event_id']}|{m['agent_id']}|{m['reader_id']}|{m['zone_id']}"
+        f"|{m.get('direction') or ''}"
+        f"|{m.get('recorded_at') or m['event_timestamp']}|{m['boot_id']}|{m['boot_ms']}"
         f"|{hashlib.sha256(person.encode()).hexdigest()[:32]}"
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32]

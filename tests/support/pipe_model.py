@@ -124,12 +124,12 @@ class PipeModel(Http):
     @property
     def table(self) -> list[int]:
         """The seq of every live row that landed."""
-        return [row["seq"] for _, row in self.landed if not row["replay"]]
+        return [row["seq"] for _, row in self.landed if not row.get("replay", False)]
 
     @property
     def replayed(self) -> list[int]:
         """The seq of every replayed row that landed."""
-        return [row["seq"] for _, row in self.landed if row["replay"]]
+        return [row["seq"] for _, row in self.landed if row.get("replay", False)]
 
     def send(self, base_url: str, request: Request, *, token: str, token_type: str) -> Reply:
         del base_url, token, token_type  # this model does not check credentials

@@ -7,7 +7,9 @@ import pytest
 
 from agent.errors import OutboxCorruptError
 from agent.keys.keypair import KeyPair
-from agent.outbox import LiveRows
+from agent.outbox import LiveRows, generation
+from agent.outbox.external import holds
+from agent.outbox.records import Generation, new_outbox_id
 from tests.support.pipe_model import Invalidate, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig
 
@@ -290,3 +292,47 @@ def test_a_try_is_counted_only_when_the_rows_were_sent(tmp_path: Path, key: KeyP
     counts = [seen.retry_count for seen in tries if seen.request_id == tries[0].request_id]
     assert counts == list(range(len(counts)))
     door.close()
+
+
+# --- several generations ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [None, Lose(processed=True), Lose(processed=False), Refuse(503), Invalidate()]
+)
+def test_the_rows_of_each_generation_go_through_its_channel_one_after_the_other(
+    door: UploaderRig, fault: Refuse | Lose | Invalidate | None
+) -> None:
+    door.keep(3)
+    for _ in range(2):
+        with door.outbox.file.writing() as connection:
+            later = Generation(door.outbox.state.last_n + 1, new_outbox_id(), door.outbox.state.last_chain)
+            generation.add(connection, later)
+        door.outbox._read_again()
+        door.keep(3)
+    ids = [one.outbox_id for one in door.outbox.state.generations]
+    if fault is not None:
+        door.pipe.faults.append(fault)
+
+    door.drain()
+    door.keep(1)
+    door.drain()
+
+    assert values(door) == list(range(1, 11))
+    assert [channel for channel, _ in door.pipe.landed] == [f"door-{i}" for i in ids for _ in range(3)] + [
+        f"door-{ids[-1]}"
+    ]
+    assert [row["seq"] for _, row in door.pipe.landed] == [1, 2, 3, 1, 2, 3, 1, 2, 3, 4]
+
+
+def test_a_row_that_is_damaged_on_the_disk_stops_no_other(door: UploaderRig) -> None:
+    door.keep(9)
+    with door.outbox.file.writing() as connection:
+        connection.execute(
+            "UPDATE swipes SET row = CAST(replace(row, '\"event_', '\"evemt_') AS BLOB) WHERE n < 3"
+        )
+
+    door.drain()
+
+    assert values(door) == [3, 4, 5, 6, 7, 8, 9]
+    assert [hold.first_seq for hold in holds.holds(door.state_dir)] == [1, 2]

@@ -45,7 +45,7 @@ def card(row: dict[str, Any]) -> int:
 
 
 def cards(landed: list[Landed], *, replay: bool) -> list[int]:
-    return [card(row) for _, row in landed if row["replay"] is replay]
+    return [card(row) for _, row in landed if row.get("replay", False) is replay]
 
 
 class Promise(RuleBasedStateMachine):
@@ -197,7 +197,7 @@ class Promise(RuleBasedStateMachine):
         assert self.renewed or first_time == table
         events = {(card(row), row["event_id"]) for _, row in pipe.landed}
         assert len(events) == len({number for number, _ in events})
-        self._check_numbers([row for _, row in pipe.landed + pipe.not_loaded if not row["replay"]])
+        self._check_numbers([row for _, row in pipe.landed + pipe.not_loaded if not row.get("replay", False)])
 
     def _check_numbers(self, rows: list[dict[str, Any]]) -> None:
         """No hole among the seqs of any identity, but for rows set aside."""

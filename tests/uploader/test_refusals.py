@@ -24,7 +24,7 @@ def cards(*numbers: int) -> Callable[[dict[str, Any]], bool]:
 
 
 def landed(door: UploaderRig) -> list[int]:
-    return [int(row["card_raw"], 16) for _, row in door.pipe.landed if not row["replay"]]
+    return [int(row["card_raw"], 16) for _, row in door.pipe.landed if not row.get("replay", False)]
 
 
 def without(count: int, gone: Iterable[int]) -> list[int]:

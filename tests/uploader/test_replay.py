@@ -33,10 +33,10 @@ def test_a_range_is_sent_again_once_and_each_row_is_the_same_but_for_its_mark(do
     asked = door.replay(first_seq=3, last_seq=6)
     door.drain()
 
-    again = [row for _, row in door.pipe.landed if row["replay"]]
+    again = [row for _, row in door.pipe.landed if row.get("replay", False)]
     assert seqs_of(asked) == [3, 4, 5, 6]
-    assert [row | {"replay": False} for row in again] == [json.loads(row) for row in asked]
-    assert {channel for channel, row in door.pipe.landed if row["replay"]} == {
+    assert again == [json.loads(row) | {"replay": True} for row in asked]
+    assert {channel for channel, row in door.pipe.landed if row.get("replay", False)} == {
         f"door-{door.outbox.outbox_id}-replay"
     }
 
@@ -173,7 +173,7 @@ def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: UploaderRig) -
 def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: UploaderRig) -> None:
     door.keep(60)
     door.drain()
-    door.pipe.refuses = lambda row: bool(row["replay"])
+    door.pipe.refuses = lambda row: bool(row.get("replay", False))
 
     door.replay(first_seq=1)
     door.run(3600)
@@ -312,7 +312,7 @@ def test_live_swipes_go_first(door: UploaderRig) -> None:
 def test_a_replay_that_fails_does_not_hold_up_live_swipes(door: UploaderRig) -> None:
     door.keep(3)
     door.drain()
-    door.pipe.refuses = lambda row: bool(row["replay"])
+    door.pipe.refuses = lambda row: bool(row.get("replay", False))
     door.replay(first_seq=1)
     door.run(30)
 

@@ -21,6 +21,7 @@ from agent.outbox import is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
+from agent.readers.detect.own_uart import users_of
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.port_names import stable_name_of
 from agent.readers.protocols import PROTOCOLS
@@ -86,6 +87,11 @@ def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{device} exists ({reader.protocol})")
     else:
         yield Finding(name, "ok", _try_port(reader, status))
+    for user in users_of(device):
+        yield Finding(name, "warning", user.text, user.next)
+    if reader.keypad == "unknown":
+        text = "keypad is not set: if the reader has keys, each PIN typed at them is sent as a card"
+        yield Finding(name, "warning", text, 'set keypad = "none" if it has none, else the kind of its keys')
     if _UNSTABLE_NAME.fullmatch(device):
         text = f"{device} may be another device after the next plugging or boot"
         yield Finding(name, "warning", text, _stable_name_hint(device))
@@ -100,7 +106,7 @@ def _open_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> bool:
 
 
 def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
-    line = PROTOCOLS[reader.protocol].line.at(reader.baudrate)
+    line = PROTOCOLS[reader.protocol].line.of(reader)
     try:
         Port(str(reader.port), line).close()
     except PortBusyError:
@@ -108,7 +114,7 @@ def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
         if status["running"] and holder_of(str(reader.port)) == status["pid"]:
             return f"{reader.port} is in use by the running agent"
         raise
-    return f"{reader.port} opens with {line.baudrate} baud ({reader.protocol})"
+    return f"{reader.port} opens with {line} ({reader.protocol})"
 
 
 def _stable_name_hint(device: str) -> str:

@@ -91,7 +91,7 @@ class Stage:
     def _config(self) -> str:
         readers = "".join(
             f'[[readers]]\nid = "{reader.id}"\nzone_id = "{reader.zone_id}"\n'
-            f'direction = "{reader.direction}"\nprotocol = "{reader.protocol}"\n'
+            f'direction = "{reader.direction}"\nprotocol = "{reader.protocol}"\nkeypad = "none"\n'
             f'port = "{self._cables[reader.id].device}"\n\n'
             for reader in READERS
         )

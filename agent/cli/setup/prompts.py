@@ -16,6 +16,7 @@ import click
 from agent.config.editor import Document
 from agent.config.loader import settings_of
 from agent.errors import ConfigError
+from agent.readers.detect.own_uart import users_of
 from agent.readers.port_names import serial_devices
 from agent.readers.protocols import PROTOCOLS
 from agent.settings import Direction, Keypad
@@ -246,6 +247,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
         for number, device in enumerate(devices, start=1):
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
+    for user in users_of(reader["port"]):
+        click.echo(f"  {user.text}\n    -> {user.next}")
     if "protocol" not in reader:
         port = shlex.quote(reader["port"])
         click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  to detect it: badge-agent identify --port {port}")
@@ -253,7 +256,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
     ask("id", "Its id", f"RDR-{101 + index}")
     ask("zone", "Its zone", None)
     ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
-    ask("keypad", f"Keypad, of {', '.join(get_args(Keypad))}", "none")
+    kinds = ", ".join(kind for kind in get_args(Keypad) if kind not in ("unknown", "none"))
+    ask("keypad", f"Keypad: does this reader have keys? none, or how they are sent: {kinds}", "none")
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
     # Empty values are defaults and are not written.
     document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})

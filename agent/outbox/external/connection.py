@@ -45,10 +45,10 @@ def is_there(state_dir: Path) -> bool:
         # stat() first: access(2) alone does not distinguish a missing file from a forbidden one.
         path.stat()
         may_read = os.access(path, os.R_OK)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
     except PermissionError:
         may_read = False
+    except OSError:
+        return False  # absent, or a link that leads nowhere
     if not may_read:
         raise NotPermittedError(
             f"this user may not read {path}", hint="run the same command with sudo, or as the agent's user"

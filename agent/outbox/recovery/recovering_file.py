@@ -171,11 +171,18 @@ class RecoveringFile:
 
     @contextlib.contextmanager
     def _first_attempt(self, failed: list[OutboxFullError], *, durable: bool) -> Iterator[sqlite3.Connection]:
+        has_begun = False
         try:
             with self.writing(durable=durable) as connection:
+                has_begun = True
                 yield connection
         except OutboxFullError as error:
-            failed.append(error)
+            if has_begun:
+                failed.append(error)
+        if not has_begun:  # no room even to begin, for the index of the WAL: the body has not run yet
+            self.reserve.free_rest()
+            with self.writing(durable=durable) as connection:
+                yield connection
 
     # --- recovery -------------------------------------------------------------------------------
 

@@ -36,10 +36,10 @@ class StoredRow(NamedTuple):
 
 def is_intact(stored: Columns, legacy_n: int) -> bool:
     """Whether a row is as it was stored. A row of an older schema, up to `legacy_n`, has no checksum."""
-    checksum = stored[6]
+    n, chain, trusted_us, row, boot, boot_us, checksum = stored
     if checksum is not None:
-        return checksum == row_checksum(*stored[:6])
-    return stored[0] <= legacy_n and rows.parse(stored[3]) is not None
+        return checksum == row_checksum(n, chain, trusted_us, row, boot, boot_us)
+    return n <= legacy_n and rows.parse(row) is not None
 
 
 class AppliedCurve(NamedTuple):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from agent.readers.cards.card_format import CardFormat
 from agent.readers.cards.formats import CARD_BITS, FORMATS
-from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, Outcome, RawCredential, raw_hex
-from agent.settings import Keypad, ParityPolicy
+from agent.readers.events import (
+    KEY_BITS,
+    CredentialKind,
+    Key,
+    Noise,
+    NoiseReason,
+    Outcome,
+    RawCredential,
+    raw_hex,
+)
+from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy, UnknownLengths
 from agent.swipe import CardCheck, CardRead
 
 __all__ = [
@@ -21,17 +30,16 @@ __all__ = [
 ]
 
 
-KEY_BITS = frozenset({4, 6, 8})  # one keypad key, in the three encodings of keypads
-
 # Module names, because looking up an enumeration member takes as long as decoding a field.
-_DATA, _ID = CredentialKind.DATA, CredentialKind.ID
+_DATA, _ID, _IDENTIFIER = CredentialKind.DATA, CredentialKind.ID, CredentialKind.IDENTIFIER
 _PARITIES = attrgetter("parities")
 _BYTE_BITS = 8
 _NIBBLE = 0xF
+_NIBBLE_BITS = 4
 _HIGHEST_KEY = 0xB  # 0-9, then * and #
-_PAD_BITS = 26  # a keypad that sends PINs as cards sends H10301
-_PAD_DATA_BITS = 24
-_PAD_NUMBER_BITS = 16
+_PAD_NUMBER_BITS = 16  # of the card number under which a pad with "card26" sends a PIN
+_DATA_BITS_26, _DATA_BITS_34 = 24, 32  # of the words of pads that send a PIN as one word
+_DIGITS = frozenset("0123456789")
 
 
 class Decoder:
@@ -39,7 +47,9 @@ class Decoder:
 
     Nothing is padded, truncated or guessed: a card has fields only if exactly one enabled format
     of its length is valid. `keypad` is the configured one; with "card26" the credentials of
-    `pin_facility_code` are PINs. Raises KeyError for a name that is not in FORMATS.
+    `pin_facility_code` are PINs, with "pin26" and "pin34" the numbers of at most `pin_digits` digits.
+    `unknown_lengths` is about Wiegand words of lengths that no enabled format has; None: cards with
+    the default formats, noise with others. Raises KeyError for a name that is not in FORMATS.
     """
 
     def __init__(
@@ -49,37 +59,46 @@ class Decoder:
         parity: ParityPolicy = "reject",
         keypad: Keypad = "none",
         pin_facility_code: int = 0,
+        pin_digits: int = 6,
+        unknown_lengths: UnknownLengths | None = None,
     ) -> None:
+        formats = tuple(formats)
         enabled = [FORMATS[name] for name in dict.fromkeys(formats)]
         self._whole = _by_length((known.bits, known) for known in enabled)
         self._stripped = _by_length((known.data_bits, known) for known in enabled)
         self._flagged = parity == "flag"
         self._keypad = keypad
         self._pin_facility_code = pin_facility_code
+        self._pins_end: int = 10**pin_digits
+        if unknown_lengths is None:
+            unknown_lengths = "card" if set(formats) in (set(), set(DEFAULT_FORMATS)) else "noise"
+        self._other_bits = CARD_BITS if unknown_lengths == "card" else frozenset[int]()
 
-    def __call__(self, credential: RawCredential) -> Outcome:
+    def __call__(self, credential: RawCredential) -> Outcome:  # noqa: C901 - a call less for each card
         """The outcome of one credential. Never raises."""
-        bits, value, check, form, _, _ = credential
+        bits, value, check, form, _, _, _ = credential
         if bits in KEY_BITS:
             return _key(credential)
         # First: a typed PIN must not reach any other code.
-        if self._keypad != "none" and self._is_typed(credential):
+        if self._keypad not in _NO_KEYPAD and self._is_typed(credential):
             return Key()
         ones = (1 << bits) - 1
         if not value or value == ones:
             return Noise(NoiseReason.NULL)
         if form is _DATA:
             return self._decode_stripped(credential)
+        if form is _IDENTIFIER:
+            return _raw_card(credential, check)
         enabled = self._whole.get(bits)
         if enabled:
             matches = [known for known in enabled if known.holds(value)]
             if matches:
-                return _card(credential, _parity_or(check, matches), matches, value)
+                return _card(credential, _parity_or(credential, matches), matches, value)
         if form is _ID:
             return _raw_card(credential, check)
         if not enabled:
-            return _raw_card(credential, check) if bits in CARD_BITS else Noise(NoiseReason.LENGTH)
-        if any(known.holds(value ^ ones) for known in enabled):
+            return _raw_card(credential, check) if bits in self._other_bits else Noise(NoiseReason.LENGTH)
+        if any(known.holds(value ^ (1 << bits) - 1) for known in enabled):
             return Noise(NoiseReason.SWAPPED)
         return _raw_card(credential, CardCheck.FAILED) if self._flagged else Noise(NoiseReason.PARITY)
 
@@ -96,7 +115,7 @@ class Decoder:
                 whole = between
         if matches:
             return _card(credential, credential.check, matches, whole)
-        if bits in CARD_BITS or bits + 2 in CARD_BITS:
+        if bits in self._stripped or bits in self._other_bits or bits + 2 in self._other_bits:
             return _raw_card(credential, credential.check)
         return Noise(NoiseReason.LENGTH)
 
@@ -104,9 +123,16 @@ class Decoder:
         """True for a credential that the configured keypad sent or may have sent."""
         if credential.maybe_pin:
             return True
-        if self._keypad == "burst8":
-            return _are_keys(credential)
-        return self._keypad == "card26" and _facility_code_of_pad(credential) == self._pin_facility_code
+        if self._keypad in _KEYS_OF_BURST:
+            return _KEYS_OF_BURST[self._keypad](credential)
+        number = _number_of_pad(credential, _DATA_BITS_34 if self._keypad == "pin34" else _DATA_BITS_26)
+        if number is None:
+            return False
+        if self._keypad == "card26":
+            return number >> _PAD_NUMBER_BITS == self._pin_facility_code
+        if self._keypad == "pin26bcd":
+            return _DIGITS.issuperset(f"{number:X}")
+        return number < self._pins_end
 
 
 def decode(credential: RawCredential, formats: Iterable[str], *, parity: ParityPolicy = "reject") -> Outcome:
@@ -146,31 +172,49 @@ def _key(credential: RawCredential) -> Key | Noise:
     return Key()
 
 
-def _are_keys(credential: RawCredential) -> bool:
-    """True if every byte is a key of an 8-bit keypad: keys pressed too fast to be separate.
-
-    Not for 4-bit keypads: any number consists of valid keys, so cards would be lost.
-    """
+def _are_bytes_of_keys(credential: RawCredential) -> bool:
+    """True if every byte is a key of an 8-bit keypad: keys pressed too fast to be separate words."""
     return credential.bits % _BYTE_BITS == 0 and all(
         byte >> 4 ^ byte & _NIBBLE == _NIBBLE
         for byte in credential.value.to_bytes(credential.bits // _BYTE_BITS, "big")
     )
 
 
-def _facility_code_of_pad(credential: RawCredential) -> int | None:
-    """The facility code if the credential may be a keypad's 26 bits: whole, without parity bits, or
-    as a plain number of a converter. The parity is not checked: a damaged PIN is still a PIN.
+def _are_nibbles_of_keys(credential: RawCredential) -> bool:
+    """The same for a 4-bit keypad. One card in ten with 32 bits consists of such nibbles too, and is
+    lost: a PIN must not become a card. Frames with a checksum hold no keys.
     """
-    if credential.form is CredentialKind.WIEGAND:
-        return credential.value >> _PAD_NUMBER_BITS + 1 & 0xFF if credential.bits == _PAD_BITS else None
-    if credential.form is CredentialKind.DATA:
-        return credential.value >> _PAD_NUMBER_BITS if credential.bits == _PAD_DATA_BITS else None
-    return credential.value >> _PAD_NUMBER_BITS if credential.check is CardCheck.NONE else None
+    return (
+        credential.bits % _NIBBLE_BITS == 0
+        and credential.check is not CardCheck.CHECKSUM
+        and all(int(digit, 16) <= _HIGHEST_KEY for digit in raw_hex(credential.bits, credential.value))
+    )
 
 
-def _parity_or(check: CardCheck, matches: Sequence[CardFormat]) -> CardCheck:
+_NO_KEYPAD = frozenset({"unknown", "none"})
+_KEYS_OF_BURST: Mapping[Keypad, Callable[[RawCredential], bool]] = {
+    "burst4": _are_nibbles_of_keys,
+    "burst8": _are_bytes_of_keys,
+}
+
+
+def _number_of_pad(credential: RawCredential, data_bits: int) -> int | None:
+    """The number in these data bits if a keypad may have sent the credential: as a whole word, without
+    parity bits, or as a plain number of a converter. The parity is not checked: a damaged PIN is
+    still a PIN.
+    """
+    bits, value, check, form, _, _, _ = credential
+    if form is CredentialKind.WIEGAND:
+        return value >> 1 & (1 << data_bits) - 1 if bits == data_bits + 2 else None
+    if form is _DATA:
+        return value if bits == data_bits else None
+    return value if check is CardCheck.NONE and not value >> data_bits else None
+
+
+def _parity_or(credential: RawCredential, matches: Sequence[CardFormat]) -> CardCheck:
     """The check of a credential with valid formats: the parity, unless a stronger one was made."""
-    if check is not CardCheck.NONE:
+    check = credential.check
+    if check is not CardCheck.NONE or credential.unpadded:
         return check
     return CardCheck.PARITY if all(map(_PARITIES, matches)) else CardCheck.NONE
 
@@ -188,5 +232,5 @@ def _card(credential: RawCredential, check: CardCheck, matches: Sequence[CardFor
 
 def _raw_card(credential: RawCredential, check: CardCheck) -> CardRead:
     """A card without fields."""
-    bits, value, _, _, _, signal_strength = credential
+    bits, value, signal_strength = credential.bits, credential.value, credential.signal_strength
     return CardRead(bits, raw_hex(bits, value), check, None, None, None, None, None, (), signal_strength)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.match import _ALL_BITS, _LOST_BITS_MAX, Card, ProtocolMatch, Recording
+from agent.readers.detect.line_shape import shape_of, template_of, text_lines
+from agent.readers.detect.match import ALL_BITS, LOST_BITS_MAX, REVERSED_BYTES, Card, ProtocolMatch, Recording
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
 from agent.settings import DEFAULT_FORMATS
+
+_NULL_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
             )
         ]
     if not candidates:
-        return [_unreadable(recordings)]
+        return [_null_bytes(recordings) or _text(recordings) or _unreadable(recordings)]
     best = candidates[0]
-    found = []
+    found = _of_line(best, recordings)
     if best.swapped >= SWAPPED_IN_A_ROW and not best.cards:
         found.append(Advice("D0 and D1 are swapped: every bit is inverted", "exchange the data wires"))
     if best.is_random:
@@ -44,7 +47,7 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
                 "connect the ground of reader and converter, and check both data wires",
             )
         )
-    elif 1 < len(best.lengths) <= max(best.lengths) - min(best.lengths) + 1 <= _LOST_BITS_MAX + 1:
+    elif 1 < len(best.lengths) <= max(best.lengths) - min(best.lengths) + 1 <= LOST_BITS_MAX + 1:
         lengths = ", ".join(map(str, sorted(best.lengths)))
         found.append(
             Advice(f"bits are lost: reads of {lengths} bits", "shorten or shield the cable, check the ground")
@@ -59,6 +62,58 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
     if best.keys:
         found.append(Advice(f"{best.keys} keys were pressed", "set keypad, so that PINs are never sent"))
     return found
+
+
+def _of_line(best: ProtocolMatch, recordings: Sequence[Recording]) -> list[Advice]:
+    """Settings of the line, and text that the likeliest protocol does not explain."""
+    found = []
+    if best.line_parity:
+        found.append(
+            Advice(
+                f"the line has seven data bits and {best.line_parity} parity",
+                f'data_bits = 7 and line_parity = "{best.line_parity}", as in the block below',
+            )
+        )
+    if best.ignores_checksum and best.card is None:
+        found.append(
+            Advice(
+                f"each line ends in a checksum that {best.protocol} does not know: it is another reader's",
+                'see its manual; if no protocol is for it: protocol = "line" with checksum = "xor"',
+            )
+        )
+    if best.card is None and not (best.is_random or best.withheld or best.swapped or best.keys):
+        found += [text] if (text := _text(recordings)) else []
+    return found
+
+
+def _text(recordings: Sequence[Recording]) -> Advice | None:
+    """For clean text that no protocol knows: its shape without its numbers, and a template for it."""
+    for recording in recordings:
+        lines = text_lines(recording.data)
+        if not lines:
+            continue
+        template, separators = template_of(lines)
+        options = f'template = "{template}"' + (f', separators = "{separators}"' if separators else "")
+        return Advice(
+            f"clean text at {recording.baudrate} baud, of a form that no protocol has: {shape_of(lines)}",
+            f'protocol = "line" with options = {{ {options} }}; try it: badge-agent decode line --help'
+            if template
+            else "present a card: these lines have no number",
+        )
+    return None
+
+
+def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:
+    """For a parity bit where the stop bit is expected: the driver gives NUL for these bytes."""
+    for recording in recordings:
+        data = recording.data
+        rest = data.replace(b"\0", b"")
+        if len(data) - len(rest) >= _NULL_SHARE * len(data) and text_lines(rest):
+            return Advice(
+                f"text with NUL bytes between at {recording.baudrate} baud: the line may have a parity bit",
+                'set line_parity = "even" or "odd", as in the reader\'s manual',
+            )
+    return None
 
 
 def _unreadable(recordings: Sequence[Recording]) -> Advice:
@@ -90,8 +145,12 @@ def reader_block(candidate: ProtocolMatch, card: Card, port: str) -> str:
     formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
     if formats:
         lines.append(f"formats = [{formats}]")
-    if card.printed and card.printed[0] == _ALL_BITS:
+    if candidate.line_parity:
+        lines += ["data_bits = 7", f'line_parity = "{candidate.line_parity}"']
+    if card.printed and card.printed[0] in (ALL_BITS, REVERSED_BYTES):
         lines.append('badge_id = "{decimal}"')
+    if card.printed and card.printed[0] == REVERSED_BYTES:
+        lines.append('options = { byte_order = "reversed" }')
     return "\n".join(lines)
 
 

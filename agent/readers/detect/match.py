@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from agent.readers.cards.decoder import KEY_BITS, Decoder
 from agent.readers.cards.formats import FORMATS
+from agent.readers.detect.line_shape import SevenBits, ends_in_checksum, seven_bit_parity, text_lines
 from agent.readers.events import Key, Noise, NoiseReason, RawCredential, ReaderEvent, raw_hex
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
@@ -25,12 +26,14 @@ _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
 _RANDOM_CREDENTIALS = 8
 _RANDOM_SHARE = 0.7
 # A long cable or a slow converter loses few bits; lengths further apart are different cards.
-_LOST_BITS_MAX = 4
+LOST_BITS_MAX = 4
 _VOUCHED = (CardCheck.CHECKSUM, CardCheck.PARITY)
-_PADS: tuple[Keypad, ...] = tuple(pad for pad in get_args(Keypad) if pad != "none")
+# Of the other pads' PINs any card with a low facility code may be one: it is shown.
+_PADS: tuple[Keypad, ...] = ("burst8", "card26")
 
 _FIVE_DIGITS_MAX = 99_999
-_ALL_BITS = "decimal of all bits"
+ALL_BITS = "decimal of all bits"
+REVERSED_BYTES = "bytes in reverse"
 
 _NoCard = Literal["swapped", "withheld", "noise"]
 
@@ -45,6 +48,11 @@ class Recording:
     baudrate: int
     chunks: Sequence[Chunk] = field(repr=False)
     asked: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """All received bytes."""
+        return b"".join(data for _, data in self.chunks)
 
     @property
     def bytes(self) -> int:
@@ -89,6 +97,9 @@ class ProtocolMatch:
     withheld: int  # credentials that may be a PIN, and are not shown
     keys: int
     noise: int
+    line_parity: SevenBits | None = None  # of lines of seven data bits
+    # The lines end in a checksum that this protocol does not know: it is another reader's.
+    ignores_checksum: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -103,13 +114,26 @@ class ProtocolMatch:
         """The card that was presented, if any: the one with the printed number, else the most often read."""
         if self.is_random:
             return None
-        return next((card for card in self.cards if card.printed), next(iter(self.cards), None))
+        printed = next((card for card in self.cards if card.printed), None)
+        best = next(iter(self.cards), None)
+        # A guess by lines of digits that leaves as much of the text unexplained.
+        is_guess = best is not None and best.check not in _VOUCHED and self.noise >= self.credentials
+        return printed or (None if self.ignores_checksum or is_guess else best)
 
 
 def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:
     """The protocols that find cards or keys in a recording, the likeliest first."""
+    line_parity = seven_bit_parity(recording.data)
+    chunks = recording.chunks
+    if line_parity:
+        chunks = [(silence_s, bytes(byte & 0x7F for byte in data)) for silence_s, data in chunks]
+    has_checksum = ends_in_checksum(text_lines(recording.data))
     candidates = [
-        _candidate(name, recording.baudrate, _events(name, recording.chunks), printed_number)
+        replace(
+            _candidate(name, recording.baudrate, _events(name, chunks), printed_number),
+            line_parity=line_parity,
+            ignores_checksum=has_checksum and name in _TAKES_ANY_DIGITS,
+        )
         for name in PROTOCOLS
         if recording.asked in ("", name) and _works_without_options(name)
     ]
@@ -242,14 +266,14 @@ def _reproductions(credential: RawCredential, fits: Iterable[Fit], printed_numbe
 def _numbers(credential: RawCredential) -> Mapping[str, int]:
     """Numbers that are printed on cards besides the card number of a format."""
     bits, value = credential.bits, credential.value
-    numbers = {_ALL_BITS: value}
+    numbers = {ALL_BITS: value}
     for low in (32, 24, 16):
         if bits > low:
             numbers[f"low {low} bits"] = value & (1 << low) - 1
     if bits > 2:  # noqa: PLR2004 - the two parity bits themselves
         numbers["bits between the outer parity bits"] = value >> 1 & (1 << bits - 2) - 1
     if bits % 8 == 0:
-        numbers["bytes in reverse"] = int.from_bytes(value.to_bytes(bits // 8, "big"), "little")
+        numbers[REVERSED_BYTES] = int.from_bytes(value.to_bytes(bits // 8, "big"), "little")
     numbers["low 24 bits as 3 and 5 digits"] = (value >> 16 & 0xFF) * 100_000 + (value & 0xFFFF)
     return MappingProxyType(numbers)
 

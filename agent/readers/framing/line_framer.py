@@ -19,32 +19,49 @@ LONGEST_PIN_DIGITS = 8
 Reading = tuple[ReaderEvent, ...] | NoiseReason
 """The result of parsing a line: events, none for a line without meaning, or the reason why it is noise."""
 
+# Around a line these are framing: readers and sketches send STX, ETX, NUL or spaces there.
+PADDING = b"\x00\x02\x03 \t"
+_STX, _ETX = 0x02, 0x03
+# More than these are a data line that is held low, or another reader.
+LONGEST_PADDING_BYTES = 16
+
 # Printable ASCII, tab, and the escape that begins a colour.
 PRINTABLE = bytes([0x09, 0x1B, *range(0x20, 0x7F)])
 
 
 class LineProtocol(ListeningProtocol):
-    """A wire protocol of lines that end in CR, LF or both.
+    """A wire protocol of lines that end in CR, LF or both, or begin with STX and end in ETX.
 
-    A subclass parses a line, and declares the characters of its lines: all others are static,
-    printable or not. A line that begins after static is `cut`: its first characters may be
-    missing, so it is valid only if its form shows where it begins or how long it is.
+    Padding around a line is framing and no noise. A subclass parses a line, and declares the
+    characters of its lines: all others are static, printable or not. A line that begins after static
+    is `cut`: its first characters may be missing, so it is valid only if its form shows where it
+    begins or how long it is.
     """
 
     may_hold_pin: ClassVar[bool] = False
     characters: ClassVar[bytes] = PRINTABLE
 
     _clean: ClassVar[bytes]
+    _around: ClassVar[bytes]
     _pieces: ClassVar[re.Pattern[bytes]]
 
     def __init_subclass__(cls) -> None:
         """Compile the patterns once per protocol."""
         cls._clean = cls.characters + b"\r\n"
-        text, static = (b"[%s%s]+" % (sign, re.escape(cls.characters)) for sign in (b"", b"^\r\n"))
-        cls._pieces = re.compile(b"(?P<text>%s)|(?P<end>[\r\n]+)|(?P<static>%s)" % (text, static))
+        padding = PADDING.translate(None, cls.characters)
+        cls._around = PADDING if padding else b""  # where every byte has a meaning there is none
+        text = re.escape(cls.characters)
+        known = re.escape(padding + b"\r\n") + text
+        cls._pieces = re.compile(
+            b"(?P<text>[%s]+)|(?P<end>[\r\n]+)|(?P<static>[^%s]+)" % (text, known)
+            + (b"|(?P<padding>[%s]+)" % re.escape(padding) if padding else b"")
+        )
 
     def __init__(self) -> None:
         self._text = bytearray()
+        self._padding = bytearray()  # after the text: the line ends, or the padding is static
+        self._leading = 0  # bytes of padding since the last line
+        self._framed = False  # STX began the line, so that ETX ends it
         self._noise = NoiseRun(secret=self.may_hold_pin)
         self._cut = False  # static preceded: the line's first characters may be missing
 
@@ -61,44 +78,82 @@ class LineProtocol(ListeningProtocol):
         super().reset()
         self._text.clear()
         self._noise.reset()
-        self._cut = False
+        self._begin_line()
+
+    def _begin_line(self) -> None:
+        self._padding.clear()
+        self._leading, self._framed, self._cut = 0, False, False
 
     def _holds_data(self) -> bool:
         """True inside a line, also when the bytes it held have already been returned as noise."""
         return bool(self._text or self._noise or self._cut)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
-        if not (self._noise or self._cut or data.translate(None, self._clean)):
+        if not (self._noise or self._cut or self._padding or self._framed) and not data.translate(
+            None, self._clean
+        ):
             return self._parse_clean(self._take_text() + data)
         events: list[ReaderEvent] = []
         for piece in self._pieces.finditer(data):
-            if piece.lastgroup == "text":
-                events += self._add_text(piece[0])
-            elif piece.lastgroup == "end":
+            if piece.lastgroup == "end":
                 events += self._end_line()
+            elif piece.lastgroup == "padding":
+                events += self._add_padding(piece[0])
             else:
-                events += self._add_static(piece[0])
+                if self._padding:  # inside the line, and so static
+                    events += self._add_static(self._take_padding())
+                add = self._add_text if piece.lastgroup == "text" else self._add_static
+                events += add(piece[0])
         return events
 
     def _flush(self) -> list[ReaderEvent]:
         events: list[ReaderEvent] = []
         if self._text:
-            events += self._close(self.read_unfinished(bytes(self._text), cut=self._cut))
+            text = bytes(self._text).strip(self._around)
+            events += self._close(self.read_unfinished(text, cut=self._cut) if text else ())
         events += self._noise.end()
-        self._cut = False
+        self._begin_line()
         return events
+
+    def _add_padding(self, padding: bytes) -> list[ReaderEvent]:
+        events: list[ReaderEvent] = []
+        for place, byte in enumerate(padding):
+            if self._framed and byte == _ETX:
+                events += self._end_line()
+            elif self._text:
+                self._padding.append(byte)
+                if len(self._padding) > LONGEST_PADDING_BYTES:
+                    events += self._add_static(self._take_padding())
+            elif self._cut or self._noise or self._leading == LONGEST_PADDING_BYTES:
+                if not self._framed:
+                    return [*events, *self._add_static(padding[place:])]
+                events += self._add_static(padding[place : place + 1])
+            else:
+                self._leading += 1
+                self._framed = self._framed or byte == _STX
+        return events
+
+    def _take_padding(self) -> bytes:
+        padding = bytes(self._padding)
+        self._padding.clear()
+        return padding
 
     def _parse_clean(self, data: bytes) -> list[ReaderEvent]:
         """As _parse(), for printable text while no noise is held: the usual case, mostly whole lines."""
         events: list[ReaderEvent] = []
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
-        for text in filter(None, lines):
-            if len(text) > LONGEST_LINE_BYTES:
-                events += self._add_text(text)
+        if lines:
+            self._leading = 0
+        for line in filter(None, lines):
+            if len(line) > LONGEST_LINE_BYTES:
+                events += self._add_text(line)
                 events += self._end_line()
                 continue
+            text = line.strip(self._around)
+            if not text:
+                continue
             reading = self.read(text, cut=False)
-            events += reading if isinstance(reading, tuple) else self._noise.alone(text, reading)
+            events += reading if isinstance(reading, tuple) else self._noise.alone(line, reading)
         events += self._add_text(unfinished)
         return events
 
@@ -119,8 +174,9 @@ class LineProtocol(ListeningProtocol):
     def _end_line(self) -> list[ReaderEvent]:
         events: list[ReaderEvent] = []
         if self._text:  # none between CR and LF
-            events += self._close(self.read(bytes(self._text), cut=self._cut))
-        self._cut = False
+            text = bytes(self._text).strip(self._around)
+            events += self._close(self.read(text, cut=self._cut) if text else ())
+        self._begin_line()
         return [*events, *self._noise.end()]
 
     def _close(self, reading: Reading) -> list[ReaderEvent]:

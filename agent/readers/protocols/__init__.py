@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import cast
 
-from agent.readers.protocol import NO_OPTIONS, OptionError, WireProtocol
+from agent.readers.framing.screening import COMMON_OPTIONS, ScreenedProtocol
+from agent.readers.protocol import NO_OPTIONS, Option, OptionError, WireProtocol
 from agent.readers.protocols.bits import Bits
 from agent.readers.protocols.converter import Wg2Rs232, Wie232
 from agent.readers.protocols.custom_line import Line
@@ -19,14 +20,20 @@ from agent.readers.protocols.gwiot7941 import Gwiot7941
 from agent.readers.protocols.gwiot7941w import Gwiot7941W
 from agent.readers.protocols.id12la import Id12La
 from agent.readers.protocols.idteck import Idteck
+from agent.readers.protocols.maxiprox import MaxiProx
 from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.parallax import Parallax
+from agent.readers.protocols.r200 import R200
 from agent.readers.protocols.rdm6300 import Rdm6300
 from agent.readers.protocols.rfideas import RfIdeas
 from agent.readers.protocols.s4a import S4a
+from agent.readers.protocols.sm130 import Sm130
 from agent.readers.protocols.twn4 import Twn4
 from agent.readers.protocols.twn4_simple import Twn4Simple
+from agent.readers.protocols.uhfreader18 import UhfReader18
+from agent.readers.protocols.wl134 import Wl134
 from agent.readers.protocols.yaawl import Yaawl
+from agent.readers.protocols.yhy import Yhy
 
 PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
     {
@@ -40,23 +47,48 @@ PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
         "id12la": Id12La,
         "idteck": Idteck,
         "line": Line,
+        "maxiprox": MaxiProx,
         "monkeyboard": Monkeyboard,
         "parallax": Parallax,
+        "r200": R200,
         "rdm6300": Rdm6300,
         "rfideas": RfIdeas,
         "s4a": S4a,
+        "sm130": Sm130,
         "twn4": Twn4,
         "twn4-simple": Twn4Simple,
+        "uhfreader18": UhfReader18,
         "wg2rs232": Wg2Rs232,
         "wie232": Wie232,
+        "wl134": Wl134,
         "yaawl": Yaawl,
+        "yhy": Yhy,
+    }
+)
+
+
+# Modules that have no keys, and readers of transponders other than cards.
+WITHOUT_KEYS = frozenset(
+    {
+        *(
+            "elatec-inditag",
+            "em18",
+            "gwiot7941",
+            "gwiot7941w",
+            "id12la",
+            "parallax",
+            "r200",
+            "rdm6300",
+            "sm130",
+        ),
+        *("twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
     }
 )
 
 
 def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> WireProtocol:
     """The protocol of that name with these options. Raises KeyError, or OptionError with every problem."""
-    known = PROTOCOLS[name].options
+    known = options_of(name)
     problems: dict[str, str] = {}
     for key, value in options.items():
         wrong = known[key].problem_with(value) if key in known else _unknown(key, name)
@@ -66,13 +98,21 @@ def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> Wire
         raise OptionError(problems)
     # WireProtocol declares no constructor; `options` declares the keyword arguments.
     factory = cast("Callable[..., WireProtocol]", PROTOCOLS[name])
-    return factory(**options)
+    own = {key: value for key, value in options.items() if key not in COMMON_OPTIONS}
+    common = {key: value for key, value in options.items() if key in COMMON_OPTIONS}
+    protocol = factory(**own)
+    if all(value == COMMON_OPTIONS[key].default for key, value in common.items()):
+        return protocol
+    return cast("Callable[..., WireProtocol]", ScreenedProtocol)(protocol, **common)
+
+
+def options_of(name: str) -> Mapping[str, Option]:
+    """The options of a protocol, its own and those of every protocol. Raises KeyError."""
+    return {**PROTOCOLS[name].options, **COMMON_OPTIONS}
 
 
 def _unknown(key: str, name: str) -> str:
-    known = sorted(PROTOCOLS[name].options)
-    if not known:
-        return f"unknown option; {name} has none"
+    known = sorted(options_of(name))
     close = difflib.get_close_matches(key, known, n=1)
     meant = f" (did you mean {close[0]}?)" if close else ""
     return f"unknown option{meant}; {name} knows {', '.join(known)}"

@@ -14,7 +14,8 @@ class ElatecBits(LineProtocol):
     """Elatec TWN3 for HID Prox, in transparent mode.
 
     After printable noise a line is noise: any two digits may be the count, so that one number in a
-    few dozen at the end of other text would be accepted as a card.
+    few dozen at the end of other text would be accepted as a card. There is no checksum: an altered
+    digit is detected only if the parity is wrong then.
     """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count detects a cut line

@@ -11,32 +11,39 @@ from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import ListeningProtocol
 
 _FRAME_DIGITS = ID_DIGITS + 2
-# Digits outside a frame are held up to this many, because a frame may be at their end.
+# A run of frames of different cards without a gap: what a busy machine's buffer may hold.
 LONGEST_RUN_DIGITS = 256
 
 _PIECES = re.compile(rb"(?P<digits>[0-9A-Fa-f]+)|(?P<end>[\r\n]+)|(?P<static>[^0-9A-Fa-f\r\n]+)")
 
 
 class Em18(ListeningProtocol):
-    """EM-18 and other 125 kHz modules that send twelve hex digits and no delimiter."""
+    """EM-18 and other 125 kHz modules that send twelve hex digits and no delimiter.
+
+    Every rotation of the twelve digits has a valid checksum, so that only a gap or a line end shows
+    where a frame begins and ends. Digits between two gaps are frames if their number is a multiple of
+    twelve and every frame is valid; otherwise a digit was lost, added or altered, or the port was
+    opened within a frame, and all of them are noise. A card is returned when the gap ends its run.
+    """
 
     # There are at least 20 ms between two frames; USB adapters add up to 16 ms within one.
-    silence_ms: ClassVar[int] = 40
+    repeats_while_held = True
+    silence_ms: ClassVar[int] = 20
 
     def __init__(self) -> None:
         self._digits = bytearray()
         self._noise = NoiseRun()
-        self._aligned = True  # the held digits begin where a frame may begin
+        self._is_cut = False  # the run was too long: its first digits are discarded
 
     def reset(self) -> None:
         """Discard held bytes and timers: the port was reopened."""
         super().reset()
         self._digits.clear()
         self._noise.reset()
-        self._aligned = True
+        self._is_cut = False
 
     def _holds_data(self) -> bool:
-        return bool(self._digits or self._noise)
+        return bool(self._digits or self._noise or self._is_cut)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
         events: list[ReaderEvent] = []
@@ -53,42 +60,38 @@ class Em18(ListeningProtocol):
         return [*self._end_run(), *self._noise.end()]
 
     def _add_digits(self, digits: bytes) -> list[ReaderEvent]:
-        """The frames that follow each other from the beginning of the run."""
         self._digits += digits
-        events: list[ReaderEvent] = []
-        start = 0
-        while self._aligned and len(self._digits) - start >= _FRAME_DIGITS:
-            outcome = _read(self._digits[start : start + _FRAME_DIGITS])
-            if isinstance(outcome, RawCredential):
-                events += [*self._noise.end(), outcome]
-                start += _FRAME_DIGITS
-            else:
-                self._aligned = False
-        del self._digits[:start]
-        if len(self._digits) > LONGEST_RUN_DIGITS:
-            events += self._discard(len(self._digits) - LONGEST_RUN_DIGITS, NoiseReason.OVERSIZED)
-        return events
+        if len(self._digits) <= LONGEST_RUN_DIGITS:
+            return []
+        # A held card without gaps: the repeated frame is dropped, which does not change the number
+        # of digits modulo twelve.
+        while len(self._digits) > LONGEST_RUN_DIGITS and self._repeats():
+            del self._digits[:_FRAME_DIGITS]
+        if len(self._digits) <= LONGEST_RUN_DIGITS:
+            return []
+        self._is_cut = True
+        return self._discard(len(self._digits) - LONGEST_RUN_DIGITS, NoiseReason.OVERSIZED)
+
+    def _repeats(self) -> bool:
+        return self._digits[:_FRAME_DIGITS] == self._digits[_FRAME_DIGITS : 2 * _FRAME_DIGITS]
 
     def _end_run(self) -> list[ReaderEvent]:
-        """The frames at the end of a run that began with noise: the last twelve digits, and any twelve
-        that precede a frame. Elsewhere in the run an 8-bit checksum would match too often by chance.
-        """
-        self._aligned = True
-        credentials: list[RawCredential] = []
-        start = len(self._digits)
-        reason = NoiseReason.TRUNCATED
-        while start >= _FRAME_DIGITS:
-            outcome = _read(self._digits[start - _FRAME_DIGITS : start])
-            if not isinstance(outcome, RawCredential):
-                reason = outcome
-                break
-            credentials.append(outcome)
-            start -= _FRAME_DIGITS
-        if not credentials:
-            return self._discard(start, reason)
-        events = self._discard(start, NoiseReason.SYNTAX)
+        """The frames of a run, or noise."""
+        is_cut, self._is_cut = self._is_cut, False
+        if not self._digits:
+            return []
+        if is_cut or len(self._digits) % _FRAME_DIGITS:
+            return self._discard(len(self._digits), NoiseReason.TRUNCATED)
+        outcomes = [
+            _read(self._digits[start : start + _FRAME_DIGITS])
+            for start in range(0, len(self._digits), _FRAME_DIGITS)
+        ]
+        credentials = [outcome for outcome in outcomes if isinstance(outcome, RawCredential)]
+        if len(credentials) < len(outcomes):
+            reason = next(outcome for outcome in outcomes if isinstance(outcome, NoiseReason))
+            return self._discard(len(self._digits), reason)
         self._digits.clear()
-        return [*events, *self._noise.end(), *reversed(credentials)]
+        return [*self._noise.end(), *credentials]
 
     def _discard(self, length: int, reason: NoiseReason) -> list[ReaderEvent]:
         discarded = bytes(self._digits[:length])

@@ -11,7 +11,7 @@ from agent.swipe import CardCheck
 
 _STX = b"\x02"
 _ETX = b"\x03"
-_EM4100 = b"\x02"
+_EM4100 = b"\x02"  # with five bytes; some compatibles send the four that are printed
 _MIFARE = b"\x01\x03"  # Classic 1K and 4K
 _OVERHEAD = 5  # STX, length, type, XOR, ETX
 
@@ -24,7 +24,8 @@ def _shape(types: bytes, id_bytes: int) -> Shape:
 class Gwiot7941(FramedProtocol):
     """Gwiot 7941D and 7941E (125 kHz and 13.56 MHz modules that send without a request)."""
 
-    shapes = (_shape(_EM4100, 5), _shape(_MIFARE, 4), _shape(_MIFARE, 7))
+    repeats_while_held = True
+    shapes = (_shape(_EM4100, 5), _shape(_EM4100, 4), _shape(_MIFARE, 4), _shape(_MIFARE, 7))
 
     def read(self, frame: bytes) -> RawCredential | NoiseReason:
         """The id of a frame; its XOR covers length, type and id."""

@@ -6,9 +6,8 @@ from functools import reduce
 from operator import xor
 
 from agent.readers.events import CredentialKind, NoiseReason, RawCredential
-from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape
+from agent.readers.framing.fixed_framer import ANY, FramedProtocol, Shape, check_of
 from agent.readers.protocol import LineSettings, PolledProtocol
-from agent.swipe import CardCheck
 
 _HEADER = (b"\xcd", b"\xdc")
 _HEADER_BYTES = len(_HEADER)
@@ -23,7 +22,11 @@ def _shape(status: bytes, data_bytes: int) -> Shape:
 
 
 class Gwiot7941W(PolledProtocol, FramedProtocol):
-    """Gwiot 7941W (125 kHz and 13.56 MHz modules that must be polled)."""
+    """Gwiot 7941W (125 kHz and 13.56 MHz modules that must be polled).
+
+    A card whose frame ends in the byte that begins one has the check "none": a lost byte in front of the
+    next frame would not be detected.
+    """
 
     line = LineSettings(baudrate=115200)
     requests = (b"\xab\xba\x00\x10\x00\x10", b"\xab\xba\x00\x15\x00\x15")  # 13.56 MHz, then 125 kHz
@@ -42,5 +45,5 @@ class Gwiot7941W(PolledProtocol, FramedProtocol):
             return None
         card_id = frame[_DATA_START:-1]
         return RawCredential(
-            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
+            8 * len(card_id), int.from_bytes(card_id, "big"), check_of(frame), CredentialKind.ID
         )

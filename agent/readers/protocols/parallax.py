@@ -9,8 +9,13 @@ from agent.readers.protocol import LineSettings
 
 
 class Parallax(FramedProtocol):
-    """Parallax 28140 and 28340 (125 kHz card readers)."""
+    """Parallax 28140 and 28340 (125 kHz card readers).
 
+    There is no checksum: an altered digit cannot be detected. The reader repeats a held card, so that
+    `confirm_reads = 2` detects it.
+    """
+
+    repeats_while_held = True  # while /ENABLE is low
     line = LineSettings(baudrate=2400)
     shapes = ((b"\n", *[HEX_DIGIT] * ID_DIGITS, b"\r"),)
 

@@ -19,6 +19,7 @@ from agent.swipe import CardCheck
 _PROMPT = b"RF IDeas>"
 _INFORMATION = re.compile(rb"\{.*\}|rfid:.*")
 _UNDECLARED_BITS = 32
+_LONGEST_NUMBER_DIGITS = 78  # of LONGEST_WORD_BITS in decimal
 _UNCHECKED = CardCheck.NONE
 
 
@@ -26,7 +27,8 @@ class RfIdeas(LineProtocol):
     """RF IDeas pcProx and WAVE ID with serial output.
 
     After noise on its line a number is found by its prefix, if that has a character which no number
-    has. Otherwise it is noise: the rest of a longer number is a valid shorter one.
+    has. Otherwise it is noise: the rest of a longer number is a valid shorter one. There is no
+    checksum: an altered digit cannot be detected, a lost one only with `length`.
     """
 
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
@@ -40,6 +42,12 @@ class RfIdeas(LineProtocol):
             "facility_bits": Option(
                 "with a delimiter: how many of the bits are facility code", 8, low=1, high=64
             ),
+            "length": Option(
+                "how many digits the number has, if the reader prints leading zeros: any other number of "
+                "digits is noise; 0: any",
+                0,
+                high=_LONGEST_NUMBER_DIGITS,
+            ),
             "suffix": Option("text after the number, before the line end"),
         }
     )
@@ -52,6 +60,7 @@ class RfIdeas(LineProtocol):
         prefix: str = "",
         delimiter: str = "",
         facility_bits: int = 8,
+        length: int = 0,
         suffix: str = "",
     ) -> None:
         """Raises OptionError for options that contradict each other."""
@@ -64,8 +73,9 @@ class RfIdeas(LineProtocol):
         )
         self._facility_bits = facility_bits if delimiter else 0
         self._number_bits = self._bits - self._facility_bits
-        number = rb"([0-9A-Fa-f]+)" if digits == "hex" else rb"([0-9]+)"
-        facility = number + re.escape(delimiter.encode()) if delimiter else rb"()"
+        digit = b"[0-9A-Fa-f]" if digits == "hex" else b"[0-9]"
+        number = b"(%s{%d})" % (digit, length) if length else b"(%s+)" % digit
+        facility = b"(%s+)" % digit + re.escape(delimiter.encode()) if delimiter else rb"()"
         rest = facility + number + re.escape(suffix.encode())
         start = re.escape(prefix.encode())
         self._line = re.compile(start + rest)

@@ -6,7 +6,7 @@ import re
 
 from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, RawCredential
 from agent.readers.framing.fixed_framer import ANY
-from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.framing.line_framer import PADDING, LineProtocol, Reading
 from agent.swipe import CardCheck
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)
@@ -17,7 +17,7 @@ class S4a(LineProtocol):
     """S4A Wiegand-to-serial and Wiegand-to-Ethernet converters.
 
     A card is the ten digits at the end of a line, also after noise; after a stray digit, which may
-    be a key, they are noise.
+    be a key, they are noise. There is no checksum: an altered digit cannot be detected.
     """
 
     # A key is a byte followed by 25 ms of silence; USB adapters may delay bytes by 16 ms.
@@ -29,7 +29,7 @@ class S4a(LineProtocol):
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - ten digits are ten
         """The number of a card. Fewer digits are incomplete; more begin with keys."""
-        found = _CARD.fullmatch(text)
+        found = _CARD.fullmatch(text.strip(PADDING))
         if not found:
             return NoiseReason.LENGTH if text.isdigit() else NoiseReason.SYNTAX
         noise, value = found[1], int(found[2])

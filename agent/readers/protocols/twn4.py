@@ -18,7 +18,8 @@ class Twn4(LineProtocol):
     """Elatec TWN4 with the application it is delivered with (USB serial port or UART).
 
     A line is one id or noise: after a stray character there may be the rest of a longer id, and
-    with a stray hex digit the length is not that of an id.
+    with a stray hex digit the length is not that of an id. There is no checksum: an altered digit, and
+    two ids of four or five bytes whose line end was lost, cannot be detected.
     """
 
     def read(self, text: bytes, *, cut: bool) -> Reading:

@@ -26,7 +26,7 @@ class Twn4Simple(PolledProtocol, LineProtocol):
     """Elatec TWN4 with the Simple Protocol application, which must be polled.
 
     A reply after noise is valid, because it contains its length; after a stray hex digit it is
-    noise, and the next request repeats it.
+    noise, and the next request repeats it. There is no checksum: an altered digit cannot be detected.
     """
 
     characters = HEX_DIGIT

@@ -24,7 +24,11 @@ _DISCONNECTED = Status("the bridge sees no reader: both data lines are low", ok=
 
 
 class Yaawl(LineProtocol):
-    """Arduino and ESP sketches with YetAnotherArduinoWiegandLibrary."""
+    """Arduino and ESP sketches with YetAnotherArduinoWiegandLibrary.
+
+    The library checks the parity at the reader; a digit that is altered on the serial line cannot be
+    detected.
+    """
 
     line = LineSettings(hold_reset_lines=True)
     may_hold_pin = True

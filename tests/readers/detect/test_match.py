@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from agent.readers.cards.decoder import encode
 from agent.readers.detect.advice import advice, reader_block
 from agent.readers.detect.match import Card, ProtocolMatch, Recording, match
+from agent.readers.events import RawCredential
+from agent.readers.protocols import make_protocol
 from agent.swipe import CardCheck
 from tests.support.agent_process import bits_line, h10301, rdm6300_frame
 
@@ -230,3 +232,90 @@ def test_another_speed_than_the_protocols_own_is_in_the_block() -> None:
 
 def test_a_card_vouched_for_by_its_frame_says_so() -> None:
     assert card_of(recorded(rdm6300_frame(TAG))).check is CardCheck.CHECKSUM
+
+
+def test_text_that_no_protocol_knows_is_shown_without_its_numbers_and_with_a_template() -> None:
+    recording = recorded(b"Card UID: 04 29 2E 5A\r\n", b"Card UID: 11 22 3A 4B\r\n")
+
+    (found,) = advice([recording], match(recording))
+
+    assert "clean text at 9600 baud" in found.text
+    assert "AAAA AAA: 00 00 0A 0A" in found.text or "AAAA AAA: 00 00 0" in found.text
+    assert 'template = "Card UID: {id}", separators = " "' in found.next
+    assert "29" not in found.text + found.next
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        (b"FC = 93, CC = 12345\r\n", "FC = {fc}, CC = {cn}"),
+        (b"Tag number 0D90304F\r\n", "Tag number {hex}"),
+        (b"INSIDE:23,192,251,159,179\r\n", "INSIDE:{decimal}"),
+    ],
+)
+def test_the_template_of_unknown_text_reads_it(text: bytes, template: str) -> None:
+    recording = recorded(text, text)
+
+    (found,) = advice([recording], match(recording))
+
+    assert f'template = "{template}"' in found.next
+    options = {"template": template, **({"separators": ","} if "," in template or b"," in text[:12] else {})}
+    events = make_protocol("line", options).receive_data(text, 0.0)
+    assert any(isinstance(event, RawCredential) for event in events)
+
+
+def test_a_guess_that_ignores_a_checksum_is_no_identification() -> None:
+    lines = [b"04A1B2C3D4E53D\r", b"0411223344553D\r"]
+    summed = [line[:-3] + b"%02X\r" % (sum(bytes.fromhex(line[:-3].decode())) & 0xFF) for line in lines]
+
+    candidate = likeliest(recorded(*summed))
+
+    assert candidate.protocol != "twn4" or candidate.card is None
+
+
+def test_a_maxiprox_is_not_taken_for_a_reader_without_checksum() -> None:
+    candidate = likeliest(recorded(b"002006F623AEED\r\n"))
+
+    assert candidate.protocol == "maxiprox"
+    assert candidate.card is not None
+    assert candidate.card.check is CardCheck.CHECKSUM
+
+
+@pytest.mark.parametrize(("parity", "odd"), [("even", 0), ("odd", 1)])
+def test_seven_bits_with_parity_are_read_and_their_settings_are_in_the_block(parity: str, odd: int) -> None:
+    frame = bytes(
+        byte | 0x80 if byte.bit_count() % 2 != odd else byte for byte in bits_line(26, h10301(123, 45_015))
+    )
+    recording = recorded(frame, frame, frame)
+    candidate = likeliest(recording)
+    assert candidate.card is not None
+
+    block = reader_block(candidate, candidate.card, PORT)
+
+    assert candidate.protocol == "bits"
+    assert f'data_bits = 7\nline_parity = "{parity}"' in block
+    assert f"seven data bits and {parity} parity" in advice_text(recording)
+
+
+def test_nul_bytes_in_text_are_a_parity_bit() -> None:
+    assert "parity bit" in advice_text(recorded(b"\0".join(b"Kar te 12" for _ in range(4)) + b"\0" * 30))
+
+
+def test_bytes_in_reverse_lead_to_the_option() -> None:
+    candidate = likeliest(recorded(b"B31B18BB\r\n"), 0xBB181BB3)
+    assert candidate.card is not None
+
+    assert 'byte_order = "reversed"' in reader_block(candidate, candidate.card, PORT)
+
+
+def test_a_guess_that_leaves_half_of_the_text_unexplained_is_no_identification() -> None:
+    recording = recorded(*[b"1T0123456789\r\n", b"1T0123456790\r\n"] * 2)
+
+    assert likeliest(recording).card is None
+    assert "clean text" in advice_text(recording)
+
+
+def test_the_shape_is_that_of_the_lines_with_a_number() -> None:
+    recording = recorded(*[b"No card\r\n"] * 5, b"Bits=26\r\nUID {6B3D12D6}\r\n")
+
+    assert "AAA {0A0A00A0}" in advice_text(recording)

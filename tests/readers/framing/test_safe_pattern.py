@@ -99,7 +99,7 @@ def test_a_pattern_has_to_name_the_card(pattern: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "line", "word"),
     [
-        (r"(?P<raw>[0-9A-F]+)", b"2F657AE", RawCredential(28, 0x2F657AE)),
+        (r"(?P<raw>[0-9A-F]+)", b"2F657AE1", RawCredential(32, 0x2F657AE1)),
         (
             r"(?P<bits>\d+)/(?P<hex>.+)",
             b"24/3D12D6",
@@ -137,10 +137,10 @@ def test_a_number_has_to_fit_its_bits(line: bytes) -> None:
 
 
 def test_a_line_longer_than_a_match_is_bounded_for_is_not_matched() -> None:
-    wire = make_protocol("line", {"pattern": r"(?P<hex>[0-9]+) *"})
+    wire = make_protocol("line", {"pattern": r"(?P<hex>[0-9]+)-*"})
 
-    assert wire.receive_data(b"1" + b" " * LONGEST_MATCHED_BYTES + b"\n", 0.0)[0] == Noise(
-        NoiseReason.OVERSIZED, b"1" + b" " * LONGEST_MATCHED_BYTES
+    assert wire.receive_data(b"1" + b"-" * LONGEST_MATCHED_BYTES + b"\n", 0.0)[0] == Noise(
+        NoiseReason.OVERSIZED, b"1" + b"-" * LONGEST_MATCHED_BYTES
     )
 
 

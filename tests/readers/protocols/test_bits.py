@@ -13,11 +13,11 @@ from agent.readers.protocols import PROTOCOLS
     ("line", "word"),
     [
         (b"1:1", RawCredential(1, 1)),
-        (b"26:2", RawCredential(26, 2)),
+        (b"26:0000002", RawCredential(26, 2)),
         (b"256:" + b"F" * 64, RawCredential(256, (1 << 256) - 1)),
         (b"01" * 128, RawCredential(256, int("01" * 128, 2))),
-        (b"\xff\x00W26:2", RawCredential(26, 2)),
-        (b"~W26:2", RawCredential(26, 2)),
+        (b"\xff\x00W26:0000002", RawCredential(26, 2)),
+        (b"~W26:0000002", RawCredential(26, 2)),
         (b"boot 26:2F657AE", RawCredential(26, 0x2F657AE)),
         (b"26:2F6 26:2F657AE", RawCredential(26, 0x2F657AE)),
         # No count begins with 0, or with a letter.
@@ -41,7 +41,7 @@ def test_a_line_names_its_word_right_aligned(line: bytes, word: RawCredential) -
         (b"26:", [NoiseReason.SYNTAX]),
         (b"2F657AE", [NoiseReason.SYNTAX]),
         (b"26:2F657AE:1", [NoiseReason.SYNTAX]),
-        (b"26:2F657AE ", [NoiseReason.SYNTAX]),
+        (b"26:F657AE", [NoiseReason.LENGTH]),
         (b"26:2F6\x0057AE", [NoiseReason.SYNTAX]),
         (b"26:2F6~57AE", [NoiseReason.SYNTAX]),
         (b"26:02F657AE", [NoiseReason.LENGTH]),

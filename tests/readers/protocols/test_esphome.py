@@ -4,11 +4,10 @@ import pytest
 
 from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
 from agent.readers.protocols import make_protocol
-from agent.swipe import CardCheck
 
 TAG = b"[D][wiegand:095]: received 26-bit tag: 4002518\r\n"
 INVALID = b"\x1b[0;33m[12:00:01.250][W][wiegand:097]: invalid parity\x1b[0m\r\n"
-WORD = RawCredential(24, 0x3D12D6, CardCheck.UPSTREAM, CredentialKind.DATA)
+WORD = RawCredential(24, 0x3D12D6, form=CredentialKind.DATA, unpadded=True)
 
 
 @pytest.mark.parametrize("noise", [b"~", b"\xff", b"~\xff"])
@@ -39,7 +38,7 @@ def test_a_parity_line_that_comes_too_late_says_nothing_of_the_tag() -> None:
 
     frames = wire.receive_data(TAG + b"~" * 80 + INVALID, 0.0)
 
-    assert frames == [WORD]
+    assert frames == [WORD, Noise(NoiseReason.SYNTAX)]
 
 
 @pytest.mark.parametrize("at_once", [1, 31, 1000])

@@ -1,0 +1,129 @@
+"""The bounded queue in memory between the reading threads and the writer's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable
+from itertools import islice
+
+from agent.errors import OutboxError
+from agent.swipe import Swipe
+
+# Per reader: some hours of a busy door. Bounded, because memory does not survive a restart.
+QUEUED_SWIPES_MAX = 1_000
+# As many more are admitted until the next try to store them has failed: there may be room again.
+_UNTIL_NEXT_TRY_MAX = 100
+
+
+class SwipeQueue:
+    """Swipes in the order of their reading, until they are on disk. For several threads.
+
+    put() never waits for the disk. A swipe leaves the queue only after it was stored, so a failed
+    transaction changes nothing here. One thread takes: first(), then remove_first() of as many, or
+    refuse_excess() after a failure.
+    """
+
+    def __init__(self, reader_ids: Iterable[str]) -> None:
+        self.problem: OutboxError | None = None  # why the outbox takes no swipe now; set by the taking thread
+        self._changed = threading.Condition()
+        self._swipes: deque[Swipe] = deque()
+        self._waiting = dict.fromkeys(reader_ids, 0)
+        self._refused: dict[str, list[Swipe]] = {reader_id: [] for reader_id in self._waiting}
+        self._stored: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._news = 0
+
+    def __len__(self) -> int:
+        return len(self._swipes)
+
+    @property
+    def news(self) -> int:
+        """A number that changes with every put() and wake()."""
+        return self._news
+
+    # --- the reading threads ----------------------------------------------------------------------
+
+    def put(self, swipe: Swipe) -> None:
+        """Append a swipe. It is refused if too many of its reader wait, now or after the next failed try."""
+        with self._changed:
+            if self._waiting[swipe.reader_id] < QUEUED_SWIPES_MAX + _UNTIL_NEXT_TRY_MAX:
+                self._waiting[swipe.reader_id] += 1
+                self._swipes.append(swipe)
+            else:
+                self._refuse(swipe)
+            self._news += 1
+            self._changed.notify_all()
+
+    def take_refused(self, reader_id: str) -> list[Swipe]:
+        """The swipes of a reader that were refused since the last call."""
+        if not self._refused[reader_id]:
+            return []
+        with self._changed:
+            refused, self._refused[reader_id] = self._refused[reader_id], []
+        return refused
+
+    def _refuse(self, swipe: Swipe) -> None:
+        self._lost[swipe.reader_id] += 1
+        self._refused[swipe.reader_id].append(swipe)
+        # A reader whose port is away takes none; a card is forgotten by its hold-off in a second anyway.
+        del self._refused[swipe.reader_id][:-_UNTIL_NEXT_TRY_MAX]
+
+    # --- the taking thread ------------------------------------------------------------------------
+
+    def first(self, limit: int) -> list[Swipe]:
+        """The oldest swipes, at most `limit`."""
+        with self._changed:
+            return list(islice(self._swipes, limit))
+
+    def remove_first(self, count: int, *, stored: bool) -> None:
+        """Remove the oldest swipes: they are on disk, or, if not `stored`, nothing can store them."""
+        with self._changed:
+            for _ in range(count):
+                reader_id = self._swipes.popleft().reader_id
+                self._waiting[reader_id] -= 1
+                (self._stored if stored else self._lost)[reader_id] += 1
+
+    def refuse_excess(self) -> None:
+        """After a failed try: refuse the newest swipes of each reader that has more than its share."""
+        with self._changed:
+            excess = {
+                reader_id: count - QUEUED_SWIPES_MAX
+                for reader_id, count in self._waiting.items()
+                if count > QUEUED_SWIPES_MAX
+            }
+            kept: deque[Swipe] = deque()
+            while any(excess.values()):
+                swipe = self._swipes.pop()
+                if excess.get(swipe.reader_id):
+                    excess[swipe.reader_id] -= 1
+                    self._waiting[swipe.reader_id] -= 1
+                    self._refuse(swipe)
+                else:
+                    kept.appendleft(swipe)
+            self._swipes += kept
+
+    def wait(self, news: int, timeout_s: float | None) -> None:
+        """Return once `news` differs from the given one, or after the timeout; None waits without limit."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news != news, timeout_s)
+
+    def wake(self) -> None:
+        """End the wait of the taking thread. From any thread."""
+        with self._changed:
+            self._news += 1
+            self._changed.notify_all()
+
+    # --- counters, for any thread -----------------------------------------------------------------
+
+    def stored(self, reader_id: str) -> int:
+        """Swipes of a reader that this process has stored."""
+        return self._stored[reader_id]
+
+    def blocked(self, reader_id: str) -> int:
+        """Swipes of a reader that wait because the outbox takes none; 0 while it works."""
+        return self._waiting[reader_id] if self.problem is not None else 0
+
+    def lost(self, reader_id: str) -> int:
+        """Swipes of a reader that were refused."""
+        return self._lost[reader_id]

@@ -1,0 +1,58 @@
+"""The Raspberry Pi's own UART: who else uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.readers.detect.own_uart import users_of
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> Path:
+    """/dev of a Pi 3: the alias serial0 is the mini UART, Bluetooth has the PL011."""
+    (tmp_path / "dev").mkdir()
+    for name in ("ttyS0", "ttyAMA0", "ttyUSB0"):
+        (tmp_path / "dev" / name).touch()
+    (tmp_path / "dev" / "serial0").symlink_to("ttyS0")
+    (tmp_path / "dev" / "serial1").symlink_to("ttyAMA0")
+    (tmp_path / "units").mkdir()
+    (tmp_path / "cmdline").write_text("console=tty1 root=PARTUUID=1 rootwait\n")
+    return tmp_path
+
+
+def texts(pi: Path, name: str) -> str:
+    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=pi / "units")
+    return " | ".join(f"{user.text} -> {user.next}" for user in users)
+
+
+@pytest.mark.parametrize("console", ["serial0,115200", "ttyS0,115200"])
+@pytest.mark.parametrize("port", ["serial0", "ttyS0"])
+def test_the_kernels_console_on_the_port_is_found_under_both_names(pi: Path, console: str, port: str) -> None:
+    (pi / "cmdline").write_text(f"console={console} console=tty1 rootwait\n")
+
+    assert "the kernel's console is on this port" in texts(pi, port)
+
+
+def test_a_console_on_the_other_uart_is_none_of_this_one(pi: Path) -> None:
+    (pi / "cmdline").write_text("console=ttyAMA0,115200\n")
+
+    assert "console" not in texts(pi, "serial0")
+
+
+def test_a_login_on_the_port_is_found_with_the_command_that_ends_it(pi: Path) -> None:
+    (pi / "units" / "serial-getty@ttyS0.service").mkdir()
+
+    assert "sudo systemctl disable --now serial-getty@ttyS0.service" in texts(pi, "serial0")
+
+
+def test_bluetooth_on_the_good_uart_is_found(pi: Path) -> None:
+    assert "dtoverlay=disable-bt" in texts(pi, "serial0")
+    assert "Bluetooth" not in texts(pi, "ttyAMA0")
+
+
+def test_a_usb_adapter_is_not_the_machines_own_uart(pi: Path) -> None:
+    (pi / "cmdline").write_text("console=serial0,115200\n")
+
+    assert texts(pi, "ttyUSB0") == ""

@@ -1,0 +1,28 @@
+"""Takes the swipes of a reader in place of the queue in front of the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.swipe import Swipe
+
+
+def _nothing(_: Swipe) -> None:
+    """Take it without a word."""
+
+
+class MemorySink:
+    """Keeps every swipe; `on_put` is called after each, in the reader's thread."""
+
+    def __init__(self) -> None:
+        self.kept: list[Swipe] = []
+        self.refused: list[Swipe] = []
+        self.on_put: Callable[[Swipe], None] = _nothing
+
+    def put(self, swipe: Swipe) -> None:
+        self.kept.append(swipe)
+        self.on_put(swipe)
+
+    def take_refused(self, _reader_id: str) -> list[Swipe]:
+        refused, self.refused = self.refused, []
+        return refused
