@@ -154,7 +154,9 @@ def _faults(outbox: Outbox, promise: Promise) -> Iterator[str]:
 
 def _gaps(members: dict[int, dict[str, Any]], me: OutboxState) -> Iterator[str]:
     pending = [n for n in members if n > me.committed_n]
-    if pending != list(range(me.committed_n + 1, me.last_n + 1)):
+    # Numbers of rows that a recovery has not found, and those that it has passed over, are known.
+    absent = {n for first, last in me.lost for n in range(first, last + 1)} | me.set_aside_numbers
+    if set(pending) - absent != set(range(me.committed_n + 1, me.last_n + 1)) - absent:
         yield "the numbers of pending swipes have holes"
     for n, row in members.items():
         # The previous chain of the first row after purged ones is unknown; older versions had another chain.
