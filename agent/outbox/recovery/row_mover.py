@@ -171,7 +171,7 @@ class RowMover:
     def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
         yield from self._move_numbered(one, damaged)
         if self._gaps(one) or one.part == progress.ALL or damaged.had_errors:
-            yield from self._move(self._found(one, damaged))
+            yield from self._move_found(one, damaged)
         position = {}
         if one.part == progress.ALL:
             position["committed_n"] = yield from self._find_position(one, damaged)
@@ -201,20 +201,21 @@ class RowMover:
             connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
         return renumbered.committed
 
-    def _found(self, one: Recovery, damaged: DamagedFile) -> Iterator[StoredRow]:
+    def _move_found(self, one: Recovery, damaged: DamagedFile) -> Steps:
         """Rows by their bytes; committed ones, which are not needed for delivery, while there is room."""
         found = FoundRows(damaged, self._bases(self._file.state.generations), self._is_moved)
-        for row in found.numbered():
-            if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room()):
-                yield row
+        yield from self._move(
+            row
+            for row in found.numbered()
+            if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room())
+        )
         if found.unnumbered:
-            yield from found.linked(
-                self._rows(
-                    """SELECT n, chain FROM swipes AS one WHERE n < ?
-                       AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
-                    one.end_n,
-                )
+            ends = self._rows(
+                """SELECT n, chain FROM swipes AS one WHERE n < ?
+                   AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
+                one.end_n,
             )
+            yield from self._move(found.linked(ends))
 
     def _bases(self, generations: tuple[Generation, ...]) -> dict[str, int]:
         """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""

@@ -53,7 +53,9 @@ def test_a_kill_during_the_recovery_loses_and_doubles_no_swipe(tmp_path: Path) -
         with agent:
             for number in range(1, 6):
                 reader.present(ROWS + number)
-                wait_until(lambda n=number: new_rows(agent.state_dir) == n, what="a swipe beside the recovery")
+                wait_until(
+                    lambda n=number: new_rows(agent.state_dir) == n, what="a swipe beside the recovery"
+                )
                 agent.kill()
                 agent.start()
             wait_until(lambda: agent.outbox().recovery is None, what="the end of the recovery", timeout_s=120)
