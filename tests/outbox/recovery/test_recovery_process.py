@@ -34,6 +34,10 @@ def new_rows(state_dir: Path) -> int:
     return int(count)
 
 
+def wait_for_rows(state_dir: Path, count: int) -> None:
+    wait_until(lambda: new_rows(state_dir) == count, what="a swipe stored beside the recovery")
+
+
 def test_a_kill_during_the_recovery_loses_and_doubles_no_swipe(tmp_path: Path) -> None:
     with (
         EmulatorProcess(tmp_path / "emulator", options=("--no-limits",)) as emulator,
@@ -53,9 +57,7 @@ def test_a_kill_during_the_recovery_loses_and_doubles_no_swipe(tmp_path: Path) -
         with agent:
             for number in range(1, 6):
                 reader.present(ROWS + number)
-                wait_until(
-                    lambda n=number: new_rows(agent.state_dir) == n, what="a swipe beside the recovery"
-                )
+                wait_for_rows(agent.state_dir, number)
                 agent.kill()
                 agent.start()
             wait_until(lambda: agent.outbox().recovery is None, what="the end of the recovery", timeout_s=120)
