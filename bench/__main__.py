@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.console import table
 
-BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "generation")
+BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "generation", "recovery")
 
 
 def main() -> int:

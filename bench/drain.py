@@ -80,13 +80,14 @@ def _drain(count: int, *, limits: bool) -> _Drain:
                 private_key_file=emulator.private_key_file,
                 readers=[reader_table(reader.device)],
             )
-            _fill(agent.state_dir, count)
+            fill(agent.state_dir, count)
             module = "agent" if limits else "bench.unlimited"
             arguments = ["run", "--config", str(agent.config)] if limits else [str(agent.config)]
             return _measure(emulator, agent, [sys.executable, "-m", module, *arguments], count)
 
 
-def _fill(state_dir: Path, count: int) -> None:
+def fill(state_dir: Path, count: int) -> None:
+    """An outbox with so many pending rows."""
     outbox = Outbox(state_dir, agent_id=AGENT_ID)
     for first in range(0, count, 1_000):
         outbox.keep(*(swipe(number) for number in range(first, first + 1_000)))

@@ -15,6 +15,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.console import progress, table
+from agent.cli.recovery_note import note_recovery
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
@@ -48,7 +49,7 @@ def command() -> None:
 @_json_option
 def list_(config: Path, *, as_json: bool) -> None:
     """List the entries that need an operator, with the reason."""
-    waiting = holds.holds(load(config).agent.state_dir)
+    waiting = holds.holds(_state_dir(config))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(hold) for hold in waiting]))
         return
@@ -90,7 +91,7 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     if out is None:
         _write_rows(config, hold_id)
         return
-    state_dir = load(config).agent.state_dir
+    state_dir = _state_dir(config)
     total = holds.count_held_rows(state_dir, hold_id)
     if not total and hold_id is not None:
         raise _no_entry(hold_id)
@@ -141,14 +142,20 @@ def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int
     """Mark entries as resolved: their rows are not sent again, and are purged after the retention time."""
     if bool(hold_ids) == everything:
         raise click.UsageError("name the entries to release, or --all")
-    released = holds.release(load(config).agent.state_dir, None if everything else list(hold_ids))
+    released = holds.release(_state_dir(config), None if everything else list(hold_ids))
     click.echo(f"{released} released")
     return 0 if everything or released == len(set(hold_ids)) else 1
 
 
+def _state_dir(config: Path) -> Path:
+    state_dir = load(config).agent.state_dir
+    note_recovery(state_dir)
+    return state_dir
+
+
 def _write_rows(config: Path, hold_id: int | None) -> None:
     found = False
-    for row in holds.held_rows(load(config).agent.state_dir, hold_id):
+    for row in holds.held_rows(_state_dir(config), hold_id):
         found = True
         sys.stdout.write(row.decode() + "\n")
     if not found and hold_id is not None:

@@ -16,6 +16,7 @@ import click
 from agent import rows
 from agent.cli import config_option
 from agent.cli.console import progress
+from agent.cli.recovery_note import note_recovery
 from agent.config.loader import load
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox import state_lock
@@ -75,6 +76,7 @@ def command(
     """
     settings = load(config)
     state_dir = settings.agent.state_dir
+    note_recovery(state_dir)
     ranges = replay_queue.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
     if dry_run:
         for row in replay_queue.rows_in(state_dir, ranges):

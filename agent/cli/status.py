@@ -105,12 +105,20 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
         return Finding("outbox", "failed", outbox["problem"], "badge-agent check --offline")
     delivered = f"{outbox['committed_seq']} delivered, {outbox['kept']} of them kept for replay"
     free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
+    if outbox["recovering"] is not None:
+        return Finding("outbox", "warning", f"{recovering(outbox)}; {outbox['pending']} pending; {free}")
     if not outbox["pending"]:
         return Finding("outbox", "ok", f"nothing pending; {delivered}; {free}")
     pending = "1 swipe pending" if outbox["pending"] == 1 else f"{outbox['pending']} swipes pending"
     if outbox["oldest_pending_seconds"] is not None:
         pending += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
     return Finding("outbox", "ok", f"{pending}; {delivered}; {free}")
+
+
+def recovering(outbox: dict[str, Any]) -> str:
+    """The progress with the rows of a damaged file."""
+    now = outbox["recovering"]
+    return f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
 
 
 def _quarantine(outbox: dict[str, Any]) -> Finding:

@@ -32,9 +32,12 @@ def name_of(agent_id: str, outbox_id: str) -> str:
 
 
 def is_switch_due(state: OutboxState, agent_id: str, pipe: str) -> bool:
-    """True if the next rows go to another channel than the last ones."""
+    """True if the next rows go to another channel than the last ones.
+
+    Not while rows are withheld: the committed position of the old channel may be that of a row not yet moved.
+    """
     record = state.record
-    if not record.channel:
+    if not record.channel or state.is_withheld:
         return False
     is_other = record.channel != name_of(agent_id, state.sending.outbox_id) or is_other_pipe(
         record.pipe, pipe

@@ -211,9 +211,12 @@ class OutboxFile:
                 self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
 
 
-def open_external(state_dir: Path, mode: str) -> sqlite3.Connection:
-    """A connection of another process, "ro" or "rw". Raises OutboxError if there is no file."""
-    path = state_dir / OUTBOX_FILE
+def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sqlite3.Connection:
+    """A connection of another process, "ro" or "rw". Raises OutboxError if there is no file.
+
+    `name`: the name of a quarantined file.
+    """
+    path = state_dir / name
     with translated(path):
         return _connect(path, mode)
 

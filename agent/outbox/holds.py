@@ -77,11 +77,16 @@ def set_aside(connection: sqlite3.Connection, n: int, reason: str) -> None:
     )
 
 
-def hold_lost(connection: sqlite3.Connection, first_n: int, last_n: int, reason: str) -> None:
-    """Hold numbers whose rows are lost, so that an operator sees it and they are not waited for."""
+def hold_lost(
+    connection: sqlite3.Connection, first_n: int, last_n: int, reason: str, *, released: bool = False
+) -> None:
+    """Hold numbers that have no row, so that an operator sees it and they are not waited for.
+
+    `released`: there is nothing that an operator has to see.
+    """
     connection.execute(
-        "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('set_aside', ?, ?, ?)",
-        (first_n, last_n, reason),
+        "INSERT INTO held(kind, first_n, last_n, reason, released) VALUES ('set_aside', ?, ?, ?, ?)",
+        (first_n, last_n, reason, int(released)),
     )
 
 

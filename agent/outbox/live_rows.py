@@ -35,7 +35,10 @@ class LiveRows:
         """`<agent id>-<outbox id>`."""
         if self.is_switch_due():
             return self._outbox.state.record.channel
-        return channel_use.name_of(self._outbox.agent_id, self._outbox.state.sending.outbox_id)
+        state = self._outbox.state
+        # While rows are withheld, a channel that no row was sent to: what is on its way is not waited for.
+        outbox_id = state.outbox_id if state.is_withheld else state.sending.outbox_id
+        return channel_use.name_of(self._outbox.agent_id, outbox_id)
 
     @property
     def pipe(self) -> str:
@@ -69,8 +72,8 @@ class LiveRows:
         return (0, self._outbox.state.committed_n)
 
     def needs_channel(self) -> bool:
-        """Always true: an agent shows at its start that it can deliver, not at its first swipe."""
-        return True
+        """True: an agent shows at its start that it can deliver. False while older rows are recovered."""
+        return not self._outbox.state.is_withheld
 
     def seq(self, position: Position) -> int | None:
         """The seq in the row as sent; None for a row of an outbox id that is forgotten."""
@@ -80,6 +83,8 @@ class LiveRows:
     def has_after(self, position: Position) -> bool:
         """True when rows of the same generation follow a position."""
         state = self._outbox.state
+        if state.is_withheld:
+            return False
         last = state.last_n_of(state.sending)
         while last in state.set_aside_numbers:
             last -= 1
@@ -93,6 +98,8 @@ class LiveRows:
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The rows that follow, without those set aside, with their times as known now."""
         state = self._outbox.state
+        if state.is_withheld:
+            return None
         taken = self._intact_after(state, position[1], limit, max_bytes)
         timestamps = BatchTimestamps(
             self._outbox.boots, self._outbox.state.applied_curves, may_wait=self._may_wait_s() > 0

@@ -44,11 +44,11 @@ def _crc(*values: object) -> int:
 class StateRecord(NamedTuple):
     """The stored state. `legacy_n`: rows up to it may be of schemas 1-3, which have no checksum.
 
-    `channel` is the last channel that rows were sent to, `recovering` the name of a quarantined file
-    whose rows are still to be moved; "" for none. `agent_id`, `pipe` and `channel_first_n` are those of
-    `channel`: the first row of its generation has seq 1. `renewal` is why the next channel gets a new outbox
-    id; "" if it need not. `switches` counts the changes of `channel` since the last commit, the last of them
-    at `switched_us` of the wall clock.
+    `channel` is the last channel that rows were sent to, `recovering` names the quarantined files of which
+    rows are still to be moved (recovery.progress); "" for none. `agent_id`, `pipe` and `channel_first_n` are
+    those of `channel`: the first row of its generation has seq 1. `renewal` is why the next channel gets a
+    new outbox id; "" if it need not. `switches` counts the changes of `channel` since the last commit, the
+    last of them at `switched_us` of the wall clock.
     """
 
     committed_n: int
@@ -94,6 +94,8 @@ class StateRecord(NamedTuple):
 
 _STATE_KINDS = (int, str, str, int, int, str, str, str, str, int, str, str, str, int, int)
 STATE_COLUMNS = ", ".join((*StateRecord._fields, "checksum"))
+# The members that say where rows were sent to last.
+ADDRESS = ("agent_id", "channel", "pipe", "channel_first_n", "replay_channel", "replay_pipe")
 
 
 class Generation(NamedTuple):

@@ -88,9 +88,10 @@ class ReplayRows:
     def needs_channel(self) -> bool:
         """True while a replay waits; a replay with nothing left to send is removed from the queue here.
 
-        False while the live channel is to change: the name of this one follows it.
+        False while the live channel is to change, as the name of this one follows it, and while the rows of a
+        damaged file are moved: rows of the replay may be missing.
         """
-        if self._outbox.is_switch_due:
+        if self._outbox.is_switch_due or self._outbox.state.recoveries:
             return False
         with self._outbox.reading() as connection:
             waiting = connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None

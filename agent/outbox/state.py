@@ -10,6 +10,8 @@ from agent import rows
 from agent.errors import OutboxCorruptError
 from agent.outbox import holds
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord
+from agent.outbox.recovery import progress
+from agent.outbox.recovery.progress import Recovery
 from agent.outbox.timing.timestamps import AppliedCurves, StoredRow
 from agent.rows import RowPosition
 
@@ -64,6 +66,31 @@ class OutboxState:
     def committed_chain(self) -> str:
         """The chain of that row; "" before the first commit."""
         return self.record.committed_chain
+
+    # --- recovery -------------------------------------------------------------------------------
+
+    @property
+    def recoveries(self) -> tuple[Recovery, ...]:
+        """The quarantined files of which rows are still to be moved to this file."""
+        return progress.parsed(self.record.recovering)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether older pending rows are still to be moved: no row is sent until they are there."""
+        return any(one.withholds for one in self.recoveries)
+
+    @property
+    def _absent(self) -> list[tuple[int, int]]:
+        """Ranges of numbers that have no row in this file, in order, without overlaps."""
+        ranges = [*self.lost, *((one.first_n, one.end_n) for one in self.recoveries if one.withholds)]
+        if len(ranges) == len(self.lost):
+            return ranges
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(ranges):
+            begin = max(first, merged[-1][1] + 1) if merged else first
+            if begin <= last:
+                merged.append((begin, last))
+        return merged
 
     # --- generations ----------------------------------------------------------------------------
 
@@ -122,9 +149,10 @@ class OutboxState:
         return self._pending_between(self.committed_n + 1, self.last_n)
 
     def _pending_between(self, first_n: int, last_n: int) -> int:
-        lost = [(max(first, first_n), min(last, last_n)) for first, last in self.lost if last >= first_n]
+        absent = self._absent
+        lost = [(max(first, first_n), min(last, last_n)) for first, last in absent if last >= first_n]
         aside = sum(
-            first_n <= n <= last_n and not any(first <= n <= last for first, last in self.lost)
+            first_n <= n <= last_n and not any(first <= n <= last for first, last in absent)
             for n in self.set_aside_numbers
         )
         return last_n - first_n + 1 - aside - sum(max(0, last - first + 1) for first, last in lost)
@@ -136,6 +164,10 @@ def read_record(connection: sqlite3.Connection) -> StateRecord:
     record = StateRecord.checked(found) if found is not None else None
     if record is None:
         raise OutboxCorruptError("its state is damaged")
+    try:
+        progress.parsed(record.recovering)
+    except ValueError as error:
+        raise OutboxCorruptError("its state is damaged: what is to be recovered") from error
     row = connection.execute("SELECT chain FROM swipes WHERE n = ?", (record.committed_n,)).fetchone()
     if row is not None and record.committed_chain not in {"", row[0]}:
         raise OutboxCorruptError("its state contradicts its rows")

@@ -42,7 +42,8 @@ Parts, and who may change what
 - live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
   change the state through the methods of Outbox alone.
 
-Threads: the writer calls keep(), the uploader everything else; check_integrity() has a thread of its own.
+Threads: the writer calls keep(), the uploader everything else; check_integrity() and recover_step() have a
+thread of their own.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ import contextlib
 import dataclasses
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -63,6 +65,7 @@ from agent.outbox import channel_use, generation, holds, retention
 from agent.outbox.database import OutboxFile
 from agent.outbox.records import StateRecord
 from agent.outbox.recovery.recovering_file import RecoveringFile
+from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve
 from agent.outbox.row_source import ErrorCount, Rejected
 from agent.outbox.state import OutboxState, write_record
@@ -80,8 +83,9 @@ _LONGEST_REASON = 200  # characters of the reason for a new outbox id in the sta
 class Outbox:
     """The agent's outbox file; one instance per state directory, for several threads.
 
-    A damaged file is replaced by what can be read of it, also in the middle of a call: keep()
-    continues with the new file, the other methods raise OutboxReplacedError. Every method raises
+    A damaged file is replaced by a new one, also in the middle of a call: keep() continues with the
+    new file, the other methods raise OutboxReplacedError. Rows are sent again after recover_step() has
+    moved the old ones. Every method raises
     OutboxUnavailableError while the file cannot be written or read: try again later.
     """
 
@@ -109,6 +113,7 @@ class Outbox:
             self._file = RecoveringFile(state_dir, self._reserve)
             self.boots = self._file.boots
             self._writer = SwipeWriter(self._file, agent_id)
+            self._mover = RowMover(self._file, state_dir)
             self._wal_erasure = retention.WalErasure(self.file)
             try:
                 self._check_machine(machine_id)
@@ -140,6 +145,8 @@ class Outbox:
             self._file.state = dataclasses.replace(self.state, record=record)
 
     def _purge_old_times(self) -> None:
+        if self.state.recoveries:
+            return  # the rows that need them are not there yet
         with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
             boot_table.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
@@ -154,6 +161,7 @@ class Outbox:
         """Close the file and release the state directory."""
         with contextlib.suppress(OutboxError):
             self._save_boots(self.file.writing())  # the end of this boot bounds the times of the next
+        self._mover.close()
         self._file.close()
         self._lock.release()
 
@@ -195,9 +203,9 @@ class Outbox:
         return self.state.set_aside_numbers
 
     @property
-    def is_rebuilding(self) -> bool:
-        """A rebuild is under way; calls may wait for minutes."""
-        return self._file.is_rebuilding
+    def needs_inspection(self) -> threading.Event:
+        """Set when check_integrity() or recover_step() has something to do."""
+        return self._file.needs_inspection
 
     @property
     def is_disk_full(self) -> bool:
@@ -440,3 +448,11 @@ class Outbox:
         Reads the whole file in parallel with incoming swipes: call it in a thread of its own.
         """
         self._file.check_integrity()
+
+    def recover_step(self) -> bool:
+        """Move some rows of a quarantined file to this one; False if there are none.
+
+        One bounded step, in parallel with incoming swipes: call it in a thread of its own, and close the
+        outbox only after that has ended. Raises OutboxUnavailableError, OutboxReplacedError: call it again.
+        """
+        return self._mover.step()

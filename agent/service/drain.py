@@ -26,6 +26,8 @@ def drain(settings: Settings, *, while_true: Callable[[], bool]) -> None:
     try:
         uploader = open_uploader(settings, outbox, client, SystemClock(settings.clock.trust))
         while while_true():
+            if outbox.recover_step():
+                continue
             delay = uploader.step()
             status = uploader.status()
             if status.reason is not None and status.consecutive_failures > _MAX_FAILURES:

@@ -46,7 +46,7 @@ def watchdog_seconds() -> float | None:
 _CHECK_EVERY_S = 10.0
 # Granted by each extension; several intervals long, because a failing card can stall the process that long.
 _EXTENSION_S = 90.0
-# Opening, checking or rebuilding an outbox uses more processor time than this between two checks.
+# Opening or checking an outbox uses more processor time than this between two checks.
 _WORK_S = 0.02
 
 
@@ -75,5 +75,5 @@ def _extend_until(over: threading.Event) -> None:
     while not over.wait(_CHECK_EVERY_S):
         used = time.process_time()
         if used - before >= _WORK_S:
-            extend_start("opening or rebuilding the outbox")
+            extend_start("opening the outbox")
         before = used

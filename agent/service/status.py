@@ -15,6 +15,7 @@ from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.external.connection import is_there
+from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.session import ReaderSession
@@ -176,6 +177,7 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "oldest_pending_seconds": _age(counts),
         "bytes": counts.bytes,
         "disk_free_bytes": _free(state_dir),
+        "recovering": _recovering(counts.recovery),
         "ok": True,
         "problem": None,
     }
@@ -184,8 +186,16 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
 def _unknown(problem: str) -> dict[str, Any]:
     """The members of a readable outbox, all null, so that the schema of the JSON stays the same."""
     members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
-    others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
+    others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes", "recovering")
     return {**dict.fromkeys((*members, *others)), "ok": False, "problem": problem}
+
+
+def _recovering(recovery: Recovery | None) -> dict[str, Any] | None:
+    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay."""
+    if recovery is None:
+        return None
+    part = "pending" if recovery.withholds else "kept"
+    return {"file": recovery.name, "rows": part, "done": recovery.done, "total": recovery.total}
 
 
 def _age(counts: OutboxCounts) -> float | None:

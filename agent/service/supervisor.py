@@ -16,6 +16,7 @@ from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build, build_readers
+from agent.service.inspector import Inspector
 from agent.service.state_disk import HINT, state_problem
 from agent.service.upload_loop import UploadLoop
 from agent.service.wakeup import Wakeup
@@ -36,9 +37,7 @@ _PAUSE_S = 0.1
 _READER_HUNG_S = 60.0
 _WRITER_HUNG_S = 60.0
 _UPLOADER_HUNG_S = LONGEST_CALL_S
-_INSPECTOR_HUNG_S = 7200.0  # ten million rows on a slow card
-# While a damaged outbox is rebuilt every thread waits for it, which takes as long as an integrity check.
-_REBUILD_S = _INSPECTOR_HUNG_S
+_INSPECTOR_HUNG_S = 7200.0  # the integrity check of ten million rows on a slow card
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to distinguish keys
 
 
@@ -77,6 +76,7 @@ class Supervisor:
         self._workers = list(self._reader_workers)
         self._agent: Agent | None = None  # until the outbox is open
         self._upload_loop: UploadLoop | None = None
+        self._inspector: Inspector | None = None
         self._hung: list[Worker] = []
 
     def run(self) -> None:
@@ -130,9 +130,8 @@ class Supervisor:
             agent.status_report.write(self._runtime_dir)
         uploader = Worker("uploader", self._upload_loop.run, hung_after_s=_UPLOADER_HUNG_S)
         # Checks the whole file after READY: it may be large, and swipes must not wait.
-        inspector = Worker(
-            "inspector", lambda _busy: agent.outbox.check_integrity(), hung_after_s=_INSPECTOR_HUNG_S
-        )
+        self._inspector = Inspector(agent.outbox, recovered=self._wake_uploader)
+        inspector = Worker("inspector", self._inspector.run, hung_after_s=_INSPECTOR_HUNG_S)
         uploader.start()
         _log.info(
             "badge-agent %s is ready; readers: %d",
@@ -172,7 +171,7 @@ class Supervisor:
     def _watch(self, agent: Agent) -> None:
         watchdog_s = notify.watchdog_seconds()
         while not self._stopping:
-            if watchdog_s is not None and self._is_healthy(agent):
+            if watchdog_s is not None and self._is_healthy():
                 notify.send("WATCHDOG=1")
             if self._replay_requested:
                 self._replay_requested = False
@@ -205,10 +204,9 @@ class Supervisor:
             self._wake_uploader()
         notify.send("READY=1", f"STATUS={_status_line(agent)}")
 
-    def _is_healthy(self, agent: Agent) -> bool:
+    def _is_healthy(self) -> bool:
         """Whether no worker is hung; logs each worker that hangs or responds again."""
-        grace_s = _REBUILD_S if agent.outbox.is_rebuilding else 0.0
-        hung = [worker for worker in self._workers if not worker.is_healthy(grace_s=grace_s)]
+        hung = [worker for worker in self._workers if not worker.is_healthy()]
         for worker in hung:
             if worker not in self._hung:
                 _log.error(
@@ -250,6 +248,8 @@ class Supervisor:
             self._readers.lock.release()
             return
         self._upload_loop.stop()
+        if self._inspector is not None:
+            self._inspector.stop()
         # Earlier than the others: closing the file undoes a transaction that failed on a full disk.
         self._agent.write_loop.stop(deadline - _CLOSING_S)
         ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]

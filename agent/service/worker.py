@@ -65,13 +65,10 @@ class Worker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def is_healthy(self, *, grace_s: float = 0.0) -> bool:
-        """False if the thread died, or has been busy for longer than `hung_after_s` and `grace_s`.
-
-        `grace_s` allows for work that all threads wait for, such as a rebuild of the outbox.
-        """
+    def is_healthy(self) -> bool:
+        """False if the thread died, or has been busy for longer than `hung_after_s`."""
         since = self._busy_since
-        hung = since is not None and time.monotonic() - since > max(self._hung_after_s, grace_s)
+        hung = since is not None and time.monotonic() - since > self._hung_after_s
         return self._done or (self._thread.is_alive() and not hung)
 
     def _busy(self, busy: bool) -> None:  # noqa: FBT001 - a state, not an option

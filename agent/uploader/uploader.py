@@ -119,7 +119,13 @@ class Uploader:
         reason = str(failure) if failure is not None else None
         waits_s = live.source.max_wait_s
         state: State = "idle"
-        if failure is not None:
+        recovery = next((one for one in self._outbox.state.recoveries if one.withholds), None)
+        if recovery is not None:
+            state = "waiting"
+            reason = (
+                f"the rows of {recovery.name} are recovered first: {recovery.done:,} of {recovery.total:,}"
+            )
+        elif failure is not None:
             state = "holding" if needs_operator(failure) else "waiting"
         elif waits_s is not None:
             state, reason = "waiting", "swipes wait for the clock to be synchronised"

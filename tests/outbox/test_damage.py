@@ -24,6 +24,7 @@ from tests.support.outbox_rig import (
     looked_up,
     opened,
     pending_rows,
+    recover,
     rows_after,
     set_aside,
 )
@@ -37,6 +38,7 @@ def cards(rows: list[bytes]) -> list[int]:
 def drained(outbox: Outbox) -> list[int]:
     """The cards of all pending rows, committed batch by batch as a sender does."""
     live, found = LiveRows(outbox), list[int]()
+    recover(outbox)
     for _ in range(1000):
         batch = live.after(live.committed, 7, max_bytes=PLENTY)
         if batch is None:
@@ -252,7 +254,7 @@ def test_a_row_is_found_by_its_bytes_with_every_column_and_its_number(tmp_path: 
         )
     stored = looked_up(tmp_path, "SELECT * FROM swipes ORDER BY n")
 
-    with closing(DamagedFile(tmp_path)) as file:
+    with closing(DamagedFile(tmp_path / "outbox.db")) as file:
         found = [record_bytes.stored_row(one) for one in file.scanned()]
 
     assert sorted(set(filter(None, found))) == stored
@@ -286,7 +288,7 @@ def test_the_state_record_is_found_by_its_bytes_with_every_member(tmp_path: Path
         outbox.request_generation("a long reason " * 20)
         record = outbox.state.record
 
-    with closing(DamagedFile(tmp_path)) as file:
+    with closing(DamagedFile(tmp_path / "outbox.db")) as file:
         assert file.latest_state() == record
 
 

@@ -16,6 +16,7 @@ import pytest
 from agent import rows
 from agent.outbox import Outbox, schema
 from tests.support.outbox_life import AGENT_ID
+from tests.support.outbox_rig import recover
 from tests.support.power_cut import Life, Promise, cut, faults_in, lay_out, record
 from tests.support.recorded_disk import DAMAGES, EVERYTHING, NOISE, NOTHING, Damage
 from tests.support.rounds import ROUNDS, chances
@@ -143,7 +144,9 @@ def test_a_power_cut_while_a_damaged_file_is_replaced_costs_no_row_that_could_be
     _damage(state_dir / "outbox.db", random)
     readable = _what_can_be_read(state_dir, image_dir)
 
-    life = record(recorder, state_dir, steps=10, seed=1, settings="only-keep", promise=Promise(kept=readable))
+    life = record(
+        recorder, state_dir, steps=10, seed=1, settings="only-keep,recover", promise=Promise(kept=readable)
+    )
     renaming = [at for at, done in enumerate(life.records) if done.kind in "RUCD"]
     places = [*renaming, *some_places(life, random, 10)]
     found = broken(life, places, image_dir, random, may_be_damaged=True)
@@ -166,6 +169,7 @@ def _damage(outbox: Path, random: Random) -> None:
 def _what_can_be_read(state_dir: Path, image_dir: Path) -> frozenset[int]:
     shutil.copytree(state_dir, image_dir, dirs_exist_ok=True)
     outbox = Outbox(image_dir, agent_id=AGENT_ID)
+    recover(outbox)
     with outbox.file.reading() as connection:
         stored = connection.execute("SELECT row FROM swipes").fetchall()
     outbox.close()

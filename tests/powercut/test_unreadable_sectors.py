@@ -59,6 +59,7 @@ with closing(opened(state_dir)) as outbox:
     except OutboxReplacedError:
         pass
     outbox.keep(swipe({ROWS + 1}))
+    recover(outbox)
 {_CARDS}"""
         )
     )

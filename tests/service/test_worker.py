@@ -125,13 +125,13 @@ def test_a_worker_that_was_never_started_has_ended() -> None:
     assert Worker("reader A", lambda _: None, hung_after_s=60).join(0.0)
 
 
-def test_a_worker_is_not_ill_while_all_of_them_have_to_wait() -> None:
+def test_a_worker_that_is_busy_for_too_long_is_not_healthy() -> None:
     end = threading.Event()
     worker = Worker("reader A", lambda _: (end.wait(), None)[1], hung_after_s=0.05)
     worker.start()
 
     wait_until(lambda: not worker.is_healthy(), what="a worker that waits for too long")
 
-    assert worker.is_healthy(grace_s=60.0)
     end.set()
-    worker.join(5.0)
+    assert worker.join(5.0)
+    assert worker.is_healthy()

@@ -24,7 +24,7 @@ from agent.errors import (
 )
 from agent.outbox import ErrorCount, LiveRows, Outbox, ReplayRows, database
 from agent.outbox.external import replay_queue
-from tests.support.outbox_rig import PLENTY, opened, stored
+from tests.support.outbox_rig import PLENTY, opened, recover, stored
 from tests.support.swipes import NOON_US, instant, swipe
 
 _END = 2**60
@@ -139,6 +139,7 @@ class FaultLife:
 
     def _mark(self, limit: int) -> None:
         def mark() -> None:
+            recover(self._outbox)
             live = LiveRows(self._outbox)
             batch = live.after(live.committed, limit, max_bytes=10**9)
             if batch is not None:

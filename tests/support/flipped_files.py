@@ -19,7 +19,7 @@ from random import Random
 from agent.errors import OutboxError, OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, Outbox, database
 from agent.outbox.external import replay_queue
-from tests.support.outbox_rig import commit, keep, looked_up, opened, set_aside
+from tests.support.outbox_rig import commit, keep, looked_up, opened, recover, set_aside
 from tests.support.swipes import NOON_US, instant, swipe
 
 _ROWS = 60
@@ -115,6 +115,7 @@ def _send_all(outbox: Outbox, problems: list[str]) -> list[int]:
     sent: list[int] = []
     for _ in range(_MOST_STEPS):
         try:
+            recover(outbox)
             live = LiveRows(outbox)
             batch = live.after(live.committed, _ROWS, max_bytes=10**9)
             if batch is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.outbox import ErrorCount, LiveRows, Outbox
 from agent.outbox.external import replay_queue
+from tests.support.outbox_rig import recover
 from tests.support.swipes import NOON_US, instant, swipe
 
 AGENT_ID = "door"
@@ -27,6 +28,10 @@ def main(state_dir: Path, steps: int, seed: int, first_value: int, settings: str
     if "unflushed" in options:
         outbox.file._writer.execute("PRAGMA synchronous=NORMAL")
     _mark(opened=True)
+    if "recover" in options:
+        outbox.keep(swipe(first_value))  # beside the rows of the damaged file
+        first_value += 1
+        recover(outbox)
     random = Random(seed)  # noqa: S311 - chances, not secrets
     life = _Life(outbox, state_dir, random, first_value)
     for _ in range(steps):

@@ -6,10 +6,11 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from agent.errors import OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, Outbox, Position, Rejected
 from agent.outbox.state import OutboxState
 from agent.outbox.timing.timestamps import STORED, StoredRow
@@ -21,7 +22,18 @@ _ALL = f"SELECT {STORED} FROM swipes ORDER BY n"  # noqa: S608 - the same
 
 
 def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> Outbox:
-    return Outbox(state_dir, agent_id="hq-lobby-1", machine_id=machine_id, reserve_bytes=reserve_bytes)
+    """An outbox; of a damaged file every row is moved that can be read."""
+    outbox = Outbox(state_dir, agent_id="hq-lobby-1", machine_id=machine_id, reserve_bytes=reserve_bytes)
+    recover(outbox)
+    return outbox
+
+
+def recover(outbox: Outbox) -> None:
+    """Do all that the inspector does in its thread."""
+    while True:
+        with suppress(OutboxReplacedError):
+            if not outbox.recover_step():
+                return
 
 
 def at(outbox: Outbox, seq: int) -> Position:

@@ -14,6 +14,7 @@ from agent.outbox.external import replay_queue
 from agent.outbox.holds import Kind
 from agent.settings import UploaderSettings
 from agent.uploader.uploader import Uploader
+from tests.support.outbox_rig import recover
 from tests.support.pipe_model import PipeModel, open_channel
 from tests.support.swipes import DrivenClock, swipe
 
@@ -122,6 +123,7 @@ class UploaderRig:
         for _ in range(20_000):
             if self.clock.seconds >= end:
                 return
+            recover(self.outbox)
             delay = self.uploader.step()
             if delay is None:
                 return

@@ -9,14 +9,19 @@ from pathlib import Path
 from agent import rows
 from agent.outbox.database import OUTBOX_FILE
 from agent.outbox.external.connection import one_number, outbox_connection
-from agent.outbox.state import OutboxState
+from agent.outbox.recovery import progress
+from agent.outbox.recovery.progress import Recovery
+from agent.outbox.state import OutboxState, read_record
 
 _ASIDE = "(SELECT first_n FROM held WHERE kind = 'set_aside')"
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxCounts:
-    """Counts of one outbox file. Rows set aside are neither pending nor kept."""
+    """Counts of one outbox file. Rows set aside are neither pending nor kept.
+
+    `recovery` is the progress with the rows of a damaged file, which are not counted until they are moved.
+    """
 
     outbox_id: str
     pending: int
@@ -29,6 +34,7 @@ class OutboxCounts:
     replays: int
     oldest_pending_row: bytes | None = field(repr=False)
     bytes: int
+    recovery: Recovery | None
 
 
 def read_counts(state_dir: Path) -> OutboxCounts:
@@ -58,7 +64,14 @@ def read_counts(state_dir: Path) -> OutboxCounts:
             replays=one_number(connection, "SELECT count(*) FROM replays"),
             oldest_pending_row=oldest[0] if oldest else None,
             bytes=(state_dir / OUTBOX_FILE).stat().st_size,
+            recovery=next(iter(state.recoveries), None),
         )
+
+
+def recovery_of(state_dir: Path) -> Recovery | None:
+    """The progress with the rows of a damaged file; None without. Raises OutboxError, NotPermittedError."""
+    with outbox_connection(state_dir, "ro") as connection:
+        return next(iter(progress.parsed(read_record(connection).recovering)), None)
 
 
 def _kept(connection: sqlite3.Connection, state: OutboxState) -> int:

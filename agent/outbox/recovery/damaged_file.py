@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import holds, schema
-from agent.outbox.database import OUTBOX_FILE, QUERY_ERRORS, open_external
+from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, open_external
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader
@@ -28,7 +28,8 @@ _LEAST_ROW_BYTES = 100
 # A disk may try for seconds before it reports a bad sector. A page has at most so many rows: when more
 # of them in a row cannot be read, a page above them cannot, and ever longer runs are left to scanned().
 _ROWS_IN_PAGE = 40
-_LONGEST_RUN = 2**40
+# The highest number that a checksum contains.
+_MOST_N = 2**31 - 1
 # The state record of schemas 1-3: outbox id, the committed number in up to eight bytes, its chain.
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 _LONGEST_STATE_BYTES = 12 + 8 + 16
@@ -37,12 +38,14 @@ _LONGEST_STATE_BYTES = 12 + 8 + 16
 class DamagedFile:
     """A damaged outbox file of any schema version. No method raises because of the damage."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._files = [SectorReader(state_dir / name) for name in (OUTBOX_FILE, OUTBOX_FILE + "-wal")]
+    def __init__(self, path: Path) -> None:
+        self._files = [SectorReader(path), SectorReader(path.with_name(path.name + "-wal"))]
         self._connection: sqlite3.Connection | None = None
         with contextlib.suppress(OutboxError):
-            self._connection = open_external(state_dir, "ro")
+            self._connection = open_external(path.parent, "ro", name=path.name)
+        # How many rows the file can have.
+        self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
+        self.had_errors = False  # some rows could not be read by number
         self.state, self.generations = self._read_state()
         held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
         self.held = list(filter(holds.is_hold, held))
@@ -63,17 +66,37 @@ class DamagedFile:
         known = {name for (name,) in self._all("SELECT name FROM pragma_table_info('swipes')")}
         others = (name if name in known else "NULL" for name in ("boot", "boot_us", "checksum"))
         self._columns = f"rowid, chain, trusted_us, row, {', '.join(others)}"
-        self.last_n = max((n for (n,) in self._all("SELECT max(rowid) FROM swipes") if n), default=0)
+        self._last_rowid = self._number("SELECT max(rowid) FROM swipes")
+        self.first_n = self._number("SELECT min(rowid) FROM swipes")
+        self.last_row = self._last_row()
 
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
 
-    def last_n_within(self, newest: int) -> int:
-        """The last number in the B-tree, if the file can have so many rows after `newest`; else 0."""
-        most = newest + (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
-        return self.last_n if self.last_n <= most else 0
+    def _number(self, query: str) -> int:
+        """A number that a query returns; 0 if it fails or returns none that a row can have."""
+        return max((n for (n,) in self._all(query) if isinstance(n, int) and 0 < n <= _MOST_N), default=0)
+
+    def _last_row(self) -> StoredRow | None:
+        """The row with the highest number in the B-tree, if it is as stored."""
+        found = self._all(f"SELECT {self._columns} FROM swipes ORDER BY rowid DESC LIMIT 1")
+        proved = [row for row, is_proved in _complete(found) if is_proved and row.n == self._last_rowid]
+        return proved[0] if proved else None
+
+    def last_boot(self) -> int | None:
+        """The boot number of the newest row; None if it cannot be read."""
+        boot = self.last_row.boot if self.last_row is not None else None
+        return max([boot or 0, *(number for number, *_ in self.boots)], default=0) or None
+
+    def highest_number(self) -> int:
+        """The highest number of the rows found in some places of the bytes; 0 if there are none.
+
+        The rows in between are not more than the file can have, so that `capacity` bounds all numbers.
+        """
+        found = (row for file in self._files for row in rows.scan(file.samples()))
+        return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, or none if it fails: each query is independent of the others."""
@@ -114,15 +137,25 @@ class DamagedFile:
 
     # --- through SQLite -----------------------------------------------------------------------
 
-    def numbered(self) -> Iterator[tuple[StoredRow, bool]]:
-        """Rows by number, and whether each is as stored: in chunks, one by one around damaged pages."""
-        budget = (self._state_dir / OUTBOX_FILE).stat().st_size // _LEAST_ROW_BYTES
-        n, run, connection = 0, 0, self._connection
-        while connection is not None:
+    def numbered(self, first_n: int, last_n: int) -> Iterator[tuple[StoredRow, bool]]:
+        """Rows first_n..last_n by number, and whether each is as stored.
+
+        Read in chunks, and one by one around damaged pages.
+        """
+        for stored, is_proved in self._numbered_after(first_n - 1, last_n):
+            if stored.n > last_n:
+                return
+            yield stored, is_proved
+
+    def _numbered_after(self, n: int, last_n: int) -> Iterator[tuple[StoredRow, bool]]:
+        budget, run, connection = self.capacity, 0, self._connection
+        last_n = min(last_n, self._last_rowid or last_n)
+        while connection is not None and n < last_n:
             try:
                 chunk = self._chunk(connection, "rowid > ?", n)
             except QUERY_ERRORS:
-                if budget <= 0 or (self.last_n and n >= self.last_n) or n > _LONGEST_RUN:
+                self.had_errors = True
+                if budget <= 0:
                     return
                 budget -= 1
                 n += 2 ** max(0, run - _ROWS_IN_PAGE)
@@ -156,9 +189,14 @@ class DamagedFile:
         """False if the disk reads not one sector of the file: then the disk fails, not a place on it."""
         return any(file.is_readable() for file in self._files)
 
-    def scanned(self) -> Iterator[FoundRow]:
-        """Every complete row in the readable bytes of the file and of its WAL."""
-        for file in self._files:
+    def scanned(self, is_known: Callable[[bytes], bool] | None = None) -> Iterator[FoundRow]:
+        """Every complete row in the readable bytes of the file and of its WAL.
+
+        `is_known`: whether the rows of a page are not needed.
+        """
+        main, *others = self._files
+        yield from rows.scan(main.pieces() if is_known is None else _blanked(main.pieces(), is_known))
+        for file in others:
             yield from rows.scan(file.pieces())
 
     def latest_state(self) -> StateRecord | None:
@@ -193,6 +231,13 @@ class DamagedFile:
         return copies
 
 
+def _blanked(pieces: Iterable[bytes], is_known: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """The pieces, with zeros for known pages: a search passes them quickly."""
+    for piece in pieces:
+        pages = (piece[at : at + PAGE_BYTES] for at in range(0, len(piece), PAGE_BYTES))
+        yield b"".join(bytes(len(page)) if is_known(page) else page for page in pages)
+
+
 def _is_read_error(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
 
@@ -213,7 +258,12 @@ def _with_points(records: list[Any]) -> list[Any]:
 
 
 def _complete(found: list[Columns]) -> Iterator[tuple[StoredRow, bool]]:
-    for n, chain, trusted_us, row, *others in found:
+    for columns in found:
+        n, chain, trusted_us, row, *others = columns
+        with contextlib.suppress(TypeError):
+            if columns[6] is not None and columns[6] == row_checksum(*columns[:6]):
+                yield StoredRow(*columns), True
+                continue
         parsed = rows.parse(row)
         if parsed is None:
             continue

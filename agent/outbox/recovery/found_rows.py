@@ -1,38 +1,39 @@
-"""Rows of a damaged file that no B-tree reaches: their numbers, and their insertion into the new file."""
+"""Rows of a damaged file that no B-tree reaches, and the numbers that they get in the new file."""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent import rows
 from agent.outbox.records import row_checksum
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.record_bytes import stored_row
-from agent.outbox.timing.timestamps import STORED, StoredRow
+from agent.outbox.timing.timestamps import StoredRow
 from agent.rows import FoundRow, ParsedRow
 
-INSERT = f"INSERT OR IGNORE INTO swipes({STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # Rows without a number are compared with every gap: more of them than a few damaged pages hold are not.
 _MOST_UNNUMBERED = 1_000
 
 
 @dataclass(slots=True)
 class FoundRows:
-    """Sorts what is found by its bytes: rows with a number are inserted, the others are kept for link().
+    """Sorts what is found by its bytes: rows with a number are returned, the others are kept for linked().
 
     `bases` maps the outbox ids of schemas 1-3 to n - seq. A row of another such id may be a copy of a row
-    that has another number by now.
+    that has another number by now. `is_known`: whether all rows of a page are in the new file.
     """
 
     damaged: DamagedFile
     bases: dict[str, int]
+    is_known: Callable[[bytes], bool]
     unnumbered: dict[str, FoundRow] = field(default_factory=dict)
 
     def numbered(self) -> Iterator[StoredRow]:
         """The rows whose numbers their checksums or their seqs give."""
-        for found in self.damaged.scanned():
+        for found in self.damaged.scanned(self.is_known):
             parsed = found.parsed
             if parsed.outbox_id is None:
                 stored = stored_row(found)
@@ -44,22 +45,18 @@ class FoundRows:
                 n = self.bases[parsed.outbox_id] + parsed.seq
                 yield StoredRow(n, parsed.chain, None, found.row, None, None, None)
 
-    def link(self, connection: sqlite3.Connection) -> None:
-        """Insert the rows without a number that follow a row by its chain, as far as that reaches.
+    def linked(self, ends: Iterable[tuple[int, str]]) -> Iterator[StoredRow]:
+        """The rows without a number that follow a row by its chain, as far as that reaches.
 
-        Their other columns are derived from the row: the chain proves it.
+        `ends` are number and chain of rows after which a number is missing. The other columns are derived
+        from the row: the chain proves it.
         """
-        if not self.unnumbered:
-            return
         boots = {boot_id: number for number, boot_id, *_ in self.damaged.boots}
-        gaps = connection.execute(
-            "SELECT n, chain FROM swipes AS one WHERE NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)"
-        ).fetchall()
-        for n, chain in gaps:
+        for n, chain in ends:
             while found := next((f for f in self.unnumbered.values() if f.parsed.follows(chain)), None):
                 del self.unnumbered[found.parsed.event_id]
                 n, chain = n + 1, found.parsed.chain  # noqa: PLW2901 - the row that the next one follows
-                connection.execute(INSERT, _derived(n, found, boots))
+                yield _derived(n, found, boots)
 
 
 def _derived(n: int, found: FoundRow, boots: dict[str, int]) -> StoredRow:
@@ -70,30 +67,42 @@ def _derived(n: int, found: FoundRow, boots: dict[str, int]) -> StoredRow:
     return StoredRow(*columns, row_checksum(*columns))
 
 
-def insert_without_numbers(connection: sqlite3.Connection, damaged: DamagedFile) -> int:
-    """Insert rows of schemas 1-3 where no number is left: committed ones first, then by id and seq.
+class RenumberedRows:
+    """Rows of schemas 1-3 where no number is left: committed ones first, then by id and seq.
 
-    Returns the number of the last committed row.
+    Numbers depend on nothing but the content of the damaged file.
     """
-    marks = damaged.marks()
-    connection.execute(
-        """CREATE TEMP TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER, chain TEXT,
-                                   event_id TEXT PRIMARY KEY, row BLOB) WITHOUT ROWID"""
-    )
-    connection.executemany(
-        "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            (seq > marks.get(outbox_id, 0), outbox_id, seq, parsed.chain, parsed.event_id, row)
-            for parsed, row, *_ in damaged.scanned()
-            for outbox_id, seq in _old_position(parsed)
-        ),
-    )
-    connection.execute(
-        """INSERT INTO swipes(n, chain, row)
-           SELECT row_number() OVER (ORDER BY is_pending, outbox_id, seq), chain, row FROM found"""
-    )
-    (committed,) = connection.execute("SELECT count(*) FROM found WHERE NOT is_pending").fetchone()
-    return int(committed)
+
+    def __init__(self, damaged: DamagedFile) -> None:
+        self._damaged = damaged
+        self.committed = 0  # the number of the last committed row, after rows()
+
+    def rows(self) -> Iterator[StoredRow]:
+        """The rows, in the order of the file. Raises sqlite3.Error where a temporary file has no room."""
+        marks = self._damaged.marks()
+        with contextlib.closing(sqlite3.connect("", isolation_level=None)) as keys:  # a temporary file
+            keys.execute(
+                """CREATE TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER,
+                                      event_id TEXT PRIMARY KEY) WITHOUT ROWID"""
+            )
+            keys.executemany(
+                "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)",
+                (
+                    (seq > marks.get(outbox_id, 0), outbox_id, seq, parsed.event_id)
+                    for parsed, *_ in self._damaged.scanned()
+                    for outbox_id, seq in _old_position(parsed)
+                ),
+            )
+            keys.execute("CREATE TABLE numbers(event_id TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID")
+            keys.execute(
+                """INSERT INTO numbers SELECT event_id,
+                     row_number() OVER (ORDER BY is_pending, outbox_id, seq) FROM found"""
+            )
+            (self.committed,) = keys.execute("SELECT count(*) FROM found WHERE NOT is_pending").fetchone()
+            for parsed, row, *_ in self._damaged.scanned():
+                number = keys.execute("SELECT n FROM numbers WHERE event_id = ?", (parsed.event_id,))
+                for (n,) in number.fetchall():
+                    yield StoredRow(n, parsed.chain, None, row, None, None, None)
 
 
 def _old_position(parsed: ParsedRow) -> list[tuple[str, int]]:

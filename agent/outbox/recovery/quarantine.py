@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from agent.outbox.database import OUTBOX_FILE, SIDE_FILES
@@ -33,7 +34,11 @@ def remove(copy: Path) -> None:
         copy.with_name(copy.name + side).unlink(missing_ok=True)
 
 
-def remove_oldest(state_dir: Path) -> None:
-    """Delete the oldest copies above KEPT_COPIES. Raises OSError."""
+def remove_oldest(state_dir: Path, *, in_use: Collection[str]) -> None:
+    """Delete the oldest copies above KEPT_COPIES, without those whose rows are still to be moved.
+
+    Raises OSError.
+    """
     for copy in copies(state_dir)[:-KEPT_COPIES]:
-        remove(copy)
+        if copy.name not in in_use:
+            remove(copy)

@@ -12,6 +12,7 @@ from agent.rows import FoundRow
 
 # The sizes in which SQLite stores an integer, the most frequent first. One of no bytes is NULL, 0 or 1.
 _TIME_SIZES = (8, 0, 6, 4, 3, 2, 1)
+_BOOT_TIME_SIZES = (6, 4, 8, 3, 0, 2, 1)
 _BOOT_SIZES = (0, 1, 2)
 _CHECKSUM_SIZES = (6, 8)
 _NO_BYTES: tuple[int | None, ...] = (1, None, 0)
@@ -30,7 +31,7 @@ def stored_row(found: FoundRow) -> StoredRow | None:
     partly overwritten when a row is deleted.
     """
     row, chain, after = found.row, found.parsed.chain, found.after
-    for sizes in product(_CHECKSUM_SIZES, _BOOT_SIZES, _TIME_SIZES, _TIME_SIZES):
+    for sizes in product(_CHECKSUM_SIZES, _BOOT_SIZES, _BOOT_TIME_SIZES, _TIME_SIZES):
         checksum_size, boot_size, boot_us_size, trusted_size = sizes
         begin = boot_size + boot_us_size
         checksum = int.from_bytes(after[begin : begin + checksum_size])

@@ -1,9 +1,10 @@
-"""The outbox file with recovery: the only module that replaces a file found damaged."""
+"""The outbox file, replaced by a new one when it is found damaged: the only module that does so."""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +22,9 @@ _CHECKED_AT_OPEN_BYTES = 16_000_000
 
 
 class RecoveringFile:
-    """The open outbox file and the state read from it. A damaged file is replaced by what can be read of it.
+    """The open outbox file and the state read from it. A damaged file is replaced by a new one.
+
+    Its rows are moved afterwards, by RowMover.
 
     `state` is an immutable value. Only a thread that holds `file.write_lock` assigns it, in the same
     hold as the transaction that it describes; any thread may read it without a lock.
@@ -33,10 +36,12 @@ class RecoveringFile:
         self.reserve = reserve
         self.boots = BootHistory()
         self.state: OutboxState
-        # A rebuild is under way: with millions of rows every call waits for minutes.
-        self.is_rebuilding = False
+        # Set when the file has to be checked, or rows of a quarantined file are to be moved to it.
+        self.needs_inspection = threading.Event()
         self._is_checked = False
         self.file = self._open_with_reserve()
+        if not self._is_checked or self.state.recoveries:
+            self.needs_inspection.set()
 
     def close(self) -> None:
         """Close the file."""
@@ -55,7 +60,7 @@ class RecoveringFile:
             self.read_state(file)
         except OutboxCorruptError as error:
             file.close()
-            rebuild.replace(self._state_dir, error)
+            self._replace(error)
             file.open()
             self.read_state(file)
         except BaseException:
@@ -67,16 +72,24 @@ class RecoveringFile:
         try:
             file = self._new_file()
         except OutboxCorruptError as error:
-            rebuild.replace(self._state_dir, error)
+            self._replace(error)
             return self._new_file()
         if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
             fault = integrity.fault_in(self._state_dir)
             if fault is not None:
                 file.close()
-                rebuild.replace(self._state_dir, fault)
+                self._replace(fault)
                 file.open()
             self._is_checked = True
         return file
+
+    def _replace(self, fault: OutboxCorruptError, known: OutboxState | None = None) -> None:
+        """Replace the closed file; on a full disk free the reserve first."""
+        try:
+            rebuild.replace(self._state_dir, fault, known=known)
+        except OutboxFullError:
+            self.reserve.free_rest()
+            rebuild.replace(self._state_dir, fault, known=known)
 
     def _new_file(self) -> OutboxFile:
         return OutboxFile(
@@ -191,33 +204,28 @@ class RecoveringFile:
     def rebuild(self, fault: OutboxCorruptError, outbox_id: str) -> None:
         """Replace the file in which the fault was found, unless another thread has already done so.
 
+        Takes the time of a few small queries: the rows are moved later.
+
         `outbox_id` is the id that the file had when the fault was found: a rebuilt file has another.
         """
-        with self.file.write_lock, self.file.read_lock, self.rebuilding():
+        with self.file.write_lock, self.file.read_lock:
             if self.state.outbox_id != outbox_id:
                 return
             self.file.close()
             try:
-                rebuild.replace(self._state_dir, fault, last_n=self.state.last_n)
+                self._replace(fault, self.state)
             finally:
                 # On a full disk the damaged file stays in use until there is room for a new one.
                 with contextlib.suppress(OutboxUnavailableError, OutboxCorruptError):
                     self.file.open()  # otherwise the next use opens it
             self.file.ensure_open()
             self.read_state(self.file)
-
-    @contextlib.contextmanager
-    def rebuilding(self) -> Iterator[None]:
-        """Report `is_rebuilding` during the body."""
-        self.is_rebuilding = True
-        try:
-            yield
-        finally:
-            self.is_rebuilding = False
+        self.needs_inspection.set()
 
     def check_again(self) -> None:
         """Have the next check_integrity() check the file, although it was checked."""
         self._is_checked = False
+        self.needs_inspection.set()
 
     def check_integrity(self) -> None:
         """Check a file that is not checked yet, and replace it if it is damaged."""

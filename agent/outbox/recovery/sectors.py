@@ -10,6 +10,8 @@ from pathlib import Path
 PIECE_BYTES = 1 << 20
 # A piece that fails is read again in blocks of a page, a block that fails in the sectors of a disk.
 _PARTS = (4096, 512)
+# A file up to this size is read whole by samples(), a larger one in pieces at equal distances.
+_SAMPLED_BYTES = 16 * PIECE_BYTES
 # What a medium reports for a place that it cannot read.
 _UNREADABLE = frozenset({errno.EIO, errno.EILSEQ, errno.ENODATA, errno.EBADMSG, errno.ENXIO})
 
@@ -27,6 +29,21 @@ class SectorReader:
         Nothing for a file that does not exist. pread and no mapping: a mapped page that cannot be
         read ends the process with SIGBUS.
         """
+        yield from self._pieces(PIECE_BYTES)
+
+    def samples(self) -> Iterator[bytes]:
+        """As pieces(), of a large file only some: the bytes between two pieces may be missing."""
+        yield from self._pieces(max(PIECE_BYTES, self.size // (_SAMPLED_BYTES // PIECE_BYTES)))
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes; 0 for a file that does not exist."""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _pieces(self, distance: int) -> Iterator[bytes]:
         self.unreadable_bytes = 0
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
@@ -34,7 +51,7 @@ class SectorReader:
             return
         try:
             size = os.fstat(fd).st_size
-            for begin in range(0, size, PIECE_BYTES):
+            for begin in range(0, size, distance):
                 yield self._read(fd, begin, min(PIECE_BYTES, size - begin), _PARTS)
         finally:
             os.close(fd)

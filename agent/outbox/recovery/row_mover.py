@@ -1,0 +1,465 @@
+"""Moves the rows of quarantined files to the outbox, in bounded steps beside new swipes.
+
+Theory of operation
+
+`recovering` in the state record names each quarantined file, the part of the work that is next, and the
+numbers that are still to be moved (progress.Recovery). A step moves at most _STEP_ROWS rows in one
+transaction that also stores the progress: a crash or a power cut at any moment repeats at most that step.
+
+    STATE -> ALL | PENDING -> MOVED -> (all files MOVED) -> KEPT -> (the name is removed)
+
+    STATE    the state record could not be read: take the newest whole copy in the bytes. Without a copy: ALL,
+             every row is moved, and the committed position is derived from the rows and their old copies.
+    PENDING  rows after the committed position, so that delivery continues early.
+    KEPT     committed rows, for replays; left in the quarantined file where the disk has no room for them.
+
+Rows keep their numbers. They are found by four means, each for what the one before could not give:
+1. by number through SQLite, skipping the pages that fail;
+2. by their bytes, in pages that no B-tree reaches any more, without the sectors that the disk cannot read
+   (record_bytes: the checksum contains `n` and proves it; rows of schemas 1-3: n is base + seq);
+3. by their chain, where the bytes around a row are damaged: it follows a row with a number;
+4. by number, where only a row whose checksum fails is left: it is held when it is read to be sent.
+Rows of schemas 1-3 of which no number is left are numbered again.
+
+Invariants
+- No row is sent while an older pending row may be missing (OutboxState.is_withheld).
+- The recovered pending rows get a new generation, as one small write: the old id's history is no longer known
+  to be complete. What cannot be proved committed is sent again, with the same event_id.
+- Numbers are not used again: a number whose row is lost is held for an operator; numbers that no row was ever
+  given are a hold that is released already.
+- A row is moved whole or counted in `unreadable`; its bytes are never repaired.
+- A step needs room for its own rows only. When the disk is short of space, the pages of the quarantined file
+  whose rows are all moved and on disk are given back first (Holes).
+
+Not thread-safe: one thread steps it. `file.write_lock` is held for the transaction of a step only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent import rows
+from agent.errors import OutboxFullError, OutboxReplacedError
+from agent.log.message_ids import MessageId, fields
+from agent.outbox import generation, holds
+from agent.outbox.database import open_external, translated
+from agent.outbox.records import ADDRESS, Generation, StateRecord, new_outbox_id
+from agent.outbox.recovery import progress, quarantine
+from agent.outbox.recovery.damaged_file import DamagedFile
+from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows
+from agent.outbox.recovery.holes import Holes, row_numbers
+from agent.outbox.recovery.progress import Recovery
+from agent.outbox.recovery.ranges import subtract
+from agent.outbox.recovery.rebuild import unfinished
+from agent.outbox.recovery.recovering_file import RecoveringFile
+from agent.outbox.state import OutboxState, write_record
+from agent.outbox.timing.timestamps import STORED, StoredRow
+
+_log = logging.getLogger(__name__)
+
+# One transaction: a swipe waits for it at most.
+_STEP_ROWS = 500
+_STEP_S = 0.05  # including the time that the rows take to be read
+_INSERT = f"INSERT OR IGNORE INTO swipes({STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+# What stays free for swipes and the WAL, and how often a moved row is written until it is in the file.
+_ROOM_BYTES, _WRITTEN = 3_000_000, 4
+_PUNCHED_BYTES = 8_000_000  # freed by one pass
+
+
+Steps = Generator[None, None, None]
+
+
+class RowMover:
+    """Executes what `recovering` describes; step() does one bounded thing."""
+
+    def __init__(self, file: RecoveringFile, state_dir: Path) -> None:
+        self._file = file
+        self._state_dir = state_dir
+        self._steps: Steps | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._holes: Holes | None = None
+        self._outbox_id = ""
+        self._moved = 0
+
+    def step(self) -> bool:
+        """One step; False if there is nothing to recover.
+
+        Raises OutboxFullError where the disk has no room and nothing can be given back, any other
+        OutboxUnavailableError, OutboxReplacedError. The work goes on with the next step().
+        """
+        if self._outbox_id != self._file.state.outbox_id:
+            self.close()
+        if self._steps is None:
+            if not self._file.state.recoveries:
+                return False
+            self._outbox_id = self._file.state.outbox_id
+            self._steps = self._work()
+        try:
+            with self._file.recovering(), translated(self._file.file.path):
+                next(self._steps)
+        except StopIteration:
+            self.close()
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def close(self) -> None:
+        """Close the quarantined file. The next step() opens it again."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    # --- the work, a step between two yields ------------------------------------------------------
+
+    def _work(self) -> Steps:
+        while one := self._first(progress.STATE, progress.ALL, progress.PENDING):
+            with self._opened(one) as damaged:
+                if one.part == progress.STATE:
+                    self._find_state(one, damaged)
+                    yield
+                else:
+                    yield from self._move_pending(one, damaged)
+        if self._file.state.is_withheld:
+            self._end_withholding()
+            yield
+        while one := self._first(progress.KEPT):
+            with self._opened(one) as damaged:
+                is_whole = yield from self._move_kept(one, damaged)
+            self._finish(one, is_whole=is_whole)
+            yield
+
+    def _first(self, *parts: str) -> Recovery | None:
+        return next((one for one in self._file.state.recoveries if one.part in parts), None)
+
+    @contextlib.contextmanager
+    def _opened(self, one: Recovery) -> Iterator[DamagedFile]:
+        path = self._state_dir / one.name
+        # Rows that are numbered again have other numbers than in the file: its pages are not given back.
+        self._holes = Holes(path, self._are_moved) if one.part in {progress.PENDING, progress.KEPT} else None
+        with contextlib.closing(DamagedFile(path)) as damaged:
+            yield damaged
+
+    def _find_state(self, one: Recovery, damaged: DamagedFile) -> None:
+        """The newest whole copy of the state record in the bytes, if it can be that of this file."""
+        copy = damaged.latest_state()
+        if copy is None or copy.committed_n > one.end_n:
+            self._write(one, [one._replace(part=progress.ALL)])
+            return
+        first_n = copy.committed_n + 1
+        found = one._replace(part=progress.PENDING, begin_n=first_n, first_n=first_n)
+        self._write(
+            one,
+            [found, *unfinished(copy, one.name)],
+            committed_n=copy.committed_n,
+            committed_chain=copy.committed_chain,
+            unreadable=copy.unreadable,
+            **{name: getattr(copy, name) for name in ADDRESS},
+        )
+
+    def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
+        yield from self._move_numbered(one, damaged)
+        if self._gaps(one) or one.part == progress.ALL or damaged.had_errors:
+            yield from self._move_found(one, damaged)
+        position = {}
+        if one.part == progress.ALL:
+            position["committed_n"] = yield from self._find_position(one, damaged)
+        for first, last in self._gaps(one):
+            # Where no whole copy of a row was found.
+            yield from self._move(_held_when_read(row) for row, _ in damaged.numbered(first, last))
+        if damaged.unreadable_bytes:
+            _log.warning("outbox: the disk could not read %d bytes of %s", damaged.unreadable_bytes, one.name)
+        is_whole = self._latest(one).is_whole and not damaged.unreadable_bytes
+        moved = one._replace(part=progress.MOVED, first_n=one.end_n + 1, is_whole=is_whole)
+        self._write(one, [moved], **position)
+
+    def _find_position(self, one: Recovery, damaged: DamagedFile) -> Generator[None, None, int]:
+        """The committed position where no copy of the state record is left.
+
+        What cannot be proved committed is sent again, with the same event_id. What is missing before the
+        first row was purged, so it was committed.
+        """
+        first_n = self._number("SELECT min(n) FROM swipes WHERE n <= ?", one.end_n)
+        if first_n:
+            bases, marks = self._bases(()), damaged.marks()
+            found = (base + marks.get(outbox_id, 0) for outbox_id, base in bases.items())
+            return max([first_n - 1, *found])
+        renumbered = RenumberedRows(damaged)
+        yield from self._move(renumbered.rows())
+        with self._file.writing() as connection:
+            connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
+        return renumbered.committed
+
+    def _move_found(self, one: Recovery, damaged: DamagedFile) -> Steps:
+        """Rows by their bytes; committed ones, which are not needed for delivery, while there is room."""
+        found = FoundRows(damaged, self._bases(self._file.state.generations), self._is_moved)
+        yield from self._move(
+            row
+            for row in found.numbered()
+            if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room())
+        )
+        if found.unnumbered:
+            ends = self._rows(
+                """SELECT n, chain FROM swipes AS one WHERE n < ?
+                   AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
+                one.end_n,
+            )
+            yield from self._move(found.linked(ends))
+
+    def _bases(self, generations: tuple[Generation, ...]) -> dict[str, int]:
+        """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""
+        bases = {one.outbox_id: one.first_n - 1 for one in generations}
+        newest = self._rows(
+            "SELECT n, row FROM swipes WHERE n <= ? AND checksum IS NULL ORDER BY n DESC LIMIT 1",
+            self._file.state.record.legacy_n,
+        )
+        for n, row in newest:
+            parsed = rows.parse(row)
+            if parsed is not None and parsed.outbox_id is not None and parsed.seq is not None:
+                bases[parsed.outbox_id] = n - parsed.seq
+        return bases
+
+    def _move_kept(self, one: Recovery, damaged: DamagedFile) -> Generator[None, None, bool]:
+        """Move committed rows as far as there is room. Returns whether the quarantined file can go."""
+        first_n = max(one.first_n, damaged.first_n)
+        if first_n > one.first_n:
+            self._write(one, [one._replace(begin_n=first_n, first_n=first_n)])
+        try:
+            yield from self._move_numbered(self._latest(one), damaged)
+        except OutboxFullError:
+            _log.warning(
+                "outbox: there is no room for all committed swipes of %s: those that are left in it "
+                "cannot be replayed",
+                one.name,
+            )
+            return False
+        return one.is_whole and not damaged.had_errors
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _end_withholding(self) -> None:
+        """Every pending row that can be read is there: hold what is lost, start their new generation."""
+        state = self._file.state
+        end_n = max(one.end_n for one in state.recoveries)
+        tails = [tail for one in state.recoveries for tail in self._never_given(one)]
+        held = self._rows("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'")
+        # One that an earlier rebuild has found is held already.
+        gaps = subtract(self._gaps_between(state.committed_n + 1, end_n), [*tails, *held])
+        lost = sum(last - first + 1 for first, last in gaps)
+        kept = [
+            one._replace(
+                part=progress.KEPT,
+                begin_n=1,
+                first_n=1,
+                last_n=min(state.committed_n, one.end_n),
+                end_n=min(state.committed_n, one.end_n),
+                is_whole=one.is_whole and not lost,
+            )
+            for one in state.recoveries
+        ]
+        with self._writing() as connection:
+            record = self._file.state.record
+            unreadable = record.unreadable + lost
+            record = record._replace(recovering=progress.written(kept), unreadable=unreadable)
+            for first, last in tails:
+                holds.hold_lost(connection, first, last, "no swipe had this number", released=True)
+            for first, last in gaps:
+                holds.hold_lost(connection, first, last, "lost: not found in the damaged file")
+            write_record(connection, record)
+            _start_generation(connection, state, end_n)
+            _add_oldest_generation(connection)
+        _log.warning(
+            "outbox: %d swipes were moved to the new file, %d are lost; delivery continues",
+            self._moved,
+            lost,
+            extra=fields(MessageId.OUTBOX_SALVAGED),
+        )
+
+    def _never_given(self, one: Recovery) -> list[tuple[int, int]]:
+        """The numbers up to the next generation that no row was given."""
+        newest = self._number("SELECT max(n) FROM swipes WHERE n <= ?", one.end_n)
+        first = max(newest, one.last_n, self._file.state.committed_n) + 1
+        return [(first, one.end_n)] if first <= one.end_n else []
+
+    def _finish(self, one: Recovery, *, is_whole: bool) -> None:
+        # What was moved is on disk before the quarantined file is deleted.
+        self._write(one, [one._replace(first_n=one.end_n + 1)])
+        if is_whole:
+            quarantine.remove(self._state_dir / one.name)
+        left = [other for other in self._file.state.recoveries if other.name != one.name]
+        self._write(one, [])
+        with self._writing() as connection:
+            _add_oldest_generation(connection)
+        quarantine.remove_oldest(self._state_dir, in_use=[other.name for other in left])
+        _log.info(
+            "outbox: the recovery of %s is complete; it is %s",
+            one.name,
+            "deleted, as all of its rows were read" if is_whole else "kept",
+        )
+
+    # --- steps --------------------------------------------------------------------------------------
+
+    def _move_numbered(self, one: Recovery, damaged: DamagedFile) -> Steps:
+        """Move rows by number. A row that is not as it was stored is left for later means."""
+        proved = (row for row, is_proved in damaged.numbered(one.first_n, one.end_n) if is_proved)
+        return self._move(proved, of=one)
+
+    def _move(self, found: Iterable[StoredRow], *, of: Recovery | None = None) -> Steps:
+        """Store rows in steps; `of`: rows in the order of numbers, whose progress is stored with them."""
+        step: list[StoredRow] = []
+        begun = time.monotonic()
+        for row in found:
+            step.append(row)
+            if len(step) >= _STEP_ROWS or time.monotonic() - begun >= _STEP_S:
+                self._store(step, of)
+                yield
+                step, begun = [], time.monotonic()
+        if step:
+            self._store(step, of)
+            yield
+
+    def _store(self, step: list[StoredRow], of: Recovery | None) -> None:
+        marks = ", ".join("?" * len(step))
+        known = {n for (n,) in self._rows(f"SELECT n FROM swipes WHERE n IN ({marks})", *(r.n for r in step))}
+        new = [row for row in step if row.n not in known]
+        if not new and of is None:
+            return
+        self._make_room(_WRITTEN * sum(len(row.row) for row in new))
+        with self._file.file.write_lock:
+            self._check_same()
+            record = self._file.state.record
+            if of is not None:
+                record = self._changed(of, [self._latest(of)._replace(first_n=step[-1].n + 1)])
+            # Not flushed: a power cut loses the progress together with the rows.
+            with self._file.writing(durable=False) as connection:
+                connection.executemany(_INSERT, new)
+                write_record(connection, record)
+            self._file.state = dataclasses.replace(self._file.state, record=record)
+        self._moved += len(new)
+
+    def _latest(self, one: Recovery) -> Recovery:
+        return next(other for other in self._file.state.recoveries if other.name == one.name)
+
+    def _changed(self, one: Recovery, now: list[Recovery], **changed: Any) -> StateRecord:  # noqa: ANN401
+        """The state record with other recoveries in place of one, and other changes."""
+        state = self._file.state
+        recoveries: list[Recovery] = []
+        for other in state.recoveries:
+            recoveries += now if other.name == one.name else [other]
+        return state.record._replace(recovering=progress.written(recoveries), **changed)
+
+    def _write(self, one: Recovery, now: list[Recovery], **changed: Any) -> None:  # noqa: ANN401
+        """Store a change of the state record; on disk when it returns."""
+        with self._writing() as connection:
+            write_record(connection, self._changed(one, now, **changed))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk at the end, and the state read again. Raises OutboxReplacedError."""
+        with self._file.file.write_lock:
+            self._check_same()
+            with self._file.writing() as connection:
+                yield connection
+                after = OutboxState.read(connection)
+            self._file.state = after
+
+    def _check_same(self) -> None:
+        if self._file.state.outbox_id != self._outbox_id:
+            raise OutboxReplacedError("the outbox has a new id", hint="the recovery starts again")
+
+    # --- room ---------------------------------------------------------------------------------------
+
+    def _has_room(self, size: int = 0) -> bool:
+        disk = os.statvfs(self._state_dir)
+        return disk.f_bavail * disk.f_frsize >= _ROOM_BYTES + size
+
+    def _make_room(self, size: int) -> None:
+        """Give pages of the quarantined file back if the disk is short of space. Raises OutboxFullError."""
+        if self._has_room(size):
+            return
+        if self._holes is not None:
+            with self._writing() as connection:  # flushed: what is given back must be on disk elsewhere
+                write_record(connection, self._file.state.record)
+            with contextlib.suppress(OSError):
+                self._holes.punch(_PUNCHED_BYTES)
+        if not self._has_room(size):
+            text = "the disk has no room for the rows of the damaged outbox"
+            raise OutboxFullError(text, hint="free space on the disk: df -h")
+
+    def _is_moved(self, page: bytes) -> bool:
+        numbers = row_numbers(page)
+        return bool(numbers) and self._are_moved(numbers)
+
+    def _are_moved(self, numbers: list[int]) -> bool:
+        marks = ", ".join("?" * len(numbers))
+        found = self._number(f"SELECT count(*) FROM swipes WHERE n IN ({marks})", *numbers)
+        return found == len(set(numbers))
+
+    # --- reading the new file -------------------------------------------------------------------------
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        """Read through a connection of its own: a long query keeps no other thread waiting."""
+        if self._reader is None:
+            self._reader = open_external(self._state_dir, "ro")
+        return self._reader.execute(query, values).fetchall()
+
+    def _number(self, query: str, *values: object) -> int:
+        return int(self._rows(query, *values)[0][0] or 0)
+
+    def _gaps(self, one: Recovery) -> list[tuple[int, int]]:
+        """The ranges of numbers that pending rows can have and that are not in the new file.
+
+        Where the last number is not known exactly there is one at the end: then the bytes are searched, too.
+        """
+        return self._gaps_between(one.begin_n, one.end_n)
+
+    def _gaps_between(self, first_n: int, last_n: int) -> list[tuple[int, int]]:
+        return self._rows(
+            """SELECT before + 1, n - 1 FROM
+                 (SELECT n, lag(n, 1, ?1 - 1) OVER (ORDER BY n) AS before FROM
+                   (SELECT n FROM swipes WHERE n BETWEEN ?1 AND ?2 UNION ALL SELECT ?2 + 1))
+               WHERE n > before + 1""",
+            first_n,
+            last_n,
+        )
+
+
+def _held_when_read(row: StoredRow) -> StoredRow:
+    """A row that is not as it was stored, also where its checksum is missing: it is held, not sent."""
+    return row if row.checksum is not None else row._replace(checksum=0)
+
+
+def _start_generation(connection: sqlite3.Connection, state: OutboxState, end_n: int) -> None:
+    """New outbox ids for the recovered pending rows, up to `end_n`."""
+    first_n = state.committed_n + 1
+    new_id = new_outbox_id()
+    before = next((one.chain_before for one in state.generations if one.first_n == first_n), None)
+    if before is None:
+        found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (state.committed_n,)).fetchone()
+        before = state.committed_chain or (str(found[0]) if found is not None else rows.first_link(new_id))
+    later = [one for one in state.generations if first_n < one.first_n <= end_n]
+    connection.execute("DELETE FROM generation WHERE first_n > ? AND first_n <= ?", (first_n, end_n))
+    if connection.execute("SELECT 1 FROM swipes WHERE n BETWEEN ? AND ?", (first_n, end_n)).fetchone():
+        generation.add(connection, Generation(first_n, new_id, before))
+        for one in later:
+            generation.add(connection, one._replace(outbox_id=new_outbox_id()))
+
+
+def _add_oldest_generation(connection: sqlite3.Connection) -> None:
+    """An outbox id for committed rows whose generation is damaged: a replay needs one."""
+    oldest = connection.execute("SELECT n, checksum FROM swipes ORDER BY n LIMIT 1").fetchone()
+    (first_n,) = connection.execute("SELECT min(first_n) FROM generation").fetchone()
+    if oldest is not None and oldest[1] is not None and oldest[0] < first_n:
+        new_id = new_outbox_id()
+        generation.add(connection, Generation(oldest[0], new_id, rows.first_link(new_id)))
