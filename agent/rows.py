@@ -305,6 +305,7 @@ _REQUIRED_MEMBERS: dict[str, type] = {
     "card_bits": int,
     "card_raw": str,
     "event_timestamp": str,
+    "clock": str,
     "boot_id": str,
     "boot_ms": int,
 }

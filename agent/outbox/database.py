@@ -43,6 +43,7 @@ _BUSY_S = 5.0
 # The same after a wait that ended without the lock: meanwhile no reader is read.
 _STILL_BUSY_S = 0.1
 # IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
+_UNDECODABLE = ""  # an OperationalError of the module sqlite3 itself: a text that is not UTF-8
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
 # Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
 _NO_TEXT = "Could not decode to UTF-8"
@@ -195,7 +196,7 @@ class OutboxFile:
         try:
             yield
         except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "")
+            name = error_name(error)
             if name.startswith("SQLITE_IOERR") and not name.startswith(_FULL):
                 self._must_reopen = True
             self._wait_for_locks(is_busy=name.startswith(_BUSY))
@@ -211,6 +212,12 @@ class OutboxFile:
                 self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
 
 
+def error_name(error: BaseException) -> str:
+    """SQLite's name of an error; "" for an OSError and for errors of the module sqlite3 itself."""
+    name: str = getattr(error, "sqlite_errorname", "")
+    return name
+
+
 def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sqlite3.Connection:
     """A connection of another process, "ro" or "rw". Raises OutboxError if there is no file.
 
@@ -218,6 +225,7 @@ def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sql
     """
     path = state_dir / name
     with translated(path):
+        _refuse_other_kinds(path)
         return _connect(path, mode)
 
 
@@ -237,7 +245,7 @@ def translated(path: Path) -> Iterator[None]:
         text = f"{path}: the schema is damaged"
         raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
     except (sqlite3.Error, OSError) as error:
-        name = getattr(error, "sqlite_errorname", "")
+        name = error_name(error)
         text = f"{path}: {error}"
         if name.startswith(_DAMAGE) or str(error).startswith(_NO_TEXT):
             raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
@@ -323,7 +331,7 @@ def _refuse_newer(path: Path) -> None:
             schema.refuse_newer(connection, path)
     except sqlite3.OperationalError as error:
         # A power cut at the very first start leaves a journal, which only a writer can roll back.
-        if not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+        if not error_name(error).startswith("SQLITE_READONLY"):
             raise
 
 
@@ -336,7 +344,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise OutboxCorruptError(f"{path}: {error}") from error
     except sqlite3.OperationalError as error:
         # "no such table", "duplicate column name": a damaged text of the schema, or a damaged version.
-        if error.sqlite_errorname != "SQLITE_ERROR":
+        if error_name(error) not in {"SQLITE_ERROR", _UNDECODABLE}:
             raise
         raise OutboxCorruptError(f"{path}: the schema is damaged ({error})") from error
 
@@ -362,7 +370,7 @@ def _room_permitting(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if not error.sqlite_errorname.startswith("SQLITE_FULL"):
+        if not error_name(error).startswith("SQLITE_FULL"):
             raise
         if connection.in_transaction:
             connection.execute("ROLLBACK")

@@ -78,12 +78,13 @@ class UploaderRig:
         self.restore(self.image())
 
     def image(self) -> Path:
-        """A copy of the state directory as it is at this moment."""
+        """A copy of the outbox and of quarantined files as they are at this moment."""
         self._images += 1
         copy = self.state_dir.parent / f"image-{self._images}"
         copy.mkdir()
-        for name in ("outbox.db", "outbox.db-wal"):
-            shutil.copyfile(self.state_dir / name, copy / name)
+        for path in self.state_dir.glob("outbox.db*"):
+            if not path.name.endswith("-shm"):  # made again from the WAL
+                shutil.copyfile(path, copy / path.name)
         return copy
 
     def restore(self, state_dir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import holds, schema
-from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, open_external
+from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, error_name, open_external
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader
@@ -239,7 +239,7 @@ def _blanked(pieces: Iterable[bytes], is_known: Callable[[bytes], bool]) -> Iter
 
 
 def _is_read_error(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
+    return error_name(error).startswith("SQLITE_IOERR")
 
 
 def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
