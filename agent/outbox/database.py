@@ -282,7 +282,7 @@ def _create(path: Path) -> bool:
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Raise OutboxReadOnlyError for what is no regular file: SQLite would block when it opens a FIFO."""
+    """Raise OutboxError for what is no regular file: SQLite would block when it opens a FIFO."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -293,7 +293,7 @@ def _refuse_other_kinds(path: Path) -> None:
         if stat.S_ISREG(mode):
             return
         what = _KINDS.get(stat.S_IFMT(mode), "no regular file")
-    raise OutboxReadOnlyError(
+    raise OutboxError(
         f"{path} is {what}", hint=f"the outbox has to be a regular file; move this away: sudo mv {path} ..."
     )
 
