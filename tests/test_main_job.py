@@ -401,18 +401,19 @@ def test_no_log_at_any_level_shows_a_card_a_token_or_a_key(
     assert not [line for line in key_lines if line in shown]
 
 
-def test_an_idle_agent_sends_nothing_and_hardly_wakes(
+def test_an_idle_agent_sends_nothing_and_wakes_for_its_readers_waits_only(
     agent: AgentProcess, pipe: EmulatorProcess, line: PtyReader
 ) -> None:
     line.present(1)
     agent.wait_until_committed(1)
     time.sleep(0.5)  # until the last status file is written
-    requests, woken = len(pipe.state()["seen"]), wake_ups(agent.pid)
+    requests, woken, begun_s = len(pipe.state()["seen"]), wake_ups(agent.pid), time.monotonic()
 
     time.sleep(2.0)
 
     assert len(pipe.state()["seen"]) == requests
-    assert wake_ups(agent.pid) - woken == 0
+    # A reader's wait is divided into four a second; on a busy machine this test may last longer.
+    assert wake_ups(agent.pid) - woken <= 4 * (time.monotonic() - begun_s) + 1
 
 
 def wake_ups(pid: int) -> int:

@@ -24,7 +24,7 @@ from agent.readers.protocol import LineSettings
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
 # The longest wait that is not divided: a process that was suspended during a wait notices it at the end.
-_SLICE_S = 0.125
+_SLICE_S = 0.25
 # 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
 # larger one, bytes may follow that arrived before it.
 _BACKLOG_BYTES = 1024

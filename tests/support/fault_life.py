@@ -24,7 +24,7 @@ from agent.errors import (
 )
 from agent.outbox import ErrorCount, LiveRows, Outbox, ReplayRows, database
 from agent.outbox.external import replay_queue
-from tests.support.outbox_rig import PLENTY, opened, recover, stored
+from tests.support.outbox_rig import opened, pending_rows, recover, stored
 from tests.support.swipes import NOON_US, instant, swipe
 
 _END = 2**60
@@ -199,8 +199,7 @@ class FaultLife:
     def _check(self) -> None:
         self._expect(self._kept == list(range(1, self._next)), f"kept: {self._kept}")
         with _Healthy(), closing(opened(self._state_dir, reserve_bytes=_RESERVE_BYTES)) as outbox:
-            batch = LiveRows(outbox).after(LiveRows(outbox).committed, PLENTY, max_bytes=10**9)
-            pending = [int(json.loads(row)["card_raw"], 16) for row in batch.rows] if batch else []
+            pending = [int(row["card_raw"], 16) for row in pending_rows(outbox)]
             in_file = [int(row["card_raw"], 16) for row in stored(self._state_dir)]
         left = {value for value in self._kept if value not in self._sent}
         self._expect(pending == sorted(set(pending)), f"pending out of order: {pending}")

@@ -14,7 +14,7 @@ from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedErro
 from agent.outbox.database import OutboxFile
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
-from agent.outbox.state import OutboxState
+from agent.outbox.state import OutboxState, write_record
 from agent.outbox.timing import boot_table
 
 # A file up to this size is checked before the first swipe; a larger one in parallel with new swipes.
@@ -102,7 +102,8 @@ class RecoveringFile:
         """After the file was opened again because of an I/O error: agree with what is in it.
 
         A transaction that failed in its flush may be in the file after all. Its swipes were reported as
-        not stored and are offered again, so they are deleted; any other change is taken over. Raises
+        not stored and are offered again, so they are deleted; any other change is taken over. The committed
+        position never goes back: it is not flushed, so the file may have an older one. Raises
         OutboxCorruptError if rows that were stored are missing: their numbers must not be used again.
         """
         known = self.state
@@ -112,6 +113,10 @@ class RecoveringFile:
         if self.state.last_n < known.last_n:
             self.state = known
             raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing after an I/O error")
+        if self.state.committed_n < known.committed_n:
+            with self.file.writing() as connection:
+                write_record(connection, known.record)
+            self.read_state(self.file)
         if self.state.last_n > known.last_n:
             with self.file.writing() as connection:
                 connection.execute("DELETE FROM swipes WHERE n > ?", (known.last_n,))
