@@ -64,7 +64,7 @@ from agent.outbox.database import OutboxFile
 from agent.outbox.records import StateRecord
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.reserve import Reserve
-from agent.outbox.row_source import ErrorCount, Rejected
+from agent.outbox.row_source import ErrorCount, Position, Rejected
 from agent.outbox.state import OutboxState, write_record
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import boot_table, timestamps
@@ -256,8 +256,8 @@ class Outbox:
     def mark_committed(self, n: int, *, channel: str, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Everything up to row `n` is committed; a smaller `n` than before only stores the error count.
 
-        Not flushed: after a power cut the channel's token gives the position again.
-        Raises OutboxReplacedError if there is no row `n`.
+        A suspect before row `n` is set aside in the same transaction. Not flushed: after a power cut the
+        channel's token gives the position again. Raises OutboxReplacedError if there is no row `n`.
         """
         with self.file.write_lock:
             for attempt in self._file.writing_with_reserve(durable=False):
@@ -267,7 +267,15 @@ class Outbox:
                         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
                         if found is None:
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                        record = record._replace(committed_n=n, committed_chain=found[0], switches=0)
+                        is_passed = 0 < record.suspect_n < n
+                        if is_passed:
+                            holds.set_aside(connection, record.suspect_n, holds.REFUSED)
+                        record = record._replace(
+                            committed_n=n,
+                            committed_chain=found[0],
+                            switches=0,
+                            suspect_n=0 if is_passed else record.suspect_n,
+                        )
                         write_record(connection, record)
                     holds.note_errors(connection, channel, errors)
                     if rejected is not None:
@@ -320,19 +328,24 @@ class Outbox:
                 (first_n, last_n),
             )
 
-    def restore(self, numbers: Sequence[int]) -> None:
-        """Make these rows, which were set aside, pending again."""
+    def mark_suspect(self, n: int) -> None:
+        """Pass over row `n`, and no longer over the suspect before it; 0 for none. On disk on return."""
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                holds.restore(connection, numbers)
-            self._replace_set_aside(self.set_aside_numbers - frozenset(numbers))
+            numbers = self.set_aside_numbers - {self.state.record.suspect_n}
+            self._store(self.state.record._replace(suspect_n=n))
+            self._replace_set_aside(numbers | {n} if n else numbers)
 
-    def restore_replayed(self, refused: Sequence[tuple[int, int]]) -> None:
-        """As restore(), for (replay id, n); a row set aside before its replay stays so."""
+    def mark_replay_suspect(self, position: Position) -> None:
+        """As mark_suspect(), for the row of a replay; (0, 0) for none."""
+        replay_id, n = position
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                restored = {n for replay_id, n in refused if holds.restore_replayed(connection, n, replay_id)}
-            self._replace_set_aside(self.set_aside_numbers - restored)
+            self._store(self.state.record._replace(suspect_replay_id=replay_id, suspect_replay_n=n))
+
+    def set_aside_replay_suspect(self) -> None:
+        """Hold the suspect of the replays for an operator; on disk on return."""
+        with self.file.write_lock:
+            self.set_aside(self.state.record.suspect_replay_n, holds.REFUSED)
+            self.mark_replay_suspect((0, 0))
 
     def _replace_set_aside(self, numbers: frozenset[int]) -> None:
         self._file.state = dataclasses.replace(self.state, set_aside_numbers=numbers)

@@ -225,7 +225,8 @@ def _derived_state(connection: sqlite3.Connection, damaged: DamagedFile) -> Stat
     first = connection.execute("SELECT n, row FROM swipes ORDER BY n LIMIT 1").fetchone()
     if first is None:
         connection.execute("DELETE FROM timings")  # they refer to numbers that rows no longer have
-        return record._replace(committed_n=found_rows.insert_without_numbers(connection, damaged))
+        committed_n = found_rows.insert_without_numbers(connection, damaged)
+        return record._replace(committed_n=committed_n, suspect_n=0, suspect_replay_id=0, suspect_replay_n=0)
     committed_n = first[0] - 1
     bases, marks = _bases(connection, ()), damaged.marks()
     for outbox_id, base in bases.items():
