@@ -13,6 +13,8 @@ from agent.uploader.request_size import MAX_ROWS, Refused, RequestSize
 
 _log = logging.getLogger(__name__)
 
+_TOLERANCE = 1.25
+
 
 @dataclass(frozen=True, slots=True)
 class AppendRequest:
@@ -36,10 +38,15 @@ def prepare(source: RowSource, channel: Channel, after: Position, size: RequestS
     """The next rows after a position, as many as the size allows, at least one; None if there are none."""
     limit = MAX_ROWS
     while batch := source.after(after, limit, max_bytes=size.plain_bytes):
+        rows, plain_bytes = len(batch.rows), sum(map(len, batch.rows))
+        # A source counts rows as stored, and the last row may exceed the limit: much for few rows.
+        if rows > 1 and plain_bytes > size.plain_bytes * _TOLERANCE:
+            limit = max(1, rows * size.plain_bytes // plain_bytes)
+            continue
         body = channel.compress(batch.rows)
-        if len(body.data) <= size.wire_bytes or len(batch.rows) == 1:
+        if len(body.data) <= size.wire_bytes or rows == 1:
             return AppendRequest(Append(body, batch.first_token, batch.last_token), batch)
-        limit = len(batch.rows) // 2
+        limit = rows // 2
     return None
 
 

@@ -86,6 +86,7 @@ class ModelChannel:
     created_on_ms: int
     committed: str | None = None
     errors: int = 0
+    late: list[tuple[float, str]] = field(default_factory=list)  # errors not counted yet: when, bound
     error_bound: str | None = None
     buffered: list[_Buffered] = field(default_factory=list)
     writer: int = 0
@@ -127,6 +128,8 @@ class PipeModel(Http):
         self.fails: Callable[[Endpoint], Reply | None] = lambda _: None  # the answer of a broken endpoint
         self.is_stalled = False  # nothing is committed any more
         self.counts_errors_late = False  # only in the second status after the commit
+        self.errors_count_after_s = 0.0  # so long after the commit
+        self.refusal_status = 400  # for rows that are refused
         self.status_code = "SUCCESS"
         self.foreign_token: str | None = None  # every channel has it when it is opened
         self.refused_channels: set[str] = set()  # 404 for every request to them
@@ -178,8 +181,7 @@ class PipeModel(Http):
     def _load(self, name: str, channel: ModelChannel, row: Row, token: str) -> None:
         if self.cannot_load(row):
             self.not_loaded.append(Landed(name, row))
-            channel.errors += 1
-            channel.error_bound = token
+            channel.late.append((self.clock.seconds + self.errors_count_after_s, token))
         else:
             self.landed.append(Landed(name, row))
 
@@ -268,7 +270,7 @@ class PipeModel(Http):
         if any(self.refuses(json.loads(line)) for line in lines):
             if len(lines) == 1:
                 self.refused.append(Landed(name, json.loads(lines[0])))
-            return _json({"code": "ERR_ROWS"}, 400)
+            return _json({"code": "ERR_ROWS"}, self.refusal_status)
         # An invalid channel still answers 200, and drops the rows.
         if not channel.is_invalid:
             channel.buffered.append(
@@ -277,6 +279,8 @@ class PipeModel(Http):
         return _json({"next_continuation_token": channel.continuation})
 
     def _status(self, channel: ModelChannel) -> dict[str, object]:
+        while channel.late and channel.late[0][0] <= self.clock.seconds:
+            channel.errors, channel.error_bound = channel.errors + 1, channel.late.pop(0)[1]
         errors = channel.errors
         if self.counts_errors_late and channel.committed != channel.error_bound:
             self.counts_errors_late = False

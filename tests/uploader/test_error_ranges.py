@@ -54,7 +54,9 @@ TABLE: dict[str, tuple[SentBatches, int, int | None, int, tuple[int, int] | None
 }
 
 
-@pytest.mark.parametrize(("batches", "count", "bound", "reported", "expected"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize(
+    ("batches", "count", "bound", "reported", "expected"), TABLE.values(), ids=TABLE.keys()
+)
 def test_new_errors_fall_on_a_range_that_contains_them(
     batches: SentBatches, count: int, bound: int | None, reported: int, expected: tuple[int, int] | None
 ) -> None:
