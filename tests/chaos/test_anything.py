@@ -29,7 +29,7 @@ def _peak_kb(pid: int) -> int:
 def test_no_generated_answer_loses_doubles_or_sets_aside_a_swipe(tmp_path: Path) -> None:
     seeds = {endpoint: chances(endpoint).getrandbits(32) for endpoint in _ENDPOINTS}
     answers, end = 0, time.monotonic() + _SAMPLE_S
-    tables = "[uploader]\nbackoff_max_seconds = 0.02\n"
+    tables = "[uploader]\nbackoff_max_seconds = 0.1\n"
 
     with ChaosRig(tmp_path, tables=tables) as stage:
         for endpoint, seed in seeds.items():
