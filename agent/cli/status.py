@@ -123,7 +123,7 @@ def needs_operator(outbox: dict[str, Any]) -> bool:
 
 
 def _held(outbox: dict[str, Any]) -> Finding:
-    text = f"{outbox['set_aside']} set aside, {outbox['rejected']} in ranges that Snowflake loaded with errors"
+    text = f"{outbox['set_aside']} set aside, {outbox['rejected']} in ranges with load errors"
     return Finding("held rows", "failed", text, "badge-agent outbox list")
 
 

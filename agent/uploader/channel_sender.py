@@ -11,7 +11,6 @@ States (`SenderState`), and what one step does in each:
     BACKING_OFF      a request or the outbox failed           wait, then resume the state before
 
 Transitions:
-
     CLOSED           -> OPEN             the committed token is ours and recorded
     CLOSED           -> CLOSED           reopen at our own position; a switch to another channel
     OPEN, AWAITING   -> SENDING          the source has rows after the last row sent
@@ -35,7 +34,6 @@ What follows from an answer:
     polls fail                      reopen: the answer has the committed token, too
 
 Invariants:
-
  1. Sent is not committed. `_sent` is an assumption; only `source.commit()` moves `source.committed`, and
     only for what Snowflake has confirmed.
  2. One request is in flight, in source order without gaps; its continuation token is the last answer's.
@@ -90,7 +88,7 @@ _log = logging.getLogger(__name__)
 _OVERDUE_S = 600.0
 # After so many failed polls in a row the position is read by opening the channel.
 _FAILED_POLLS = 3
-# While requests fail, at most one leaves in this time; less if a shorter back-off is configured.
+# While requests fail, at most one leaves in this time, or in a shorter configured back-off.
 _FAILING_PAUSE_S = 1.0
 # How often to ask again for rows that wait for the clock: it may be set at any moment.
 _CLOCK_WAIT_S = 1.0
@@ -146,7 +144,7 @@ class ChannelSender:
         self._start_over()
 
     def _start_over(self) -> None:
-        """Forget everything about the channel: its position, what was sent."""
+        """Forget everything about the channel."""
         self._enter(SenderState.CLOSED)
         self._sent = self.source.committed
         self._open_at: str | None = None  # the offset token to set at the next open
@@ -248,10 +246,8 @@ class ChannelSender:
 
     def _pause(self, now: float, size: int = 0) -> float:
         """Seconds until a request may leave."""
-        pause = self._rate.ready_in(now, size)
-        return (
-            max(pause, self._rate.after_last(self._failing_pause_s, now)) if self._delay.failures else pause
-        )
+        failing_s = self._failing_pause_s if self._delay.failures else 0.0
+        return max(self._rate.ready_in(now, size), self._rate.after_last(failing_s, now))
 
     def _poll_at(self) -> float | None:
         """When a poll is due; None for never."""
@@ -359,14 +355,7 @@ class ChannelSender:
                 self._close()  # an open answers the position, too
             raise
         self._failed_polls = 0
-        position = self.commits.position_of(status.committed_token)
-        if position is None:
-            raise SnowpipeError(
-                f"the channel {self.channel.name} moved to a position that we did not send",
-                hint="another agent writes to this channel; it is reopened to read its position",
-            )
-        if self.commits.is_before_ours(position):
-            raise SnowpipeError(f"the channel {self.channel.name} went back to a position before ours")
+        position = self.commits.polled(self.channel.name, status)
         if self.commits.record(self.channel.name, status, position, now):
             self._advanced(now)
             self._poll_timer.restart()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from agent.errors import SnowpipeError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import ErrorCount, Position, Rejected, RowSource
 from agent.snowpipe.wire import ChannelStatus
@@ -45,6 +46,18 @@ class CommitRecorder:
         """A channel without a token was deleted; one with an earlier token than ours has lost rows."""
         if status.committed_token and self.is_before_ours(position):
             self._source.went_back(position)
+
+    def polled(self, channel: str, status: ChannelStatus) -> Position:
+        """The position in a polled status. Raises SnowpipeError if it is not one of ours: reopen."""
+        position = self.position_of(status.committed_token)
+        if position is None:
+            raise SnowpipeError(
+                f"the channel {channel} moved to a position that we did not send",
+                hint="another agent writes to this channel; it is reopened to read its position",
+            )
+        if self.is_before_ours(position):
+            raise SnowpipeError(f"the channel {channel} went back to a position before ours")
+        return position
 
     def sent(self, last: Position) -> None:
         """A batch up to `last` was accepted."""

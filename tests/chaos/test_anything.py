@@ -122,8 +122,9 @@ def test_no_generated_answer_loses_doubles_or_sets_aside_a_swipe(tmp_path: Path)
         aside = read_counts(state_dir).set_aside
         print(  # noqa: T201 - the figures of the run
             f"{requests} requests, {requests * _SHARE:.0f} generated answers, {run.kept} swipes: "
-            f"{lost} lost, {doubled} doubled, {aside} set aside; memory +{more_kb / 1000:.0f} MB; longest step "
-            f"{run.longest_s:.1f} s; {requests / took_s:.0f} requests a second, delays skipped; seeds {seeds}"
+            f"{lost} lost, {doubled} doubled, {aside} set aside; memory +{more_kb / 1000:.0f} MB; "
+            f"longest step {run.longest_s:.1f} s; {requests / took_s:.0f} requests a second, "
+            f"delays skipped; seeds {seeds}"
         )
         assert (lost, doubled, aside) == (0, 0, 0)
         assert more_kb < _MORE_MEMORY_KB
