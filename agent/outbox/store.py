@@ -11,7 +11,8 @@ committed ones for the retention time. Rows are numbered by `n` for the life of 
 
 A row goes PENDING -> COMMITTED -> PURGED. Snowflake's committed offset token alone moves
 `committed_n`, which never goes back within one outbox id. A row that Snowflake refuses on its own
-for an hour, while it commits later ones, is SET ASIDE: it stays in the file, is passed over, and an operator releases or replays it.
+for an hour, while it commits later ones, is SET ASIDE: it stays in the file, is passed over, and an
+operator releases or replays it.
 
     generation           one outbox id, for the rows from its first_n up to the next generation
     seq                  n - first_n + 1: the number in the row as sent and in the offset token
