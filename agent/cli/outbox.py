@@ -20,6 +20,7 @@ from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
 
+_NOT_THERE = ("lost", "damaged")  # how the reason of a hold begins whose rows cannot be sent
 _ROWS_PER_STEP = 1000  # of the progress bar
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id_argument = click.argument("hold_id", metavar="ID", type=int)
@@ -69,7 +70,17 @@ def list_(config: Path, *, as_json: bool) -> None:
             for hold in waiting
         ],
     )
-    click.echo("next: badge-agent outbox show ID; after correcting the cause: badge-agent replay --rejected")
+    click.echo(_next_step(waiting))
+
+
+def _next_step(waiting: list[holds.Hold]) -> str:
+    """The commands that find something among these entries."""
+    gone = [hold for hold in waiting if hold.reason.startswith(_NOT_THERE)]
+    kinds = {hold.kind for hold in waiting if hold not in gone}
+    steps = [f"badge-agent replay --{kind.replace('_', '-')}" for kind in sorted(kinds)]
+    step = f"badge-agent outbox show ID; after correcting the cause: {'; '.join(steps)}" if steps else ""
+    release = f"badge-agent outbox release {gone[0].id} (no whole row is left)" if gone else ""
+    return f"next: {'; '.join(filter(None, (step, release)))}"
 
 
 @command.command()

@@ -38,7 +38,8 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
     Exit code:
       0   the agent works; swipes may wait while the network is down
       1   the agent is not running, a reader is missing or silent, the outbox cannot be used,
-          a power cut would lose swipes, or Snowflake refuses the key or the role
+          a power cut would lose swipes, Snowflake refuses the key or the role, or rows are held
+          for an operator
       77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines
@@ -60,6 +61,7 @@ def _is_healthy(status: dict[str, Any]) -> bool:
     return (
         status["running"]
         and status["outbox"]["ok"]
+        and not needs_operator(status["outbox"])
         and status["uploader"] is not None
         and status["uploader"]["state"] != "holding"
         and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
@@ -69,6 +71,8 @@ def _is_healthy(status: dict[str, Any]) -> bool:
 def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -> None:
     show(_process(status, runtime_dir))
     show(_outbox(status["outbox"], has_outbox=has_outbox))
+    if needs_operator(status["outbox"]):
+        show(_held(status["outbox"]))
     if status["outbox"]["quarantined"]:
         show(_quarantine(status["outbox"]))
     # The status file of a stopped agent is obsolete.
@@ -103,7 +107,7 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
         return Finding("outbox", "warning", outbox["problem"], "badge-agent check")
     if not outbox["ok"]:
         return Finding("outbox", "failed", outbox["problem"], "badge-agent check --offline")
-    delivered = f"{outbox['committed_seq']} delivered, {outbox['kept']} of them kept for replay"
+    delivered = f"{outbox['delivered']} delivered, {outbox['kept']} of them kept for replay"
     free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
     if outbox["recovering"] is not None:
         return Finding("outbox", "warning", f"{recovering(outbox)}; {outbox['pending']} pending; {free}")
@@ -119,6 +123,16 @@ def recovering(outbox: dict[str, Any]) -> str:
     """The progress with the rows of a damaged file."""
     now = outbox["recovering"]
     return f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
+
+
+def needs_operator(outbox: dict[str, Any]) -> bool:
+    """True if rows of the `outbox` object are held for an operator."""
+    return bool(outbox["set_aside"] or outbox["rejected"])
+
+
+def _held(outbox: dict[str, Any]) -> Finding:
+    text = f"{outbox['set_aside']} set aside, {outbox['rejected']} in ranges with load errors"
+    return Finding("held rows", "failed", text, "badge-agent outbox list")
 
 
 def _quarantine(outbox: dict[str, Any]) -> Finding:

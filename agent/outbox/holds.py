@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent.errors import OutboxCorruptError
-from agent.outbox.row_source import ErrorCount
+from agent.outbox.row_source import ErrorCount, Position
 
 Kind = Literal["rejected", "set_aside"]
+
+# Why a suspect is set aside. Without a server's words: Snowflake quotes values of rows.
+REFUSED = "refused on its own for an hour or longer; the rows after it were accepted"
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -90,36 +93,33 @@ def hold_lost(
     )
 
 
-def restore(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
-    """Remove the holds of these rows set aside."""
-    connection.executemany(
-        "DELETE FROM held WHERE kind = 'set_aside' AND first_n = ?", [(n,) for n in numbers]
-    )
-
-
-def restore_replayed(connection: sqlite3.Connection, n: int, replay_id: int) -> bool:
-    """As restore(), for a row that a replay sent. False if the replay was for the hold of this row."""
-    undone = connection.execute(
-        """DELETE FROM held WHERE kind = 'set_aside' AND first_n = ? AND EXISTS (
-             SELECT 1 FROM replays WHERE replays.id = ?
-             AND (held_id IS NULL OR held_id IN (SELECT id FROM held WHERE kind = 'rejected')))""",
-        (n, replay_id),
-    )
-    return undone.rowcount > 0
-
-
 def error_count(connection: sqlite3.Connection, channel: str) -> ErrorCount | None:
     """The server's error count for a channel as last stored; None if there was none."""
     found = connection.execute(
-        "SELECT created_on_ms, rows_error_count FROM error_counts WHERE channel = ?", (channel,)
+        "SELECT created_on_ms, rows_error_count, bounds FROM error_counts WHERE channel = ?", (channel,)
     ).fetchone()
-    if found is not None and not _are_numbers(*found):
+    if found is None:
+        return None
+    bounds = _parse_bounds(found[2])
+    if bounds is None or not _are_numbers(*found[:2]):
         raise OutboxCorruptError("its error counts are damaged")
-    return ErrorCount(*found) if found is not None else None
+    return ErrorCount(found[0], found[1], bounds)
+
+
+def _parse_bounds(text: object) -> tuple[Position, ...] | None:
+    """Positions as stored by note_errors(), in order; None if they are damaged."""
+    try:
+        stored = json.loads(text) if isinstance(text, str) else None
+        bounds = tuple((replay_id, n) for replay_id, n in stored or ())
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_sound = isinstance(stored, list) and all(_are_numbers(*bound) and min(bound) >= 0 for bound in bounds)
+    return bounds if is_sound and list(bounds) == sorted(bounds) else None
 
 
 def note_errors(connection: sqlite3.Connection, channel: str, errors: ErrorCount) -> None:
-    """Store the server's error count, so that a later rise can be recognised."""
+    """Store the server's error count and the last batches, so that a later rise falls on the right rows."""
     connection.execute(
-        "INSERT OR REPLACE INTO error_counts VALUES (?, ?, ?)", (channel, errors.created_on_ms, errors.rows)
+        "INSERT OR REPLACE INTO error_counts VALUES (?, ?, ?, ?)",
+        (channel, errors.created_on_ms, errors.rows, json.dumps(errors.bounds, separators=(",", ":"))),
     )

@@ -127,7 +127,7 @@ class LiveRows:
             self._outbox.hold_damaged(damaged)
             if taken or not damaged:
                 if not taken and n == state.committed_n and end < state.last_n:
-                    # Otherwise the rows of the next generation would wait for these for ever.
+                    # Otherwise the rows of the next generation would never be sent.
                     self._outbox.hold_lost(n + 1, end)
                 return taken
             n = damaged[-1]
@@ -215,13 +215,19 @@ class LiveRows:
         """Not flushed: after a power cut the channel's token gives the position again."""
         self._outbox.mark_committed(position[1], channel=self.channel, errors=errors, rejected=rejected)
 
-    def set_aside(self, position: Position, reason: str) -> None:
-        """On disk before any later row is sent: the token will pass over this one."""
-        self._outbox.set_aside(position[1], reason)
+    @property
+    def suspect(self) -> Position | None:
+        """The row that is passed over; part of the state record."""
+        n = self._outbox.state.record.suspect_n
+        return (0, n) if n else None
 
-    def restore(self, positions: list[Position]) -> None:
-        """These rows are pending again."""
-        self._outbox.restore([n for _, n in positions])
+    def mark_suspect(self, position: Position) -> None:
+        """On disk before any later row is sent: the token will pass over this one."""
+        self._outbox.mark_suspect(position[1])
+
+    def withdraw_suspect(self) -> None:
+        """This row is sent again."""
+        self._outbox.mark_suspect(0)
 
     def request_generation(self, why: str) -> None:
         """A switch is due, with new outbox ids for everything pending."""

@@ -48,7 +48,9 @@ class StateRecord(NamedTuple):
     rows are still to be moved (recovery.progress); "" for none. `agent_id`, `pipe` and `channel_first_n` are
     those of `channel`: the first row of its generation has seq 1. `renewal` is why the next channel gets a
     new outbox id; "" if it need not. `switches` counts the changes of `channel` since the last commit, the
-    last of them at `switched_us` of the wall clock.
+    last of them at `switched_us` of the wall clock. `suspect_n` is the row that is passed over because it was
+    refused on its own (RowSource.suspect), 0 for none; `suspect_replay_id`, `suspect_replay_n` that of the
+    replays.
     """
 
     committed_n: int
@@ -66,6 +68,9 @@ class StateRecord(NamedTuple):
     renewal: str = ""
     switches: int = 0
     switched_us: int = 0
+    suspect_n: int = 0
+    suspect_replay_id: int = 0
+    suspect_replay_n: int = 0
 
     @property
     def checksum(self) -> int:
@@ -87,12 +92,15 @@ class StateRecord(NamedTuple):
             record.unreadable,
             record.channel_first_n,
             record.switches,
+            record.suspect_n,
+            record.suspect_replay_id,
+            record.suspect_replay_n,
         )
         is_sound = all(count >= 0 for count in counts)
         return record if is_sound and _CHAIN.fullmatch(record.committed_chain) else None
 
 
-_STATE_KINDS = (int, str, str, int, int, str, str, str, str, int, str, str, str, int, int)
+_STATE_KINDS = (int, str, str, int, int, str, str, str, str, int, str, str, str, int, int, int, int, int)
 STATE_COLUMNS = ", ".join((*StateRecord._fields, "checksum"))
 # The members that say where rows were sent to last.
 ADDRESS = ("agent_id", "channel", "pipe", "channel_first_n", "replay_channel", "replay_pipe")

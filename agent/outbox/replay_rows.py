@@ -23,6 +23,9 @@ _SENDABLE = """
   AND NOT EXISTS (SELECT 1 FROM held WHERE kind = 'set_aside' AND released = 0
                   AND held.first_n = n AND held.id IS NOT replays.held_id)
 """
+_NOT_SUSPECT = (
+    " AND NOT EXISTS (SELECT 1 FROM state WHERE suspect_replay_id = replays.id AND suspect_replay_n = n)"
+)
 
 
 class ReplayRows:
@@ -162,7 +165,9 @@ class ReplayRows:
 
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Remove the replays that are done, and release the holds they were for."""
-        outbox_id, channel = self._outbox.outbox_id, self.channel
+        outbox_id, channel, suspect = self._outbox.outbox_id, self.channel, self.suspect
+        if suspect is not None and position > suspect:
+            self._outbox.set_aside_replay_suspect()
         position, committed, chain = max(position, self.committed), self.committed, self._last_commit()[2]
         for attempt in self._outbox.writing_with_reserve():
             with attempt as connection:
@@ -179,13 +184,19 @@ class ReplayRows:
                 _finish(connection, position)
         self._known = (outbox_id, (*position, chain))
 
-    def set_aside(self, position: Position, reason: str) -> None:
-        """Hold the row for an operator; a row that was already held is held with the new reason."""
-        self._outbox.set_aside(position[1], reason)
+    @property
+    def suspect(self) -> Position | None:
+        """The row that is passed over; part of the state record."""
+        record = self._outbox.state.record
+        return (record.suspect_replay_id, record.suspect_replay_n) if record.suspect_replay_id else None
 
-    def restore(self, positions: list[Position]) -> None:
-        """These rows are in their replay again. A row set aside before its replay stays so."""
-        self._outbox.restore_replayed(positions)
+    def mark_suspect(self, position: Position) -> None:
+        """On disk before any later row is sent: the token will pass over this one."""
+        self._outbox.mark_replay_suspect(position)
+
+    def withdraw_suspect(self) -> None:
+        """This row is sent again."""
+        self._outbox.mark_replay_suspect((0, 0))
 
     def went_back(self, position: Position) -> None:
         """Replays that are done are not stored, so an operator has to request them again."""
@@ -206,7 +217,7 @@ def _fetch(
     size = 0
     cursor = connection.execute(
         f"""SELECT {STORED} FROM swipes, replays
-            WHERE replays.id = ?1 AND {_SENDABLE.format(after="?2")} ORDER BY n LIMIT ?3""",
+            WHERE replays.id = ?1 AND {_SENDABLE.format(after="?2")} {_NOT_SUSPECT} ORDER BY n LIMIT ?3""",
         (replay_id, after, limit),
     )
     for found in map(StoredRow._make, cursor):

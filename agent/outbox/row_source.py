@@ -25,6 +25,8 @@ class ErrorCount:
 
     created_on_ms: int
     rows: int
+    # Where the last batches begin and end, oldest first: the rows that an error may still be counted among.
+    bounds: tuple[Position, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,18 @@ class RowSource(Protocol):
     def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Record that everything up to a position is committed; an earlier position is ignored."""
 
-    def set_aside(self, position: Position, reason: str) -> None:
-        """The server refuses this row by itself: hold it for an operator, and skip it."""
+    @property
+    def suspect(self) -> Position | None:
+        """The row that is passed over because it was refused on its own for long; None if there is none.
 
-    def restore(self, positions: list[Position]) -> None:
-        """Undo set_aside(), for rows whose refusals had another cause than the rows."""
+        When a later row is committed, commit() sets it aside: it is held for an operator.
+        """
+
+    def mark_suspect(self, position: Position) -> None:
+        """Pass over this row until it is set aside or the suspicion is withdrawn; on disk on return."""
+
+    def withdraw_suspect(self) -> None:
+        """The suspect is an ordinary row again; on disk on return."""
 
     def went_back(self, position: Position) -> None:
         """The server reports an earlier position than it had confirmed: log it, and send the rows again."""

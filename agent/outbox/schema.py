@@ -94,9 +94,10 @@ CREATE TABLE timings(
 
 # Rows without a position, and checksums. `generation` gives a row its outbox id and seq, so that a new
 # generation is one small write. The new column of older rows is NULL, and stays so: an offset token with
-# their chain may be on its way.
+# their chain may be on its way. `bounds` are where the last batches end: JSON, [[replay id, n], ...].
 _VERSION_4 = """
 ALTER TABLE swipes ADD COLUMN checksum INTEGER;
+ALTER TABLE error_counts ADD COLUMN bounds TEXT NOT NULL DEFAULT '[]';
 DROP TABLE state;
 CREATE TABLE state(
   only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
@@ -115,11 +116,15 @@ CREATE TABLE state(
   renewal TEXT NOT NULL,
   switches INTEGER NOT NULL,
   switched_us INTEGER NOT NULL,
+  suspect_n INTEGER NOT NULL,
+  suspect_replay_id INTEGER NOT NULL,
+  suspect_replay_n INTEGER NOT NULL,
   checksum INTEGER NOT NULL
 ) STRICT;
 INSERT INTO state VALUES (1, :committed_n, :committed_chain, :machine_id, :unreadable, :legacy_n, :agent_id,
                           :channel, :recovering, :pipe, :channel_first_n, :replay_channel, :replay_pipe,
-                          :renewal, :switches, :switched_us, :state_checksum);
+                          :renewal, :switches, :switched_us, :suspect_n, :suspect_replay_id,
+                          :suspect_replay_n, :state_checksum);
 CREATE TABLE generation(
   first_n INTEGER PRIMARY KEY,
   outbox_id TEXT NOT NULL,

@@ -21,7 +21,8 @@ class OutboxState:
     """The stored state and what is derived from the rows; kept in memory: only one agent changes it.
 
     `n` numbers rows for the life of the file and is never reused; a row's seq is n - first_n + 1 of its
-    generation. `lost` are ranges of numbers whose rows a rebuild has not found.
+    generation. `lost` are ranges of numbers whose rows a rebuild has not found. The suspect of the record is
+    one of `set_aside_numbers`.
     """
 
     record: StateRecord
@@ -47,6 +48,8 @@ class OutboxState:
             last_n, last_chain = newest_generation.first_n - 1, newest_generation.chain_before
         holds.check(connection)
         aside, lost = holds.set_aside_rows(connection)
+        if record.suspect_n:
+            aside |= {record.suspect_n}
         curves = AppliedCurves.read(connection)
         return cls(record, generations, last_n, last_chain, aside, lost, curves)
 
@@ -145,8 +148,9 @@ class OutboxState:
 
     @property
     def pending(self) -> int:
-        """Swipes not yet known to be committed, without those set aside and those lost."""
-        return self._pending_between(self.committed_n + 1, self.last_n)
+        """Swipes not yet known to be committed, without those set aside and those lost; with a suspect."""
+        suspects = int(self.record.suspect_n > self.committed_n)
+        return self._pending_between(self.committed_n + 1, self.last_n) + suspects
 
     def _pending_between(self, first_n: int, last_n: int) -> int:
         absent = self._absent

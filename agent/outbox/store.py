@@ -10,8 +10,9 @@ committed ones for the retention time. Rows are numbered by `n` for the life of 
               oldest row          committed_n              last_n
 
 A row goes PENDING -> COMMITTED -> PURGED. Snowflake's committed offset token alone moves
-`committed_n`, which never goes back within one outbox id. A row that Snowflake refuses on its own is
-SET ASIDE: it stays in the file, is passed over, and an operator releases or replays it.
+`committed_n`, which never goes back within one outbox id. A row that Snowflake refuses on its own
+for an hour, while it commits later ones, is SET ASIDE: it stays in the file, is passed over, and an
+operator releases or replays it.
 
     generation           one outbox id, for the rows from its first_n up to the next generation
     seq                  n - first_n + 1: the number in the row as sent and in the offset token
@@ -38,7 +39,8 @@ Parts, and who may change what
   under the write lock together with the transaction it describes. Damage is handled there and only
   there: the file is replaced, and whoever holds a position gets OutboxReplacedError.
 - writer.SwipeWriter: the only one that appends rows. `last_n` and `last_chain` change there.
-- Outbox (this module): `committed_n`, the rows set aside, the applied curves, a new outbox id.
+- channels.OutboxChannels, the base of Outbox: the recorded channels, a new outbox id.
+- Outbox (this module): `committed_n`, the rows set aside, the suspects, the applied curves.
 - live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
   change the state through the methods of Outbox alone.
 
@@ -61,14 +63,13 @@ from agent.clock.offset_model import OffsetSample
 from agent.clock.reading import ClockReading
 from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import channel_use, generation, holds, retention
-from agent.outbox.database import OutboxFile
-from agent.outbox.records import StateRecord
+from agent.outbox import generation, holds, retention
+from agent.outbox.channels import OutboxChannels
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve
-from agent.outbox.row_source import ErrorCount, Rejected
-from agent.outbox.state import OutboxState, write_record
+from agent.outbox.row_source import ErrorCount, Position, Rejected
+from agent.outbox.state import write_record
 from agent.outbox.state_lock import StateLock
 from agent.outbox.timing import boot_table, timestamps
 from agent.outbox.timing.timestamps import AppliedCurve
@@ -77,10 +78,8 @@ from agent.swipe import Swipe
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_REASON = 200  # characters of the reason for a new outbox id in the state record
 
-
-class Outbox:
+class Outbox(OutboxChannels):
     """The agent's outbox file; one instance per state directory, for several threads.
 
     A damaged file is replaced by a new one, also in the middle of a call: keep() continues with the
@@ -136,14 +135,6 @@ class Outbox:
         if machine_id not in {"", known}:
             self._store(self.state.record._replace(machine_id=machine_id))
 
-    def _store(self, record: StateRecord) -> None:
-        """Replace the state record; on disk when it returns."""
-        with self.file.write_lock:
-            for attempt in self._file.writing_with_reserve():
-                with attempt as connection:
-                    write_record(connection, record)
-            self._file.state = dataclasses.replace(self.state, record=record)
-
     def _purge_old_times(self) -> None:
         if self.state.recoveries:
             return  # the rows that need them are not there yet
@@ -152,10 +143,6 @@ class Outbox:
             timestamps.forget_old(connection)
             generation.forget_old(connection, self.state)
         self._read_again()
-
-    def _read_again(self) -> None:
-        with self.file.reading() as connection:
-            self._file.state = OutboxState.read(connection)
 
     def close(self) -> None:
         """Close the file and release the state directory."""
@@ -166,21 +153,6 @@ class Outbox:
         self._lock.release()
 
     # --- state --------------------------------------------------------------------------------
-
-    @property
-    def file(self) -> OutboxFile:
-        """The file without recovery, for its counters and for tests."""
-        return self._file.file
-
-    @property
-    def state(self) -> OutboxState:
-        """The current state, an immutable value: read it once where several fields must agree."""
-        return self._file.state
-
-    @property
-    def outbox_id(self) -> str:
-        """The id of the newest generation; a damaged, restored or copied file gets a new one."""
-        return self.state.outbox_id
 
     @property
     def last_seq(self) -> int:
@@ -264,8 +236,8 @@ class Outbox:
     def mark_committed(self, n: int, *, channel: str, errors: ErrorCount, rejected: Rejected | None) -> None:
         """Everything up to row `n` is committed; a smaller `n` than before only stores the error count.
 
-        Not flushed: after a power cut the channel's token gives the position again.
-        Raises OutboxReplacedError if there is no row `n`.
+        A suspect before row `n` is set aside in the same transaction. Not flushed: after a power cut the
+        channel's token gives the position again. Raises OutboxReplacedError if there is no row `n`.
         """
         with self.file.write_lock:
             for attempt in self._file.writing_with_reserve(durable=False):
@@ -275,7 +247,15 @@ class Outbox:
                         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
                         if found is None:
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                        record = record._replace(committed_n=n, committed_chain=found[0], switches=0)
+                        is_passed = 0 < record.suspect_n < n
+                        if is_passed:
+                            holds.set_aside(connection, record.suspect_n, holds.REFUSED)
+                        record = record._replace(
+                            committed_n=n,
+                            committed_chain=found[0],
+                            switches=0,
+                            suspect_n=0 if is_passed else record.suspect_n,
+                        )
                         write_record(connection, record)
                     holds.note_errors(connection, channel, errors)
                     if rejected is not None:
@@ -328,97 +308,27 @@ class Outbox:
                 (first_n, last_n),
             )
 
-    def restore(self, numbers: Sequence[int]) -> None:
-        """Make these rows, which were set aside, pending again."""
+    def mark_suspect(self, n: int) -> None:
+        """Pass over row `n`, and no longer over the suspect before it; 0 for none. On disk on return."""
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                holds.restore(connection, numbers)
-            self._replace_set_aside(self.set_aside_numbers - frozenset(numbers))
+            numbers = self.set_aside_numbers - {self.state.record.suspect_n}
+            self._store(self.state.record._replace(suspect_n=n))
+            self._replace_set_aside(numbers | {n} if n else numbers)
 
-    def restore_replayed(self, refused: Sequence[tuple[int, int]]) -> None:
-        """As restore(), for (replay id, n); a row set aside before its replay stays so."""
+    def mark_replay_suspect(self, position: Position) -> None:
+        """As mark_suspect(), for the row of a replay; (0, 0) for none."""
+        replay_id, n = position
         with self.file.write_lock:
-            with self._file.writing() as connection:
-                restored = {n for replay_id, n in refused if holds.restore_replayed(connection, n, replay_id)}
-            self._replace_set_aside(self.set_aside_numbers - restored)
+            self._store(self.state.record._replace(suspect_replay_id=replay_id, suspect_replay_n=n))
+
+    def set_aside_replay_suspect(self) -> None:
+        """Hold the suspect of the replays for an operator; on disk on return."""
+        with self.file.write_lock:
+            self.set_aside(self.state.record.suspect_replay_n, holds.REFUSED)
+            self.mark_replay_suspect((0, 0))
 
     def _replace_set_aside(self, numbers: frozenset[int]) -> None:
         self._file.state = dataclasses.replace(self.state, set_aside_numbers=numbers)
-
-    # --- channels and outbox ids --------------------------------------------------------------
-
-    @property
-    def is_switch_due(self) -> bool:
-        """True if the next live rows go to another channel than the last ones: see channel_use."""
-        return channel_use.is_switch_due(self.state, self.agent_id, self.pipe)
-
-    def switch_channel(self, now_us: int) -> None:
-        """Send live rows to the next channel, under a new outbox id if there is a reason for one; durable.
-
-        The caller has fenced the channel used so far, and has marked committed what it committed.
-        """
-        with self.file.write_lock:
-            old = self.state
-            why = channel_use.why_renewed(old, self.agent_id, self.pipe)
-            # With the reserve: on a full disk only delivery makes rows purgeable.
-            for attempt in self._file.writing_with_reserve():
-                with attempt as connection:
-                    channel_use.switch(
-                        connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
-                    )
-            self._read_again()
-        if why:
-            channel_use.log_renewed(old.outbox_id, self.state, self.state.record.channel, why)
-
-    def record_channel(self, now_us: int) -> None:
-        """Record the channel that live rows are sent to, if none is recorded; on disk when it returns."""
-        record = self.state.record
-        if not record.channel:
-            self.switch_channel(now_us)
-        elif self.pipe and not record.pipe:
-            self._store(record._replace(pipe=self.pipe))
-
-    def record_replay_channel(self, name: str) -> None:
-        """Record the channel that replays are sent to; on disk when it returns."""
-        with self.file.write_lock:
-            record = self.state.record
-            if (record.replay_channel, record.replay_pipe) != (name, self.pipe):
-                self._store(record._replace(replay_channel=name, replay_pipe=self.pipe))
-
-    def request_generation(self, why: str) -> None:
-        """Make a switch due, and have it start a new generation; on disk when it returns.
-
-        Where no channel was used yet, the generation starts immediately.
-        """
-        with self._file.recovering():
-            self._request_generation(why)
-
-    def _request_generation(self, why: str) -> None:
-        with self.file.write_lock:
-            if self.state.record.channel:
-                self._store(self.state.record._replace(renewal=why[:_LONGEST_REASON]))
-            else:
-                self._start_generation(why)
-
-    def start_generation(self, why: str) -> None:
-        """Take a new outbox id for the pending rows: seq from 1, the same event_id; one small write.
-
-        For when another history may have been sent under the old id. Rows that were on their way
-        may arrive twice, with the same event_id; none is lost.
-        """
-        with self._file.recovering():
-            self._start_generation(why)
-
-    def _start_generation(self, why: str) -> None:
-        with self.file.write_lock:
-            self.file.ensure_open()
-            old = self.state
-            with self.file.writing() as connection:
-                generation.renew(connection, old)
-            self._read_again()
-        channel_use.log_renewed(
-            old.outbox_id, self.state, channel_use.name_of(self.agent_id, self.outbox_id), why
-        )
 
     # --- maintenance --------------------------------------------------------------------------
 

@@ -174,6 +174,7 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "replays": counts.replays,
         "last_seq": counts.last_seq,
         "committed_seq": counts.committed_seq,
+        "delivered": counts.delivered,
         "oldest_pending_seconds": _age(counts),
         "bytes": counts.bytes,
         "disk_free_bytes": _free(state_dir),
@@ -186,8 +187,8 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
 def _unknown(problem: str) -> dict[str, Any]:
     """The members of a readable outbox, all null, so that the schema of the JSON stays the same."""
     members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
-    others = ("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes", "recovering")
-    return {**dict.fromkeys((*members, *others)), "ok": False, "problem": problem}
+    others = ("delivered", "unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
+    return {**dict.fromkeys((*members, *others, "recovering")), "ok": False, "problem": problem}
 
 
 def _recovering(recovery: Recovery | None) -> dict[str, Any] | None:

@@ -1,9 +1,17 @@
-"""Limits of a change of channel: the delay before it, and how long the old channel is asked."""
+"""A change of channel: the delay before it, the position of the old one, how long that is asked for."""
 
 from __future__ import annotations
 
+import logging
+
 from agent.errors import ChannelLostError, SnowpipeError, TransientError
+from agent.log.message_ids import fields
 from agent.outbox import RowSource
+from agent.snowpipe.channel import Channel
+from agent.uploader.channel_opening import ChannelOpening
+from agent.uploader.commit_recorder import CommitRecorder
+
+_log = logging.getLogger(__name__)
 
 # Snowflake has room for 2,000 channels per pipe, and deletes unused ones after 30 days.
 _FIRST_DELAY_S = 60.0
@@ -29,8 +37,8 @@ def switch_delay_s(switches: int, since_s: float) -> float:
     return min(max(0.0, delay_s - since_s), delay_s)
 
 
-class SwitchLimits:
-    """The limits of one switch of a source. `now` is in seconds of a monotonic clock."""
+class ChannelSwitch:
+    """One switch of a source to another channel. `now` is in seconds of a monotonic clock."""
 
     def __init__(self, source: RowSource) -> None:
         self._source = source
@@ -49,6 +57,29 @@ class SwitchLimits:
                 hint="does another agent run with a copy of this outbox, or under this agent id?",
                 retry_after=self._allowed_at - now,
             )
+
+    def adopt(self, channel: Channel, opening: ChannelOpening, commits: CommitRecorder, now: float) -> bool:
+        """Open the old channel, which fences it, and record its position if it is ours.
+
+        True if that advanced the committed position. Raises SnowpipeError until it is given up.
+        """
+        try:
+            status = opening.open(channel, now)
+            position = commits.position_of(status.committed_token)
+            if position is None:
+                return False
+            commits.report_if_back(status, position)
+            return commits.reopened(channel.name, status, max(position, self._source.committed), now)
+        except SnowpipeError as error:
+            if not self.gives_up(error, now):
+                raise
+            _log.error(
+                "channel %s is given up (%s): rows that it had taken and not confirmed may arrive twice",
+                channel.name,
+                error,
+                extra=fields(channel=channel.name, error=error),
+            )
+            return False
 
     def gives_up(self, error: SnowpipeError, now: float) -> bool:
         """Note that the old channel was not opened. True if it has been asked for long enough.

@@ -1,26 +1,23 @@
-"""Which rows a risen error count of the server falls on: pure arithmetic over positions.
+"""Which rows a risen error count of the server falls on: pure bookkeeping over positions.
 
 A channel status has a running count of rows that could not be loaded, and an upper bound for the last
-of them. It does not say which rows were bad, so a range is held that must contain them.
+of them. It does not say which rows were bad, and it may rise minutes after the rows were committed. So the
+bounds of the last batches are kept (and stored with each commit), and batches are held that must
+contain the errors. In doubt more rows are held.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.outbox import ErrorCount, Position
 
+# An error is counted at most so long after the commit: then the count is polled once more.
+LATE_S = 300.0
+_TOLERANCE_S = 1.0
+_MOST_BATCHES = 64
 _NONE: Position = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Positions around one channel status."""
-
-    moved_from: Position  # committed before its last move that was recorded
-    committed: Position  # recorded before this status
-    reported: Position  # committed according to this status
-    sent: Position
 
 
 def new_errors(known: ErrorCount | None, reported: ErrorCount) -> int:
@@ -32,29 +29,103 @@ def new_errors(known: ErrorCount | None, reported: ErrorCount) -> int:
     return max(0, reported.rows - (known.rows if known is not None and is_same_channel else 0))
 
 
-def error_range(progress: Progress, bound: Position | None) -> tuple[Position, Position] | None:
-    """The rows after one position up to another that contain the new errors; None if there are none.
+@dataclass(slots=True)
+class _SentBatch:
+    """The rows after the batch before, up to `last`."""
 
-    `bound` is the position of the last error's upper bound; None if it is missing or not ours.
-    """
-    bound = bound or _NONE
-    after, reach = progress.committed, max(progress.reported, progress.committed)
-    if _NONE < bound <= after:
-        return _counted_late(progress.moved_from, reach, bound)
-    if after < bound <= max(progress.reported, progress.sent):
-        return after, bound
-    if reach > after:
-        return after, reach
-    if progress.sent > after:
-        return after, progress.sent
-    return _counted_late(progress.moved_from, reach, bound)
+    last: Position
+    committed_at: float | None = None
+    is_counted: bool = False  # the count was good long enough after its commit
 
 
-def _counted_late(moved_from: Position, reach: Position, bound: Position) -> tuple[Position, Position] | None:
-    """The range of errors counted only after their rows were committed.
+class SentBatches:
+    """The last batches sent, oldest first. `now` is in seconds of a monotonic clock."""
 
-    They are among the rows of the last commit, or, if no commit was recorded, the row of the bound.
-    """
-    if reach > moved_from:
-        return moved_from, reach
-    return ((bound[0], bound[1] - 1), bound) if bound > _NONE else None
+    def __init__(self, stored: Sequence[Position], committed: Position, now: float) -> None:
+        """`stored` are the bounds as last stored; when their rows were committed is not known."""
+        self._start = stored[0] if stored else committed
+        self._batches = [_SentBatch(last, now) for last in stored[1:]]
+
+    @property
+    def bounds(self) -> tuple[Position, ...]:
+        """Where the first batch begins and where each committed one ends: what is to be stored."""
+        return (
+            self._start,
+            *(batch.last for batch in self._batches if batch.committed_at is not None),
+        )
+
+    @property
+    def count_due_at(self) -> float | None:
+        """When the count of everything committed is final; None if it is."""
+        times = [
+            batch.committed_at
+            for batch in self._batches
+            if batch.committed_at is not None and not batch.is_counted
+        ]
+        return max(times) + LATE_S if times else None
+
+    def sent(self, last: Position) -> None:
+        """A batch up to `last` was accepted."""
+        self._batches.append(_SentBatch(last))
+        self._merge_oldest()
+
+    def committed(self, position: Position, now: float) -> None:
+        """Everything up to a position is committed."""
+        for batch in self._batches:
+            if batch.committed_at is None and batch.last <= position:
+                batch.committed_at = now
+
+    def reopened(self, position: Position, now: float) -> None:
+        """The channel was opened at a position: what was sent after it is sent again, in other batches."""
+        self.committed(position, now)
+        self._batches = [batch for batch in self._batches if batch.committed_at is not None]
+        if position > self._newest:
+            self._batches.append(_SentBatch(position, now))
+
+    def counted(self, now: float) -> None:
+        """Note that the count was read, and its rise, if any, applied."""
+        for batch in self._batches:
+            if batch.committed_at is not None and now - batch.committed_at >= LATE_S - _TOLERANCE_S:
+                batch.is_counted = True
+
+    def with_errors(
+        self, count: int, bound: Position | None, reported: Position
+    ) -> tuple[Position, Position] | None:
+        """The rows after one position up to another that contain `count` new errors; None if none was sent.
+
+        `bound` is the position of the last error's upper bound, None if it is missing or not ours;
+        `reported` what the same status reports as committed.
+        """
+        ranges = self._ranges(reported)
+        if not ranges:
+            return None
+        open_after = next((after for after, _, is_counted in ranges if not is_counted), self._start)
+        newest = ranges[-1][1]
+        if bound is None or not _NONE < bound <= newest:
+            return open_after, newest
+        for after, last, _ in ranges:
+            if after < bound <= last:
+                # Only the last of several errors has a bound.
+                return (after if count == 1 else min(after, open_after)), last
+        return (bound[0], bound[1] - 1), newest
+
+    @property
+    def _newest(self) -> Position:
+        return self._batches[-1].last if self._batches else self._start
+
+    def _ranges(self, reported: Position) -> list[tuple[Position, Position, bool]]:
+        """Start, end and `is_counted` of each batch; rows that are committed and in no batch are one more."""
+        ranges, after = [], self._start
+        for batch in self._batches:
+            ranges.append((after, batch.last, batch.is_counted))
+            after = batch.last
+        if reported > after:
+            ranges.append((after, reported, False))
+        return ranges
+
+    def _merge_oldest(self) -> None:
+        """Forget the oldest batch if its count is final, else join it with the next one."""
+        while len(self._batches) > _MOST_BATCHES:
+            oldest = self._batches.pop(0)
+            if oldest.is_counted:
+                self._start = oldest.last

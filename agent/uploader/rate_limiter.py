@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 # The server counts requests when they arrive, this object when they leave. The window is a little
@@ -18,6 +19,11 @@ class RateLimiter:
         # A rate below one per second is one request in a longer window.
         self._window_s = _WINDOW_S * max(1.0, 1.0 / requests_per_second)
         self._spent: deque[tuple[float, int]] = deque()
+        self._last_s = -math.inf
+
+    def after_last(self, pause_s: float, now: float) -> float:
+        """Seconds until the last request of any sender left `pause_s` ago."""
+        return max(0.0, self._last_s + pause_s - now)
 
     def ready_in(self, now: float, size: int = 0) -> float:
         """Seconds until a request with `size` bytes may leave; 0.0 if it may leave now."""
@@ -36,3 +42,4 @@ class RateLimiter:
     def spend(self, now: float, size: int = 0) -> None:
         """Count a request with `size` bytes that leaves now."""
         self._spent.append((now, size))
+        self._last_s = now

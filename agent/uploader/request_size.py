@@ -1,24 +1,102 @@
-"""How many rows and bytes go into one append: from the settings, and learned from refusals."""
+"""How large the next append may be, and what a refused row means: learned from outcomes; pure.
+
+Snowflake skips and counts rows that do not load, and documents no answer for a bad one: a refusal is no
+evidence against a row. So a refused, broken or timed-out append is repeated with half of its rows, down to
+one. A row that is refused on its own is retried slowly. Only after `_SUSPECT_AFTER_S` is it a suspect, and
+the rows after it are tried: if they are accepted, it is set aside; if not, the cause is not the row, and
+the next attempt waits twice as long.
+"""
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
+from agent.outbox import Position
 from agent.settings import UploaderSettings
 
 MAX_ROWS = 20_000
 # Several requests fit into one second's bytes, so that the byte rate can be used in full.
 _BATCHES_PER_SECOND = 6
-_BATCH_BYTES = 4_000_000  # uncompressed; bounds the memory, whatever the size of the backlog
-# Never learn a smaller limit than this: no known proxy refuses requests of this size for good.
-_LEAST_REQUEST_BYTES = 65_536
+_MOST_BYTES = 4_000_000  # bounds the memory, whatever the size of the backlog
+_LEAST_BYTES = 256  # less than any row: one row at a time
+# A size that failed is tried again after so many requests of half of it, each time after twice as many.
+_FIRST_PROBE, _LAST_PROBE = 8, 512
+_BREAKS_ON_THE_WAY = 2  # so many in a row have another cause than chance
+_TIMED_OUT_S = 30.0
+_SUSPECT_AFTER_S = 3_600.0
+_LONGEST_S = 86_400.0
+
+
+class Refused(Enum):
+    """What follows from a refused append."""
+
+    SMALLER = auto()  # send fewer rows
+    WAIT = auto()  # retry the row slowly
+    SUSPECT = auto()  # the row was refused for long enough: try the rows after it
 
 
 class RequestSize:
-    """Limits of one request. `body_bytes` counts compressed bytes, `plain_bytes` uncompressed ones."""
+    """The limit of one append, in uncompressed bytes; `wire_bytes` is the configured limit of its body."""
 
     def __init__(self, settings: UploaderSettings) -> None:
-        self.plain_bytes = min(settings.max_bytes_per_second // _BATCHES_PER_SECOND, _BATCH_BYTES)
-        self.body_bytes = settings.max_request_bytes
+        self._most = min(settings.max_bytes_per_second // _BATCHES_PER_SECOND, _MOST_BYTES)
+        self.plain_bytes = self._most
+        self.wire_bytes = settings.max_request_bytes
+        self._failed_bytes: int | None = None  # the smallest size that failed
+        self._successes = 0  # at the present limit
+        self._probe_after = _FIRST_PROBE
+        self._breaks = 0
+        self._refused: Position | None = None  # the row that is refused on its own
+        self._refused_since = 0.0
+        self._suspect_after_s = _SUSPECT_AFTER_S
 
-    def was_too_large(self, body_bytes: int) -> None:
-        """A body of this size was refused: a proxy allows less than Snowflake, and will do so again."""
-        self.body_bytes = max(body_bytes // 2, _LEAST_REQUEST_BYTES)
+    def accepted(self, size: int) -> None:
+        """An append of `size` bytes was accepted."""
+        self._breaks = 0
+        self._refused = None
+        if self._failed_bytes is not None and size >= self._failed_bytes:
+            self._failed_bytes, self._probe_after = None, _FIRST_PROBE
+        if size * 2 < self.plain_bytes or self.plain_bytes >= self._most:
+            return
+        larger, self._successes = min(self.plain_bytes * 2, self._most), self._successes + 1
+        is_known_to_fail = self._failed_bytes is not None and larger >= self._failed_bytes
+        if not is_known_to_fail or self._successes >= self._probe_after:
+            self.plain_bytes, self._successes = larger, 0
+
+    def broke(self, rows: int, size: int, elapsed_s: float) -> bool:
+        """An append had no usable answer after `elapsed_s`. True if the next one has to be smaller."""
+        self._breaks += 1
+        if self._breaks < _BREAKS_ON_THE_WAY and elapsed_s < _TIMED_OUT_S:
+            return False
+        self._breaks = 0
+        self._halve(rows, size, is_limit=True)
+        return rows > 1
+
+    def refused(self, rows: int, size: int, last: Position, now: float, *, is_too_large: bool) -> Refused:
+        """An append of `rows` rows up to `last` was refused."""
+        self._halve(rows, size, is_limit=is_too_large)
+        if rows > 1:
+            return Refused.SMALLER
+        if self._refused != last:
+            self._refused, self._refused_since = last, now
+        if now - self._refused_since < self._suspect_after_s:
+            return Refused.WAIT
+        return Refused.SUSPECT
+
+    def suspicion_withdrawn(self, suspect: Position, now: float) -> None:
+        """The row after the suspect was refused, too: the cause is not the row."""
+        self._refused, self._refused_since = suspect, now
+        self._suspect_after_s = min(self._suspect_after_s * 2, _LONGEST_S)
+
+    def no_suspect(self) -> None:
+        """Rows were committed, and none before them is a suspect."""
+        self._suspect_after_s = _SUSPECT_AFTER_S
+
+    def _halve(self, rows: int, size: int, *, is_limit: bool) -> None:
+        """`is_limit`: the size is the likely cause. A single row says nothing about sizes."""
+        if is_limit and rows > 1:
+            if self._failed_bytes is not None and size >= self._failed_bytes:
+                self._probe_after = min(self._probe_after * 2, _LAST_PROBE)
+            self._failed_bytes = min(size, self._failed_bytes or size)
+        self._successes = 0
+        self.plain_bytes = max(_LEAST_BYTES, min(self.plain_bytes, size) // 2)

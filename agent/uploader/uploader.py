@@ -135,8 +135,8 @@ class Uploader:
             state=state,
             reason=reason,
             channel=live.channel.name,
-            last_commit_at=live.last_commit_at,
+            last_commit_at=live.commits.last_commit_at,
             next_try_seconds=max(0.0, sender.not_before - self._monotonic_s()) if failure else waits_s or 0.0,
             consecutive_failures=sender.failures,
-            rows_committed=live.rows_committed,
+            rows_committed=live.commits.rows_committed,
         )

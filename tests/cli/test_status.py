@@ -52,6 +52,27 @@ def test_before_the_first_start_it_says_what_will_make_the_outbox(
     assert f"warning  outbox: no outbox in {door.state_dir} yet; the first start creates it" in out
 
 
+def test_rows_set_aside_are_not_delivered_and_need_an_operator(
+    door: CliRig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
+    now = SystemClock("always").now()
+    outbox.keep(*(swipe(value, read_at=now) for value in (1, 2, 3)))
+    outbox.set_aside(2, "refused")
+    commit(outbox, 3)
+    outbox.close()
+
+    code, out = page(door, capsys)
+    main(["outbox", "list", "--config", str(door.config)])
+    listed = capsys.readouterr().out
+
+    assert code == 1
+    assert "nothing pending; 2 delivered" in out
+    assert "failed   held rows: 1 set aside, 0 in ranges" in out
+    assert "badge-agent replay --set-aside" in listed
+    assert "--rejected" not in listed
+
+
 def test_with_the_agent_stopped_it_says_what_waits(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:
     outbox = Outbox(door.state_dir, agent_id=AGENT_ID)
     now = SystemClock("always").now()

@@ -43,7 +43,7 @@ UPLOADER_KEYS = {
 OUTBOX_KEYS = {
     *("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq"),
     *("unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes", "ok", "problem"),
-    *("quarantined", "recovering"),
+    *("quarantined", "recovering", "delivered"),
 }
 
 

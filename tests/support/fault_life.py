@@ -156,7 +156,7 @@ class FaultLife:
             batch = live.after(live.committed, 1, max_bytes=10**9)
             if batch is not None:
                 self._aside.add(int(json.loads(batch.rows[0])["card_raw"], 16))
-                live.set_aside(batch.last, "refused: 400")
+                self._outbox.set_aside(batch.last[1], "refused: 400")
 
         self._try(set_aside)
 

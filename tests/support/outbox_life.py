@@ -101,7 +101,7 @@ class _Life:
         me = self._outbox.state
         if me.last_n > me.committed_n:
             n = self._random.randint(me.committed_n + 1, me.last_n)
-            self._rows.set_aside((0, n), "refused")
+            self._outbox.set_aside(n, "refused")
             _mark(set_aside=self._value(n))
 
     def _replay(self) -> None:

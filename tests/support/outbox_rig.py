@@ -103,7 +103,7 @@ def commit(outbox: Outbox, seq: int, *, rejected: tuple[int, int] | None = None)
 
 def set_aside(outbox: Outbox, *seqs: int) -> None:
     for seq in seqs:
-        LiveRows(outbox).set_aside(at(outbox, seq), "refused: 400")
+        outbox.set_aside(at(outbox, seq)[1], "refused: 400")
 
 
 def purge(outbox: Outbox, seconds: int, *, max_bytes: int = 10**12) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ class ModelChannel:
     created_on_ms: int
     committed: str | None = None
     errors: int = 0
+    late: list[tuple[float, str]] = field(default_factory=list)  # errors not counted yet: when, bound
     error_bound: str | None = None
     buffered: list[_Buffered] = field(default_factory=list)
     writer: int = 0
@@ -120,8 +122,14 @@ class PipeModel(Http):
         self.cannot_load: Callable[[Row], bool] = lambda _: False
         self.refuses: Callable[[Row], bool] = lambda _: False
         self.takes_bytes = 4_000_000
+        self.way_takes_bytes = 4_000_000  # larger bodies break the connection
+        self.bytes_per_s = math.inf  # of the way to the server
+        self.discarded = 0  # rows that an open discarded
+        self.fails: Callable[[Endpoint], Reply | None] = lambda _: None  # the answer of a broken endpoint
         self.is_stalled = False  # nothing is committed any more
         self.counts_errors_late = False  # only in the second status after the commit
+        self.errors_count_after_s = 0.0  # so long after the commit
+        self.refusal_status = 400  # for rows that are refused
         self.status_code = "SUCCESS"
         self.foreign_token: str | None = None  # every channel has it when it is opened
         self.refused_channels: set[str] = set()  # 404 for every request to them
@@ -173,8 +181,7 @@ class PipeModel(Http):
     def _load(self, name: str, channel: ModelChannel, row: Row, token: str) -> None:
         if self.cannot_load(row):
             self.not_loaded.append(Landed(name, row))
-            channel.errors += 1
-            channel.error_bound = token
+            channel.late.append((self.clock.seconds + self.errors_count_after_s, token))
         else:
             self.landed.append(Landed(name, row))
 
@@ -206,6 +213,9 @@ class PipeModel(Http):
         if isinstance(fault, Invalidate) and name in self.channels:
             self.channels[name].is_invalid = True
             self.channels[name].buffered.clear()
+        if (broken := self.fails(endpoint)) is not None:
+            return broken
+        self._carry(request)
         lost = isinstance(fault, Lose)
         reply = (
             None
@@ -215,6 +225,14 @@ class PipeModel(Http):
         if lost or reply is None:
             raise OutcomeUnknownError(f"{request.what}: the connection broke")
         return reply
+
+    def _carry(self, request: Request) -> None:
+        """The way of the body: it may break, or take longer than the client waits."""
+        size = len(request.body)
+        needs_s, allowed_s = size / self.bytes_per_s, 60 + size / 20_000
+        self.clock.advance(min(needs_s, allowed_s))
+        if size > self.way_takes_bytes or needs_s > allowed_s:
+            raise OutcomeUnknownError(f"{request.what}: the connection broke", sent_bytes=0, body_bytes=size)
 
     def _processed(self, endpoint: Endpoint, name: str, request: Request, query: dict[str, str]) -> Reply:
         gone: dict[str, object] = {"code": "ERR_CHANNEL_DOES_NOT_EXIST_OR_IS_NOT_AUTHORIZED"}
@@ -228,8 +246,11 @@ class PipeModel(Http):
             return self._append(name, request.body, query)
         return _json({"channel_statuses": {name.rpartition(":")[2]: self._status(self.channels[name])}})
 
-    def _open(self, name: str, content: dict[str, str]) -> Reply:
+    def _open(self, name: str, content: dict[str, Any]) -> Reply:
         channel = self.channels.setdefault(name, ModelChannel(created_on_ms=int(self.clock.seconds * 1e6)))
+        if channel.buffered and content.get("fail_on_uncommitted_rows"):
+            return _json({"code": "ERR_CHANNEL_HAS_UNCOMMITTED_DATA"}, 409)
+        self.discarded += sum(len(buffered.rows) for buffered in channel.buffered)
         channel.buffered.clear()
         channel.writer, channel.sequence, channel.is_invalid = channel.writer + 1, 0, False
         channel.committed = self.foreign_token or content.get("offset_token", channel.committed)
@@ -249,7 +270,7 @@ class PipeModel(Http):
         if any(self.refuses(json.loads(line)) for line in lines):
             if len(lines) == 1:
                 self.refused.append(Landed(name, json.loads(lines[0])))
-            return _json({"code": "ERR_ROWS"}, 400)
+            return _json({"code": "ERR_ROWS"}, self.refusal_status)
         # An invalid channel still answers 200, and drops the rows.
         if not channel.is_invalid:
             channel.buffered.append(
@@ -258,6 +279,8 @@ class PipeModel(Http):
         return _json({"next_continuation_token": channel.continuation})
 
     def _status(self, channel: ModelChannel) -> dict[str, object]:
+        while channel.late and channel.late[0][0] <= self.clock.seconds:
+            channel.errors, channel.error_bound = channel.errors + 1, channel.late.pop(0)[1]
         errors = channel.errors
         if self.counts_errors_late and channel.committed != channel.error_bound:
             self.counts_errors_late = False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows, generation
 from agent.outbox.external import holds
 from agent.outbox.records import Generation, new_outbox_id
+from agent.snowpipe.wire import Reply
 from tests.support.pipe_model import Invalidate, Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig
 
@@ -72,19 +74,112 @@ def test_a_channel_that_stays_ill_is_asked_at_a_slow_pace(door: UploaderRig) -> 
     assert len(door.pipe.of("open")) < 120
 
 
-def test_a_commit_that_does_not_come_for_ten_minutes_is_a_doubt(door: UploaderRig) -> None:
-    door.pipe.is_stalled = True
+def test_a_commit_that_takes_hours_is_waited_for_and_nothing_is_discarded(
+    door: UploaderRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.pipe.lag_s = 4 * 3600
     door.keep(5)
     door.run(590)
-    before = len(door.pipe.of("open"))
-    door.run(60)
-    after = len(door.pipe.of("open"))
-
-    door.pipe.is_stalled = False
+    early = door.uploader.status()
+    door.run(3600)
+    late, polls = door.uploader.status(), len(door.pipe.of("status"))
+    door.run(3600)
+    polls_in_an_hour = len(door.pipe.of("status")) - polls
     door.drain()
 
-    assert (before, after) == (1, 2)
+    assert (early.state, late.state) == ("sending", "waiting")
+    assert "minutes" in (late.reason or "")
+    assert "nothing sent was committed for 10 minutes" in caplog.text
+    assert polls_in_an_hour <= 13
+    assert (len(door.pipe.of("open")), door.pipe.discarded) == (1, 0)
     assert values(door) == [1, 2, 3, 4, 5]
+    assert door.uploader.status().state == "idle"
+
+
+def test_a_reopening_waits_for_what_is_not_committed_yet(tmp_path: Path, key: KeyPair) -> None:
+    door = UploaderRig(tmp_path, key, lag_s=60)
+    door.keep(5)
+    door.run(1)
+    door.pipe.faults.append(Lose(processed=True))
+    door.keep(5)
+
+    door.drain()
+
+    assert values(door) == list(range(1, 11))
+    assert door.pipe.discarded == 0
+    door.close()
+
+
+def test_what_is_not_committed_in_two_minutes_after_a_doubt_is_discarded_and_sent_again(
+    tmp_path: Path, key: KeyPair
+) -> None:
+    door = UploaderRig(tmp_path, key, lag_s=3600)
+    door.keep(5)
+    door.run(1)
+    door.pipe.faults.append(Lose(processed=True))
+    door.keep(5)
+    door.run(10)
+    door.pipe.lag_s = 1
+    door.run(300)
+
+    assert values(door) == list(range(1, 11))
+    assert door.pipe.discarded == 10
+    door.close()
+
+
+def test_a_pipe_that_answers_410_for_a_day_is_reopened_at_a_slow_pace(door: UploaderRig) -> None:
+    door.keep(1)
+    door.drain()
+    hosts = len(door.pipe.of("hostname"))
+    door.pipe.fails = lambda endpoint: (
+        Reply(410, {}, b"") if endpoint in {"open", "append", "status"} else None
+    )
+    door.keep(1)
+    door.run(86_400)
+    requests = len(door.pipe.of("open", "append", "status"))
+    hosts = len(door.pipe.of("hostname")) - hosts
+
+    door.pipe.fails = lambda _: None
+    door.run(120)
+
+    assert values(door) == [1, 2]
+    assert len(door.pipe.of("append")) <= 3  # not the same bytes for hours
+    assert requests < 6000
+    assert hosts > 1000  # a new name each time
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply(503, {}, b'{"code": "X"}'), Reply(404, {}, b""), Reply(403, {}, b"")], ids=str
+)
+def test_rows_land_while_the_status_endpoint_alone_fails(door: UploaderRig, answer: Reply) -> None:
+    door.pipe.fails = lambda endpoint: answer if endpoint == "status" else None
+
+    for _ in range(20):
+        door.keep(1)
+        door.run(300)
+    door.run(3600)
+
+    assert values(door) == list(range(1, 21))
+    assert door.outbox.pending == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [Refuse(503, retry_after=0), Unreachable(), Lose(processed=False), Refuse(409)]
+)
+def test_a_failing_door_sends_at_most_one_request_a_second(
+    door: UploaderRig, fault: Refuse | Unreachable | Lose
+) -> None:
+    door.keep(1)
+    door.drain()
+    door.pipe.faults.extend([fault] * 10_000)
+    seen = len(door.pipe.seen)
+    door.keep(1)
+    door.run(3600)
+
+    moments = [seen.at for seen in door.pipe.seen[seen:] if seen.endpoint in {"open", "append", "status"}]
+    # The first failure makes the series.
+    assert all(after - before >= 0.99 for before, after in pairwise(moments))
+    assert len(moments) < 400
 
 
 def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: UploaderRig) -> None:

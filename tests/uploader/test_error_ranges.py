@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.outbox import ErrorCount, Position
-from agent.uploader.error_ranges import Progress, error_range, new_errors
+from agent.outbox import ErrorCount
+from agent.uploader.error_ranges import LATE_S, SentBatches, new_errors
 
 
 @pytest.mark.parametrize(
@@ -25,57 +25,87 @@ def test_errors_are_counted_since_the_last_count_of_the_same_channel(
     assert new_errors(known, reported) == count
 
 
-# Positions of live rows by their n: moved_from, committed, reported, sent; bound; after, last.
-TABLE: dict[str, tuple[tuple[int, int, int, int], int | None, tuple[int, int] | None]] = {
-    "no bound: all that this status commits": ((0, 4, 8, 12), None, (4, 8)),
-    "a bound among what this status commits": ((0, 4, 8, 12), 6, (4, 6)),
-    "a bound at the end of what this status commits": ((0, 4, 8, 12), 8, (4, 8)),
-    "a bound among what is sent and not committed": ((0, 4, 8, 12), 11, (4, 11)),
-    "a bound beyond what was sent is not believed": ((0, 4, 8, 12), 13, (4, 8)),
-    "nothing committed yet, no bound: all that is sent": ((0, 4, 4, 12), None, (4, 12)),
-    "nothing committed yet, a bound": ((0, 4, 4, 12), 5, (4, 5)),
-    "counted late: the rows of the last commit": ((4, 8, 8, 8), 6, (4, 8)),
-    "counted late, while more was committed": ((4, 8, 12, 12), 6, (4, 12)),
-    "counted late, without a bound": ((4, 8, 8, 8), None, (4, 8)),
-    "counted late, no commit recorded: the row of the bound": ((8, 8, 8, 8), 6, (5, 6)),
-    "no row was ever sent": ((0, 0, 0, 0), None, None),
-    "no commit recorded and no bound": ((8, 8, 8, 8), None, None),
-    "the server reports less than was committed": ((4, 8, 6, 8), None, (4, 8)),
+def sent(*ends: int, committed: int = 0, counted: int = 0) -> SentBatches:
+    """Batches that end at these rows, committed up to one row, and counted well up to another."""
+    batches = SentBatches((), (0, 0), 0.0)
+    for end in ends:
+        batches.sent((0, end))
+    batches.committed((0, counted), 0.0)
+    batches.counted(LATE_S)
+    batches.committed((0, committed), LATE_S)
+    return batches
+
+
+# The batches; the rise of the count, its bound, the position reported; the rows held: after, last.
+TABLE: dict[str, tuple[SentBatches, int, int | None, int, tuple[int, int] | None]] = {
+    "no bound: all that is not counted well": (sent(4, 8, 12, committed=4), 1, None, 8, (0, 12)),
+    "the batch that contains the bound": (sent(4, 8, 12, committed=4), 1, 6, 8, (4, 8)),
+    "a bound at the end of a batch": (sent(4, 8, 12, committed=4), 1, 8, 8, (4, 8)),
+    "a bound among what is sent and not committed": (sent(4, 8, 12, committed=8), 1, 11, 8, (8, 12)),
+    "a bound beyond what was sent is not believed": (sent(4, 8, committed=8), 1, 13, 8, (0, 8)),
+    "counted late": (sent(4, 8, 12, committed=12), 1, 6, 12, (4, 8)),
+    "two errors: from the oldest batch": (sent(4, 8, 12, committed=12), 2, 8, 12, (0, 8)),
+    "two errors after a good count": (sent(4, 8, 12, committed=12, counted=4), 2, 8, 12, (4, 8)),
+    "after a good count, without a bound": (sent(4, 8, 12, committed=12, counted=4), 1, None, 12, (4, 12)),
+    "counted later than expected": (sent(4, 8, committed=8, counted=8), 1, 2, 8, (0, 4)),
+    "later than expected, without a bound": (sent(4, 8, committed=8, counted=8), 1, None, 8, (0, 8)),
+    "committed by an earlier process": (sent(), 1, 3, 4, (0, 4)),
+    "no row was ever sent": (sent(), 1, None, 0, None),
 }
 
 
-@pytest.mark.parametrize(("progress", "bound", "expected"), TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize(
+    ("batches", "count", "bound", "reported", "expected"), TABLE.values(), ids=TABLE.keys()
+)
 def test_new_errors_fall_on_a_range_that_contains_them(
-    progress: tuple[int, int, int, int], bound: int | None, expected: tuple[int, int] | None
+    batches: SentBatches, count: int, bound: int | None, reported: int, expected: tuple[int, int] | None
 ) -> None:
-    moved_from, committed, reported, sent = ((0, n) for n in progress)
-
-    found = error_range(
-        Progress(moved_from, committed, reported, sent), None if bound is None else (0, bound)
-    )
+    found = batches.with_errors(count, None if bound is None else (0, bound), (0, reported))
 
     assert found == (expected and ((0, expected[0]), (0, expected[1])))
 
 
+def test_a_bound_before_every_known_batch_holds_its_row_and_all_after_it() -> None:
+    batches = SentBatches(((0, 10), (0, 12)), (0, 12), 0.0)
+
+    assert batches.with_errors(1, (0, 5), (0, 12)) == ((0, 4), (0, 12))
+
+
 def test_a_range_may_span_replays() -> None:
-    progress = Progress((1, 9), (1, 9), (2, 5), (2, 7))
+    batches = SentBatches((), (1, 9), 0.0)
+    batches.sent((2, 5))
 
-    assert error_range(progress, (2, 6)) == ((1, 9), (2, 6))
-    assert error_range(progress, None) == ((1, 9), (2, 5))
-
-
-_POSITIONS = st.tuples(st.integers(0, 3), st.integers(0, 9))
+    assert batches.with_errors(1, (2, 3), (2, 5)) == ((1, 9), (2, 5))
 
 
-@given(st.lists(_POSITIONS, min_size=4, max_size=4).map(sorted), st.none() | _POSITIONS)
-def test_a_range_is_never_empty_and_contains_a_bound_that_was_sent(
-    positions: list[Position], bound: Position | None
-) -> None:
-    progress = Progress(*positions)
+def test_what_is_stored_gives_the_same_ranges_after_a_restart() -> None:
+    batches = sent(4, 8, 12, committed=8)
 
-    found = error_range(progress, bound)
+    restored = SentBatches(batches.bounds, (0, 8), 0.0)
+    restored.reopened((0, 11), 1.0)
 
-    if found is not None:
-        assert found[0] < found[1]
-        if bound is not None and progress.moved_from < bound <= progress.sent:
-            assert found[0] < bound <= found[1]
+    assert restored.with_errors(1, (0, 6), (0, 11)) == ((0, 4), (0, 8))
+    assert restored.with_errors(1, (0, 10), (0, 11)) == ((0, 8), (0, 11))
+    assert restored.count_due_at == 1.0 + LATE_S
+
+
+def test_a_long_backlog_keeps_few_bounds_and_loses_no_row() -> None:
+    batches = sent(*range(1, 1001), committed=1000)
+
+    assert len(batches.bounds) <= 66
+    assert batches.with_errors(2, None, (0, 1000)) == ((0, 0), (0, 1000))
+
+
+@given(
+    ends=st.lists(st.integers(1, 500), min_size=1, unique=True).map(sorted),
+    at=st.data(),
+    count=st.integers(1, 3),
+)
+def test_the_range_of_any_error_contains_it(ends: list[int], at: st.DataObject, count: int) -> None:
+    bad = at.draw(st.integers(1, ends[-1]))
+    batches = sent(*ends, committed=at.draw(st.sampled_from(ends)))
+    bound = next(end for end in ends if end >= bad)
+
+    for found in (batches.with_errors(count, (0, bound), (0, 0)), batches.with_errors(count, None, (0, 0))):
+        assert found is not None
+        assert found[0] < (0, bad) <= found[1]

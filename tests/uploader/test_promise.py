@@ -44,7 +44,6 @@ FAULTS = st.sampled_from(
         Refuse(400, "STALE_CONTINUATION_TOKEN_SEQUENCER"),
     ]
 )
-# Below the number of refusals in a row that no longer are the rows' fault.
 MOST_BAD = 20
 
 
@@ -96,6 +95,11 @@ class Promise(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.door.run(seconds)
 
+    @rule()
+    def hours_pass(self) -> None:
+        if self.refusable:
+            self.door.run(8_000)
+
     @rule(fault=FAULTS)
     def fault(self, fault: Lose | Unreachable | Invalidate | Refuse) -> None:
         self.door.pipe.faults.append(fault)
@@ -113,7 +117,7 @@ class Promise(RuleBasedStateMachine):
     def channels_are_deleted_after_idle_days(self) -> None:
         # Idle: a commit that was not polled before its channel was deleted can no longer be read.
         if not self.door.pipe.faults:
-            self.door.drain()
+            self._drain()
             self.door.pipe.forget_channel()
 
     @rule(ahead=st.integers(1, 4))
@@ -200,11 +204,16 @@ class Promise(RuleBasedStateMachine):
     def restore_the_backup(self) -> None:
         # What is only in the replaced file would be lost.
         self.door.pipe.faults.clear()
-        self.door.drain()
+        self._drain()
         if self.backup is not None and not self.not_loadable | self.ever_refusable:
             self.restored = True
             self.door.restore(self.backup)
             self.backup = None
+
+    def _drain(self) -> None:
+        """Deliver everything. Rows that are refused next to each other, or last, wait for a repair."""
+        self.refusable.clear()
+        self.door.drain()
 
     # --- what must hold at any moment ------------------------------------------------------------
 
@@ -239,7 +248,7 @@ class Promise(RuleBasedStateMachine):
             return
         try:
             self.door.pipe.faults.clear()
-            self.door.drain()
+            self._drain()
             self._check_live_rows()
             self._check_replays()
         finally:

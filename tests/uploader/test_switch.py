@@ -20,7 +20,7 @@ from agent.errors import (
 )
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
-from agent.uploader.channel_switch import SwitchLimits, switch_delay_s
+from agent.uploader.channel_switch import ChannelSwitch, switch_delay_s
 from tests.support.pipe_model import Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig
 
@@ -266,7 +266,7 @@ def test_only_answers_that_are_about_the_channel_use_up_the_patience(slow_door: 
 
     def exhausted_s(error: SnowpipeError, *, is_other_pipe: bool = False) -> int | None:
         slow_door.outbox.pipe = "OTHER_PIPE" if is_other_pipe else "PIPE"
-        limits = SwitchLimits(LiveRows(slow_door.outbox))
+        limits = ChannelSwitch(LiveRows(slow_door.outbox))
         return next((at for at in range(0, 200_000, 30) if limits.gives_up(error, float(at))), None)
 
     gone = ChannelLostError("404", status=404)
@@ -329,7 +329,7 @@ def test_a_commit_ends_the_delay(slow_door: UploaderRig) -> None:
     door.keep(2)
     door.drain()
 
-    assert door.clock.seconds - before < 30
+    assert door.clock.seconds - before < 330  # the last poll, for late errors, is after 300 s
     assert_whole(door)
     door.close()
 

@@ -30,6 +30,7 @@ class OutboxCounts:
     set_aside: int
     last_seq: int
     committed_seq: int
+    delivered: int  # of this outbox id: committed, and not set aside
     unreadable: int
     replays: int
     oldest_pending_row: bytes | None = field(repr=False)
@@ -60,6 +61,14 @@ def read_counts(state_dir: Path) -> OutboxCounts:
             set_aside=aside,
             last_seq=state.last_seq,
             committed_seq=state.committed_seq,
+            delivered=state.committed_seq
+            - one_number(
+                connection,
+                """SELECT total(min(last_n, ?2) - max(first_n, ?1) + 1) FROM held
+                   WHERE kind = 'set_aside' AND released = 0 AND last_n >= ?1 AND first_n <= ?2""",
+                state.base + 1,
+                committed_n,
+            ),
             unreadable=state.record.unreadable,
             replays=one_number(connection, "SELECT count(*) FROM replays"),
             oldest_pending_row=oldest[0] if oldest else None,

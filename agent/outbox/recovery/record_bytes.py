@@ -18,7 +18,7 @@ _CHECKSUM_SIZES = (6, 8)
 _NO_BYTES: tuple[int | None, ...] = (1, None, 0)
 
 # The header of the state record: its size, NULL for the rowid, the types of committed_n, chain, machine id.
-_STATE_HEADER = re.compile(rb"[\x12-\x1b]\x00[\x01-\x09][\x0d\x2d\x4d][\x0d\x2d]")
+_STATE_HEADER = re.compile(rb"[\x15-\x1e]\x00[\x01-\x09][\x0d\x2d\x4d][\x0d\x2d]")
 _LONGEST_STATE_BYTES = 4_000
 _INTEGER_SIZES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _FIRST_TEXT = 13
