@@ -21,7 +21,7 @@ from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGEST_DIGITS = 32
-# Random, per boot: 32 bits tell the boots of one agent apart, and save 28 bytes a row.
+# Random, per boot: 32 bits distinguish the boots of one agent, and save 28 bytes a row.
 _BOOT_ID_DIGITS = 8
 
 # A legacy row ends with this member.
@@ -95,16 +95,9 @@ def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
         "boot_ms": read_at.boot_ms,
         "person_salt": link.person_salt,
     }
-    return with_chain(
-        {name: value for name, value in members.items() if value is not None}, link.previous_chain
-    )
-
-
-def with_chain(members: Mapping[str, Any], previous_chain: str) -> tuple[str, bytes]:
-    """Add the chain as the last member. Returns the chain and the row to be stored."""
-    chain = chain_hash(previous_chain, members)
-    linked = {name: value for name, value in members.items() if name != "chain"} | {"chain": chain}
-    return chain, _encoded(linked)
+    present = {name: value for name, value in members.items() if value is not None}
+    chain = chain_hash(link.previous_chain, present)
+    return chain, _encoded(present | {"chain": chain})
 
 
 def chain_hash(previous_chain: str, members: Mapping[str, Any]) -> str:
@@ -327,22 +320,11 @@ class ParsedRow:
         """Whether the row was stored directly after the row with this chain. False for a legacy row."""
         return self.outbox_id is None and chain_hash(previous_chain, self.members) == self.chain
 
-    def relinked(self, previous_chain: str) -> tuple[str, bytes]:
-        """The same event after another row: its new chain and the row to be stored."""
-        members = {name: value for name, value in self.members.items() if name not in _POSITION}
-        return with_chain(members, previous_chain)
-
-
-_POSITION = frozenset({"outbox_id", "seq", "chain_before", "replay"})
-
 
 def parse(row: object) -> ParsedRow | None:
     """None for anything that is not a complete stored row."""
-    try:
-        members = json.loads(row) if isinstance(row, bytes) else None
-    except ValueError:
-        return None
-    if not isinstance(members, dict):
+    members = _members_of(row)
+    if members is None:
         return None
     required = _REQUIRED_BEFORE if "outbox_id" in members else _REQUIRED_NOW
     if not all(isinstance(members.get(name), kind) for name, kind in required.items()):
@@ -354,16 +336,19 @@ def parse(row: object) -> ParsedRow | None:
 
 def card_of(row: object) -> tuple[str, int, str] | None:
     """Reader id, bits and hex digits of the card; None for a damaged or an erased row."""
-    try:
-        members = json.loads(row) if isinstance(row, bytes) else None
-    except ValueError:
-        return None
-    if not isinstance(members, dict):
-        return None
+    members = _members_of(row) or {}
     match [members.get(name) for name in ("reader_id", "card_bits", "card_raw")]:
         case [str(reader_id), int(bits), str(raw)]:
             return reader_id, bits, raw
     return None
+
+
+def _members_of(row: object) -> dict[str, Any] | None:
+    try:
+        members = json.loads(row) if isinstance(row, bytes) else None
+    except ValueError:
+        return None
+    return members if isinstance(members, dict) else None
 
 
 class FoundRow(NamedTuple):

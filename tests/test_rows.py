@@ -281,22 +281,6 @@ def test_a_parsed_row_knows_which_row_it_follows() -> None:
     assert (legacy.outbox_id, legacy.seq) == ("0a1b2c3d4e5f", 7)
 
 
-def test_a_row_that_is_linked_again_has_the_same_members_and_another_chain() -> None:
-    for row in (render(swipe(), LINK, agent_id="hq-lobby-1")[1], LEGACY):
-        parsed = parse(row)
-        assert parsed is not None
-
-        chain, again = parsed.relinked("another")
-
-        linked = parse(again)
-        position = {"outbox_id", "seq", "replay", "chain"}
-        assert linked is None or linked.follows("another")
-        assert json.loads(again)["chain"] == chain
-        assert {k: v for k, v in json.loads(again).items() if k != "chain"} == {
-            k: v for k, v in json.loads(row).items() if k not in position
-        }
-
-
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50))
 def test_any_text_of_the_configuration_comes_back_from_a_single_line(text: str) -> None:
     a_swipe = dataclasses.replace(swipe(), zone_id=text, badge_id=text)

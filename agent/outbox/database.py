@@ -42,8 +42,8 @@ _GROWN_WAL_BYTES = 1_100_000
 _BUSY_S = 5.0
 # The same after a wait that ended without the lock: meanwhile no reader is read.
 _STILL_BUSY_S = 0.1
-# IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
 _UNDECODABLE = ""  # an OperationalError of the module sqlite3 itself: a text that is not UTF-8
+# IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
 # Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
 _NO_TEXT = "Could not decode to UTF-8"

@@ -24,7 +24,7 @@ class Inspector:
     """Works when the outbox needs it, until `stop()`; calls `recovered` when rows can be sent again."""
 
     def __init__(self, outbox: Outbox, *, recovered: Callable[[], None]) -> None:
-        """Build it; run() starts it."""
+        """Do nothing yet: run() is the body of a thread."""
         self._outbox = outbox
         self._recovered = recovered
         self._stopping = False
@@ -47,10 +47,10 @@ class Inspector:
                 self._faults.failed(error, MessageId.DISK_FULL)
                 wait_s = _RETRY_S
             busy(False)
-            if wait_s is None:
-                self._outbox.needs_inspection.wait()
-            else:
+            if wait_s is not None:
                 self._sleep(wait_s)
+            elif not self._stopping:  # the step may have cleared the event that stop() had set
+                self._outbox.needs_inspection.wait()
 
     def _step(self) -> float | None:
         """One step; returns how long to wait after it, None if there is nothing to do."""

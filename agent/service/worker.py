@@ -81,25 +81,8 @@ class Worker:
             self._busy(True)
             try:
                 self._body(self._busy)
-            except OutboxError as error:
-                _log.warning(
-                    "%s: %s; it is run again; %s",
-                    self.name,
-                    error,
-                    error.hint,
-                    extra=fields(MessageId.DISK_FULL, reader=self.reader, error=error),
-                )
-                self._busy(False)
-                self._stopping.wait(backoff.next())
             except Exception as error:  # noqa: BLE001 - an error in one reader must not stop the others
-                # Type and place only: the message may quote a card number or a token.
-                _log.error(
-                    "%s: thread died of %s; restarting it. This is a bug, please report it\n%s",
-                    self.name,
-                    type(error).__name__,
-                    "".join(traceback.format_tb(error.__traceback__)).rstrip(),
-                    extra=fields(MessageId.THREAD_DIED, reader=self.reader),
-                )
+                self._log_failure(error)
                 if time.monotonic() - started > _RECOVERED_AFTER_S:
                     backoff.reset()
                 self._busy(False)
@@ -107,3 +90,22 @@ class Worker:
             else:
                 self._done = True
                 return
+
+    def _log_failure(self, error: Exception) -> None:
+        if isinstance(error, OutboxError):
+            _log.warning(
+                "%s: %s; it is run again; %s",
+                self.name,
+                error,
+                error.hint,
+                extra=fields(MessageId.DISK_FULL, reader=self.reader, error=error),
+            )
+            return
+        # Type and place only: the message may quote a card number or a token.
+        _log.error(
+            "%s: thread died of %s; restarting it. This is a bug, please report it\n%s",
+            self.name,
+            type(error).__name__,
+            "".join(traceback.format_tb(error.__traceback__)).rstrip(),
+            extra=fields(MessageId.THREAD_DIED, reader=self.reader),
+        )

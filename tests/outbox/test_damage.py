@@ -13,6 +13,7 @@ import pytest
 
 from agent.outbox import ErrorCount, LiveRows, Outbox, ReplayRows, read_counts
 from agent.outbox.external import holds, replay_queue
+from agent.outbox.external.previous_run import last_run
 from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -98,6 +99,20 @@ def test_a_changed_column_beside_a_row_is_found_too(tmp_path: Path, change: str)
             connection.execute(change)
 
         assert drained(outbox) == [1, 3, 4, 5]
+
+
+def test_a_newest_row_without_its_boot_time_costs_no_start(tmp_path: Path) -> None:
+    """One bit of its type in the header of the record makes a number of four bytes NULL."""
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+        with outbox.file.writing() as connection:
+            connection.execute("UPDATE swipes SET boot_us = NULL WHERE n = 3")
+
+    before = last_run(tmp_path, instant())
+    with closing(opened(tmp_path)) as outbox:
+        assert drained(outbox) == [1, 2]
+
+    assert [len(reads) for reads in before.last_reads.values()] == [2]
 
 
 def test_a_row_without_a_checksum_is_damaged_unless_an_older_version_stored_it(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from agent.backoff import Backoff
 from agent.errors import OutboxBusyError, OutboxError
 from agent.service import worker as worker_module
 from agent.service.worker import Busy, Worker
@@ -58,6 +59,33 @@ def test_a_death_is_logged_with_its_place_and_without_what_it_says(caplog: pytes
     assert "reader A: thread died of ValueError" in caplog.text
     assert "in body" in caplog.text
     assert "card 02F657AE'" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [OutboxBusyError, ValueError])
+def test_after_a_long_run_the_delay_is_the_shortest_again(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delays: list[float] = []
+    monkeypatch.setattr(worker_module, "_RECOVERED_AFTER_S", 0.0)
+    monkeypatch.setattr(worker_module, "random", lambda: 0.0)
+    worker = Worker("uploader", lambda _: None, hung_after_s=60)
+    following = Backoff.next
+
+    def noted(backoff: Backoff) -> float:
+        delays.append(following(backoff))
+        return delays[-1]
+
+    def body(_: Busy) -> None:
+        if len(delays) < 4:
+            raise error("fails after days")
+
+    monkeypatch.setattr(Backoff, "next", noted)
+    worker._body = body
+
+    worker.start()
+
+    assert worker.join(5.0)
+    assert len(set(delays)) == 1
 
 
 @pytest.mark.parametrize("error", [OutboxBusyError, OutboxError])

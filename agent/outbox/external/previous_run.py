@@ -1,4 +1,4 @@
-"""What an outbox knows of the agent process before this one in the same boot; read before it is opened."""
+"""What an outbox holds of the agent process before this one in the same boot; read before it is opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LastRun:
 
 
 def last_run(state_dir: Path, now: ClockReading) -> LastRun:
-    """The last run in the boot of this clock reading. Raises nothing: an unreadable outbox knows nothing."""
+    """The last run in the boot of this clock reading; an empty one if the outbox cannot be read."""
     nothing = LastRun(0, {})
     try:
         if not is_there(state_dir):
@@ -44,7 +44,7 @@ def last_run(state_dir: Path, now: ClockReading) -> LastRun:
     last_reads: dict[str, tuple[LastRead, ...]] = {}
     for row, boot_us in newest:
         card = rows.card_of(row)
-        if card is not None:
+        if card is not None and isinstance(boot_us, int):
             reader_id, bits, raw = card
             read = LastRead(bits, raw, boot_us // 1_000)
             last_reads[reader_id] = (read, *last_reads.get(reader_id, ()))

@@ -7,7 +7,6 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from agent import rows
@@ -45,7 +44,7 @@ class DamagedFile:
             self._connection = open_external(path.parent, "ro", name=path.name)
         # How many rows the file can have.
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
-        self.had_errors = False  # some rows could not be read by number
+        self.had_errors = False  # some rows could not be read by number, or were not as stored
         self.state, self.generations = self._read_state()
         held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
         self.held = list(filter(holds.is_hold, held))
@@ -53,15 +52,10 @@ class DamagedFile:
         self.replays = list(filter(holds.is_replay, replays))
         replayed = self._all("SELECT replay_id, n, chain FROM replayed")
         self.replayed = list(filter(holds.is_replayed, replayed))
-        self.boots = _with_points(
-            _sound(
-                self._all(f"SELECT {boot_table.COLUMNS} FROM boots"),
-                (int, str, int, int, int, int | None, int, str),
-            )
-        )
-        self.timings = _with_points(
-            _sound(self._all("SELECT first_n, boot, boot_id, points FROM timings"), (int, int, str, str))
-        )
+        boots = self._all(f"SELECT {boot_table.COLUMNS} FROM boots")
+        self.boots = _with_points(list(filter(boot_table.is_boot, boots)))
+        timings = self._all("SELECT first_n, boot, boot_id, points FROM timings")
+        self.timings = _with_points(list(filter(_is_timing, timings)))
         # Older schemas have no boot numbers and no checksums in `swipes`.
         known = {name for (name,) in self._all("SELECT name FROM pragma_table_info('swipes')")}
         others = (name if name in known else "NULL" for name in ("boot", "boot_us", "checksum"))
@@ -82,7 +76,7 @@ class DamagedFile:
     def _last_row(self) -> StoredRow | None:
         """The row with the highest number in the B-tree, if it is as stored."""
         found = self._all(f"SELECT {self._columns} FROM swipes ORDER BY rowid DESC LIMIT 1")
-        proved = [row for row, is_proved in _complete(found) if is_proved and row.n == self._last_rowid]
+        proved = [row for row, is_proved in self._complete(found) if is_proved and row.n == self._last_rowid]
         return proved[0] if proved else None
 
     def last_boot(self) -> int | None:
@@ -160,14 +154,14 @@ class DamagedFile:
                 budget -= 1
                 n += 2 ** max(0, run - _ROWS_IN_PAGE)
                 try:
-                    yield from _complete(self._chunk(connection, "rowid = ?", n))
+                    yield from self._complete(self._chunk(connection, "rowid = ?", n))
                     run = 0
                 except QUERY_ERRORS as error:
                     run = run + 1 if _is_read_error(error) else 0
                 continue
             if not chunk:
                 return
-            yield from _complete(chunk)
+            yield from self._complete(chunk)
             n, run = chunk[-1][0], 0
 
     def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[Columns]:
@@ -177,6 +171,25 @@ class DamagedFile:
         if found and found[-1][0] < n:
             raise sqlite3.DatabaseError("rows are out of order")
         return found
+
+    def _complete(self, found: list[Columns]) -> Iterator[tuple[StoredRow, bool]]:
+        """Complete rows, and whether each is as stored."""
+        for columns in found:
+            n, chain, trusted_us, row, *others = columns
+            with contextlib.suppress(TypeError):
+                if columns[6] is not None and columns[6] == row_checksum(*columns[:6]):
+                    yield StoredRow(*columns), True
+                    continue
+            parsed = rows.parse(row)
+            if parsed is None:
+                self.had_errors = True
+                continue
+            times = [value if isinstance(value, int) else None for value in (trusted_us, *others)]
+            stored = StoredRow(n, parsed.chain, times[0], row, *times[1:])
+            is_proved = chain == parsed.chain and stored.checksum == row_checksum(*stored[:6])
+            is_proved = is_proved or (stored.checksum is None and parsed.outbox_id is not None)
+            self.had_errors = self.had_errors or not is_proved
+            yield stored, is_proved
 
     # --- from the bytes -----------------------------------------------------------------------
 
@@ -242,9 +255,8 @@ def _is_read_error(error: Exception) -> bool:
     return error_name(error).startswith("SQLITE_IOERR")
 
 
-def _sound(found: list[Any], kinds: tuple[type | UnionType, ...]) -> list[Any]:
-    """Only the records whose columns have the expected types."""
-    return [record for record in found if all(map(isinstance, record, kinds))]
+def _is_timing(columns: tuple[Any, ...]) -> bool:
+    return all(map(isinstance, columns, (int, int, str, str)))
 
 
 def _with_points(records: list[Any]) -> list[Any]:
@@ -255,19 +267,3 @@ def _with_points(records: list[Any]) -> list[Any]:
             if boot_table.points_of(record[-1]) or len(record) > _TIMING_COLUMNS:
                 whole.append(record)
     return whole
-
-
-def _complete(found: list[Columns]) -> Iterator[tuple[StoredRow, bool]]:
-    for columns in found:
-        n, chain, trusted_us, row, *others = columns
-        with contextlib.suppress(TypeError):
-            if columns[6] is not None and columns[6] == row_checksum(*columns[:6]):
-                yield StoredRow(*columns), True
-                continue
-        parsed = rows.parse(row)
-        if parsed is None:
-            continue
-        times = [value if isinstance(value, int) else None for value in (trusted_us, *others)]
-        stored = StoredRow(n, parsed.chain, times[0], row, *times[1:])
-        is_proved = chain == parsed.chain and stored.checksum == row_checksum(*stored[:6])
-        yield stored, is_proved or (stored.checksum is None and parsed.outbox_id is not None)

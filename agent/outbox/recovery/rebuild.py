@@ -16,13 +16,13 @@ The replacement is a sequence of renames, so that a power cut at any moment leav
 to repeat; finish_interrupted() runs it at every open.
 
     state on disk                              the next open
-    outbox.db, outbox.db.salvage-part          deletes the part; the damage is found again
+    outbox.db, outbox.db.salvage-part          deletes the part and its journal; the damage is found again
     outbox.db, outbox.db.salvage               completes the swap
     (no outbox.db), outbox.db.salvage          completes the swap
     outbox.db (new), outbox.db.corrupt-k       goes on moving rows: `recovering` names the quarantined file
 
 The part is renamed to `salvage` only after it is complete and flushed. In the swap the side files
-(-wal, -shm, -journal) move first: a new file must never meet the WAL of the old one.
+(-wal, -shm, -journal) move first: SQLite would apply the WAL of the old file to the new one.
 
 Only RecoveringFile calls this module, under both locks of the file or before it is open.
 """
@@ -89,7 +89,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
 def finish_interrupted(state_dir: Path) -> None:
     """Complete or undo a replacement that a power cut interrupted. Raises OutboxError."""
     with translated(state_dir / OUTBOX_FILE):
-        (state_dir / _PART_FILE).unlink(missing_ok=True)
+        quarantine.remove(state_dir / _PART_FILE)
         if (state_dir / _COMPLETE_FILE).exists():
             _swap(state_dir)
 
@@ -116,7 +116,7 @@ def _build_or_remove(
             return _build(part, damaged, name, known)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            quarantine.remove(part)
         if isinstance(error, OutboxCorruptError):
             raise OutboxFailingError(
                 str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
@@ -126,7 +126,7 @@ def _build_or_remove(
 
 def _build(part: Path, damaged: DamagedFile, name: str, known: OutboxState | None) -> tuple[Recovery, ...]:
     """Build the new file, complete and on disk. Returns what is to be moved to it."""
-    part.unlink(missing_ok=True)
+    quarantine.remove(part)
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")

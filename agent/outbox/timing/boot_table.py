@@ -7,6 +7,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable
+from types import UnionType
 from typing import Any
 
 from agent.clock.offset_model import Boot, OffsetSample
@@ -16,12 +17,17 @@ COLUMNS = "number, boot_id, begins_us, last_us, earliest_us, hint_us, trusted, p
 
 
 def read(connection: sqlite3.Connection) -> list[Boot]:
-    """All boots in order; `last_us` of the last one includes its newest row."""
+    """All boots in order; `last_us` of the last one includes its newest row.
+
+    Raises OutboxCorruptError for values that were never stored.
+    """
     found = connection.execute(f"SELECT {COLUMNS} FROM boots ORDER BY number")
     known = [_boot(columns) for columns in found]
     newest = connection.execute("SELECT boot, boot_us FROM swipes ORDER BY n DESC LIMIT 1").fetchone()
-    if known and newest is not None and newest[0] == known[-1].number:
-        known[-1] = dataclasses.replace(known[-1], last_us=max(known[-1].last_us, newest[1]))
+    match newest:
+        # A damaged row, which its checksum reveals when it is sent, may have no such columns.
+        case (int(number), int(boot_us)) if known and number == known[-1].number:
+            known[-1] = dataclasses.replace(known[-1], last_us=max(known[-1].last_us, boot_us))
     return known
 
 
@@ -35,7 +41,7 @@ def write(connection: sqlite3.Connection, boots: Iterable[Boot]) -> None:
 def last_number(connection: sqlite3.Connection) -> int:
     """The newest boot number in the rows; a damaged file may have lost the boot itself."""
     found = connection.execute(
-        "SELECT boot FROM swipes WHERE boot IS NOT NULL ORDER BY n DESC LIMIT 1"
+        "SELECT boot FROM swipes WHERE typeof(boot) = 'integer' ORDER BY n DESC LIMIT 1"
     ).fetchone()
     return found[0] if found else 0
 
@@ -54,7 +60,17 @@ def forget_old(connection: sqlite3.Connection, committed_n: int) -> None:
     )
 
 
+def is_boot(columns: tuple[Any, ...]) -> bool:
+    """Whether these can be the columns of a boot, apart from the text of its points."""
+    return all(map(isinstance, columns, _KINDS))
+
+
+_KINDS: tuple[type | UnionType, ...] = (int, str, int, int, int, int | None, int, str)
+
+
 def _boot(columns: tuple[Any, ...]) -> Boot:
+    if not is_boot(columns):
+        raise OutboxCorruptError("outbox: the stored clock observations are damaged")
     number, boot_id, begins_us, last_us, earliest_us, untrusted_us, trusted, points = columns
     return Boot(
         number, boot_id, begins_us, last_us, earliest_us, untrusted_us, bool(trusted), points_of(points)

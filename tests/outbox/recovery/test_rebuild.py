@@ -477,3 +477,11 @@ def test_a_disk_that_has_no_room_for_the_replacement_leaves_the_old_file_in_use(
 
         keep(outbox, 1)
         assert outbox.pending == 4
+
+
+def test_an_unfinished_new_file_and_its_journal_are_deleted(tmp_path: Path) -> None:
+    for name in ("outbox.db.salvage-part", "outbox.db.salvage-part-journal"):
+        (tmp_path / name).write_bytes(b"unfinished")
+
+    with closing(opened(tmp_path)):
+        assert list(tmp_path.glob("*.salvage*")) == []

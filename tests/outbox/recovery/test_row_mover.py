@@ -102,6 +102,27 @@ def test_delivery_continues_before_the_committed_rows_are_moved(outbox: Outbox) 
     assert copies(outbox.file.path.parent) == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE swipes SET boot_us = boot_us + 4 WHERE n = 3",
+        "UPDATE swipes SET row = x'7b' WHERE n = 3",
+    ],
+)
+def test_a_file_with_a_damaged_committed_row_is_kept(tmp_path: Path, change: str) -> None:
+    with closing(opened(tmp_path)) as box:
+        keep(box, 9)
+        commit(box, 5)
+        with box.file.writing() as connection:
+            connection.execute(change)
+        box._file.rebuild(FAULT, box.outbox_id)
+
+        recover(box)
+
+        assert cards(stored(tmp_path)) == [1, 2, 4, 5, 6, 7, 8, 9]
+        assert [path.name for path in copies(tmp_path)] == ["outbox.db.corrupt-1"]
+
+
 def test_a_replay_waits_until_its_rows_are_there(outbox: Outbox) -> None:
     state_dir, replays = outbox.file.path.parent, ReplayRows(outbox)
     replay_queue.request(state_dir, [replay_queue.Range(5, 9, None, 5)])
