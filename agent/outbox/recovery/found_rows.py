@@ -59,6 +59,11 @@ class FoundRows:
                 yield _derived(n, found, boots)
 
 
+def held_when_read(row: StoredRow) -> StoredRow:
+    """A row that is not as it was stored, also where its checksum is missing: it is held, not sent."""
+    return row if row.checksum is not None else row._replace(checksum=0)
+
+
 def _derived(n: int, found: FoundRow, boots: dict[str, int]) -> StoredRow:
     read = rows.recorded_time(found.row)
     boot = next((number for boot_id, number in boots.items() if read.is_of_boot(boot_id)), None)

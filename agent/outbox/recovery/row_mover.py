@@ -49,13 +49,14 @@ from typing import Any
 from agent import rows
 from agent.errors import OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import generation, holds
-from agent.outbox.database import open_external, translated
-from agent.outbox.records import ADDRESS, Generation, StateRecord, new_outbox_id
-from agent.outbox.recovery import progress, quarantine
+from agent.outbox import holds
+from agent.outbox.database import translated
+from agent.outbox.records import ADDRESS, Generation, StateRecord
+from agent.outbox.recovery import progress, quarantine, recovered_ids
 from agent.outbox.recovery.damaged_file import DamagedFile
-from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows
-from agent.outbox.recovery.holes import Holes, row_numbers
+from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows, held_when_read
+from agent.outbox.recovery.holes import Holes
+from agent.outbox.recovery.moved_rows import MovedRows
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.ranges import subtract
 from agent.outbox.recovery.rebuild import unfinished
@@ -73,7 +74,6 @@ _INSERT = f"INSERT OR IGNORE INTO swipes({STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ROOM_BYTES, _WRITTEN = 3_000_000, 4
 _PUNCHED_BYTES = 8_000_000  # freed by one pass
 
-
 Steps = Generator[None, None, None]
 
 
@@ -84,7 +84,7 @@ class RowMover:
         self._file = file
         self._state_dir = state_dir
         self._steps: Steps | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._new = MovedRows(state_dir)
         self._holes: Holes | None = None
         self._outbox_id = ""
         self._moved = 0
@@ -92,8 +92,7 @@ class RowMover:
     def step(self) -> bool:
         """One step; False if there is nothing to recover.
 
-        Raises OutboxFullError where the disk has no room and nothing can be given back, any other
-        OutboxUnavailableError, OutboxReplacedError. The work goes on with the next step().
+        Raises OutboxUnavailableError, also without room, and OutboxReplacedError; the next step() continues.
         """
         if self._outbox_id != self._file.state.outbox_id:
             self.close()
@@ -117,9 +116,7 @@ class RowMover:
         if self._steps is not None:
             self._steps.close()
             self._steps = None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._new.close()
 
     # --- the work, a step between two yields ------------------------------------------------------
 
@@ -147,7 +144,9 @@ class RowMover:
     def _opened(self, one: Recovery) -> Iterator[DamagedFile]:
         path = self._state_dir / one.name
         # Rows that are numbered again have other numbers than in the file: its pages are not given back.
-        self._holes = Holes(path, self._are_moved) if one.part in {progress.PENDING, progress.KEPT} else None
+        self._holes = (
+            Holes(path, self._new.has_all) if one.part in {progress.PENDING, progress.KEPT} else None
+        )
         with contextlib.closing(DamagedFile(path)) as damaged:
             yield damaged
 
@@ -177,7 +176,7 @@ class RowMover:
             position["committed_n"] = yield from self._find_position(one, damaged)
         for first, last in self._gaps(one):
             # Where no whole copy of a row was found.
-            yield from self._move(_held_when_read(row) for row, _ in damaged.numbered(first, last))
+            yield from self._move(held_when_read(row) for row, _ in damaged.numbered(first, last))
         if damaged.unreadable_bytes:
             _log.warning("outbox: the disk could not read %d bytes of %s", damaged.unreadable_bytes, one.name)
         is_whole = self._latest(one).is_whole and not damaged.unreadable_bytes
@@ -190,7 +189,7 @@ class RowMover:
         What cannot be proved committed is sent again, with the same event_id. What is missing before the
         first row was purged, so it was committed.
         """
-        first_n = self._number("SELECT min(n) FROM swipes WHERE n <= ?", one.end_n)
+        first_n = self._new.number("SELECT min(n) FROM swipes WHERE n <= ?", one.end_n)
         if first_n:
             bases, marks = self._bases(()), damaged.marks()
             found = (base + marks.get(outbox_id, 0) for outbox_id, base in bases.items())
@@ -203,14 +202,14 @@ class RowMover:
 
     def _move_found(self, one: Recovery, damaged: DamagedFile) -> Steps:
         """Rows by their bytes; committed ones, which are not needed for delivery, while there is room."""
-        found = FoundRows(damaged, self._bases(self._file.state.generations), self._is_moved)
+        found = FoundRows(damaged, self._bases(self._file.state.generations), self._new.has_page)
         yield from self._move(
             row
             for row in found.numbered()
             if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room())
         )
         if found.unnumbered:
-            ends = self._rows(
+            ends = self._new.select(
                 """SELECT n, chain FROM swipes AS one WHERE n < ?
                    AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
                 one.end_n,
@@ -220,7 +219,7 @@ class RowMover:
     def _bases(self, generations: tuple[Generation, ...]) -> dict[str, int]:
         """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""
         bases = {one.outbox_id: one.first_n - 1 for one in generations}
-        newest = self._rows(
+        newest = self._new.select(
             "SELECT n, row FROM swipes WHERE n <= ? AND checksum IS NULL ORDER BY n DESC LIMIT 1",
             self._file.state.record.legacy_n,
         )
@@ -231,7 +230,7 @@ class RowMover:
         return bases
 
     def _move_kept(self, one: Recovery, damaged: DamagedFile) -> Generator[None, None, bool]:
-        """Move committed rows as far as there is room. Returns whether the quarantined file can go."""
+        """Move committed rows as far as there is room. Returns whether the file can be deleted."""
         first_n = max(one.first_n, damaged.first_n)
         if first_n > one.first_n:
             self._write(one, [one._replace(begin_n=first_n, first_n=first_n)])
@@ -253,9 +252,9 @@ class RowMover:
         state = self._file.state
         end_n = max(one.end_n for one in state.recoveries)
         tails = [tail for one in state.recoveries for tail in self._never_given(one)]
-        held = self._rows("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'")
+        held = self._new.select("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'")
         # One that an earlier rebuild has found is held already.
-        gaps = subtract(self._gaps_between(state.committed_n + 1, end_n), [*tails, *held])
+        gaps = subtract(self._new.gaps(state.committed_n + 1, end_n), [*tails, *held])
         lost = sum(last - first + 1 for first, last in gaps)
         kept = [
             one._replace(
@@ -277,8 +276,8 @@ class RowMover:
             for first, last in gaps:
                 holds.hold_lost(connection, first, last, "lost: not found in the damaged file")
             write_record(connection, record)
-            _start_generation(connection, state, end_n)
-            _add_oldest_generation(connection)
+            recovered_ids.start_generation(connection, state, end_n)
+            recovered_ids.add_oldest_generation(connection)
         _log.warning(
             "outbox: %d swipes were moved to the new file, %d are lost; delivery continues",
             self._moved,
@@ -288,7 +287,7 @@ class RowMover:
 
     def _never_given(self, one: Recovery) -> list[tuple[int, int]]:
         """The numbers up to the next generation that no row was given."""
-        newest = self._number("SELECT max(n) FROM swipes WHERE n <= ?", one.end_n)
+        newest = self._new.number("SELECT max(n) FROM swipes WHERE n <= ?", one.end_n)
         first = max(newest, one.last_n, self._file.state.committed_n) + 1
         return [(first, one.end_n)] if first <= one.end_n else []
 
@@ -300,7 +299,7 @@ class RowMover:
         left = [other for other in self._file.state.recoveries if other.name != one.name]
         self._write(one, [])
         with self._writing() as connection:
-            _add_oldest_generation(connection)
+            recovered_ids.add_oldest_generation(connection)
         quarantine.remove_oldest(self._state_dir, in_use=[other.name for other in left])
         _log.info(
             "outbox: the recovery of %s is complete; it is %s",
@@ -330,8 +329,7 @@ class RowMover:
             yield
 
     def _store(self, step: list[StoredRow], of: Recovery | None) -> None:
-        marks = ", ".join("?" * len(step))
-        known = {n for (n,) in self._rows(f"SELECT n FROM swipes WHERE n IN ({marks})", *(r.n for r in step))}
+        known = self._new.among([row.n for row in step])
         new = [row for row in step if row.n not in known]
         if not new and of is None:
             return
@@ -394,72 +392,8 @@ class RowMover:
             with contextlib.suppress(OSError):
                 self._holes.punch(_PUNCHED_BYTES)
         if not self._has_room(size):
-            text = "the disk has no room for the rows of the damaged outbox"
-            raise OutboxFullError(text, hint="free space on the disk: df -h")
-
-    def _is_moved(self, page: bytes) -> bool:
-        numbers = row_numbers(page)
-        return bool(numbers) and self._are_moved(numbers)
-
-    def _are_moved(self, numbers: list[int]) -> bool:
-        marks = ", ".join("?" * len(numbers))
-        found = self._number(f"SELECT count(*) FROM swipes WHERE n IN ({marks})", *numbers)
-        return found == len(set(numbers))
-
-    # --- reading the new file -------------------------------------------------------------------------
-
-    def _rows(self, query: str, *values: object) -> list[Any]:
-        """Read through a connection of its own: a long query keeps no other thread waiting."""
-        if self._reader is None:
-            self._reader = open_external(self._state_dir, "ro")
-        return self._reader.execute(query, values).fetchall()
-
-    def _number(self, query: str, *values: object) -> int:
-        return int(self._rows(query, *values)[0][0] or 0)
+            raise OutboxFullError("no room for the rows of the damaged outbox", hint="free space: df -h")
 
     def _gaps(self, one: Recovery) -> list[tuple[int, int]]:
-        """The ranges of numbers that pending rows can have and that are not in the new file.
-
-        Where the last number is not known exactly there is one at the end: then the bytes are searched, too.
-        """
-        return self._gaps_between(one.begin_n, one.end_n)
-
-    def _gaps_between(self, first_n: int, last_n: int) -> list[tuple[int, int]]:
-        return self._rows(
-            """SELECT before + 1, n - 1 FROM
-                 (SELECT n, lag(n, 1, ?1 - 1) OVER (ORDER BY n) AS before FROM
-                   (SELECT n FROM swipes WHERE n BETWEEN ?1 AND ?2 UNION ALL SELECT ?2 + 1))
-               WHERE n > before + 1""",
-            first_n,
-            last_n,
-        )
-
-
-def _held_when_read(row: StoredRow) -> StoredRow:
-    """A row that is not as it was stored, also where its checksum is missing: it is held, not sent."""
-    return row if row.checksum is not None else row._replace(checksum=0)
-
-
-def _start_generation(connection: sqlite3.Connection, state: OutboxState, end_n: int) -> None:
-    """New outbox ids for the recovered pending rows, up to `end_n`."""
-    first_n = state.committed_n + 1
-    new_id = new_outbox_id()
-    before = next((one.chain_before for one in state.generations if one.first_n == first_n), None)
-    if before is None:
-        found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (state.committed_n,)).fetchone()
-        before = state.committed_chain or (str(found[0]) if found is not None else rows.first_link(new_id))
-    later = [one for one in state.generations if first_n < one.first_n <= end_n]
-    connection.execute("DELETE FROM generation WHERE first_n > ? AND first_n <= ?", (first_n, end_n))
-    if connection.execute("SELECT 1 FROM swipes WHERE n BETWEEN ? AND ?", (first_n, end_n)).fetchone():
-        generation.add(connection, Generation(first_n, new_id, before))
-        for one in later:
-            generation.add(connection, one._replace(outbox_id=new_outbox_id()))
-
-
-def _add_oldest_generation(connection: sqlite3.Connection) -> None:
-    """An outbox id for committed rows whose generation is damaged: a replay needs one."""
-    oldest = connection.execute("SELECT n, checksum FROM swipes ORDER BY n LIMIT 1").fetchone()
-    (first_n,) = connection.execute("SELECT min(first_n) FROM generation").fetchone()
-    if oldest is not None and oldest[1] is not None and oldest[0] < first_n:
-        new_id = new_outbox_id()
-        generation.add(connection, Generation(oldest[0], new_id, rows.first_link(new_id)))
+        """The numbers that pending rows can have and that have no row in the new file."""
+        return self._new.gaps(one.begin_n, one.end_n)
