@@ -24,7 +24,11 @@ _ALL = f"SELECT {STORED} FROM swipes ORDER BY n"  # noqa: S608 - the same
 def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> Outbox:
     """An outbox; of a damaged file every row is moved that can be read."""
     outbox = Outbox(state_dir, agent_id="hq-lobby-1", machine_id=machine_id, reserve_bytes=reserve_bytes)
-    recover(outbox)
+    try:
+        recover(outbox)
+    except BaseException:
+        outbox.close()
+        raise
     return outbox
 
 
