@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # A dead address, often IPv6 behind a router without it, must not use up the deadline: each gets the first
 # of these; those that timed out get the second, for slow mobile networks.
 _CONNECT_S = (2.5, 10.0)
-# Without any progress for this long the connection counts as dead.
+# A connection without any progress for this long is given up.
 _SILENCE_S = 30.0
 _HANDSHAKE_S = 30.0
 # The largest answer of the API is a channel status of about 1 kB.
@@ -76,15 +76,17 @@ class Limits:
         return size
 
 
-class PlainSocket(socket.socket):
+class LimitedSocket(socket.socket):
     """A TCP socket within limits."""
 
     limits = Limits(0.0)
 
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = 0, flags: int = 0) -> int:
         """Receive within the limits."""
         self.settimeout(self.limits.timeout_s())
-        return self.limits.count_received(super().recv_into(buffer, nbytes, flags))
+        return self.limits.count_received(
+            super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        )
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         """Send within the limits, in pieces, so that the count is right when one fails."""
@@ -96,31 +98,12 @@ class PlainSocket(socket.socket):
             view = view[sent:]
 
 
-class TlsSocket(ssl.SSLSocket):
+class TlsSocket(LimitedSocket, ssl.SSLSocket):
     """A TLS socket within limits."""
 
-    limits = Limits(0.0)
 
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
-        """Receive within the limits."""
-        self.settimeout(self.limits.timeout_s())
-        return self.limits.count_received(super().recv_into(buffer, nbytes, flags))
-
-    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        """Send within the limits, in pieces, so that the count is right when one fails."""
-        view = memoryview(data).cast("B")
-        while view:
-            self.settimeout(self.limits.timeout_s())
-            sent = super().send(view[:_PIECE_BYTES], flags)
-            self.limits.sent += sent
-            view = view[sent:]
-
-
-Socket = PlainSocket | TlsSocket
-
-
-def unacknowledged_bytes(connection: Socket) -> int:
-    """Bytes in the send buffer that the peer has not acknowledged; 0 if the system cannot say."""
+def unacknowledged_bytes(connection: LimitedSocket) -> int:
+    """Bytes in the send buffer that the peer has not acknowledged; 0 if the system does not report it."""
     if _QUEUED is None:
         return 0
     ioctl, queued = _QUEUED
@@ -171,7 +154,7 @@ class Dialer:
         """The proxy of a URL. Plain http goes to loopback only, and so never through a proxy."""
         return self.proxy if url.scheme == "https" else None
 
-    def connect(self, url: SplitResult, limits: Limits) -> Socket:
+    def connect(self, url: SplitResult, limits: Limits) -> LimitedSocket:
         """A connection ready for a request. Raises UnreachableError: nothing of a request was sent."""
         proxy = self.proxy_for(url)
         try:
@@ -191,7 +174,7 @@ class Dialer:
             connection.close()
             raise
 
-    def open_tcp(self, host: str, port: int, limits: Limits) -> PlainSocket:
+    def open_tcp(self, host: str, port: int, limits: Limits) -> LimitedSocket:
         """A TCP connection to any address of a host. Raises UnreachableError."""
         left = self._addresses(host, port)
         failure = OSError("no address")
@@ -212,9 +195,9 @@ class Dialer:
 
     def _open_address(
         self, host: str, port: int, address: _Address, limits: Limits, longest_s: float
-    ) -> PlainSocket:
+    ) -> LimitedSocket:
         family, kind, protocol, target = address
-        connection = PlainSocket(family, kind, protocol)
+        connection = LimitedSocket(family, kind, protocol)
         try:
             connection.settimeout(limits.timeout_s(longest_s))
             connection.connect(target)
@@ -238,7 +221,7 @@ class Dialer:
         addresses = [(family, kind, protocol, target) for family, kind, protocol, _, target in found]
         return sorted(addresses, key=lambda address: address[3] != good)
 
-    def _secured(self, connection: PlainSocket, url: SplitResult) -> TlsSocket:
+    def _secured(self, connection: LimitedSocket, url: SplitResult) -> TlsSocket:
         host, port = address_of(url)
         limits = connection.limits
         connection.settimeout(limits.timeout_s(_HANDSHAKE_S))
@@ -266,7 +249,7 @@ def via(proxy: Proxy | None) -> str:
 # --- proxies --------------------------------------------------------------------------------
 
 
-def _tunnel(connection: PlainSocket, proxy: Proxy, target: tuple[str, int]) -> None:
+def _tunnel(connection: LimitedSocket, proxy: Proxy, target: tuple[str, int]) -> None:
     """CONNECT through the proxy (RFC 9110, 9.3.6). Raises UnreachableError."""
     host, port = target
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 from agent import __version__
 from agent.clock.system_clock import boottime_s
 from agent.errors import OutcomeUnknownError, UnreachableError
-from agent.snowpipe.connection import MAX_ANSWER_BYTES, Dialer, Limits, Proxy, Socket, TooLongError
+from agent.snowpipe.connection import MAX_ANSWER_BYTES, Dialer, LimitedSocket, Limits, Proxy, TooLongError
 from agent.snowpipe.connection import unacknowledged_bytes as unacknowledged
 from agent.snowpipe.connection import via as via_words
 from agent.snowpipe.wire import Reply, Request
@@ -50,7 +50,7 @@ class _Kept:
     """An open connection to `origin`, idle since `idle_since` of the boot-time clock."""
 
     origin: str
-    socket: Socket
+    socket: LimitedSocket
     idle_since: float
 
 
@@ -95,7 +95,7 @@ class Http:
         """Close the connections."""
         _close_all(self._kept)
 
-    def _connection(self, base_url: str, request: Request, limits: Limits) -> Socket:
+    def _connection(self, base_url: str, request: Request, limits: Limits) -> LimitedSocket:
         kept = self._kept.pop(base_url, None)
         if kept is not None:
             if boottime_s() - kept.idle_since <= _IDLE_S and not _has_input(kept.socket):
@@ -109,7 +109,7 @@ class Http:
 
     @contextmanager
     def _translated(
-        self, request: Request, base_url: str, connection: Socket, allowed_s: float
+        self, request: Request, base_url: str, connection: LimitedSocket, allowed_s: float
     ) -> Iterator[None]:
         """Translate what happens after the connection: from here on the request may have been processed."""
         try:
@@ -158,7 +158,7 @@ def _head(base_url: str, request: Request, token: str, token_type: str) -> dict[
     }
 
 
-def _exchange(connection: Socket, request: Request, head: dict[str, str]) -> tuple[Reply, bool]:
+def _exchange(connection: LimitedSocket, request: Request, head: dict[str, str]) -> tuple[Reply, bool]:
     """Send a request and read the whole answer; whether the connection can be used again."""
     exchange = http.client.HTTPConnection("")  # connected already: it only writes and parses
     exchange.sock = connection
@@ -202,7 +202,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     return body
 
 
-def _has_input(connection: Socket) -> bool:
+def _has_input(connection: LimitedSocket) -> bool:
     """True if the server closed the connection or sent something: it cannot be used for a request."""
     try:
         return bool(select.select([connection], [], [], 0)[0])
