@@ -94,7 +94,7 @@ class SystemClock:
         marked = self._marks.judge(_timesyncd_mark_us(), wall_us, boot_us)
         if marked is not None and not marked.is_inherited:
             return marked
-        if self._timedated.says_synchronised(wall_us - boot_us):
+        if self._timedated.reports_synchronised(wall_us - boot_us):
             return Confirmation(marked.unconfirmed_us if marked is not None else 0)
         return marked
 

@@ -26,11 +26,11 @@ class Timedated:
         self._yes: tuple[float, int] | None = None  # when it was asked, and the offset at that time
         self._asking = threading.Lock()
 
-    def says_synchronised(self, offset_us: int) -> bool:
+    def reports_synchronised(self, offset_us: int) -> bool:
         """The last answer while it is valid; never waits. False without systemd.
 
-        `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set says
-        nothing: the kernel clears its status then.
+        `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is void, as
+        the kernel clears its status then.
         """
         now = self._monotonic_s()
         with self._asking:
@@ -39,9 +39,10 @@ class Timedated:
                 self._asked_at = now
         if due:
             threading.Thread(target=self.ask, args=(offset_us,), name="timedated", daemon=True).start()
-        if self._yes is None:
+        yes = self._yes  # read once: the thread of ask() replaces it
+        if yes is None:
             return False
-        asked_at, known_us = self._yes
+        asked_at, known_us = yes
         return now - asked_at < _VALID_S and abs(offset_us - known_us) <= _SAME_US
 
     def ask(self, offset_us: int) -> bool:

@@ -1,6 +1,6 @@
 """Answers of every kind that a server, a proxy or a network may give, from a seeded generator; pure.
 
-An answer is drawn from status x body x headers x timing. None of them lies: no generated answer has a
+An answer is drawn from status x body x headers x timing. None of them is false: no generated answer has a
 continuation token, an offset token, a host or a count that the service did not give. With `is_processed`
 the request takes effect first, so that the client may not conclude anything from the answer.
 """

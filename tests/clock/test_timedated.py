@@ -41,9 +41,9 @@ def test_a_swipe_never_waits_for_the_answer_and_has_it_the_next_time(programs: P
     install(programs, "timedatectl", "sleep 0.2; echo yes\n")
     timedated = Timedated(DrivenClock().monotonic_s)
 
-    assert not timedated.says_synchronised(0)
+    assert not timedated.reports_synchronised(0)
 
-    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
 
 
 def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> None:
@@ -54,8 +54,8 @@ def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> N
 
     for second in range(61):
         clock.seconds = 1_000.0 + second
-        timedated.says_synchronised(0)
-        wait_until(lambda: timedated.says_synchronised(0), what="the answer")
+        timedated.reports_synchronised(0)
+        wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
 
     wait_until(lambda: asked.read_text().count(".") == 2, what="the second question")
 
@@ -64,22 +64,35 @@ def test_a_yes_that_is_not_renewed_ends(programs: Path) -> None:
     install(programs, "timedatectl", "echo yes\n")
     clock = DrivenClock()
     timedated = Timedated(clock.monotonic_s)
-    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
 
     install(programs, "timedatectl", "exit 1\n")
     clock.seconds += 301
 
-    assert not timedated.says_synchronised(0)
+    assert not timedated.reports_synchronised(0)
 
 
 def test_a_yes_from_before_the_clock_was_set_says_nothing(programs: Path) -> None:
     install(programs, "timedatectl", "echo yes\n")
     clock = DrivenClock()
     timedated = Timedated(clock.monotonic_s)
-    wait_until(lambda: timedated.says_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
 
-    assert not timedated.says_synchronised(3_600_000_000)
-    assert timedated.says_synchronised(1_000)
+    assert not timedated.reports_synchronised(3_600_000_000)
+    assert timedated.reports_synchronised(1_000)
 
     clock.seconds += 61
-    wait_until(lambda: timedated.says_synchronised(3_600_000_000), what="the answer to a new question")
+    wait_until(lambda: timedated.reports_synchronised(3_600_000_000), what="the answer to a new question")
+
+
+def test_an_answer_that_another_thread_withdraws_meanwhile_is_used_whole(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(programs, "timedatectl", "echo yes\n")
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+    answers = iter([(clock.monotonic_s(), 0), None, None])
+    withdrawn = property(lambda _: next(answers), lambda _, __: None)
+    monkeypatch.setattr(Timedated, "_yes", withdrawn, raising=False)
+
+    assert timedated.reports_synchronised(0)
