@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from agent.errors import OutboxVersionError
 from agent.outbox import LiveRows, Outbox, ReplayRows, read_counts, schema
 from agent.outbox.external import holds
+from agent.outbox.external.previous_run import last_run
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.outbox_rig import (
@@ -28,7 +30,7 @@ from tests.support.outbox_rig import (
     token,
 )
 from tests.support.paths import DATA
-from tests.support.swipes import swipe, wait_until
+from tests.support.swipes import instant, swipe, wait_until
 
 STORED = DATA / "outbox"
 # What the stored file of version 1 holds: two rows purged, five committed, five pending.
@@ -185,6 +187,17 @@ def test_a_file_in_use_goes_on_where_it_was(tmp_path: Path, name: str) -> None:
         assert [(hold.kind, hold.first_seq) for hold in holds.holds(tmp_path)] == [
             *(("set_aside", 3), ("rejected", 5), ("set_aside", 9)),
         ]
+
+
+def test_before_an_upgrade_the_last_moment_of_the_older_version_is_read(tmp_path: Path) -> None:
+    """Otherwise bytes that waited in a port during the upgrade were of any time since the boot."""
+    load(tmp_path, "v3-in-use")
+    now = replace(instant(), boot_id="6f0c1d3e-5a7b-4c2d-9e8f-001122334455")
+
+    before = last_run(tmp_path, now)
+
+    assert before.last_us == 74_000_000 - 1_000_000
+    assert {reader for reader, reads in before.last_reads.items() if reads} == {"RDR-101"}
 
 
 @pytest.mark.parametrize("name", IN_USE)

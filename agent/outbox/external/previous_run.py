@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent import rows
 from agent.clock.reading import ClockReading
 from agent.errors import AgentError
-from agent.outbox.external.connection import is_there, outbox_connection
+from agent.outbox.database import OUTBOX_FILE, open_external, translated
+from agent.outbox.external.connection import is_there
 from agent.outbox.timing import boot_table
 from agent.swipe import LastRead
 
@@ -32,7 +34,8 @@ def last_run(state_dir: Path, now: ClockReading) -> LastRun:
     try:
         if not is_there(state_dir):
             return nothing
-        with outbox_connection(state_dir, "ro") as connection:
+        # A file of an earlier schema is read, too: after an upgrade it is not migrated yet.
+        with translated(state_dir / OUTBOX_FILE), closing(open_external(state_dir, "ro")) as connection:
             boot = next((b for b in reversed(boot_table.read(connection)) if b.boot_id == now.boot_id), None)
             if boot is None:
                 return nothing
