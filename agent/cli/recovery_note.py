@@ -1,4 +1,4 @@
-"""Says on standard error that rows of a damaged outbox file are still being moved."""
+"""Prints on standard error that rows of a damaged outbox file are still being moved."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def fingerprint(key: PublicKey) -> str:
 
 
 def _invalid_jwt(reason: str) -> RefusalError:
-    # The service says less, but adds the argument of SYSTEM$GET_LOGIN_FAILURE_DETAILS.
+    # The service reports less, but adds the argument of SYSTEM$GET_LOGIN_FAILURE_DETAILS.
     return RefusalError(401, "390144", f"JWT token is invalid: {reason}. [{uuid.uuid4()}]")
 
 

@@ -73,7 +73,7 @@ def malformed(message: str) -> RefusalError:
 
 
 def unknown_pipe() -> RefusalError:
-    """A database, schema, pipe or table that does not exist: the service does not say which."""
+    """A database, schema, pipe or table that does not exist: the service does not report which."""
     return RefusalError(
         404, "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED", "The pipe does not exist or is not authorized."
     )

@@ -66,7 +66,7 @@ class SwipeQueue:
     def _refuse(self, swipe: Swipe) -> None:
         self._lost[swipe.reader_id] += 1
         self._refused[swipe.reader_id].append(swipe)
-        # A reader whose port is away takes none; a card is forgotten by its hold-off in a second anyway.
+        # A reader whose port is missing never takes them. Its hold-off ends by itself within a second.
         del self._refused[swipe.reader_id][:-_UNTIL_NEXT_TRY_MAX]
 
     # --- the taking thread ------------------------------------------------------------------------

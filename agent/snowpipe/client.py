@@ -37,9 +37,6 @@ _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _GONE, _UNSUPPORTED = 400, 401, 403, 41
 # A call begins no further request after this time.
 _CALL_S = 240.0
 LONGEST_CALL_S = _CALL_S + LONGEST_REQUEST_S
-# Of a call: the request twice, each time a new host and a new token first; if the clocks differ, each of
-# those with either; and the token once without a role.
-MOST_REQUESTS_PER_CALL = 2 * (1 + 2 + 2) + 2
 # The ingest host is asked for again after so many failures of any kind in a row, and once a day: the pipe
 # may have failed over to another, and the old one may answer anything.
 _FAILURES_UNTIL_NEW_HOST = 3

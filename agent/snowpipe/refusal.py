@@ -1,8 +1,8 @@
 """Answers other than 2xx as errors, sorted by Snowflake's code first and by HTTP status second; pure.
 
 No status means "this row is bad": Snowflake skips and counts rows that do not load. And an answer that is
-not Snowflake's JSON comes from a device in between (proxy, load balancer, captive portal): it says nothing
-about channel or rows.
+not Snowflake's JSON comes from a device in between (proxy, load balancer, captive portal): it gives no
+information about channel or rows.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class ServerClock:
         difference_s, observed = self._difference_s(), self._observed
         if difference_s is None or observed is None:
             return False
-        # A slow answer says little about seconds.
+        # After a slow answer the difference is known to half of its duration only.
         return abs(difference_s) > max(_SIGNING_TOLERANCE_S, observed.error_s)
 
     def _log_change(self) -> None:
@@ -125,7 +125,7 @@ def date_of(headers: Mapping[str, str]) -> datetime | None:
     """The server's Date, if it is one of this century; without a zone it is GMT (RFC 9110, 5.6.7)."""
     try:
         date = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, OverflowError, TypeError, IndexError):  # the parser was made for honest mail
+    except (ValueError, OverflowError, TypeError, IndexError):  # what the parser raises for malformed dates
         return None
     if date.year not in _PLAUSIBLE_YEARS:
         return None

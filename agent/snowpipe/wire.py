@@ -84,7 +84,7 @@ class ChannelStatus:
     rows_error_count: int | None
     last_error_upper_bound: str | None
     last_error_message: str | None  # its known words only, see server_text.load_error()
-    name: str = ""  # as the server spells the channel; "" if it does not say
+    name: str = ""  # of the channel, in the spelling of the server; "" if it is missing
 
     @property
     def healthy(self) -> bool:
