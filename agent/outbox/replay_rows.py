@@ -83,8 +83,8 @@ class ReplayRows:
         if self._known is None or self._known[0] != outbox_id:
             with self._outbox.reading() as connection:
                 at = connection.execute("SELECT replay_id, n, chain FROM replayed").fetchone()
-            if at is None or not holds.is_replayed(at):
-                raise OutboxCorruptError("its replays are damaged")
+                if at is None or not holds.is_replayed(at):
+                    raise OutboxCorruptError("its replays are damaged")
             self._known = (outbox_id, at)
         return self._known[1]
 

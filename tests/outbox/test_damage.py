@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from agent.errors import OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, Outbox, ReplayRows, read_counts
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.previous_run import last_run
@@ -219,6 +220,20 @@ def test_a_change_in_any_small_table_costs_no_swipe(tmp_path: Path, change: str)
 
     assert {*range(6, 22)} - {8} <= set(found)
     assert found == sorted(set(found))
+
+
+def test_a_damaged_replay_position_found_while_running_is_rebuilt(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 20)
+        commit(outbox, 5)
+        with outbox.file.writing() as connection:
+            connection.execute("UPDATE replayed SET n = -1")
+
+        with pytest.raises(OutboxReplacedError):
+            ReplayRows(outbox).committed  # noqa: B018 - what it reads is the test
+
+        recover(outbox)
+        assert drained(outbox) == list(range(6, 21))
 
 
 # --- any bit ------------------------------------------------------------------------------------------
