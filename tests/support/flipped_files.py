@@ -62,6 +62,10 @@ def originals(place: Path) -> list[tuple[bytes, str]]:
     return contents
 
 
+_NOT_DAMAGED = """SELECT row FROM swipes WHERE NOT EXISTS (
+  SELECT 1 FROM held WHERE reason LIKE 'damaged%' AND n BETWEEN first_n AND last_n) ORDER BY n"""
+
+
 def flipped(content: bytes, random: Random) -> bytes:
     """The content with one to three bits flipped, mostly in pages that are in use."""
     damaged = bytearray(content)
@@ -92,7 +96,8 @@ def outcome(place: Path, content: bytes, outbox_id: str) -> Outcome:
     with closing(opened(state_dir)) as again:
         again.keep(swipe(_NEW + 1))
         found.rebuilt = again.outbox_id != outbox_id
-    raws = [raw for (raw,) in looked_up(state_dir, "SELECT row FROM swipes ORDER BY n")]
+    # A held row may have the card of another one: the flipped bit was in its card.
+    raws = [raw for (raw,) in looked_up(state_dir, _NOT_DAMAGED)]
     rows = [card for card in map(_card, raws) if card is not None]
     found.rows = len(set(rows) & set(range(1, _ROWS + 1)))
     # The copy of a file whose rows were all read is deleted.
