@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 from agent.errors import OutboxError, OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, Outbox, database
@@ -150,10 +151,12 @@ def _held(state_dir: Path) -> int:
 
 def run(count: int, seed: int) -> tuple[Counter[str], dict[int, list[str]]]:
     """Counts of outcomes, and the problems by the seed of the file."""
-    database._GROWN_WAL_BYTES = 20_000
     totals: Counter[str] = Counter()
     problems: dict[int, list[str]] = {}
-    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as directory:
+    with (
+        patch.object(database, "_GROWN_WAL_BYTES", 20_000),
+        tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as directory,
+    ):
         contents = originals(Path(directory))
         for number in range(seed, seed + count):
             random = Random(number)  # noqa: S311 - chances, not secrets

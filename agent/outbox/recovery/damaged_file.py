@@ -44,6 +44,8 @@ class DamagedFile:
             self._connection = open_external(path.parent, "ro", name=path.name)
         # How many rows the file can have.
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
+        # How many single numbers are tried around damaged pages: in all, as each search meets the same pages.
+        self._tries_left = self.capacity
         self.had_errors = False  # some rows could not be read by number, or were not as stored
         self.state, self.generations = self._read_state()
         held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
@@ -142,16 +144,16 @@ class DamagedFile:
             yield stored, is_proved
 
     def _numbered_after(self, n: int, last_n: int) -> Iterator[tuple[StoredRow, bool]]:
-        budget, run, connection = self.capacity, 0, self._connection
+        run, connection = 0, self._connection
         last_n = min(last_n, self._last_rowid or last_n)
         while connection is not None and n < last_n:
             try:
                 chunk = self._chunk(connection, "rowid > ?", n)
             except QUERY_ERRORS:
                 self.had_errors = True
-                if budget <= 0:
+                if self._tries_left <= 0:
                     return
-                budget -= 1
+                self._tries_left -= 1
                 n += 2 ** max(0, run - _ROWS_IN_PAGE)
                 try:
                     yield from self._complete(self._chunk(connection, "rowid = ?", n))
