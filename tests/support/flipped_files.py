@@ -11,11 +11,11 @@ import logging
 import sys
 import tempfile
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from unittest.mock import patch
 
 from agent.errors import OutboxError, OutboxReplacedError
 from agent.outbox import ErrorCount, LiveRows, Outbox, database
@@ -149,12 +149,23 @@ def _held(state_dir: Path) -> int:
     return int(looked_up(state_dir, "SELECT count(*) FROM held WHERE kind = 'set_aside'")[0][0])
 
 
+@contextmanager
+def _small_log() -> Iterator[None]:
+    """Without the growing of the log, which takes longer than all the rest."""
+    usual = database._GROWN_WAL_BYTES
+    database._GROWN_WAL_BYTES = 20_000
+    try:
+        yield
+    finally:
+        database._GROWN_WAL_BYTES = usual
+
+
 def run(count: int, seed: int) -> tuple[Counter[str], dict[int, list[str]]]:
     """Counts of outcomes, and the problems by the seed of the file."""
     totals: Counter[str] = Counter()
     problems: dict[int, list[str]] = {}
     with (
-        patch.object(database, "_GROWN_WAL_BYTES", 20_000),
+        _small_log(),
         tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as directory,
     ):
         contents = originals(Path(directory))
