@@ -42,7 +42,6 @@ _GROWN_WAL_BYTES = 1_100_000
 _BUSY_S = 5.0
 # The same after a wait that ended without the lock: meanwhile no reader is read.
 _STILL_BUSY_S = 0.1
-_UNDECODABLE = ""  # an OperationalError of the module sqlite3 itself: a text that is not UTF-8
 # IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
 # Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
@@ -180,12 +179,11 @@ class OutboxFile:
             with translated(self.path), self._observed():
                 # The pages first, without any lock; then only the truncation has to wait for other processes.
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                self._writer.execute(f"PRAGMA busy_timeout={int(_STILL_BUSY_S * 1000)}").fetchall()
+                self._limit_wait(_STILL_BUSY_S)
                 try:
                     is_busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 finally:
-                    wait_s = _STILL_BUSY_S if self._is_busy else _BUSY_S
-                    self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
+                    self._limit_wait(_STILL_BUSY_S if self._is_busy else _BUSY_S)
                 if not is_busy:
                     _grow_wal(self._writer)
         return not is_busy
@@ -207,9 +205,12 @@ class OutboxFile:
         """Set the wait for a lock: short as long as the last one was not released."""
         if is_busy != self._is_busy:
             self._is_busy = is_busy
-            wait_s = _STILL_BUSY_S if is_busy else _BUSY_S
             with contextlib.suppress(sqlite3.Error):
-                self._writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}").fetchall()
+                self._limit_wait(_STILL_BUSY_S if is_busy else _BUSY_S)
+
+    def _limit_wait(self, seconds: float) -> None:
+        """How long the writing connection waits for a lock of another process."""
+        self._writer.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}").fetchall()
 
 
 def error_name(error: BaseException) -> str:
@@ -344,7 +345,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise OutboxCorruptError(f"{path}: {error}") from error
     except sqlite3.OperationalError as error:
         # "no such table", "duplicate column name": a damaged text of the schema, or a damaged version.
-        if error_name(error) not in {"SQLITE_ERROR", _UNDECODABLE}:
+        if error_name(error) != "SQLITE_ERROR":
             raise
         raise OutboxCorruptError(f"{path}: the schema is damaged ({error})") from error
 
