@@ -39,7 +39,7 @@ class CommitRecorder:
         return self._source.position_of(token) if token else (0, 0)
 
     def is_before_ours(self, position: Position) -> bool:
-        """True if a position is one that was left behind by a commit."""
+        """True if a commit has passed this position."""
         return position < self._source.committed and self._source.committed_token() is not None
 
     def report_if_back(self, status: ChannelStatus, position: Position) -> None:
