@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.support.agent_process import (
     assert_in_order_and_whole,
     bits_line,
     h10301,
+    has_clock,
     raws,
     rdm6300_frame,
     reader_table,
@@ -98,16 +99,19 @@ def test_three_hundred_swipes_at_twenty_a_second_are_three_hundred_right_rows(
             "card_bits": 40,
             "card_raw": raw_hex(40, tag),
             "card_check": "checksum",
-            "clock": "synced",
+            "clock": row["clock"],
             "boot_id": boot_id[:8],
             "boot_ms": row["boot_ms"],
             "person_salt": row["person_salt"],
         }
+        assert has_clock(row, "synced")
+        if row["clock"] != "synced":
+            expected |= {name: row[name] for name in ("time_uncertainty_ms", "recorded_at")}
         assert row == expected | ({"chain_before": outbox_id} if row["seq"] == 1 else {})
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", row["event_timestamp"])
         assert re.fullmatch(r"[0-9a-f]{16}", row["person_salt"])
     times = [datetime.fromisoformat(row["event_timestamp"]) for row in rows]
-    assert before <= times[0]
+    assert before <= times[0] + timedelta(milliseconds=rows[0].get("time_uncertainty_ms", 0))
     assert times[-1] <= after
     assert times == sorted(times)
     assert [row["boot_ms"] for row in rows] == sorted(row["boot_ms"] for row in rows)

@@ -26,6 +26,7 @@ from tests.support.swipes import wait_until
 
 AGENT_ID = "test-door"
 _END_SECONDS = 60.0
+_LATEST_READ_MS = 5_000
 
 
 def rdm6300_frame(tag: int) -> bytes:
@@ -258,6 +259,12 @@ protocol = "{protocol}"
 def sent_rows(pipe: EmulatorProcess) -> list[dict[str, Any]]:
     """The rows as they were sent, in the order in which they were committed."""
     return [json.loads(row["raw_json"]) for row in pipe.rows()]
+
+
+def has_clock(row: dict[str, Any], clock: str) -> bool:
+    """Whether the row's time is as sure as that, or says by how many seconds a busy machine read it late."""
+    said, uncertainty_ms = str(row["clock"]), int(row.get("time_uncertainty_ms", 0))
+    return said == clock or (said == "estimated" and 0 < uncertainty_ms < _LATEST_READ_MS)
 
 
 def raws(tags: Sequence[int]) -> list[str]:
