@@ -152,7 +152,7 @@ def test_a_dropped_channel_is_gone(channel: Channel, emulator: EmulatorProcess) 
 
 # --- anything ---------------------------------------------------------------------------------
 
-_CALLS = int(os.environ.get("ANSWERS", "1500"))
+_CALLS = int(os.environ.get("ANSWERS", "500"))
 
 
 @pytest.mark.timeout(0)

@@ -291,7 +291,7 @@ def test_whatever_happens_in_whatever_order_the_promise_is_kept(key: KeyPair) ->
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=80,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
