@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from agent.readers.framing.reader_name import NAME_CHARACTER
+
 LONGEST_TEMPLATE = 200
 # Each {skip} multiplies the places that a failing match tries by the length of the line.
 SKIPS_MAX = 3
@@ -23,7 +25,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "cn": _DECIMAL,
         "bits": _DECIMAL,
         "binary": "[01]",
-        "reader": "[A-Za-z0-9_.-]",
+        "reader": NAME_CHARACTER,
     }
 )
 _SEPARATED = frozenset({"hex", "id", "decimal"})

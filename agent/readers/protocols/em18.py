@@ -42,7 +42,8 @@ class Em18(ListeningProtocol):
         self._noise.reset()
         self._is_cut = False
 
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
+        """True while bytes of an unfinished frame, or of noise, are held."""
         return bool(self._digits or self._noise or self._is_cut)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
