@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.line_shape import shape_of, template_of, text_lines
+from agent.readers.detect.line_options import suggestion
+from agent.readers.detect.line_shape import masked, text_lines
 from agent.readers.detect.match import ALL_BITS, LOST_BITS_MAX, REVERSED_BYTES, Card, ProtocolMatch, Recording
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
@@ -92,15 +94,23 @@ def _text(recordings: Sequence[Recording]) -> Advice | None:
         lines = text_lines(recording.data)
         if not lines:
             continue
-        template, separators = template_of(lines)
-        options = f'template = "{template}"' + (f', separators = "{separators}"' if separators else "")
+        options, example = suggestion(lines)
+        named = ", ".join(f"{key} = {_toml(value)}" for key, value in options.items())
         return Advice(
-            f"clean text at {recording.baudrate} baud, of a form that no protocol has: {shape_of(lines)}",
-            f'protocol = "line" with options = {{ {options} }}; try it: badge-agent decode line --help'
-            if template
-            else "present a card: these lines have no number",
+            f"clean text at {recording.baudrate} baud, of a form that no protocol has: {masked(example)}",
+            f'protocol = "line" with options = {{ {named} }}; try it: badge-agent decode line --help'
+            if options
+            else "present a card; if these lines are one, the template has to be written by hand: "
+            'README, "Readers that print a line"',
         )
     return None
+
+
+def _toml(value: str | int) -> str:
+    """A value as written in the configuration."""
+    if isinstance(value, str) and '"' in value and "'" not in value:
+        return f"'{value}'"
+    return json.dumps(value)
 
 
 def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:

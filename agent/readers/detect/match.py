@@ -22,6 +22,7 @@ from agent.swipe import CardCheck, CardRead
 
 # These accept almost any line of digits, so another protocol that accepts the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
+_LINES_OF_DIGITS = _TAKES_ANY_DIGITS | {"parallax", "s4a"}
 # The credentials of one card are equal. This many, most of them seen once, are not of one card.
 _RANDOM_CREDENTIALS = 8
 _RANDOM_SHARE = 0.7
@@ -117,7 +118,12 @@ class ProtocolMatch:
         printed = next((card for card in self.cards if card.printed), None)
         best = next(iter(self.cards), None)
         # A guess by lines of digits that leaves as much of the text unexplained.
-        is_guess = best is not None and best.check not in _VOUCHED and self.noise >= self.credentials
+        is_guess = (
+            best is not None
+            and best.check not in _VOUCHED
+            and self.protocol in _LINES_OF_DIGITS
+            and self.noise >= self.credentials
+        )
         return printed or (None if self.ignores_checksum or is_guess else best)
 
 

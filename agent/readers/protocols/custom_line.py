@@ -141,9 +141,9 @@ class Line(LineProtocol):
 
 
 _NUMBERS = (*sorted(WORDS), "hex", "decimal", "id", "fc")
-_SEPARABLE = rb"[0-9A-Fa-f]+(?:[^0-9A-Za-z]+[0-9A-Fa-f]+)*"
+_SEPARABLE = rb"(?:0[xX])?[0-9A-Fa-f]+(?:[^0-9A-Za-z]+(?:0[xX])?[0-9A-Fa-f]+)*"
 _DIGITS_OF = {
-    "raw": re.compile(rb"[0-9A-Fa-f]+"),
+    "raw": re.compile(rb"(?:0[xX])?[0-9A-Fa-f]+"),
     "hex": re.compile(_SEPARABLE),
     "decimal": re.compile(rb"[0-9]+(?:[^0-9A-Za-z]+[0-9]+)*"),
     "bits": re.compile(rb"[0-9]+"),
