@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 from agent.readers.events import ReaderEvent
 from agent.settings import LineParity, ReaderSettings
 
-_PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
+PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class LineSettings:
         return replace(
             self.at(reader.baudrate),
             data_bits=reader.data_bits or self.data_bits,
-            parity=self.parity if reader.line_parity is None else _PARITIES[reader.line_parity],
+            parity=self.parity if reader.line_parity is None else PARITIES[reader.line_parity],
             stop_bits=reader.stop_bits or self.stop_bits,
             rs485=reader.rs485,
         )

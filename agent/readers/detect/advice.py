@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.line_options import suggestion
 from agent.readers.detect.line_shape import masked, text_lines
-from agent.readers.detect.match import ALL_BITS, LOST_BITS_MAX, REVERSED_BYTES, Card, ProtocolMatch, Recording
+from agent.readers.detect.match import (
+    ALL_BITS,
+    LOST_BITS_MAX,
+    PLAIN,
+    REVERSED_BYTES,
+    Card,
+    LineForm,
+    ProtocolMatch,
+    Recording,
+)
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
 from agent.settings import DEFAULT_FORMATS
@@ -69,11 +78,21 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
 def _of_line(best: ProtocolMatch, recordings: Sequence[Recording]) -> list[Advice]:
     """Settings of the line, and text that the likeliest protocol does not explain."""
     found = []
-    if best.line_parity:
+    if best.form != PLAIN:
+        bits = {7: "seven", 8: "eight"}[best.form.data_bits]
+        named = " and ".join(_line_keys(best.form))
         found.append(
             Advice(
-                f"the line has seven data bits and {best.line_parity} parity",
-                f'data_bits = 7 and line_parity = "{best.line_parity}", as in the block below',
+                f"the line has {bits} data bits and {best.form.parity} parity",
+                f"{named}, as in the block below",
+            )
+        )
+    if best.has_line_errors:
+        found.append(
+            Advice(
+                f"the kernel counted {best.errors} at {best.baudrate} baud, {best.form}: the agent uses no "
+                "frame with such an error",
+                "check ground wire and cable; data bits, parity and stop bits are in the reader's manual",
             )
         )
     if best.ignores_checksum and best.card is None:
@@ -128,6 +147,7 @@ def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:
 
 def _unreadable(recordings: Sequence[Recording]) -> Advice:
     speeds = sorted({recording.baudrate for recording in recordings if recording.bytes})
+    forms = sorted({recording.form for recording in recordings if recording.bytes}, reverse=True)
     received = sum(recording.bytes for recording in recordings)
     if len({recording.baudrate for recording in recordings}) == 1:
         return Advice(
@@ -135,7 +155,8 @@ def _unreadable(recordings: Sequence[Recording]) -> Advice:
             "leave --baud out to try the others",
         )
     return Advice(
-        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))})",
+        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}), "
+        f"at {', '.join(map(str, forms))}",
         "give the speed in the reader's manual with --baud; check that it is RS-232 or TTL as the "
         'adapter is; for lines of a form of their own: protocol = "line"',
     )
@@ -155,13 +176,18 @@ def reader_block(candidate: ProtocolMatch, card: Card, port: str) -> str:
     formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
     if formats:
         lines.append(f"formats = [{formats}]")
-    if candidate.line_parity:
-        lines += ["data_bits = 7", f'line_parity = "{candidate.line_parity}"']
+    lines += _line_keys(candidate.form)
     if card.printed and card.printed[0] in (ALL_BITS, REVERSED_BYTES):
         lines.append('badge_id = "{decimal}"')
     if card.printed and card.printed[0] == REVERSED_BYTES:
         lines.append('options = { byte_order = "reversed" }')
     return "\n".join(lines)
+
+
+def _line_keys(form: LineForm) -> list[str]:
+    """The keys of the configuration for a line other than 8N1."""
+    data_bits = [] if form.data_bits == PLAIN.data_bits else [f"data_bits = {form.data_bits}"]
+    return data_bits if form.parity == "none" else [*data_bits, f'line_parity = "{form.parity}"']
 
 
 def _formats_to_enable(card: Card) -> list[str]:

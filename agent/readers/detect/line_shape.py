@@ -14,8 +14,6 @@ _LONGEST_SHAPE = 80
 _LINE_END = re.compile(rb"[\r\n\x00\x02\x03]+")
 _CHECKSUM_BYTES_MIN = 5  # of an identifier and its checksum
 
-SevenBits = Literal["even", "odd"]
-
 
 def text_lines(data: bytes) -> list[str]:
     """The lines of clean text, empty if the bytes are no text: another line speed, or binary frames."""
@@ -32,7 +30,7 @@ def masked(line: str) -> str:
     return re.sub("[A-Za-z]", "A", re.sub("[0-9]", "0", line))[:_LONGEST_SHAPE]
 
 
-def seven_bit_parity(data: bytes) -> SevenBits | None:
+def seven_bit_parity(data: bytes) -> Literal["even", "odd"] | None:
     """The parity if every byte is seven bits of text with a parity bit, as 7E1 is received at 8N1."""
     if len(data) < _FEWEST_BYTES or all(byte < 0x80 for byte in data):  # noqa: PLR2004 - the eighth bit
         return None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Protocol
+from itertools import chain
+from typing import NamedTuple, Protocol
 
-from agent.readers.detect.match import Chunk, Recording, match
+from agent.readers.detect.match import NO_ERRORS, PLAIN, Chunk, LineForm, Recording, match
 from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.uart import LineErrors
 
 # The baud rates of readers in the field, the most common first.
 SPEEDS = (9600, 115200, 19200, 38400, 57600, 2400, 4800)
+# The data bits and parity of readers with other ones than 8N1, the most common first.
+FORMS = (LineForm(7, "even"), LineForm(8, "even"), LineForm(8, "odd"))
+_SPEEDS_WITH_FORMS = 2  # where most text came: more would not fit into the time
+_NO_TEXT = bytes([*range(0x20), *range(0x7F, 0x100)])
 BUDGET_S = 60.0
 _SLICE_S = 4.0  # a person presents a card about once a second, and a few times
 _STAY_S = 15.0  # at a baud rate where a card was read, wait for its repetition
@@ -31,60 +37,82 @@ class SerialLine(Protocol):
     def write(self, data: bytes) -> None:
         """Send without waiting."""
 
+    def new_errors(self) -> LineErrors | None:
+        """The errors that the kernel has counted since the opening; None if it counts none."""
+
     def close(self) -> None:
         """Close the port."""
 
 
 def survey(
-    open_line: Callable[[int], SerialLine],
+    open_line: Callable[[int, LineForm], SerialLine],
     speeds: Sequence[int],
     *,
     monotonic_s: Callable[[], float],
-    trying: Callable[[int, str], None],
+    trying: Callable[[Attempt], None],
     budget_s: float = BUDGET_S,
 ) -> Iterator[Recording]:
     """Recordings at these baud rates in rotation, until one card was read often enough or time is up.
 
-    First without requests; while nothing was received, also with the requests of the polled
-    protocols. `trying` is called with each baud rate and the name of the polled protocol or "".
+    First at 8N1 and without requests. While nothing was received, also with the requests of the polled
+    protocols; otherwise, at the baud rates where most text came, also with the other FORMS: right after
+    a card was read with line errors, else after each rotation. `trying` is called before each.
     Raises PortError, PortBusyError or NotPermittedError.
     """
     ends_s = monotonic_s() + budget_s
-    any_bytes = False
-    while True:
-        for baudrate, asked in [*((speed, "") for speed in speeds), *_polled(speeds)]:
-            left_s = ends_s - monotonic_s()
-            if left_s <= 0:
+    received: Counter[int] = Counter()
+    attempts = deque(_rotation(speeds, received))
+    while (left_s := ends_s - monotonic_s()) > 0:
+        if not attempts:
+            attempts.extend(_rotation(speeds, received))
+        attempt = attempts.popleft()
+        if attempt.asked and received:
+            continue
+        trying(attempt)
+        with closing(open_line(attempt.baudrate, attempt.form)) as line:
+            recording = _listen(line, attempt, left_s, monotonic_s)
+        yield recording
+        if recording.bytes and not attempt.asked and attempt.form == PLAIN:
+            received[attempt.baudrate] += len(recording.data.translate(None, _NO_TEXT))
+        reads = _reads(recording)
+        if reads >= _ENOUGH_READS:
+            # The opening within a byte is an error; a wrong form is several in each frame.
+            if sum(recording.errors) < reads:
                 return
-            if asked and any_bytes:
-                continue
-            trying(baudrate, asked)
-            with closing(open_line(baudrate)) as line:
-                recording = _listen(line, baudrate, asked, left_s, monotonic_s)
-            yield recording
-            if _reads(recording) >= _ENOUGH_READS:
-                return
-            any_bytes = any_bytes or bool(recording.chunks and not asked)
+            if attempt.form == PLAIN:
+                attempts.extendleft(reversed(_with_forms(attempt.baudrate)))
 
 
-def _polled(speeds: Sequence[int]) -> list[tuple[int, str]]:
+class Attempt(NamedTuple):
+    """A setting of the line to listen with, and the polled protocol whose requests are sent, or ""."""
+
+    baudrate: int
+    form: LineForm = PLAIN
+    asked: str = ""
+
+
+def _rotation(speeds: Sequence[int], received: Counter[int]) -> list[Attempt]:
+    """The attempts of one rotation, given how much text came at each baud rate in the ones before."""
+    others = chain.from_iterable(_with_forms(speed) for speed, _ in received.most_common(_SPEEDS_WITH_FORMS))
+    return [*others, *map(Attempt, speeds), *_polled(speeds)]
+
+
+def _with_forms(baudrate: int) -> list[Attempt]:
+    return [Attempt(baudrate, form) for form in FORMS]
+
+
+def _polled(speeds: Sequence[int]) -> list[Attempt]:
     """The polled protocols, at their own baud rate, or at the only one that was given."""
     return [
-        (speeds[0] if len(speeds) == 1 else protocol.line.baudrate, name)
+        Attempt(speeds[0] if len(speeds) == 1 else protocol.line.baudrate, asked=name)
         for name, protocol in PROTOCOLS.items()
         if protocol.polled
     ]
 
 
-def _listen(
-    line: SerialLine,
-    baudrate: int,
-    asked: str,
-    left_s: float,
-    monotonic_s: Callable[[], float],
-) -> Recording:
+def _listen(line: SerialLine, attempt: Attempt, left_s: float, monotonic_s: Callable[[], float]) -> Recording:
     """The newest bytes of one slice, which is longer if a card is read, and ends after enough reads."""
-    protocol = make_protocol(asked) if asked else None
+    protocol = make_protocol(attempt.asked) if attempt.asked else None
     chunks: deque[Chunk] = deque()
     started_s = last_s = now_s = monotonic_s()
     ends_s, looked = started_s + min(_SLICE_S, left_s), True
@@ -103,12 +131,13 @@ def _listen(
             last_s, looked = now_s, False
         elif not looked and now_s - last_s >= _PAUSE_S:
             looked = True
-            reads = _reads(Recording(baudrate, chunks, asked))
+            reads = _reads(Recording(attempt.baudrate, chunks, attempt.asked, attempt.form))
             if reads >= _ENOUGH_READS:
                 break
             if reads:
                 ends_s = started_s + min(_STAY_S, left_s)
-    return Recording(baudrate, tuple(chunks), asked)
+    errors = line.new_errors() or NO_ERRORS
+    return Recording(attempt.baudrate, tuple(chunks), attempt.asked, attempt.form, errors)
 
 
 def _drop_oldest(chunks: deque[Chunk]) -> None:

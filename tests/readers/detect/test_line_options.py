@@ -27,13 +27,13 @@ TEXTS = [
     (b"2F657AE\r\n", "{raw}", "26:2F657AE"),
     (b"3FFDA960xfffffff:\r\n", "{raw}0xfffffff:", "26:3FFDA96"),
     (
-        b"1F70CF\r\nCard read: 24bits / HEX: 1F70CF / DEC: 2060495 / Facility Code: 31 / Card Number: 28879\r",
-        "Card read: {bits}bits / HEX: {hex} / DEC: {decimal} / Facility Code: {fc} / Card Number: {cn}",
+        b"1F70CF\nCard: 24bits / HEX: 1F70CF / DEC: 2060495 / Facility Code: 31 / Card Number: 28879\r\n",
+        "Card: {bits}bits / HEX: {hex} / DEC: {decimal} / Facility Code: {fc} / Card Number: {cn}",
         "24:1F70CF",
     ),
     (
-        b'16:16:39.503 MQT: door1/SENSOR = {"Time":"2022-02-14T16:16:39","Wiegand":{"UID":16770365,"Size":26}}\r',
-        '{skip} MQT: door1/SENSOR = {"Time":"{skip}","Wiegand":{"UID":{decimal},"Size":{bits}}}',
+        b'16:16:39.503 MQT: door1 = {"Time":"2022-02-14T16:16:39","Wiegand":{"UID":16770365,"Size":26}}\r\n',
+        '{skip} MQT: door1 = {"Time":"{skip}","Wiegand":{"UID":{decimal},"Size":{bits}}}',
         "24:FFE53D",
     ),
     (
