@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from binascii import crc_hqx
 from collections.abc import Iterable
 from functools import reduce
 from operator import xor
@@ -41,10 +42,29 @@ def seven_bit_parity(data: bytes) -> Literal["even", "odd"] | None:
 
 
 def ends_in_checksum(lines: Iterable[str]) -> bool:
-    """True if the last byte of every line of hex is the XOR, the sum or the negated sum of the others."""
-    frames = [bytes.fromhex(line) for line in lines if re.fullmatch("(?:[0-9A-Fa-f]{2})+", line)]
-    return bool(frames) and all(
-        len(frame) >= _CHECKSUM_BYTES_MIN
-        and frame[-1] in (reduce(xor, frame[:-1]), sum(frame[:-1]) & 0xFF, -sum(frame[:-1]) & 0xFF)
-        for frame in frames
+    """True if most lines of hex end in the XOR, the sum, the negated sum or a CRC-16 of the bytes before.
+
+    Not all of them: a line may be damaged.
+    """
+    frames = {bytes.fromhex(line) for line in lines if re.fullmatch("(?:[0-9A-Fa-f]{2})+", line)}
+    return 2 * sum(map(_has_checksum, frames)) > len(frames)
+
+
+def _has_checksum(frame: bytes) -> bool:
+    if len(frame) < _CHECKSUM_BYTES_MIN:
+        return False
+    data, crc = frame[:-2], frame[-2:]
+    crcs = [crc_hqx(data, 0), crc_hqx(data, 0xFFFF), _crc16_modbus(data)]
+    return frame[-1] in (reduce(xor, frame[:-1]), sum(frame[:-1]) & 0xFF, -sum(frame[:-1]) & 0xFF) or any(
+        crc in (value.to_bytes(2, "big"), value.to_bytes(2, "little")) for value in crcs
     )
+
+
+def _crc16_modbus(data: bytes) -> int:
+    """CRC-16 with polynomial A001, reflected."""
+    value = 0xFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0xA001 if value & 1 else 0)
+    return value
