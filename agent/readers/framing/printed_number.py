@@ -23,6 +23,7 @@ _NUMBER_BITS = 32  # of a decimal number without a length
 _LONG_NUMBER_BITS = 64  # of a longer one, as the 15 digits of an animal's transponder
 _SHORTEST_IDENTIFIER_BITS = 32
 _PREFIX = re.compile(rb"0x", re.IGNORECASE)
+_X = (b"x", b"X")
 _HIGHEST_BYTE = 0xFF
 
 WORDS = frozenset({"raw", "binary", "hid"})
@@ -65,7 +66,8 @@ def credential_of(fields: Mapping[str, bytes], options: NumberOptions) -> RawCre
 
 def _word(name: str, digits: bytes, bits: int, options: NumberOptions) -> RawCredential | NoiseReason:
     """A whole Wiegand word, with its parity bits."""
-    digits = _PREFIX.sub(b"", digits)
+    if digits[1:2] in _X:
+        digits = digits[2:]
     if name == "hid":
         found = wiegand_bits(int(digits, 16))
         return RawCredential(*found) if found else NoiseReason.LENGTH
@@ -86,7 +88,8 @@ def _number(
     text = fields[name]
     if name == "fc":
         return _facility_and_number(int(text), int(fields["cn"]), data_bits or _BITS_26, options)
-    text = _PREFIX.sub(b"", text)
+    if b"x" in text or b"X" in text:
+        text = _PREFIX.sub(b"", text)
     groups = re.findall(rb"[0-9A-Fa-f]+", text)
     if len(groups) > 1:
         return _bytes(groups, 10 if name == "decimal" else 16, options)
