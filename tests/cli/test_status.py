@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from agent.cli.status import _duration, clock
+from agent.cli.status import _duration, _reader_problems, clock
 from agent.clock.system_clock import SystemClock
 from agent.keys.keypair import new_key, pem
 from agent.outbox import Outbox
@@ -266,3 +266,20 @@ def test_the_clock_is_told_in_words(told: dict[str, Any], state: str, words: lis
 
     assert finding.state == state
     assert all(word in finding.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [
+        (None, []),
+        ({"overrun": 0, "framing": 0, "parity": 0}, []),
+        ({"overrun": 0, "framing": 3, "parity": 1}, ["3 framing errors, 1 parity error"]),
+    ],
+)
+def test_line_errors_are_a_warning(errors: dict[str, int] | None, shown: list[str]) -> None:
+    reader = {"id": "RDR-101", "state": "open", "noise_reasons": {}, "line_errors": errors}
+
+    found = list(_reader_problems([reader]))
+
+    assert [finding.state for finding in found] == ["warning"] * len(shown)
+    assert all(text in finding.text for text, finding in zip(shown, found, strict=True))

@@ -20,6 +20,7 @@ from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import NoiseReason
 from agent.readers.reader import Reader
+from agent.readers.uart import LineErrors
 from agent.service.status import STATUS_FILE, StatusReport, read_status
 from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
@@ -147,6 +148,7 @@ def test_readers_are_told_with_their_counts(
     queue.remove_first(3, stored=True)
     reader.counts.noise[NoiseReason.CHECKSUM] = 2
     reader.counts.noise[NoiseReason.STRAY] = 1
+    reader.counts.line_errors = LineErrors(overrun=1, framing=2)
     reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
     report.write(tmp_path)
@@ -160,6 +162,7 @@ def test_readers_are_told_with_their_counts(
         3,
     )
     assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
+    assert told["line_errors"] == {"overrun": 1, "framing": 2, "parity": 0}
     assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
     ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
     assert 60 <= ago.total_seconds() < 600
