@@ -86,7 +86,7 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if status["disk"]["bytes_written"] is not None:
         show(_disk(status["disk"]))
     show(clock(status["clock"]))
-    for finding in _reader_problems(status["readers"]):
+    for finding in _reader_findings(status["readers"]):
         show(finding)
     click.echo()
     headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
@@ -192,7 +192,7 @@ def _disk(disk: dict[str, Any]) -> Finding:
     return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
 
 
-def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
+def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
         if reader["state"] != "open":
@@ -205,7 +205,8 @@ def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
             yield Finding(name, "failed", text, "check the reader's power and its data wire")
         if reader.get("line_errors") and any(reader["line_errors"].values()):
             text = f"its line had {LineErrors(**reader['line_errors'])}; these frames were not used"
-            yield Finding(name, "warning", text, _LINE_HINT)
+            noisy = reader.get("noisy")
+            yield Finding(name, "warning" if noisy else "ok", text, _LINE_HINT if noisy else "")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
             text = f"much of the received data is no card ({reasons} so far)"

@@ -11,9 +11,9 @@ from agent.readers.uart import LineErrors
 class DamagedFrames:
     """The frames of one wire protocol with a damaged or lost byte.
 
-    The counters do not name the byte. It is one of those just read or, if these end within a frame, another
-    one of that frame: all frames that end in them, and the unfinished one, are noise. Their checksums, if
-    they have any, are not consulted: a lost byte and a shifted one can cancel out.
+    The counters are read after each read of bytes, and do not name the byte. So all frames that end in these
+    bytes are noise, and the frame that is unfinished after them. A valid checksum does not change that: most
+    frames have none or a weak one, and readers repeat a card that is held.
     """
 
     def __init__(self) -> None:

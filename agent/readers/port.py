@@ -18,7 +18,7 @@ from typing import Protocol
 import serial
 
 from agent.clock.system_clock import boottime_us
-from agent.errors import NotPermittedError, PortBusyError, PortError
+from agent.errors import LineSettingsError, NotPermittedError, PortBusyError, PortError
 from agent.readers.protocol import LineSettings
 from agent.readers.uart import LineErrors, enable_rs485, line_errors
 
@@ -109,7 +109,15 @@ class Port:
                 self._serial.dtr = self._serial.rts = False
             self._serial.port = self.resolved
             self._serial.keeps_input = keeps_input
-            self._serial.open()
+            try:
+                self._serial.open()
+            except termios.error as error:
+                if error.args[:1] != (errno.EINVAL,):
+                    raise
+                raise LineSettingsError(
+                    f"{device}: its driver does not support {line}",
+                    hint="use another adapter, or set the reader to 8N1",
+                ) from error
         try:
             # TIOCEXCL excludes processes that do not lock, except root's; both are needed.
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
@@ -128,7 +136,7 @@ class Port:
         try:
             enable_rs485(self._serial.fileno())
         except OSError as error:
-            raise PortError(
+            raise LineSettingsError(
                 f"{self.device}: its driver has no RS-485 mode ({error.strerror})",
                 hint="remove rs485 = true: adapters that switch the direction by themselves need no setting",
             ) from error

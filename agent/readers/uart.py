@@ -41,10 +41,7 @@ class LineErrors(NamedTuple):
 
 
 def line_errors(fd: int) -> LineErrors | None:
-    """The errors since the driver was loaded; None where it does not count them.
-
-    Pseudo-terminals and some USB adapters (cdc_acm before Linux 3.2, many vendor drivers) have no counters.
-    """
+    """The errors since the driver was loaded; None where it has no counters, as that of some USB adapters."""
     counters = bytearray(_ICOUNTER.size)
     try:
         fcntl.ioctl(fd, _TIOCGICOUNT, counters)

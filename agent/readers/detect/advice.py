@@ -148,15 +148,16 @@ def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:
 def _unreadable(recordings: Sequence[Recording]) -> Advice:
     speeds = sorted({recording.baudrate for recording in recordings if recording.bytes})
     forms = sorted({recording.form for recording in recordings if recording.bytes}, reverse=True)
+    named = ", ".join(map(str, forms))
     received = sum(recording.bytes for recording in recordings)
     if len({recording.baudrate for recording in recordings}) == 1:
         return Advice(
-            f"{received} bytes came at {speeds[0]} baud, and no frame: wrong line speed or unknown protocol",
+            f"{received} bytes came at {speeds[0]} baud, at {named}, and no frame: wrong speed or unknown "
+            "protocol",
             "leave --baud out to try the others",
         )
     return Advice(
-        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}), "
-        f"at {', '.join(map(str, forms))}",
+        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}), at {named}",
         "give the speed in the reader's manual with --baud; check that it is RS-232 or TTL as the "
         'adapter is; for lines of a form of their own: protocol = "line"',
     )

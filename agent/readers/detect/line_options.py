@@ -62,7 +62,7 @@ class _Number:
     start: int
     end: int
     digits: str
-    field: str  # the field of a template, or "skip"
+    field: str  # that of a template, or "time" or "short" for what is no card's
     separator: str = ""
     likely: bool = False  # after a word as "UID"
 
@@ -83,7 +83,7 @@ def suggestion(lines: Sequence[str]) -> Suggestion:
     for form in likeliest:
         for options in _candidates(forms[form]):
             if _reads(options, forms[form]):
-                others = [other[0] for name, other in forms.items() if name != form]
+                others = [line for line in lines if form_of(line) != form]
                 return Suggestion(_with_ignored(options, others, forms[form]), forms[form][0])
     return Suggestion({}, forms[likeliest[0]][0])
 

@@ -8,6 +8,9 @@ from contextlib import closing
 from itertools import chain
 from typing import NamedTuple, Protocol
 
+from agent.errors import LineSettingsError
+from agent.readers.detect.line_options import suggestion
+from agent.readers.detect.line_shape import text_lines
 from agent.readers.detect.match import NO_ERRORS, PLAIN, Chunk, LineForm, Recording, match
 from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.uart import LineErrors
@@ -56,31 +59,26 @@ def survey(
 
     First at 8N1 and without requests. While nothing was received, also with the requests of the polled
     protocols; otherwise, at the baud rates where most text came, also with the other FORMS: right after
-    a card was read with line errors, else after each rotation. `trying` is called before each.
+    a card was read with line errors, else after each rotation; those that the driver lacks are left out.
+    Text of an unknown form ends the survey with the rotation: another setting of the line explains no more.
+    `trying` is called before each.
     Raises PortError, PortBusyError or NotPermittedError.
     """
     ends_s = monotonic_s() + budget_s
-    received: Counter[int] = Counter()
-    attempts = deque(_rotation(speeds, received))
-    while (left_s := ends_s - monotonic_s()) > 0:
-        if not attempts:
-            attempts.extend(_rotation(speeds, received))
-        attempt = attempts.popleft()
-        if attempt.asked and received:
-            continue
+    plan = _Plan(speeds)
+    while (left_s := ends_s - monotonic_s()) > 0 and (attempt := plan.next()):
         trying(attempt)
-        with closing(open_line(attempt.baudrate, attempt.form)) as line:
+        try:
+            line = open_line(attempt.baudrate, attempt.form)
+        except LineSettingsError:
+            if attempt.form == PLAIN:
+                raise
+            continue
+        with closing(line):
             recording = _listen(line, attempt, left_s, monotonic_s)
         yield recording
-        if recording.bytes and not attempt.asked and attempt.form == PLAIN:
-            received[attempt.baudrate] += len(recording.data.translate(None, _NO_TEXT))
-        reads = _reads(recording)
-        if reads >= _ENOUGH_READS:
-            # The opening within a byte is an error; a wrong form is several in each frame.
-            if sum(recording.errors) < reads:
-                return
-            if attempt.form == PLAIN:
-                attempts.extendleft(reversed(_with_forms(attempt.baudrate)))
+        if plan.is_complete_with(recording):
+            return
 
 
 class Attempt(NamedTuple):
@@ -91,10 +89,46 @@ class Attempt(NamedTuple):
     asked: str = ""
 
 
-def _rotation(speeds: Sequence[int], received: Counter[int]) -> list[Attempt]:
-    """The attempts of one rotation, given how much text came at each baud rate in the ones before."""
-    others = chain.from_iterable(_with_forms(speed) for speed, _ in received.most_common(_SPEEDS_WITH_FORMS))
-    return [*others, *map(Attempt, speeds), *_polled(speeds)]
+class _Plan:
+    """What to try next, given what was recorded."""
+
+    def __init__(self, speeds: Sequence[int]) -> None:
+        self._plain = [*map(Attempt, speeds), *_polled(speeds)]
+        self._attempts = deque(self._plain)
+        self._text: Counter[int] = Counter()  # how much text came at each baud rate
+        self._any_bytes = self._has_text = False
+
+    def next(self) -> Attempt | None:
+        """The next attempt; None if there is only text of an unknown form."""
+        while True:
+            if not self._attempts:
+                if self._has_text:
+                    return None
+                self._attempts.extend(self._rotation())
+            attempt = self._attempts.popleft()
+            if not (attempt.asked and self._any_bytes):
+                return attempt
+
+    def is_complete_with(self, recording: Recording) -> bool:
+        """True if this recording has a card that was read often enough."""
+        is_plain = recording.form == PLAIN and not recording.asked
+        if is_plain and recording.bytes:
+            self._any_bytes = True
+            self._text[recording.baudrate] += len(recording.data.translate(None, _NO_TEXT))
+        self._has_text = self._has_text or _has_text(recording)
+        reads = _reads(recording)
+        if reads < _ENOUGH_READS:
+            return False
+        # The opening within a byte is an error; a wrong form is several in each frame.
+        if sum(recording.errors) < reads:
+            return True
+        if is_plain:
+            self._attempts.extendleft(reversed(_with_forms(recording.baudrate)))
+        return False
+
+    def _rotation(self) -> list[Attempt]:
+        most = self._text.most_common(_SPEEDS_WITH_FORMS)
+        return [*chain.from_iterable(_with_forms(speed) for speed, _ in most), *self._plain]
 
 
 def _with_forms(baudrate: int) -> list[Attempt]:
@@ -138,6 +172,13 @@ def _listen(line: SerialLine, attempt: Attempt, left_s: float, monotonic_s: Call
                 ends_s = started_s + min(_STAY_S, left_s)
     errors = line.new_errors() or NO_ERRORS
     return Recording(attempt.baudrate, tuple(chunks), attempt.asked, attempt.form, errors)
+
+
+def _has_text(recording: Recording) -> bool:
+    """True for several lines that some options of `line` read: then only the options are unknown."""
+    lines = text_lines(recording.data)
+    is_clean = not any(recording.errors) and b"\0" not in recording.data
+    return is_clean and len(lines) >= _ENOUGH_READS and bool(suggestion(lines).options)
 
 
 def _drop_oldest(chunks: deque[Chunk]) -> None:

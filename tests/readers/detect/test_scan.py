@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from agent.errors import LineSettingsError
 from agent.readers.detect.advice import advice, reader_block
 from agent.readers.detect.match import PLAIN, LineForm, Recording, match, ranked
 from agent.readers.detect.scan import FORMS, SPEEDS, survey
@@ -26,11 +27,14 @@ class Reader:
     every_s: float = 1.0
     answers: bool = False  # it speaks only when asked
     form: LineForm = PLAIN
+    only_8n1: bool = False
     counts: bool = True  # the driver counts errors; otherwise it gives NUL for a byte with one
     opened: list[int] = field(default_factory=list)
     open_lines: int = 0
 
     def open_line(self, baudrate: int, form: LineForm) -> FakeLine:
+        if self.only_8n1 and form != PLAIN:
+            raise LineSettingsError("its driver does not support this")
         self.opened.append(baudrate)
         self.open_lines += 1
         return FakeLine(self, baudrate, form)
@@ -176,6 +180,20 @@ def test_the_parity_of_a_line_is_the_one_without_errors(
     assert f'line_parity = "{form.parity}"' in block
     assert ("data_bits = 7" in block) == (form.data_bits == 7)
     assert f"{form.parity} parity" in advice(recorded, [found])[0].text
+
+
+def test_text_of_an_unknown_form_is_listened_to_at_each_speed_once(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, b"Card UID: 04 29 2E 5A\r\n", counts=False)
+
+    recordings(reader)
+
+    assert tuple(reader.opened) == SPEEDS
+
+
+def test_forms_that_the_driver_lacks_are_left_out(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, b"\xff\xfe", only_8n1=True)
+
+    assert {recording.form for recording in recordings(reader)} == {PLAIN}
 
 
 def test_an_error_at_the_opening_is_none_of_the_form(clock: DrivenClock) -> None:
