@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import Decoder
 from agent.readers.detect.line_options import suggestion
@@ -114,3 +116,17 @@ def test_lines_that_are_printed_without_leading_zeros_are_read_together() -> Non
     options = suggestion(["UID:4292E5A", "UID:A4F92E5A"]).options
 
     assert options == {"template": "UID:{hex}", "bits": 32, "unpadded": "yes"}
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("0123456789ABCDEFxXf {}|:,.-=\"'[]UIDCNWbits#$%"), min_size=1), min_size=1
+    )
+)
+def test_any_text_has_a_suggestion_that_reads_its_example_or_none(lines: list[str]) -> None:
+    options, example = suggestion(lines)
+
+    assert example in lines
+    if options:
+        events = make_protocol("line", options).receive_data(f"{example}\r\n".encode(), 0.0)
+        assert any(isinstance(event, RawCredential) for event in events)
