@@ -152,12 +152,12 @@ def _unreadable(recordings: Sequence[Recording]) -> Advice:
     received = sum(recording.bytes for recording in recordings)
     if len({recording.baudrate for recording in recordings}) == 1:
         return Advice(
-            f"{received} bytes came at {speeds[0]} baud, at {named}, and no frame: wrong speed or unknown "
+            f"{received} bytes came at {speeds[0]} baud, {named}, and no frame: wrong line speed or unknown "
             "protocol",
             "leave --baud out to try the others",
         )
     return Advice(
-        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}), at {named}",
+        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}) and {named}",
         "give the speed in the reader's manual with --baud; check that it is RS-232 or TTL as the "
         'adapter is; for lines of a form of their own: protocol = "line"',
     )
