@@ -96,6 +96,10 @@ class PortError(AgentError):
     """The serial port cannot be opened, or was lost; open it again later."""
 
 
+class LineSettingsError(PortError):
+    """The port's driver does not support the line settings."""
+
+
 class PortBusyError(PortError):
     """Another process holds the serial port."""
 

@@ -50,6 +50,7 @@ class ReaderSettings:
     data_bits: int | None = None
     line_parity: LineParity | None = None  # of each byte on the serial line
     stop_bits: int | None = None
+    rs485: bool = False  # the port's driver switches the direction of its RS-485 transceiver by RTS
     formats: tuple[str, ...] = DEFAULT_FORMATS  # names of agent.readers.cards.formats
     # A Wiegand word of a length that no enabled format has is a card without fields, or noise. None: a
     # card with the default formats; with others noise, because each other length has lost or gained bits.

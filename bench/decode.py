@@ -150,6 +150,9 @@ _FRAMES: Mapping[str, _Frame] = {
     "id12la": lambda f, n: b"\x02%s\r\n\x03" % _tag(f, n).encode(),
     "idteck": lambda f, n: _summed(b"", b"\x02%s\x03" % _uid(f, n).hex().encode()),
     "line": lambda f, n: b"CARD 26 %07X\r\n" % encode("H10301", f, n),
+    "longrfid": lambda f, n: _summed(
+        b"\xaa", b"\x0f\x08\x00\x03\x84\x00" + (f << 16 | n).to_bytes(4, "big"), b"\xbb"
+    ),
     "maxiprox": lambda f, n: _with_sum((1 << 37 | 1 << 26 | encode("H10301", f, n)).to_bytes(6, "big")),
     "monkeyboard": lambda f, n: b"Wiegand HEX = %X, DECIMAL = %d, Type W26\r\n" % (f << 16 | n, f << 16 | n),
     "parallax": lambda f, n: b"\n%s\r" % _tag(f, n)[:10].encode(),

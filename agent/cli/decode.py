@@ -44,6 +44,9 @@ _NEXT_STEPS = {
     NoiseReason.STRAY: "No frame starts here. Check protocol and baud rate; give bytes in hex with --hex.",
     NoiseReason.NULL: "All zeros or all ones: no card. Check the data wires and the reader's supply.",
     NoiseReason.SWAPPED: "Only the complement is a card: exchange D0 and D1.",
+    NoiseReason.OVERRUN: "The UART lost a byte: lower the reader's baud rate, or the load of the machine.",
+    NoiseReason.FRAMING: "A byte without a stop bit. Check baud rate, line_parity and ground wire.",
+    NoiseReason.LINE_PARITY: "A byte with wrong parity. Check line_parity, ground wire and cable length.",
     NoiseReason.UNCONFIRMED: "Read only once, and confirm_reads requires more: hold the card to the reader.",
 }
 

@@ -14,12 +14,12 @@ from agent.errors import PortBusyError
 from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
-from agent.readers.detect.match import Card, Fit, ProtocolMatch, Recording, match, ranked
+from agent.readers.detect.match import PLAIN, Card, Fit, LineForm, ProtocolMatch, Recording, match, ranked
 from agent.readers.detect.own_uart import users_of
-from agent.readers.detect.scan import BUDGET_S, SPEEDS, survey
+from agent.readers.detect.scan import BUDGET_S, SPEEDS, Attempt, survey
 from agent.readers.port import Port
 from agent.readers.port_names import stable_name_of
-from agent.readers.protocol import LineSettings
+from agent.readers.protocol import PARITIES, LineSettings
 from agent.settings import DEFAULT_FORMATS
 
 _NO_STABLE_NAME = Finding(
@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Identify the reader on a serial port, while you present a card.
 
-    Tries every protocol at the usual line speeds, reports the card and wiring
-    faults, and prints the block for the configuration.
+    Tries every protocol at the usual line speeds, with 8N1 and then 7E1, 8E1 and
+    8O1, reports the card and wiring faults, and prints the block for the configuration.
     Ends when the card was read three times, or after a minute.
 
     \b
@@ -75,11 +75,14 @@ def command(
 
 
 def _recordings(port: str, baud: int | None) -> list[Recording]:
-    def open_line(baudrate: int) -> Port:
-        return Port(port, LineSettings(baudrate=baudrate, hold_reset_lines=True))
+    def open_line(baudrate: int, form: LineForm) -> Port:
+        line = LineSettings(baudrate, form.data_bits, PARITIES[form.parity], hold_reset_lines=True)
+        return Port(port, line)
 
-    def trying(baudrate: int, asked: str) -> None:
-        click.echo(f"  {baudrate} baud{f', polling as {asked} needs it' if asked else ''} ...", err=True)
+    def trying(attempt: Attempt) -> None:
+        form = "" if attempt.form == PLAIN else f", {attempt.form}"
+        asked = f", polling as {attempt.asked} needs it" if attempt.asked else ""
+        click.echo(f"  {attempt.baudrate} baud{form}{asked} ...", err=True)
 
     speeds = SPEEDS if baud is None else (baud,)
     try:
@@ -93,7 +96,8 @@ def _recordings(port: str, baud: int | None) -> list[Recording]:
 
 
 def _show(best: ProtocolMatch, candidates: Sequence[ProtocolMatch], printed_number: int | None) -> None:
-    click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{_alternatives(best, candidates)}")
+    form = "" if best.form == PLAIN else f", {best.form}"
+    click.echo(f"Protocol {best.protocol} at {best.baudrate} baud{form}{_alternatives(best, candidates)}")
     if best.is_random:
         return
     for card in best.cards:
@@ -126,7 +130,7 @@ def _is_as_good(candidate: ProtocolMatch, best: ProtocolMatch) -> bool:
     return (
         candidate.card is not None
         and best.card is not None
-        and candidate.baudrate == best.baudrate
+        and (candidate.baudrate, candidate.form) == (best.baudrate, best.form)
         and candidate.noise <= best.noise
         and candidate.card.times >= best.card.times
     )

@@ -16,12 +16,14 @@ from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
+from agent.readers.uart import LineErrors
 from agent.service.state_disk import state_problem
 from agent.service.status import STATUS_FILE, read_status
 from agent.snowpipe.server_clock import TOLERATED_S
 
 CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"
 _SHOWN_FROM_S = 1.0  # smaller corrections are not shown
+_LINE_HINT = "check ground wire and cable length, then baudrate, line_parity and stop_bits"
 _LOG_HINT = "journalctl -u badge-agent -n 50"
 
 
@@ -84,7 +86,7 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if status["disk"]["bytes_written"] is not None:
         show(_disk(status["disk"]))
     show(clock(status["clock"]))
-    for finding in _reader_problems(status["readers"]):
+    for finding in _reader_findings(status["readers"]):
         show(finding)
     click.echo()
     headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
@@ -190,7 +192,7 @@ def _disk(disk: dict[str, Any]) -> Finding:
     return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
 
 
-def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
+def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
         if reader["state"] != "open":
@@ -201,6 +203,10 @@ def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"
             yield Finding(name, "failed", text, "check the reader's power and its data wire")
+        if reader.get("line_errors") and any(reader["line_errors"].values()):
+            text = f"its line had {LineErrors(**reader['line_errors'])}; these frames were not used"
+            noisy = reader.get("noisy")
+            yield Finding(name, "warning" if noisy else "ok", text, _LINE_HINT if noisy else "")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
             text = f"much of the received data is no card ({reasons} so far)"

@@ -18,6 +18,7 @@ from agent.readers.cards.formats import FORMATS
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, WITHOUT_KEYS, make_protocol
+from agent.readers.shared_port import sharing_problems
 from agent.settings import (
     AgentSettings,
     ClockSettings,
@@ -130,10 +131,8 @@ def _readers(root: Table) -> tuple[ReaderSettings, ...]:
                 tables[index].problem("id", f"found {quoted(reader.id)}, already used by readers[{earlier}]")
             # One device can have two names: /dev/ttyUSB0 and its link in /dev/serial/by-id.
             if reader.port != Path() and os.path.realpath(reader.port) == os.path.realpath(other.port):
-                tables[index].problem(
-                    "port",
-                    f"is the same device as readers[{earlier}].port; each reader needs its own serial line",
-                )
+                for key, wrong in sharing_problems(reader, other, f"readers[{earlier}]").items():
+                    tables[index].problem(key, wrong)
     return readers
 
 
@@ -151,6 +150,7 @@ def _reader(table: Table) -> ReaderSettings:
         data_bits=table.integer("data_bits", None, low=7, high=8),
         line_parity=table.choice("line_parity", None, allowed=get_args(LineParity)),
         stop_bits=table.integer("stop_bits", None, low=1, high=2),
+        rs485=table.boolean("rs485", default=default.rs485),
         formats=table.words("formats", default.formats, allowed=FORMATS),
         unknown_lengths=table.choice("unknown_lengths", None, allowed=get_args(UnknownLengths)),
         keypad=table.choice("keypad", _keypad_of(protocol), allowed=get_args(Keypad)),

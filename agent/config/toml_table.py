@@ -59,6 +59,16 @@ class Table:
             return default
         return value
 
+    def boolean(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self.problem(key, f"found {quoted(value)}; must be true or false, without quotes")
+            return default
+        return value
+
     def number(self, key: str, default: float, *, low: float, high: float) -> float:
         """A finite number from `low` to `high`."""
         value = self._take(key)

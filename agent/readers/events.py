@@ -22,6 +22,9 @@ class NoiseReason(StrEnum):
     STRAY = "stray"  # bytes between frames
     NULL = "null"  # all zeros or all ones: a data line held low or high
     SWAPPED = "swapped"  # only the complement is valid: D0 and D1 are swapped
+    OVERRUN = "overrun"  # with FRAMING and LINE_PARITY: an error of the serial line, counted by the kernel
+    FRAMING = "framing"
+    LINE_PARITY = "line_parity"
     UNCONFIRMED = "unconfirmed"  # read only once where the configuration requires two equal reads
 
 

@@ -18,8 +18,9 @@ from typing import Protocol
 import serial
 
 from agent.clock.system_clock import boottime_us
-from agent.errors import NotPermittedError, PortBusyError, PortError
+from agent.errors import LineSettingsError, NotPermittedError, PortBusyError, PortError
 from agent.readers.protocol import LineSettings
+from agent.readers.uart import LineErrors, enable_rs485, line_errors
 
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
@@ -108,14 +109,37 @@ class Port:
                 self._serial.dtr = self._serial.rts = False
             self._serial.port = self.resolved
             self._serial.keeps_input = keeps_input
-            self._serial.open()
+            try:
+                self._serial.open()
+            except termios.error as error:
+                if error.args[:1] != (errno.EINVAL,):
+                    raise
+                raise LineSettingsError(
+                    f"{device}: its driver does not support {line}",
+                    hint="use another adapter, or set the reader to 8N1",
+                ) from error
         try:
             # TIOCEXCL excludes processes that do not lock, except root's; both are needed.
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
+            if line.rs485:
+                self._enable_rs485()
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             self._serial.close()
             raise PortError(f"{device}: {error.strerror}") from error
+        except PortError:
+            self._serial.close()
+            raise
+        self._errors = line_errors(self._serial.fileno())
+
+    def _enable_rs485(self) -> None:
+        try:
+            enable_rs485(self._serial.fileno())
+        except OSError as error:
+            raise LineSettingsError(
+                f"{self.device}: its driver has no RS-485 mode ({error.strerror})",
+                hint="remove rs485 = true: adapters that switch the direction by themselves need no setting",
+            ) from error
 
     def fileno(self) -> int:
         """The descriptor, for an FdStore."""
@@ -140,6 +164,18 @@ class Port:
         """
         with _translated(self.device), contextlib.suppress(BlockingIOError):
             os.write(self._serial.fileno(), data)
+
+    def total_errors(self) -> LineErrors | None:
+        """The errors that the kernel has counted since it loaded the driver; None if it counts none."""
+        return line_errors(self._serial.fileno())
+
+    def new_errors(self) -> LineErrors | None:
+        """The errors counted since the last call, or since the opening; None if the kernel counts none."""
+        before = self._errors
+        if before is None:
+            return None
+        self._errors = line_errors(self._serial.fileno()) or before
+        return self._errors.since(before)
 
     def stop(self) -> None:
         """Make the waiting read() and every later one return immediately."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 from agent.readers.events import ReaderEvent
 from agent.settings import LineParity, ReaderSettings
 
-_PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
+PARITIES: Mapping[LineParity, str] = MappingProxyType({"none": "N", "even": "E", "odd": "O"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class LineSettings:
     parity: str = "N"
     stop_bits: int = 1
     hold_reset_lines: bool = False  # keep DTR and RTS low: some boards are reset by them
+    rs485: bool = False
 
     def at(self, baudrate: int | None) -> LineSettings:
         """The same settings with the configured baud rate; None keeps the protocol's own."""
@@ -33,13 +34,14 @@ class LineSettings:
         return replace(
             self.at(reader.baudrate),
             data_bits=reader.data_bits or self.data_bits,
-            parity=self.parity if reader.line_parity is None else _PARITIES[reader.line_parity],
+            parity=self.parity if reader.line_parity is None else PARITIES[reader.line_parity],
             stop_bits=reader.stop_bits or self.stop_bits,
+            rs485=reader.rs485,
         )
 
     def __str__(self) -> str:
         """As installers write it: 9600 8N1."""
-        return f"{self.baudrate} {self.data_bits}{self.parity}{self.stop_bits}"
+        return f"{self.baudrate} {self.data_bits}{self.parity}{self.stop_bits}{' RS-485' * self.rs485}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,9 @@ class WireProtocol(Protocol):
         With `now` infinite it ends the stream.
         """
 
+    def is_within_frame(self) -> bool:
+        """True while bytes of an unfinished frame, or of noise, are held."""
+
     def reset(self) -> None:
         """Discard held bytes and timers: the port was reopened."""
 
@@ -138,7 +143,7 @@ class ListeningProtocol(ABC):
     def receive_data(self, data: bytes, now: float) -> list[ReaderEvent]:
         """Parse received bytes and restart the silence timer if some are held."""
         events = self._parse(data)
-        self._silence_ends_s = now + self.silence_ms / 1000 if self._holds_data() else None
+        self._silence_ends_s = now + self.silence_ms / 1000 if self.is_within_frame() else None
         return events
 
     def data_to_send(self, now: float) -> bytes:  # noqa: ARG002 - for the polled ones
@@ -165,7 +170,7 @@ class ListeningProtocol(ABC):
         """The events that these bytes complete, in order."""
 
     @abstractmethod
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
         """True while bytes of an unfinished frame or of noise are held, so that silence has a meaning."""
 
     @abstractmethod

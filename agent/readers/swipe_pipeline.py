@@ -14,6 +14,7 @@ from agent.readers.cards.decoder import Decoder
 from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import LineMonitor
+from agent.readers.uart import LineErrors
 from agent.readers.wiring import WiringMonitor
 from agent.settings import ReaderSettings
 from agent.swipe import CardRead, LastRead, Swipe
@@ -28,6 +29,7 @@ class ReaderCounts:
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)
+    line_errors: LineErrors | None = None  # since the start; None: the port has no counters
     last_swipe_boot_us: int | None = None  # on the boot clock: the system clock may be set in between
     last_rx_monotonic_s: float | None = None
 

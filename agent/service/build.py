@@ -14,7 +14,8 @@ from agent.outbox.generation import machine_id
 from agent.outbox.state_lock import StateLock
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
-from agent.readers.session import PreviousRun, ReaderSession
+from agent.readers.session import PortSession, PreviousRun
+from agent.readers.shared_port import by_port
 from agent.service.fd_store import StoredPorts
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
@@ -35,7 +36,7 @@ class Readers:
     client: Client
     lock: StateLock
     queue: SwipeQueue
-    sessions: list[ReaderSession]
+    sessions: list[PortSession]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class Agent:
     client: Client
     outbox: Outbox
     uploader: Uploader
-    readers: list[ReaderSession]
     write_loop: WriteLoop
     status_report: StatusReport
 
@@ -68,15 +68,15 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
     sessions = [
-        ReaderSession(
-            reader,
+        PortSession(
+            readers,
             sink=queue,
             clock=clock,
             changed=changed,
-            fd_store=held_ports.of(reader.id, str(reader.port)),
-            previous=PreviousRun(run_before.last_us, run_before.last_reads.get(reader.id, ())),
+            fd_store=held_ports.of(readers[0].id, str(readers[0].port)),
+            previous=PreviousRun(run_before.last_us, run_before.last_reads),
         )
-        for reader in settings.readers
+        for readers in by_port(settings.readers)
     ]
     held_ports.clear_others()
     return Readers(settings, clock, client, lock, queue, sessions)
@@ -110,12 +110,11 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         outbox=outbox,
         uploader=uploader,
         client=readers.client,
-        readers=readers.sessions,
+        readers=[reader for session in readers.sessions for reader in session.readers],
         queue=readers.queue,
     )
     return Agent(
-        *(settings, readers.clock, readers.client, outbox, uploader),
-        *(readers.sessions, write_loop, status_report),
+        *(settings, readers.clock, readers.client, outbox, uploader, write_loop, status_report),
     )
 
 

@@ -18,7 +18,7 @@ from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
 from agent.outbox.swipe_queue import SwipeQueue
-from agent.readers.session import ReaderSession
+from agent.readers.reader import Reader
 from agent.rows import iso
 from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
@@ -40,7 +40,7 @@ class StatusReport:
         outbox: Outbox,
         uploader: Uploader,
         client: Client,
-        readers: list[ReaderSession],
+        readers: list[Reader],
         queue: SwipeQueue,
     ) -> None:
         self._agent_id = agent_id
@@ -80,7 +80,7 @@ class StatusReport:
             },
             "clock": self._clock_state(now),
             "disk": {"flushes": self._outbox.file.flushes, "bytes_written": _bytes_written()},
-            "readers": [_reader(session, self._queue, monotonic_s, now) for session in self._readers],
+            "readers": [_reader(reader, self._queue, monotonic_s, now) for reader in self._readers],
         }
 
     def _clock_state(self, now: ClockReading) -> dict[str, Any]:
@@ -241,26 +241,25 @@ def _at(boot_us: int, now: ClockReading) -> str:
     return iso(now.wall_us - (now.boot_us - boot_us))
 
 
-def _reader(
-    session: ReaderSession, queue: SwipeQueue, monotonic_s: float, now: ClockReading
-) -> dict[str, Any]:
-    counts, reader_id = session.counts, session.reader.id
+def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockReading) -> dict[str, Any]:
+    counts, settings = reader.counts, reader.settings
     last_swipe, last_rx = counts.last_swipe_boot_us, counts.last_rx_monotonic_s
     return {
-        "id": reader_id,
+        "id": settings.id,
         "state": counts.state,
-        "silent": session.line_monitor.silent,
-        "noisy": session.line_monitor.noisy,
-        "device": str(session.reader.port),
+        "silent": reader.line_monitor.silent,
+        "noisy": reader.line_monitor.noisy,
+        "device": str(settings.port),
         "resolved_device": counts.resolved_device,
-        "protocol": session.reader.protocol,
-        "swipes": queue.stored(reader_id),
+        "protocol": settings.protocol,
+        "swipes": queue.stored(settings.id),
         "repeats": counts.repeats,
         "noise": counts.noise.total(),
         "noise_reasons": {reason.value: count for reason, count in sorted(counts.noise.items())},
+        "line_errors": counts.line_errors._asdict() if counts.line_errors is not None else None,
         "keys_discarded": counts.keys_discarded,
-        "unkept": queue.blocked(reader_id),
-        "lost": queue.lost(reader_id),
+        "unkept": queue.blocked(settings.id),
+        "lost": queue.lost(settings.id),
         "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

@@ -66,10 +66,10 @@ class Supervisor:
         self._runtime_dir = settings.agent.runtime_dir
         self._reader_workers = [
             Worker(
-                f"reader {session.reader.id}",
+                f"reader {session.ids}",
                 session.run,
                 hung_after_s=_READER_HUNG_S,
-                reader=session.reader.id,
+                reader=session.ids,
             )
             for session in self._readers.sessions
         ]
@@ -136,7 +136,7 @@ class Supervisor:
         _log.info(
             "badge-agent %s is ready; readers: %d",
             __version__,
-            len(agent.readers),
+            len(agent.settings.readers),
             extra=fields(MessageId.READY),
         )
         notify.send("READY=1", f"STATUS={_status_line(agent)}")

@@ -76,6 +76,18 @@ def test_a_silent_line_is_1_and_says_what_to_look_at(
     assert "not one byte came" in capsys.readouterr().out
 
 
+def test_unknown_text_is_shown_with_options_that_read_it(
+    line: PtyReader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with presenting(line, b"PICC type: MIFARE 1KB\r\nCard UID: 04 29 2E 5A\r\n"):
+        code = main(["identify", "--port", str(line.device), "--baud", "9600"])
+
+    shown = capsys.readouterr()
+    assert code == 1
+    assert 'template = "Card UID: {id}", separators = " ", ignore = "PICC type: MIFARE 1KB"' in shown.out
+    assert "29" not in shown.out
+
+
 def test_what_is_typed_at_a_pad_is_never_shown(line: PtyReader, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, presenting(line, bits_line(26, h10301(0, 4711))):
         patch.setattr("agent.cli.identify.BUDGET_S", 1.0)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from agent.cli.status import _duration, clock
+from agent.cli.status import _duration, _reader_findings, clock
 from agent.clock.system_clock import SystemClock
 from agent.keys.keypair import new_key, pem
 from agent.outbox import Outbox
@@ -266,3 +266,24 @@ def test_the_clock_is_told_in_words(told: dict[str, Any], state: str, words: lis
 
     assert finding.state == state
     assert all(word in finding.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [
+        (None, []),
+        ({"overrun": 0, "framing": 0, "parity": 0}, []),
+        ({"overrun": 0, "framing": 3, "parity": 1}, ["3 framing errors, 1 parity error"]),
+    ],
+)
+def test_line_errors_are_shown_and_a_warning_of_a_noisy_reader(
+    errors: dict[str, int] | None, shown: list[str]
+) -> None:
+    reader = {"id": "RDR-101", "state": "open", "noise_reasons": {}, "line_errors": errors}
+
+    quiet = list(_reader_findings([reader]))
+    noisy = list(_reader_findings([{**reader, "noisy": True}]))
+
+    assert [finding.state for finding in quiet] == ["ok"] * len(shown)
+    assert [finding.state for finding in noisy] == ["warning"] * (len(shown) + 1)
+    assert all(text in finding.text for text, finding in zip(shown, quiet, strict=True))

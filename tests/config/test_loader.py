@@ -168,7 +168,7 @@ def test_every_problem_is_reported_at_once_with_its_path(tmp_path: Path) -> None
         (
             "readers[0].directoin: unknown key (did you mean direction?); known: badge_id, baudrate, "
             "data_bits, direction, expect_traffic_within, formats, hold_off_ms, id, keypad, line_parity, "
-            "options, parity, pin_digits, pin_facility_code, port, protocol, stop_bits, "
+            "options, parity, pin_digits, pin_facility_code, port, protocol, rs485, stop_bits, "
             "unknown_lengths, zone_id"
         ),
         "snowflake.user: missing; it has no default and must be set",
@@ -308,7 +308,59 @@ def test_two_names_of_one_device_are_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, text)
 
     assert error.problems == (
-        "readers[1].port: is the same device as readers[0].port; each reader needs its own serial line",
+        (
+            "readers[1].port: is the same device as readers[0].port; each reader needs its own serial line, "
+            "or the same port as the other and options.select in both, for lines that name the reader"
+        ),
+    )
+
+
+def shared_port(select: str, other_select: str, more: str = "") -> str:
+    """Two readers on one device, with the option `select` where it is given."""
+    tables = [
+        f"""[[readers]]
+id = "{name}"
+zone_id = "Z"
+port = "/dev/ttyUSB0"
+protocol = "monkeyboard"
+{keys}
+{f'options = {{ select = "{selected}" }}' if selected else ""}
+"""
+        for name, selected, keys in (("A", select, ""), ("B", other_select, more))
+    ]
+    return "".join(tables) + SNOWFLAKE
+
+
+@pytest.mark.parametrize("names", [("cardReader", "keypadReader"), ("Reader1", "Reader11")])
+def test_readers_whose_lines_name_them_share_a_device(tmp_path: Path, names: tuple[str, str]) -> None:
+    settings = loaded(tmp_path, shared_port(*names))
+
+    assert [reader.options["select"] for reader in settings.readers] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "problem"),
+    [
+        (("A", ""), "", "readers[1].port: is the same device as readers[0].port"),
+        (("A", "A"), "", "readers[1].options.select: must be another name than that of readers[0]"),
+        (("Gate", "Gate in"), "", "readers[1].options.select: must be another name than that of readers[0]"),
+        (("A", "B"), "baudrate = 19200", "readers[1].baudrate: must be as in readers[0]"),
+        (("A", "B"), "rs485 = true", "readers[1].rs485: must be as in readers[0]"),
+    ],
+)
+def test_readers_that_cannot_share_a_device_are_refused(
+    tmp_path: Path, names: tuple[str, str], more: str, problem: str
+) -> None:
+    error = refused(tmp_path, shared_port(*names, more))
+
+    assert len(error.problems) == 1
+    assert error.problems[0].startswith(problem)
+
+
+def test_rs485_is_true_or_false(tmp_path: Path) -> None:
+    assert loaded(tmp_path, document({"readers.rs485": "true"})).readers[0].rs485
+    assert refused(tmp_path, document({"readers.rs485": '"yes"'})).problems == (
+        "readers[0].rs485: found 'yes'; must be true or false, without quotes",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock.system_clock import SystemClock
 from agent.readers.cards.decoder import encode
-from agent.readers.session import ReaderSession
+from agent.readers.session import PortSession
 from agent.settings import ReaderSettings
 from tests.support.fd_store import MemoryFdStore
 from tests.support.stand_in_sink import MemorySink
@@ -36,8 +36,8 @@ class Line:
             badge_id="{card_number}",
         )
         self.device = device
-        self.session = ReaderSession(
-            reader,
+        self.session = PortSession(
+            [reader],
             sink=self.sink,
             clock=SystemClock("always"),
             changed=self.news.set,
@@ -93,7 +93,7 @@ def test_half_a_reply_is_noise_after_the_silence_and_the_polling_goes_on(polled:
     for _ in range(3):
         assert os.read(polled.end, 100)
 
-    assert dict(polled.session.counts.noise) == {"truncated": 1}
+    assert dict(polled.session.readers[0].counts.noise) == {"truncated": 1}
 
 
 def test_a_26_bit_pad_that_was_not_declared_is_logged_once(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock.system_clock import boottime_us
-from agent.errors import NotPermittedError, PortBusyError, PortError
+from agent.errors import LineSettingsError, NotPermittedError, PortBusyError, PortError
 from agent.readers.port import Port, holder_of
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
@@ -40,6 +40,18 @@ def port(line: PtyReader) -> Iterator[Port]:
 def voluntary_switches(native_id: int) -> int:
     status = Path(f"/proc/self/task/{native_id}/status").read_text()
     return int(status.partition("voluntary_ctxt_switches:")[2].split()[0])
+
+
+def test_line_settings_that_the_driver_lacks_are_named(line: PtyReader) -> None:
+    settings = LineSettings(data_bits=7, parity="E")
+    Port(str(line.device), LineSettings()).close()
+
+    # A pseudo-terminal has 8N1 only; of several changes the kernel makes those that are possible.
+    with pytest.raises(LineSettingsError) as raised:
+        Port(str(line.device), settings)
+
+    assert str(raised.value) == f"{line.device}: its driver does not support {settings}"
+    Port(str(line.device), LineSettings()).close()
 
 
 def test_bytes_arrive_as_they_were_sent(line: PtyReader, port: Port) -> None:

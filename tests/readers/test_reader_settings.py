@@ -53,9 +53,9 @@ def test_a_word_of_a_length_without_format_is_noise_or_a_card(
 
     door.line.write(bits_line(36, 5))
 
-    door.wait_until(lambda: len(door.kept) + door.session.counts.noise.total() == 1, "the word")
+    door.wait_until(lambda: len(door.kept) + door.session.readers[0].counts.noise.total() == 1, "the word")
     assert len(door.kept) == cards
-    assert door.session.counts.noise[NoiseReason.LENGTH] == 1 - cards
+    assert door.session.readers[0].counts.noise[NoiseReason.LENGTH] == 1 - cards
 
 
 def test_a_pin_of_the_configured_number_of_digits_is_a_key(open_door: Callable[..., ReaderRig]) -> None:
@@ -63,5 +63,5 @@ def test_a_pin_of_the_configured_number_of_digits_is_a_key(open_door: Callable[.
 
     door.line.write(bits_line(26, h10301(9_999_999 >> 16, 9_999_999 & 0xFFFF)))
 
-    door.wait_until(lambda: door.session.counts.keys_discarded == 1, "the key")
+    door.wait_until(lambda: door.session.readers[0].counts.keys_discarded == 1, "the key")
     assert door.kept == []

@@ -12,7 +12,7 @@ from agent.errors import PortError
 from agent.readers.events import NoiseReason, raw_hex
 from agent.readers.line_monitor import NOISY_PER_MINUTE
 from agent.readers.port import Port
-from agent.readers.session import ReaderSession
+from agent.readers.session import PortSession
 from agent.settings import ReaderSettings
 from agent.swipe import CardCheck, Swipe
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
@@ -47,9 +47,9 @@ class ReaderRig:
         self.session = self.new_session()
         self.thread = threading.Thread()
 
-    def new_session(self) -> ReaderSession:
-        return ReaderSession(
-            self.reader,
+    def new_session(self) -> PortSession:
+        return PortSession(
+            [self.reader],
             sink=self.sink,
             clock=self.clock,
             changed=self._changed,
@@ -62,7 +62,7 @@ class ReaderRig:
     def start(self) -> None:
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
-        self.wait_until(lambda: self.session.counts.state == "open", "an open port")
+        self.wait_until(lambda: self.session.readers[0].counts.state == "open", "an open port")
 
     def _run(self) -> None:
         self.session.run(lambda _: None)
@@ -132,14 +132,14 @@ def test_a_frame_that_comes_byte_by_byte_is_one_swipe(door: ReaderRig) -> None:
         door.line.write(bytes([byte]))
 
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
-    assert door.session.counts.noise.total() == 0
+    assert door.session.readers[0].counts.noise.total() == 0
 
 
 def test_a_held_card_is_one_swipe_and_its_repeats_are_counted(door: ReaderRig) -> None:
     for _ in range(5):
         door.line.present(TAG)
 
-    door.wait_until(lambda: door.session.counts.repeats == 4, "four repeats")
+    door.wait_until(lambda: door.session.readers[0].counts.repeats == 4, "four repeats")
     assert len(door.kept) == 1
 
 
@@ -156,7 +156,7 @@ def test_the_same_card_after_the_hold_off_is_another_swipe(door: ReaderRig) -> N
 def test_a_truncated_frame_is_noise_once_the_line_is_silent(door: ReaderRig) -> None:
     door.line.write(rdm6300_frame(TAG)[:9])
 
-    door.wait_until(lambda: door.session.counts.noise[NoiseReason.TRUNCATED] == 1, "noise")
+    door.wait_until(lambda: door.session.readers[0].counts.noise[NoiseReason.TRUNCATED] == 1, "noise")
     door.line.present(TAG)
     door.wait_until(lambda: len(door.kept) == 1, "a swipe after it")
 
@@ -167,7 +167,7 @@ def test_noise_is_counted_by_its_reason_and_never_kept(door: ReaderRig) -> None:
 
     door.line.write(bytes(broken))
 
-    door.wait_until(lambda: door.session.counts.noise[NoiseReason.CHECKSUM] == 1, "noise")
+    door.wait_until(lambda: door.session.readers[0].counts.noise[NoiseReason.CHECKSUM] == 1, "noise")
     assert door.kept == []
 
 
@@ -182,9 +182,9 @@ def test_noise_is_news_too_so_that_status_shows_it(door: ReaderRig) -> None:
 def test_counts_tell_when_the_last_swipe_and_the_last_byte_came(door: ReaderRig) -> None:
     door.line.present(TAG)
 
-    door.wait_until(lambda: door.session.counts.last_swipe_boot_us is not None, "a swipe")
-    assert door.session.counts.last_swipe_boot_us == door.clock.now().boot_us
-    assert door.session.counts.last_rx_monotonic_s is not None
+    door.wait_until(lambda: door.session.readers[0].counts.last_swipe_boot_us is not None, "a swipe")
+    assert door.session.readers[0].counts.last_swipe_boot_us == door.clock.now().boot_us
+    assert door.session.readers[0].counts.last_rx_monotonic_s is not None
 
 
 def test_a_swipe_that_was_refused_is_admitted_again(door: ReaderRig) -> None:
@@ -205,9 +205,9 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
 
     door.line.unplug()
-    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
     door.line.plug_in()
-    door.wait_until(lambda: door.session.counts.state == "open", "an open port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "open", "an open port")
     door.line.present(2)
 
     door.wait_until(lambda: len(door.kept) == 2, "a second swipe")
@@ -219,15 +219,15 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
 def test_half_a_frame_from_before_a_loss_belongs_to_no_frame_after_it(door: ReaderRig) -> None:
     frame = rdm6300_frame(TAG)
     door.line.write(frame[:7])
-    door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "bytes")
+    door.wait_until(lambda: door.session.readers[0].counts.last_rx_monotonic_s is not None, "bytes")
 
     door.line.unplug()
-    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
     door.line.plug_in()
-    door.wait_until(lambda: door.session.counts.state == "open", "an open port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "open", "an open port")
     door.line.write(frame[7:])
 
-    door.wait_until(lambda: door.session.counts.noise.total() > 0, "noise")
+    door.wait_until(lambda: door.session.readers[0].counts.noise.total() > 0, "noise")
     assert door.kept == []
 
 
@@ -239,7 +239,7 @@ def test_a_port_that_is_not_there_at_the_start_is_waited_for(tmp_path: Path) -> 
 
     door.line.plug_in()
 
-    door.wait_until(lambda: door.session.counts.state == "open", "an open port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "open", "an open port")
     door.close()
 
 
@@ -308,7 +308,7 @@ def test_a_line_full_of_noise_does_not_hold_up_a_stop(door: ReaderRig) -> None:
 
     noise = threading.Thread(target=send_noise)
     noise.start()
-    door.wait_until(lambda: door.session.counts.last_rx_monotonic_s is not None, "noise")
+    door.wait_until(lambda: door.session.readers[0].counts.last_rx_monotonic_s is not None, "noise")
 
     door.session.stop()
 
@@ -375,12 +375,15 @@ def test_the_log_and_the_status_name_the_device_behind_the_port(
 
     door.start()
 
-    shown = door.session.counts.resolved_device
+    shown = door.session.readers[0].counts.resolved_device
     assert shown == device
     assert f"open on {door.line.device} -> {device} (rdm6300)" in caplog.text
     door.line.unplug()
-    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
-    assert (door.session.counts.state, door.session.counts.resolved_device) == ("lost", None)
+    door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
+    assert (door.session.readers[0].counts.state, door.session.readers[0].counts.resolved_device) == (
+        "lost",
+        None,
+    )
     door.close()
 
 
@@ -390,8 +393,8 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
     caplog.set_level(logging.INFO, logger="agent")
     door = ReaderRig(tmp_path, expect_traffic_within=1)
     door.start()
-    door.wait_until(lambda: door.session.line_monitor.silent, "silence")
-    assert door.session.counts.state == "open"
+    door.wait_until(lambda: door.session.readers[0].line_monitor.silent, "silence")
+    assert door.session.readers[0].counts.state == "open"
 
     door.line.present(TAG)
 
@@ -406,7 +409,7 @@ def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
 ) -> None:
     wiegand_door.line.write(b"26:2F657AF\r\n" * (NOISY_PER_MINUTE + 5))
 
-    wiegand_door.wait_until(lambda: wiegand_door.session.line_monitor.noisy, "a noisy reader")
+    wiegand_door.wait_until(lambda: wiegand_door.session.readers[0].line_monitor.noisy, "a noisy reader")
 
     assert sum("noisy" in record.getMessage() for record in caplog.records) == 1
 
@@ -418,10 +421,10 @@ def test_no_card_is_in_the_log_at_any_level(
     door.line.write(rdm6300_frame(TAG) + rdm6300_frame(TAG)[:9])
     wiegand_door.line.write(bits_line(26, h10301(123, 45_015)) + b"26:2F657AF\r\nnonsense\r\n")
 
-    door.wait_until(lambda: door.session.counts.noise.total() > 0, "noise")
-    wiegand_door.wait_until(lambda: wiegand_door.session.counts.noise.total() > 0, "noise")
+    door.wait_until(lambda: door.session.readers[0].counts.noise.total() > 0, "noise")
+    wiegand_door.wait_until(lambda: wiegand_door.session.readers[0].counts.noise.total() > 0, "noise")
     door.line.unplug()
-    door.wait_until(lambda: door.session.counts.state == "lost", "a lost port")
+    door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
 
     assert len(door.kept) == len(wiegand_door.kept) == 1
     for secret in ("63E9AE", "6547886", "45015", raw_hex(26, h10301(123, 45_015)), "2F657AF", "nonsense"):

@@ -19,7 +19,8 @@ from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import NoiseReason
-from agent.readers.session import ReaderSession
+from agent.readers.reader import Reader
+from agent.readers.uart import LineErrors
 from agent.service.status import STATUS_FILE, StatusReport, read_status
 from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
@@ -27,7 +28,6 @@ from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 from agent.uploader.uploader import Uploader
-from tests.support.fd_store import MemoryFdStore
 from tests.support.outbox_rig import commit
 from tests.support.pipe_model import snowflake_settings
 from tests.support.swipes import swipe
@@ -59,8 +59,8 @@ def queue() -> SwipeQueue:
 
 
 @pytest.fixture
-def reader(queue: SwipeQueue) -> ReaderSession:
-    return ReaderSession(
+def reader(queue: SwipeQueue) -> Reader:
+    return Reader(
         ReaderSettings(
             id="RDR-101",
             zone_id="ZONE-LOBBY-1",
@@ -70,16 +70,11 @@ def reader(queue: SwipeQueue) -> ReaderSession:
             badge_id="{raw}",
         ),
         sink=queue,
-        clock=SystemClock(),
-        changed=lambda: None,
-        fd_store=MemoryFdStore(),
     )
 
 
 @pytest.fixture
-def report(
-    outbox: Outbox, reader: ReaderSession, queue: SwipeQueue, rsa_key_file: Path
-) -> Iterator[StatusReport]:
+def report(outbox: Outbox, reader: Reader, queue: SwipeQueue, rsa_key_file: Path) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
     client = Client(
         http,
@@ -143,7 +138,7 @@ def test_the_status_of_a_running_agent_has_every_member(
 
 
 def test_readers_are_told_with_their_counts(
-    tmp_path: Path, report: StatusReport, reader: ReaderSession, queue: SwipeQueue
+    tmp_path: Path, report: StatusReport, reader: Reader, queue: SwipeQueue
 ) -> None:
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
@@ -153,6 +148,7 @@ def test_readers_are_told_with_their_counts(
     queue.remove_first(3, stored=True)
     reader.counts.noise[NoiseReason.CHECKSUM] = 2
     reader.counts.noise[NoiseReason.STRAY] = 1
+    reader.counts.line_errors = LineErrors(overrun=1, framing=2)
     reader.counts.last_swipe_boot_us = SystemClock().now().boot_us - 60_000_000
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
     report.write(tmp_path)
@@ -166,6 +162,7 @@ def test_readers_are_told_with_their_counts(
         3,
     )
     assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
+    assert told["line_errors"] == {"overrun": 1, "framing": 2, "parity": 0}
     assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
     ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
     assert 60 <= ago.total_seconds() < 600

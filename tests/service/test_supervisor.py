@@ -314,6 +314,24 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
     outbox.close()
 
 
+def test_readers_on_one_port_have_one_session_and_each_its_status(settings: Settings) -> None:
+    (reader,) = settings.readers
+    select: dict[str, object] = {"select": "A"}
+    first = replace(reader, id="A", protocol="monkeyboard", options=select)
+    second = replace(first, id="B", options={"select": "B"})
+    readers = build_readers(replace(settings, readers=(first, second)), changed=nothing)
+    agent = build(readers, kept=nothing, changed=nothing)
+
+    shown = agent.status_report.snapshot()["readers"]
+
+    assert [session.ids for session in readers.sessions] == ["A, B"]
+    assert [(each["id"], each["device"]) for each in shown] == [
+        ("A", str(reader.port)),
+        ("B", str(reader.port)),
+    ]
+    agent.outbox.close()
+
+
 # --- reload -----------------------------------------------------------------------------------
 
 

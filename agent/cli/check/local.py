@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agent.readers.detect.own_uart import users_of
 from agent.readers.port import Port, holder_of, not_there
 from agent.readers.port_names import stable_name_of
 from agent.readers.protocols import PROTOCOLS
+from agent.readers.uart import LineErrors
 from agent.service import notify
 from agent.service.state_disk import HINT, state_problem
 from agent.service.status import read_status
@@ -79,7 +81,8 @@ def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
     status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
     name, device = f"reader {reader.id}", str(reader.port)
     if _open_in_agent(reader, status):
-        yield Finding(name, "ok", f"{device} is open in the running agent (pid {status['pid']})")
+        pid, errors = status["pid"], _errors_in_agent(reader, status)
+        yield Finding(name, "ok", f"{device} is open in the running agent (pid {pid}){errors}")
     elif notify.is_service_process():
         # ExecStartPre=: opening the port would discard the data that its buffer collected meanwhile.
         if not reader.port.exists():
@@ -105,16 +108,25 @@ def _open_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> bool:
     )
 
 
+def _errors_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> str:
+    reported = next(other for other in status["readers"] if other["id"] == reader.id).get("line_errors")
+    errors = LineErrors(**reported) if reported else LineErrors()
+    return f"; it had {errors} since the agent's start" if any(errors) else ""
+
+
 def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
     line = PROTOCOLS[reader.protocol].line.of(reader)
     try:
-        Port(str(reader.port), line).close()
+        port = Port(str(reader.port), line)
     except PortBusyError:
         # The agent opened it just now or under another name; unknown if /proc is not readable.
         if status["running"] and holder_of(str(reader.port)) == status["pid"]:
             return f"{reader.port} is in use by the running agent"
         raise
-    return f"{reader.port} opens with {line} ({reader.protocol})"
+    with closing(port):
+        errors = port.total_errors()
+    counted = f"; since the boot it had {errors}" if errors is not None and any(errors) else ""
+    return f"{reader.port} opens with {line} ({reader.protocol}){counted}"
 
 
 def _stable_name_hint(device: str) -> str:

@@ -22,6 +22,10 @@ class Parity:
     covers: Positions
 
 
+Fields = tuple[int | None, int | None, int | None, int | None]
+"""Facility code, card number, issue and OEM code."""
+
+
 @dataclass(frozen=True)
 class CardFormat:
     """The layout of one card format; `parities` in the order in which they are computed.
@@ -73,10 +77,13 @@ class CardFormat:
         mask, wanted = self._fixed_mask
         return value & mask == wanted and not (self.decimal_digits and self._decimal(value) is None)
 
-    def read(self, value: int) -> tuple[int | None, int | None, int | None, int | None]:
-        """Facility code, card number, issue and OEM code; None for what the format does not have."""
+    @cached_property
+    def read(self) -> Callable[[int], Fields]:
+        """A function of a value: its fields, None for those that the format does not have."""
         facility_code, card_number, issue, oem = self._readers
-        return facility_code(value), card_number(value), issue(value), oem(value)
+        if self.issue or self.oem:
+            return lambda value: (facility_code(value), card_number(value), issue(value), oem(value))
+        return lambda value: (facility_code(value), card_number(value), None, None)
 
     def write(self, numbers: Sequence[int | None]) -> int:
         """The value with these numbers, in the order of read(). Raises ValueError if one does not fit."""

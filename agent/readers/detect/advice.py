@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.line_shape import shape_of, template_of, text_lines
-from agent.readers.detect.match import ALL_BITS, LOST_BITS_MAX, REVERSED_BYTES, Card, ProtocolMatch, Recording
+from agent.readers.detect.line_options import suggestion
+from agent.readers.detect.line_shape import masked, text_lines
+from agent.readers.detect.match import (
+    ALL_BITS,
+    LOST_BITS_MAX,
+    PLAIN,
+    REVERSED_BYTES,
+    Card,
+    LineForm,
+    ProtocolMatch,
+    Recording,
+)
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
 from agent.settings import DEFAULT_FORMATS
@@ -67,11 +78,21 @@ def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch])
 def _of_line(best: ProtocolMatch, recordings: Sequence[Recording]) -> list[Advice]:
     """Settings of the line, and text that the likeliest protocol does not explain."""
     found = []
-    if best.line_parity:
+    if best.form != PLAIN:
+        bits = {7: "seven", 8: "eight"}[best.form.data_bits]
+        named = " and ".join(_line_keys(best.form))
         found.append(
             Advice(
-                f"the line has seven data bits and {best.line_parity} parity",
-                f'data_bits = 7 and line_parity = "{best.line_parity}", as in the block below',
+                f"the line has {bits} data bits and {best.form.parity} parity",
+                f"{named}, as in the block below",
+            )
+        )
+    if best.has_line_errors:
+        found.append(
+            Advice(
+                f"the kernel counted {best.errors} at {best.baudrate} baud, {best.form}: the agent uses no "
+                "frame with such an error",
+                "check ground wire and cable; data bits, parity and stop bits are in the reader's manual",
             )
         )
     if best.ignores_checksum and best.card is None:
@@ -92,15 +113,23 @@ def _text(recordings: Sequence[Recording]) -> Advice | None:
         lines = text_lines(recording.data)
         if not lines:
             continue
-        template, separators = template_of(lines)
-        options = f'template = "{template}"' + (f', separators = "{separators}"' if separators else "")
+        options, example = suggestion(lines)
+        named = ", ".join(f"{key} = {_toml(value)}" for key, value in options.items())
         return Advice(
-            f"clean text at {recording.baudrate} baud, of a form that no protocol has: {shape_of(lines)}",
-            f'protocol = "line" with options = {{ {options} }}; try it: badge-agent decode line --help'
-            if template
-            else "present a card: these lines have no number",
+            f"clean text at {recording.baudrate} baud, of a form that no protocol has: {masked(example)}",
+            f'protocol = "line" with options = {{ {named} }}; try it: badge-agent decode line --help'
+            if options
+            else "present a card; if these lines are one, the template has to be written by hand: "
+            'README, "Readers that print a line"',
         )
     return None
+
+
+def _toml(value: str | int) -> str:
+    """A value as written in the configuration."""
+    if isinstance(value, str) and '"' in value and "'" not in value:
+        return f"'{value}'"
+    return json.dumps(value)
 
 
 def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:
@@ -118,14 +147,17 @@ def _null_bytes(recordings: Sequence[Recording]) -> Advice | None:
 
 def _unreadable(recordings: Sequence[Recording]) -> Advice:
     speeds = sorted({recording.baudrate for recording in recordings if recording.bytes})
+    forms = sorted({recording.form for recording in recordings if recording.bytes}, reverse=True)
+    named = ", ".join(map(str, forms))
     received = sum(recording.bytes for recording in recordings)
     if len({recording.baudrate for recording in recordings}) == 1:
         return Advice(
-            f"{received} bytes came at {speeds[0]} baud, and no frame: wrong line speed or unknown protocol",
+            f"{received} bytes came at {speeds[0]} baud, {named}, and no frame: wrong line speed or unknown "
+            "protocol",
             "leave --baud out to try the others",
         )
     return Advice(
-        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))})",
+        f"{received} bytes came, and no frame at any line speed ({', '.join(map(str, speeds))}) and {named}",
         "give the speed in the reader's manual with --baud; check that it is RS-232 or TTL as the "
         'adapter is; for lines of a form of their own: protocol = "line"',
     )
@@ -145,13 +177,18 @@ def reader_block(candidate: ProtocolMatch, card: Card, port: str) -> str:
     formats = ", ".join(f'"{name}"' for name in _formats_to_enable(card))
     if formats:
         lines.append(f"formats = [{formats}]")
-    if candidate.line_parity:
-        lines += ["data_bits = 7", f'line_parity = "{candidate.line_parity}"']
+    lines += _line_keys(candidate.form)
     if card.printed and card.printed[0] in (ALL_BITS, REVERSED_BYTES):
         lines.append('badge_id = "{decimal}"')
     if card.printed and card.printed[0] == REVERSED_BYTES:
         lines.append('options = { byte_order = "reversed" }')
     return "\n".join(lines)
+
+
+def _line_keys(form: LineForm) -> list[str]:
+    """The keys of the configuration for a line other than 8N1."""
+    data_bits = [] if form.data_bits == PLAIN.data_bits else [f"data_bits = {form.data_bits}"]
+    return data_bits if form.parity == "none" else [*data_bits, f'line_parity = "{form.parity}"']
 
 
 def _formats_to_enable(card: Card) -> list[str]:

@@ -8,20 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.readers.cards.decoder import KEY_BITS, Decoder
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.line_shape import SevenBits, ends_in_checksum, seven_bit_parity, text_lines
+from agent.readers.detect.line_shape import ends_in_checksum, seven_bit_parity, text_lines
 from agent.readers.events import Key, Noise, NoiseReason, RawCredential, ReaderEvent, raw_hex
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
 from agent.readers.protocols import PROTOCOLS, make_protocol
-from agent.settings import DEFAULT_FORMATS, Keypad
+from agent.readers.uart import LineErrors
+from agent.settings import DEFAULT_FORMATS, Keypad, LineParity
 from agent.swipe import CardCheck, CardRead
 
 # These accept almost any line of digits, so another protocol that accepts the same bytes is likelier.
 _TAKES_ANY_DIGITS = frozenset({"rfideas", "twn4", "wg2rs232", "wie232"})
+_LINES_OF_DIGITS = _TAKES_ANY_DIGITS | {"parallax", "s4a"}
 # The credentials of one card are equal. This many, most of them seen once, are not of one card.
 _RANDOM_CREDENTIALS = 8
 _RANDOM_SHARE = 0.7
@@ -37,17 +39,34 @@ REVERSED_BYTES = "bytes in reverse"
 
 _NoCard = Literal["swapped", "withheld", "noise"]
 
+
+class LineForm(NamedTuple):
+    """The data bits and the parity of a byte on the line."""
+
+    data_bits: int = 8
+    parity: LineParity = "none"
+
+    def __str__(self) -> str:
+        """As installers write it: 7E1."""
+        return f"{self.data_bits}{self.parity[0].upper()}1"
+
+
+PLAIN = LineForm()
+NO_ERRORS = LineErrors()
+
 Chunk = tuple[float, bytes]
 """Seconds of silence, and the bytes received after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The bytes received at one baud rate; `asked` names the protocol whose requests were sent."""
+    """The bytes received with one setting of the line; `asked` names the protocol that was polled."""
 
     baudrate: int
     chunks: Sequence[Chunk] = field(repr=False)
     asked: str = ""
+    form: LineForm = PLAIN
+    errors: LineErrors = NO_ERRORS  # that the kernel counted, if it counts
 
     @property
     def data(self) -> bytes:
@@ -97,7 +116,8 @@ class ProtocolMatch:
     withheld: int  # credentials that may be a PIN, and are not shown
     keys: int
     noise: int
-    line_parity: SevenBits | None = None  # of lines of seven data bits
+    form: LineForm = PLAIN
+    errors: LineErrors = NO_ERRORS
     # The lines end in a checksum that this protocol does not know: it is another reader's.
     ignores_checksum: bool = False
 
@@ -110,6 +130,11 @@ class ProtocolMatch:
         )
 
     @property
+    def has_line_errors(self) -> bool:
+        """True if the kernel counted an error or more for each credential."""
+        return any(self.errors) and sum(self.errors) >= self.credentials
+
+    @property
     def card(self) -> Card | None:
         """The card that was presented, if any: the one with the printed number, else the most often read."""
         if self.is_random:
@@ -117,21 +142,27 @@ class ProtocolMatch:
         printed = next((card for card in self.cards if card.printed), None)
         best = next(iter(self.cards), None)
         # A guess by lines of digits that leaves as much of the text unexplained.
-        is_guess = best is not None and best.check not in _VOUCHED and self.noise >= self.credentials
+        is_guess = (
+            best is not None
+            and best.check not in _VOUCHED
+            and self.protocol in _LINES_OF_DIGITS
+            and self.noise >= self.credentials
+        )
         return printed or (None if self.ignores_checksum or is_guess else best)
 
 
 def match(recording: Recording, printed_number: int | None = None) -> list[ProtocolMatch]:
     """The protocols that find cards or keys in a recording, the likeliest first."""
-    line_parity = seven_bit_parity(recording.data)
-    chunks = recording.chunks
-    if line_parity:
+    chunks, form = recording.chunks, recording.form
+    if parity := seven_bit_parity(recording.data):
+        form = LineForm(7, parity)
         chunks = [(silence_s, bytes(byte & 0x7F for byte in data)) for silence_s, data in chunks]
     has_checksum = ends_in_checksum(text_lines(recording.data))
     candidates = [
         replace(
             _candidate(name, recording.baudrate, _events(name, chunks), printed_number),
-            line_parity=line_parity,
+            form=form,
+            errors=recording.errors,
             ignores_checksum=has_checksum and name in _TAKES_ANY_DIGITS,
         )
         for name in PROTOCOLS
@@ -159,11 +190,12 @@ def _works_without_options(name: str) -> bool:
     return True
 
 
-def _likelihood(candidate: ProtocolMatch) -> tuple[bool, bool, bool, int, bool, int, bool]:
+def _likelihood(candidate: ProtocolMatch) -> tuple[bool, bool, bool, bool, int, bool, int, bool]:
     card = candidate.card
     return (
         card is not None and bool(card.printed),
         card is not None,
+        not candidate.has_line_errors,
         card is not None and card.check in _VOUCHED,
         -candidate.noise,
         card is not None and any(fit.format in DEFAULT_FORMATS for fit in card.fits),

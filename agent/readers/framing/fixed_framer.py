@@ -48,7 +48,8 @@ class FramedProtocol(ListeningProtocol):
         self._held.clear()
         self._noise.reset()
 
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
+        """True while bytes of an unfinished frame, or of noise, are held."""
         return bool(self._held or self._noise)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:

@@ -84,7 +84,7 @@ class LineProtocol(ListeningProtocol):
         self._padding.clear()
         self._leading, self._framed, self._cut = 0, False, False
 
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
         """True inside a line, also when the bytes it held have already been returned as noise."""
         return bool(self._text or self._noise or self._cut)
 

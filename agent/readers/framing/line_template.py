@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from agent.readers.framing.reader_name import NAME_CHARACTER
+
 LONGEST_TEMPLATE = 200
 # Each {skip} multiplies the places that a failing match tries by the length of the line.
 SKIPS_MAX = 3
@@ -23,10 +25,11 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "cn": _DECIMAL,
         "bits": _DECIMAL,
         "binary": "[01]",
-        "reader": "[A-Za-z0-9_.-]",
+        "reader": NAME_CHARACTER,
     }
 )
 _SEPARATED = frozenset({"hex", "id", "decimal"})
+_PREFIXED = frozenset({"hex", "id", "raw", "hid"})  # sketches print 0x in front of a number or of each byte
 _FIELD = re.compile(r"\{([a-z_]+)(?::([1-9][0-9]?))?\}")
 _BLANKS = re.compile(r"(?:\\ |\\t)+")  # as re.escape() writes them
 
@@ -67,10 +70,11 @@ def _group(name: str, digits: str | None, separators: str) -> str:
     if name == "skip":
         return _SKIP
     one = FIELDS[name]
-    many = f"{one}{{{digits}}}" if digits else f"{one}+"
+    prefix = "(?:0[xX])?" if name in _PREFIXED else ""
+    many = prefix + (f"{one}{{{digits}}}" if digits else f"{one}+")
     if separators and name in _SEPARATED:
         between = f"[{re.escape(separators)}]+"
-        many = f"{many}(?:{between}{one}+)*"
+        many = f"{many}(?:{between}{prefix}{one}+)*"
     return f"(?P<{name}>{many})"
 
 

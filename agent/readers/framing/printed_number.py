@@ -22,6 +22,8 @@ LONGEST_BITS = 256
 _NUMBER_BITS = 32  # of a decimal number without a length
 _LONG_NUMBER_BITS = 64  # of a longer one, as the 15 digits of an animal's transponder
 _SHORTEST_IDENTIFIER_BITS = 32
+_PREFIX = re.compile(rb"0x", re.IGNORECASE)
+_X = (b"x", b"X")
 _HIGHEST_BYTE = 0xFF
 
 WORDS = frozenset({"raw", "binary", "hid"})
@@ -64,6 +66,8 @@ def credential_of(fields: Mapping[str, bytes], options: NumberOptions) -> RawCre
 
 def _word(name: str, digits: bytes, bits: int, options: NumberOptions) -> RawCredential | NoiseReason:
     """A whole Wiegand word, with its parity bits."""
+    if digits[1:2] in _X:
+        digits = digits[2:]
     if name == "hid":
         found = wiegand_bits(int(digits, 16))
         return RawCredential(*found) if found else NoiseReason.LENGTH
@@ -84,6 +88,8 @@ def _number(
     text = fields[name]
     if name == "fc":
         return _facility_and_number(int(text), int(fields["cn"]), data_bits or _BITS_26, options)
+    if b"x" in text or b"X" in text:
+        text = _PREFIX.sub(b"", text)
     groups = re.findall(rb"[0-9A-Fa-f]+", text)
     if len(groups) > 1:
         return _bytes(groups, 10 if name == "decimal" else 16, options)
@@ -108,7 +114,9 @@ def _facility_and_number(
 
 
 def _bytes(groups: list[bytes], base: int, options: NumberOptions) -> _Number | NoiseReason:
-    """A number of separate bytes: `04 29 2E 5A`, `23,192,251`."""
+    """A number of separate bytes: `04 29 2E 5A`, `23,192,251`, or of words of two: `E280-1160`."""
+    if base == 16 and all(len(group) == len("FFFF") for group in groups):  # noqa: PLR2004 - hex
+        groups = [half for group in groups for half in (group[:2], group[2:])]
     values = [int(group, base) for group in groups]
     if max(values) > _HIGHEST_BYTE or any(len(group) > len("255") for group in groups):
         return NoiseReason.LENGTH

@@ -86,6 +86,10 @@ class ScreenedProtocol(WireProtocol):
         events = self._screened(self._inner.handle_timeout(now), now)
         return [*events, *self._expired(now)]
 
+    def is_within_frame(self) -> bool:
+        """True while the inner protocol holds bytes of an unfinished frame."""
+        return self._inner.is_within_frame()
+
     def reset(self) -> None:
         """Discard held bytes and reads: the port was reopened."""
         self._inner.reset()

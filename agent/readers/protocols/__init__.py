@@ -20,6 +20,7 @@ from agent.readers.protocols.gwiot7941 import Gwiot7941
 from agent.readers.protocols.gwiot7941w import Gwiot7941W
 from agent.readers.protocols.id12la import Id12La
 from agent.readers.protocols.idteck import Idteck
+from agent.readers.protocols.longrfid import LongRfid
 from agent.readers.protocols.maxiprox import MaxiProx
 from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.parallax import Parallax
@@ -47,6 +48,7 @@ PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
         "id12la": Id12La,
         "idteck": Idteck,
         "line": Line,
+        "longrfid": LongRfid,
         "maxiprox": MaxiProx,
         "monkeyboard": Monkeyboard,
         "parallax": Parallax,
@@ -76,6 +78,7 @@ WITHOUT_KEYS = frozenset(
             "gwiot7941",
             "gwiot7941w",
             "id12la",
+            "longrfid",
             "parallax",
             "r200",
             "rdm6300",

@@ -85,6 +85,9 @@ class Line(LineProtocol):
         if template and pattern:
             raise OptionError({"pattern": "is not possible with a template"})
         self._pattern = _of_template(template, separators) if template else _of_pattern(pattern)
+        # Of the groups of a pattern; the fields of a template take nothing else.
+        groups = () if template else tuple(self._pattern.groupindex)
+        self._checks = [(name, _DIGITS_OF[name].fullmatch) for name in groups]
         self._ignored = tuple(_ignored(text, separators) for text in ignore.split("|") if text)
         if select and "reader" not in self._pattern.groupindex:
             raise OptionError({"select": "needs the field {reader} in the template"})
@@ -101,7 +104,7 @@ class Line(LineProtocol):
         """The card of a line; one without its beginning is noise, even if it matches, unless the
         pattern begins with `.*`, the template with `{skip}`.
         """
-        if any(ignored.fullmatch(text) for ignored in self._ignored):
+        if self._ignored and any(ignored.fullmatch(text) for ignored in self._ignored):
             return ()
         if self._begins_anywhere:
             text = text[-LONGEST_MATCHED_BYTES:]
@@ -112,10 +115,12 @@ class Line(LineProtocol):
         found = self._pattern.fullmatch(text)
         if not found:
             return NoiseReason.SYNTAX
-        fields = {name: value for name, value in found.groupdict().items() if value is not None}
+        fields = found.groupdict()
         if self._select and fields["reader"] != self._select:
             return ()
-        if not self._are_numbers(fields) or self._is_part_of_more(text, found):
+        if self._checks and not self._are_numbers(fields):
+            return NoiseReason.SYNTAX
+        if self._begins_anywhere and self._is_part_of_more(text, found):
             return NoiseReason.SYNTAX
         credential = credential_of(fields, self._numbers)
         return credential if isinstance(credential, NoiseReason) else (credential,)
@@ -127,23 +132,21 @@ class Line(LineProtocol):
     def _parse(self, data: bytes) -> list[ReaderEvent]:
         return super()._parse(data.translate(self._ends))
 
-    def _are_numbers(self, fields: Mapping[str, bytes]) -> bool:
-        """False if a group of the installer's pattern took other characters."""
-        return len(fields) == len(self._pattern.groupindex) and all(
-            name not in _DIGITS_OF or _DIGITS_OF[name].fullmatch(value) for name, value in fields.items()
+    def _are_numbers(self, fields: Mapping[str, bytes | None]) -> bool:
+        """False if a group of the installer's pattern took no characters, or other ones."""
+        return all(
+            (value := fields[name]) is not None and is_number(value) for name, is_number in self._checks
         )
 
     def _is_part_of_more(self, text: bytes, found: re.Match[bytes]) -> bool:
-        if not self._begins_anywhere:
-            return False
         start = min(found.start(name) for name in _NUMBERS if name in found.groupdict())
         return bool(_PART_OF_MORE.fullmatch(text[:start]))
 
 
 _NUMBERS = (*sorted(WORDS), "hex", "decimal", "id", "fc")
-_SEPARABLE = rb"[0-9A-Fa-f]+(?:[^0-9A-Za-z]+[0-9A-Fa-f]+)*"
+_SEPARABLE = rb"(?:0[xX])?[0-9A-Fa-f]+(?:[^0-9A-Za-z]+(?:0[xX])?[0-9A-Fa-f]+)*"
 _DIGITS_OF = {
-    "raw": re.compile(rb"[0-9A-Fa-f]+"),
+    "raw": re.compile(rb"(?:0[xX])?[0-9A-Fa-f]+"),
     "hex": re.compile(_SEPARABLE),
     "decimal": re.compile(rb"[0-9]+(?:[^0-9A-Za-z]+[0-9]+)*"),
     "bits": re.compile(rb"[0-9]+"),

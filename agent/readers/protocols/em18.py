@@ -42,7 +42,8 @@ class Em18(ListeningProtocol):
         self._noise.reset()
         self._is_cut = False
 
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
+        """True while bytes of an unfinished frame, or of noise, are held."""
         return bool(self._digits or self._noise or self._is_cut)
 
     def _parse(self, data: bytes) -> list[ReaderEvent]:
@@ -64,8 +65,8 @@ class Em18(ListeningProtocol):
         if len(self._digits) <= LONGEST_RUN_DIGITS:
             return []
         # A held card without gaps: the repeated frame is dropped, which does not change the number
-        # of digits modulo twelve.
-        while len(self._digits) > LONGEST_RUN_DIGITS and self._repeats():
+        # of digits modulo twelve. Not of a run that is cut: all of it is noise.
+        while not self._is_cut and len(self._digits) > LONGEST_RUN_DIGITS and self._repeats():
             del self._digits[:_FRAME_DIGITS]
         if len(self._digits) <= LONGEST_RUN_DIGITS:
             return []

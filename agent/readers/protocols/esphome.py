@@ -132,9 +132,9 @@ class Esphome(LineProtocol):
             return reading
         return self._read_key(message)
 
-    def _holds_data(self) -> bool:
+    def is_within_frame(self) -> bool:
         """True inside a line, or after a tag whose parity is not known yet."""
-        return super()._holds_data() or bool(self._unchecked)
+        return super().is_within_frame() or bool(self._unchecked)
 
     def _flush(self) -> list[ReaderEvent]:
         frames = [*self._unchecked, *super()._flush()]

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from agent.readers.events import CredentialKind, Key, NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
+from agent.readers.framing.reader_name import names_reader
 from agent.readers.protocol import LineSettings, Option
 from agent.swipe import CardCheck
 
@@ -36,7 +37,7 @@ class Monkeyboard(LineProtocol):
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
         {
             "select": Option(
-                "with several readers on one board: the text in front of HEX; lines of others are ignored",
+                "with several readers on one board: the name in front of HEX; lines of others are ignored",
                 high=40,
             )
         }
@@ -44,14 +45,14 @@ class Monkeyboard(LineProtocol):
 
     def __init__(self, *, select: str = "") -> None:
         super().__init__()
-        self._select = select.encode()
+        self._select = select
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the line has a beginning
         """The card or key of a line; its numbers must be equal."""
         found = _LINE.fullmatch(text)
         if not found:
             return NoiseReason.SYNTAX
-        if self._select not in found[1]:
+        if self._select and not names_reader(found[1].decode("latin-1"), self._select):
             return ()
         value, kind = int(found[2], 16), int(found[4])
         if kind in _KEY_TYPES:

@@ -53,8 +53,9 @@ class Yhy(FramedProtocol):
         self._escape = _ESCAPE if data.endswith(_ESCAPE) else b""
         return super()._parse(data[: len(data) - len(self._escape)].replace(_STUFFED, _ESCAPE))
 
-    def _holds_data(self) -> bool:
-        return bool(self._escape) or super()._holds_data()
+    def is_within_frame(self) -> bool:
+        """True while bytes of an unfinished frame, or of noise, are held."""
+        return bool(self._escape) or super().is_within_frame()
 
     def _flush(self) -> list[ReaderEvent]:
         escape, self._escape = self._escape, b""

@@ -19,6 +19,7 @@ from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from tests.support.cli_rig import AGENT_ID, Check, CliRig
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.kernel_uart import KernelUart
 from tests.support.swipes import swipe, wait_until
 
 
@@ -100,6 +101,34 @@ def test_a_name_that_changes_at_every_plugging_is_a_warning(
     assert checked.code == 0
     assert checked.findings[6]["state"] == "warning"
     assert checked.findings[6]["next"] == f'in the configuration: port = "{name}"'
+
+
+@pytest.mark.usefixtures("door")
+def test_the_errors_that_a_ports_uart_has_counted_are_shown(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = KernelUart()
+    monkeypatch.setattr("agent.readers.uart.fcntl", kernel)
+    kernel.counters |= {"frame": 2, "brk": 1, "overrun": 1}
+
+    finding = check("--offline").named("reader RDR-101")
+
+    assert finding["state"] == "ok"
+    assert finding["text"].endswith("(rdm6300); since the boot it had 1 overrun error, 3 framing errors")
+
+
+def test_a_reader_that_may_have_keys_is_a_warning_until_the_configuration_says_so(
+    door: CliRig, check: Check
+) -> None:
+    def warned() -> bool:
+        return any(finding["text"].startswith("keypad is not set") for finding in check("--offline").findings)
+
+    text = door.config.read_text().replace('protocol = "rdm6300"', 'protocol = "bits"')
+
+    door.config.write_text(text)
+    assert warned()
+    door.config.write_text(text.replace("[cardholders]", 'keypad = "none"\n[cardholders]'))
+    assert not warned()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import tomllib
+from binascii import crc_hqx
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -271,6 +273,25 @@ def test_a_guess_that_ignores_a_checksum_is_no_identification() -> None:
     candidate = likeliest(recorded(*summed))
 
     assert candidate.protocol != "twn4" or candidate.card is None
+
+
+@pytest.mark.parametrize(
+    "checksum",
+    [
+        lambda data: bytes([sum(data) & 0xFF]),
+        lambda data: crc_hqx(data, 0xFFFF).to_bytes(2, "big"),
+        lambda data: crc_hqx(data, 0).to_bytes(2, "little"),
+    ],
+)
+def test_a_damaged_line_among_those_of_another_reader_does_not_hide_their_checksum(
+    checksum: Callable[[bytes], bytes],
+) -> None:
+    cards = [bytes([4, 0xA1, 0xB2, 0xC3, 0xD4, 0xE5, 0xF6, card]) for card in range(3)]
+    lines = [(card + checksum(card)).hex().upper().encode() + b"\r" for card in cards]
+
+    candidates = match(recorded(*lines, b"04A1B2C3D4E5F6FF00\r"))
+
+    assert not any(candidate.card for candidate in candidates)
 
 
 def test_a_maxiprox_is_not_taken_for_a_reader_without_checksum() -> None:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.readers.detect.match import Recording, match, ranked
-from agent.readers.detect.scan import SPEEDS, survey
+from agent.errors import LineSettingsError
+from agent.readers.detect.advice import advice, reader_block
+from agent.readers.detect.match import PLAIN, LineForm, Recording, match, ranked
+from agent.readers.detect.scan import FORMS, SPEEDS, survey
+from agent.readers.uart import LineErrors
 from tests.support.agent_process import rdm6300_frame
 from tests.support.swipes import DrivenClock
 
@@ -23,20 +26,27 @@ class Reader:
     frame: bytes = b""
     every_s: float = 1.0
     answers: bool = False  # it speaks only when asked
+    form: LineForm = PLAIN
+    only_8n1: bool = False
+    counts: bool = True  # the driver counts errors; otherwise it gives NUL for a byte with one
     opened: list[int] = field(default_factory=list)
     open_lines: int = 0
 
-    def open_line(self, baudrate: int) -> FakeLine:
+    def open_line(self, baudrate: int, form: LineForm) -> FakeLine:
+        if self.only_8n1 and form != PLAIN:
+            raise LineSettingsError("its driver does not support this")
         self.opened.append(baudrate)
         self.open_lines += 1
-        return FakeLine(self, baudrate)
+        return FakeLine(self, baudrate, form)
 
 
 class FakeLine:
     """A line on which time passes only during read()."""
 
-    def __init__(self, reader: Reader, baudrate: int) -> None:
+    def __init__(self, reader: Reader, baudrate: int, form: LineForm) -> None:
         self._reader = reader
+        self._form = form
+        self._framing = 1  # opened within a byte
         self._baudrate = baudrate
         self._next_s = reader.clock.seconds + reader.every_s
         self._asked = False
@@ -64,8 +74,16 @@ class FakeLine:
     def _garbled(self, data: bytes) -> bytes:
         """At another speed bits are taken for others: as many bytes, none of them right."""
         if self._baudrate == self._reader.speed:
-            return data
+            return data if self._form == self._reader.form else self._with_errors(data)
         return bytes(byte ^ 0x98 for byte in data)
+
+    def _with_errors(self, data: bytes) -> bytes:
+        """Half of the bytes have a parity bit where a stop bit is expected, or the other way round."""
+        self._framing += len(data) // 2
+        return data if self._reader.counts else bytes(byte if byte.bit_count() % 2 else 0 for byte in data)
+
+    def new_errors(self) -> LineErrors | None:
+        return LineErrors(framing=self._framing) if self._reader.counts else None
 
 
 def recordings(reader: Reader, speeds: tuple[int, ...] = SPEEDS, budget_s: float = 60.0) -> list[Recording]:
@@ -74,7 +92,7 @@ def recordings(reader: Reader, speeds: tuple[int, ...] = SPEEDS, budget_s: float
             reader.open_line,
             speeds,
             monotonic_s=reader.clock.monotonic_s,
-            trying=lambda _speed, _asked: None,
+            trying=lambda _attempt: None,
             budget_s=budget_s,
         )
     )
@@ -143,3 +161,45 @@ def test_of_much_noise_the_newest_is_kept_so_that_a_card_after_it_is_read(clock:
     reader = Reader(clock, 9600, rdm6300_frame(TAG) + b"\xff" * 300, every_s=0.02)
 
     assert match(recordings(reader)[0])[0].protocol == "rdm6300"
+
+
+@pytest.mark.parametrize(("form", "counts"), [(FORMS[0], True), (FORMS[1], True), (FORMS[2], False)])
+def test_the_parity_of_a_line_is_the_one_without_errors(
+    clock: DrivenClock,
+    form: LineForm,
+    counts: bool,  # noqa: FBT001 - a case
+) -> None:
+    reader = Reader(clock, 19_200, rdm6300_frame(TAG), form=form, counts=counts)
+
+    recorded = recordings(reader)
+    found = ranked(candidate for recording in recorded for candidate in match(recording))[0]
+
+    assert (found.protocol, found.baudrate, found.form) == ("rdm6300", 19_200, form)
+    assert found.card is not None
+    block = reader_block(found, found.card, "/dev/ttyUSB0")
+    assert f'line_parity = "{form.parity}"' in block
+    assert ("data_bits = 7" in block) == (form.data_bits == 7)
+    assert f"{form.parity} parity" in advice(recorded, [found])[0].text
+
+
+def test_text_of_an_unknown_form_is_listened_to_at_each_speed_once(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, b"Card UID: 04 29 2E 5A\r\n", counts=False)
+
+    recordings(reader)
+
+    assert tuple(reader.opened) == SPEEDS
+
+
+def test_forms_that_the_driver_lacks_are_left_out(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, b"\xff\xfe", only_8n1=True)
+
+    assert {recording.form for recording in recordings(reader)} == {PLAIN}
+
+
+def test_an_error_at_the_opening_is_none_of_the_form(clock: DrivenClock) -> None:
+    reader = Reader(clock, 9600, rdm6300_frame(TAG))
+
+    (recorded,) = recordings(reader)
+
+    assert recorded.errors == LineErrors(framing=1)
+    assert advice([recorded], match(recorded)) == []

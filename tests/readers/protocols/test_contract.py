@@ -163,6 +163,13 @@ SAMPLES = {
         line(b"0001234ABCDE08", tag(37, 0x1234ABCDE)),
         line(b"002006F623AEED", tag(26, 0x2F623AE)),
     ],
+    "longrfid": [
+        Sample(
+            bytes.fromhex("AA 0F0800 0384 12DBFAE7D5 81 BB"),
+            identifier(48, 900 << 38 | 0x12_DBFA_E7D5),
+            digit=6,
+        )
+    ],
     "wl134": [
         Sample(b"\x02171A9253A34830010000000000\x07\xf8\x03", identifier(48, 900 << 38 | 250_000_023_921))
     ],

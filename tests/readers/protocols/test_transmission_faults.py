@@ -112,3 +112,13 @@ def test_an_em18_without_gaps_gives_each_card_of_a_buffer_that_was_not_read_for_
     cards = cards_of("em18", SAMPLES["em18"][0], [b"".join(frames)])
 
     assert [card.raw.encode() for card in cards] == [frame[:10] for frame in frames]
+
+
+def test_an_em18_run_that_is_too_long_is_the_same_noise_however_it_is_divided() -> None:
+    run = b"1" + b"0" * 257
+    whole, divided = (make("em18", SAMPLES["em18"][0]) for _ in range(2))
+
+    expected = [*whole.receive_data(run, 0.0), *whole.handle_timeout(math.inf)]
+    events = [*divided.receive_data(run[:257], 0.0), *divided.receive_data(run[257:], 0.0)]
+
+    assert [*events, *divided.handle_timeout(math.inf)] == expected

@@ -1,0 +1,109 @@
+"""One reader of a port: the protocol that parses the port's bytes, and the way of its swipes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+
+from agent.errors import AgentError
+from agent.log.failure_log import FailureLog
+from agent.log.message_ids import MessageId, fields
+from agent.readers.damaged_frames import DamagedFrames
+from agent.readers.events import ReaderEvent
+from agent.readers.line_monitor import LineMonitor
+from agent.readers.protocols import make_protocol
+from agent.readers.swipe_pipeline import ReadTime, SwipePipeline, SwipeSink
+from agent.readers.uart import LineErrors
+from agent.settings import ReaderSettings
+from agent.swipe import LastRead
+
+_log = logging.getLogger(__name__)
+
+_NO_ERRORS = LineErrors()
+
+
+class Reader:
+    """One [[readers]] table at work. For the thread of its port; `counts` may be read by any.
+
+    Readers that share a port each parse all of its bytes; an option of the protocol selects their own lines.
+    """
+
+    def __init__(self, settings: ReaderSettings, *, sink: SwipeSink) -> None:
+        self.settings = settings
+        self.protocol = make_protocol(settings.protocol, settings.options)
+        self.line_monitor = LineMonitor(settings.id, expect_within_s=settings.expect_traffic_within)
+        self._pipeline = SwipePipeline(
+            settings,
+            sink=sink,
+            line_monitor=self.line_monitor,
+            repeats_while_held=self.protocol.repeats_while_held,
+        )
+        self.counts = self._pipeline.counts
+        self._damaged = DamagedFrames()
+        self._failures = FailureLog(
+            _log, f"reader {settings.id}", time.monotonic, recovery=MessageId.READER_BACK, reader=settings.id
+        )
+
+    def port_opened(self, resolved_device: str, now_s: float, last_reads: Sequence[LastRead]) -> None:
+        """The port was opened: bytes received before belong to no frame that arrives now.
+
+        `last_reads` are the cards that may still be in the field, oldest first.
+        """
+        self.protocol.reset()
+        self._damaged.reset()
+        self._pipeline.reset()
+        self._pipeline.seed(last_reads)
+        self.line_monitor.port_opened(now_s)
+        port = str(self.settings.port)
+        _log.info(
+            "reader %s: open on %s (%s)",
+            self.settings.id,
+            port if port == resolved_device else f"{port} -> {resolved_device}",
+            self.settings.protocol,
+            extra=fields(reader=self.settings.id),
+        )
+        self._failures.recovered()
+        self.counts.resolved_device = resolved_device
+        self.counts.state = "open"
+
+    def port_lost(self, error: AgentError) -> bool:
+        """The port was lost, or cannot be opened; True if it was open before."""
+        was_open = self.counts.state == "open"
+        self._failures.failed(error, MessageId.READER_LOST)
+        self.line_monitor.port_lost()
+        self.counts.resolved_device = None
+        self.counts.state = "lost"
+        return was_open
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until a timer of the protocol or the line monitor expires; infinite if none runs."""
+        return min(self.timer_wait_s(now_s), self.line_monitor.wait_s(now_s))
+
+    def timer_wait_s(self, now_s: float) -> float:
+        """Seconds until the protocol's next timer; infinite if none runs."""
+        timeout = self.protocol.next_timeout()
+        return math.inf if timeout is None else max(0.0, timeout - now_s)
+
+    def receive(self, data: bytes, errors: LineErrors | None, read: ReadTime, now_s: float) -> None:
+        """Process bytes of the port, and the errors counted since the last ones."""
+        self.counts.last_rx_monotonic_s = now_s
+        if errors is not None:
+            self.counts.line_errors = (self.counts.line_errors or _NO_ERRORS).and_also(errors)
+        self.line_monitor.bytes_received(now_s)
+        self._process(self.protocol.receive_data(data, now_s), errors or _NO_ERRORS, read, now_s)
+
+    def handle_timeout(self, timeout_s: float, read: ReadTime, now_s: float) -> bool:
+        """Process what the timers that have expired at `timeout_s` complete; True if that is anything.
+
+        The bytes of it were read at `read`.
+        """
+        events = self.protocol.handle_timeout(timeout_s)
+        self._process(events, _NO_ERRORS, read, now_s)
+        return bool(events)
+
+    def _process(self, events: list[ReaderEvent], errors: LineErrors, read: ReadTime, now_s: float) -> None:
+        within_frame = self.protocol.is_within_frame()
+        events = self._damaged.screened(events, errors, within_frame=within_frame)
+        self._pipeline.process(events, read, now_s)
