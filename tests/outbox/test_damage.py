@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -329,3 +330,29 @@ def test_rows_after_a_damaged_one_keep_their_seq(tmp_path: Path) -> None:
             connection.execute("UPDATE swipes SET trusted_us = 7 WHERE n = 2")
 
         assert [row["seq"] for row in rows_after(outbox)] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda outbox: outbox.hold_lost(7, 7),
+        lambda outbox: outbox.switch_channel(0),
+        lambda outbox: outbox.start_generation("another history"),
+    ],
+    ids=["hold_lost", "switch_channel", "start_generation"],
+)
+def test_damage_that_a_change_of_the_state_finds_is_rebuilt(
+    tmp_path: Path, change: Callable[[Outbox], None]
+) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        with closing(sqlite3.connect(tmp_path / "outbox.db")) as connection, connection:
+            connection.execute(
+                "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('rejected', 5, 3, '')"
+            )
+
+        with pytest.raises(OutboxReplacedError):
+            change(outbox)
+
+        recover(outbox)
+        assert [int(row["card_raw"], 16) for row in pending_rows(outbox)] == [1, 2, 3, 4, 5]

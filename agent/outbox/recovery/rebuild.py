@@ -41,7 +41,7 @@ from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
-from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, damaged_again, translated
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -112,15 +112,11 @@ def _build_or_remove(
     """As _build(); if it fails, no partial file is left. A new file that is damaged is a failing disk."""
     part = state_dir / _PART_FILE
     try:
-        with translated(part):
+        with damaged_again(), translated(part):
             return _build(part, damaged, name, known)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             quarantine.remove(part)
-        if isinstance(error, OutboxCorruptError):
-            raise OutboxFailingError(
-                str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
-            ) from error
         raise
 
 

@@ -61,7 +61,7 @@ from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.ranges import subtract
 from agent.outbox.recovery.rebuild import unfinished
 from agent.outbox.recovery.recovering_file import RecoveringFile
-from agent.outbox.state import OutboxState, write_record
+from agent.outbox.state import write_record
 from agent.outbox.timing.timestamps import STORED, StoredRow
 
 _log = logging.getLogger(__name__)
@@ -364,15 +364,14 @@ class RowMover:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk at the end, and the state read again. Raises OutboxReplacedError."""
+        """One transaction of RecoveringFile.changing(). Raises OutboxReplacedError."""
         with self._file.file.write_lock:
             self._check_same()
-            with self._file.writing() as connection:
+            with self._file.changing() as connection:
                 yield connection
-                after = OutboxState.read(connection)
-            self._file.state = after
 
     def _check_same(self) -> None:
+        self._file.file.ensure_open()  # afterwards the state is that of the file
         if self._file.state.outbox_id != self._outbox_id:
             raise OutboxReplacedError("the outbox has a new id", hint="the recovery starts again")
 
