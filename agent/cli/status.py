@@ -201,6 +201,11 @@ def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"
             yield Finding(name, "failed", text, "check the reader's power and its data wire")
+        if reader.get("flooding"):
+            refused = reader["flood_refused"]
+            because = f"; {refused} were refused, because the disk is short of space" if refused else ""
+            text = f"sends more than 20 swipes a second{because}"
+            yield Finding(name, "failed", text, "a broken or hostile device: disconnect it")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
             text = f"much of the received data is no card ({reasons} so far)"
@@ -211,7 +216,8 @@ def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
 def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
     last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
-    state = ", ".join([reader["state"], *(flag for flag in ("silent", "noisy") if reader.get(flag))])
+    flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
+    state = ", ".join([reader["state"], *flags])
     return reader["id"], state, *counts, last_swipe, reader["protocol"]
 
 

@@ -71,6 +71,7 @@ class ReaderSession:
             repeats_while_held=self._protocol.repeats_while_held,
         )
         self.counts = self._pipeline.counts
+        self.flood_monitor = self._pipeline.flood_monitor
         self._clock = clock
         self._changed = changed
         self._fd_store = fd_store
@@ -97,6 +98,7 @@ class ReaderSession:
                 self._fd_store.clear()
                 self._failures.failed(error, MessageId.READER_LOST)
                 self.line_monitor.port_lost()
+                self._pipeline.update(time.monotonic())
                 self._set_state("lost", None)
                 busy(False)
                 self._stopping.wait(self._backoff.next())
@@ -154,10 +156,14 @@ class ReaderSession:
         now_s = time.monotonic()
         if request := self._protocol.data_to_send(now_s):
             port.write(request)
-        wait_s = min(self._timer_wait_s(now_s), self.line_monitor.wait_s(now_s))
+        wait_s = min(
+            self._timer_wait_s(now_s),
+            self.line_monitor.wait_s(now_s),
+            self.flood_monitor.wait_s(now_s),
+        )
         data = port.read(None if wait_s == math.inf else wait_s)
         now_s = time.monotonic()
-        if self.line_monitor.update(now_s):
+        if self.line_monitor.update(now_s) | self._pipeline.update(now_s):
             self._changed()
         if data:
             self._receive(data, now_s, port)

@@ -12,6 +12,7 @@ from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.cardholders import UNKNOWN
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
+from agent.readers.flood_monitor import FloodMonitor
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.wiring import WiringMonitor
@@ -37,6 +38,9 @@ class SwipeSink(Protocol):
 
     def put(self, swipe: Swipe) -> None:
         """Take a swipe."""
+
+    def set_flooding(self, reader_id: str, *, flooding: bool) -> None:
+        """The reader sends more swipes than people can make, or no longer."""
 
     def take_refused(self, reader_id: str) -> list[Swipe]:
         """The reader's swipes that could not be kept, since the last call."""
@@ -68,6 +72,7 @@ class SwipePipeline:
             unknown_lengths=reader.unknown_lengths,
         )
         self._wiring = WiringMonitor(reader.id, keypad=reader.keypad)
+        self.flood_monitor = FloodMonitor(reader.id)
         self._hold_off = HoldOff(reader.hold_off_ms, repeats_while_held=repeats_while_held)
 
     def reset(self) -> None:
@@ -90,8 +95,20 @@ class SwipePipeline:
         for event in events:
             card = self._card(event, read, now)
             if card is not None:
+                if self.flood_monitor.swipe_read(now):
+                    self._flood_changed()
                 self._sink.put(self._swipe(card, read))
                 self.counts.last_swipe_boot_us = read.at.boot_us
+
+    def update(self, now: float) -> bool:
+        """Apply the passing of time, in seconds of the monotonic clock; True if a state changed."""
+        changed = self.flood_monitor.update(now)
+        if changed:
+            self._flood_changed()
+        return changed
+
+    def _flood_changed(self) -> None:
+        self._sink.set_flooding(self._reader.id, flooding=self.flood_monitor.flooding)
 
     def _card(self, event: ReaderEvent, read: ReadTime, now: float) -> CardRead | None:
         """The card of a new presentation; anything else is counted."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.outbox import Outbox
+from agent.outbox import Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
 from agent.outbox.generation import machine_id
@@ -101,6 +101,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         keep,
         reader_ids=[reader.id for reader in settings.readers],
         free_reserve=outbox.free_reserve,
+        is_disk_short=lambda: disk_room.is_short(settings.agent.state_dir),
         changed=changed,
     )
     uploader = open_uploader(settings, outbox, readers.client, readers.clock)

@@ -14,6 +14,7 @@ from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
+from agent.outbox.disk_room import free_bytes
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
@@ -177,7 +178,7 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "delivered": counts.delivered,
         "oldest_pending_seconds": _age(counts),
         "bytes": counts.bytes,
-        "disk_free_bytes": _free(state_dir),
+        "disk_free_bytes": free_bytes(state_dir),
         "recovering": _recovering(counts.recovery),
         "ok": True,
         "problem": None,
@@ -208,11 +209,6 @@ def _age(counts: OutboxCounts) -> float | None:
     except (ValueError, KeyError, TypeError):
         return None  # the row was damaged on disk
     return round(waited, 1) if waited is not None else None
-
-
-def _free(directory: Path) -> int:
-    stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -251,6 +247,7 @@ def _reader(
         "state": counts.state,
         "silent": session.line_monitor.silent,
         "noisy": session.line_monitor.noisy,
+        "flooding": session.flood_monitor.flooding,
         "device": str(session.reader.port),
         "resolved_device": counts.resolved_device,
         "protocol": session.reader.protocol,
@@ -261,6 +258,7 @@ def _reader(
         "keys_discarded": counts.keys_discarded,
         "unkept": queue.blocked(reader_id),
         "lost": queue.lost(reader_id),
+        "flood_refused": queue.flood_refused(reader_id),
         "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

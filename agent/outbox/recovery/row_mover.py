@@ -39,7 +39,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -51,6 +50,7 @@ from agent.errors import OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import holds
 from agent.outbox.database import translated
+from agent.outbox.disk_room import free_bytes
 from agent.outbox.records import ADDRESS, Generation, StateRecord
 from agent.outbox.recovery import progress, quarantine, recovered_ids
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -378,8 +378,7 @@ class RowMover:
     # --- room ---------------------------------------------------------------------------------------
 
     def _has_room(self, size: int = 0) -> bool:
-        disk = os.statvfs(self._state_dir)
-        return disk.f_bavail * disk.f_frsize >= _ROOM_BYTES + size
+        return free_bytes(self._state_dir) >= _ROOM_BYTES + size
 
     def _make_room(self, size: int) -> None:
         """Give pages of the quarantined file back if the disk is short of space. Raises OutboxFullError."""
