@@ -122,7 +122,11 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
 def recovering(outbox: dict[str, Any]) -> str:
     """The progress with the rows of a damaged file."""
     now = outbox["recovering"]
-    return f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
+    text = f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
+    if not now["searched_bytes"]:
+        return text
+    searched, size = (now[name] / 1e6 for name in ("searched_bytes", "bytes"))
+    return f"{text}, then {searched:,.0f} of {size:,.0f} MB of its bytes searched for others"
 
 
 def needs_operator(outbox: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from agent.outbox.disk_room import free_bytes
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
+from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.session import ReaderSession
 from agent.rows import iso
@@ -179,7 +180,7 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "oldest_pending_seconds": _age(counts),
         "bytes": counts.bytes,
         "disk_free_bytes": free_bytes(state_dir),
-        "recovering": _recovering(counts.recovery),
+        "recovering": _recovering(counts.recovery, state_dir),
         "ok": True,
         "problem": None,
     }
@@ -192,12 +193,22 @@ def _unknown(problem: str) -> dict[str, Any]:
     return {**dict.fromkeys((*members, *others, "recovering")), "ok": False, "problem": problem}
 
 
-def _recovering(recovery: Recovery | None) -> dict[str, Any] | None:
-    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay."""
+def _recovering(recovery: Recovery | None, state_dir: Path) -> dict[str, Any] | None:
+    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay.
+
+    Of rows that no number leads to, the progress is `searched_bytes` of `bytes`.
+    """
     if recovery is None:
         return None
-    part = "pending" if recovery.withholds else "kept"
-    return {"file": recovery.name, "rows": part, "done": recovery.done, "total": recovery.total}
+    files = [SectorReader(state_dir / (recovery.name + side)) for side in ("", "-wal")]
+    return {
+        "file": recovery.name,
+        "rows": "pending" if recovery.withholds else "kept",
+        "done": recovery.done,
+        "total": recovery.total,
+        "searched_bytes": recovery.searched_bytes,
+        "bytes": sum(file.size for file in files),
+    }
 
 
 def _age(counts: OutboxCounts) -> float | None:
