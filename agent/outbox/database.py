@@ -114,6 +114,12 @@ class OutboxFile:
             self._reader.close()
             self._writer.close()
 
+    def close_for_now(self) -> None:
+        """Close both connections until the next use."""
+        with self.write_lock, self.read_lock:
+            self._must_reopen = True
+            self.close()
+
     def ensure_open(self) -> None:
         """Open the file again if that is due after an I/O error. Raises OutboxUnavailableError."""
         if self._must_reopen:

@@ -226,16 +226,16 @@ class DamagedFile:
             self.searched_bytes += len(piece)
             yield piece
 
-    def latest_state(self) -> Search[StateRecord | None]:
-        """The newest whole copy of the state record in the bytes; `committed_n` never decreases."""
-        latest: StateRecord | None = None
+    def states(self) -> Search[set[StateRecord]]:
+        """Every whole copy of the state record in the bytes, of whatever age."""
+        copies: set[StateRecord] = set()
         for number in range(len(self._files)):
             for record in record_bytes.state_records(self._counted(number)):
                 if record is None:
                     yield
-                elif latest is None or record.committed_n >= latest.committed_n:
-                    latest = record
-        return latest
+                else:
+                    copies.add(record)
+        return copies
 
     def marks(self) -> Search[dict[str, int]]:
         """The committed seq of each outbox id, from copies of the state record of schemas 1-3 in the bytes.

@@ -36,6 +36,10 @@ class Recovery(NamedTuple):
         """Whether pending rows may be missing: rows after them must not be sent yet."""
         return self.part != KEPT
 
+    def is_before(self, other: Recovery) -> bool:
+        """Whether more is still to be moved than in the other progress with the same file."""
+        return (_PARTS.index(self.part), self.first_n) < (_PARTS.index(other.part), other.first_n)
+
     @property
     def done(self) -> int:
         """How many numbers are done with in this part."""

@@ -34,6 +34,7 @@ import logging
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent import rows
@@ -76,7 +77,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
         (state_dir / _PART_FILE).replace(state_dir / _COMPLETE_FILE)
         sync(state_dir)
         _swap(state_dir)
-        quarantine.remove_oldest(state_dir, in_use=[one.name for one in recoveries])
+        remove_copies(state_dir, recoveries)
     _log.error(
         "outbox: the file was damaged (%s) and is now %s; new swipes are stored in a new file, to which the "
         "readable rows are moved; delivery continues after that",
@@ -84,6 +85,13 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
         copy.name,
         extra=fields(MessageId.OUTBOX_SALVAGED, error=fault),
     )
+
+
+def remove_copies(state_dir: Path, recoveries: Iterable[Recovery]) -> None:
+    """Delete the oldest copies that are not needed; none while a record that may name others is lost."""
+    recoveries = tuple(recoveries)
+    if all(one.part != progress.STATE for one in recoveries):
+        quarantine.remove_oldest(state_dir, in_use=[one.name for one in recoveries])
 
 
 def finish_interrupted(state_dir: Path) -> None:

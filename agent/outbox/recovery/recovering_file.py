@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
-from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
 from agent.outbox.database import OutboxFile, damaged_again
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
@@ -41,6 +41,8 @@ class RecoveringFile:
         # Set when the file has to be checked, or rows of a quarantined file are to be moved to it.
         self.needs_inspection = threading.Event()
         self._is_checked = False
+        # False from a replacement until the state of the new file is read.
+        self._is_state_of_file = False
         self.file = self._open_with_reserve()
         if not self._is_checked or self.state.recoveries:
             self.needs_inspection.set()
@@ -140,7 +142,7 @@ class RecoveringFile:
                 raise OutboxCorruptError(f"{file.path}: {error}") from error
             known, last_boot = boot_table.read(connection), boot_table.last_number(connection)
         self.boots.load(known, last_boot)
-        self.state = state
+        self.state, self._is_state_of_file = state, True
 
     # --- access ---------------------------------------------------------------------------------
 
@@ -247,17 +249,13 @@ class RecoveringFile:
         with self.file.write_lock, self.file.read_lock:
             if self.state.outbox_id != outbox_id:
                 return
-            self.file.close()
-            try:
-                self._replace(fault, self.state)
-            finally:
-                # On a full disk the damaged file stays in use until there is room for a new one.
-                with contextlib.suppress(OutboxUnavailableError, OutboxCorruptError):
-                    self.file.open()  # otherwise the next use opens it
+            # If anything fails, the next use opens the file: on a full disk the damaged one stays in use.
+            self.file.close_for_now()
+            self._replace(fault, self.state if self._is_state_of_file else None)
+            self._is_state_of_file = False
+            self.needs_inspection.set()
             with damaged_again():
                 self.file.ensure_open()
-                self.read_state(self.file)
-        self.needs_inspection.set()
 
     def check_again(self) -> None:
         """Have the next check_integrity() check the file, although it was checked."""

@@ -59,7 +59,7 @@ from agent.outbox.recovery.holes import Holes
 from agent.outbox.recovery.moved_rows import MovedRows
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.ranges import subtract
-from agent.outbox.recovery.rebuild import unfinished
+from agent.outbox.recovery.rebuild import remove_copies, unfinished
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.state import write_record
 from agent.outbox.timing.timestamps import STORED, StoredRow
@@ -158,21 +158,36 @@ class RowMover:
             self._searched = None
 
     def _find_state(self, one: Recovery, damaged: DamagedFile) -> Steps:
-        """The newest whole copy of the state record in the bytes, if it can be that of this file."""
-        copy = yield from damaged.latest_state()
-        if copy is None or copy.committed_n > one.end_n:
+        """The newest whole copy of the state record in the bytes that can be that of this file."""
+        copies = yield from damaged.states()
+        possible = [copy for copy in copies if copy.committed_n <= one.end_n]
+        if not possible:
             self._write(one, [one._replace(part=progress.ALL)])
             return
+        copy = max(possible, key=_age)
         first_n = copy.committed_n + 1
         found = one._replace(part=progress.PENDING, begin_n=first_n, first_n=first_n)
         self._write(
             one,
-            [found, *unfinished(copy, one.name)],
+            [found, *self._unfinished(one, copy, possible)],
             committed_n=copy.committed_n,
             committed_chain=copy.committed_chain,
             unreadable=copy.unreadable,
             **{name: getattr(copy, name) for name in ADDRESS},
         )
+
+    def _unfinished(self, one: Recovery, newest: StateRecord, copies: list[StateRecord]) -> list[Recovery]:
+        """What was still to be moved to a file, from all copies of its record: none is surely the newest.
+
+        A recovery that a copy does not have was complete, or not begun. To repeat a complete one is harmless.
+        """
+        found = {other.name: other for other in unfinished(newest, one.name)}
+        for copy in copies:
+            for other in unfinished(copy, one.name):
+                is_there = (self._state_dir / other.name).exists()
+                if is_there and (other.name not in found or other.is_before(found[other.name])):
+                    found[other.name] = other
+        return sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
 
     def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
         yield from self._move_numbered(one, damaged)
@@ -304,7 +319,7 @@ class RowMover:
         self._write(one, [])
         with self._writing() as connection:
             recovered_ids.add_oldest_generation(connection)
-        quarantine.remove_oldest(self._state_dir, in_use=[other.name for other in left])
+        remove_copies(self._state_dir, left)
         _log.info(
             "outbox: the recovery of %s is complete; it is %s",
             one.name,
@@ -422,3 +437,9 @@ class RowMover:
     def _gaps(self, one: Recovery) -> list[tuple[int, int]]:
         """The numbers that pending rows can have and that have no row in the new file."""
         return self._new.gaps(one.begin_n, one.end_n)
+
+
+def _age(copy: StateRecord) -> tuple[int, int, int]:
+    """Orders copies of the state record by age, as far as they show it."""
+    names = (other.name for other in unfinished(copy, ""))
+    return copy.committed_n, copy.switches, max(map(quarantine.number_of, names), default=0)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.errors import OutboxCorruptError, OutboxFullError
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxUnavailableError
 from agent.outbox import LiveRows, Outbox, ReplayRows, read_counts
 from agent.outbox.database import PAGE_BYTES
 from agent.outbox.external import holds, replay_queue
@@ -52,11 +54,15 @@ def cards(rows: list[dict[str, object]]) -> list[int]:
 
 def crashed(outbox: Outbox, directory: Path) -> Outbox:
     """Another process that finds the files as they are at this moment."""
+    copy_files(outbox, directory)
+    return opened_without_recovery(directory)
+
+
+def copy_files(outbox: Outbox, directory: Path) -> None:
     directory.mkdir()
     for path in outbox.file.path.parent.glob("outbox.db*"):
         if not path.name.endswith("-shm"):
             shutil.copyfile(path, directory / path.name)
-    return opened_without_recovery(directory)
 
 
 def opened_without_recovery(state_dir: Path) -> Outbox:
@@ -216,6 +222,61 @@ def test_a_quarantined_file_that_is_gone_is_counted_as_lost(outbox: Outbox) -> N
     assert cards(rows_after(outbox)) == [ROWS + 1]
     assert read_counts(outbox.file.path.parent).unreadable == ROWS - COMMITTED
     assert [hold.rows for hold in holds.holds(outbox.file.path.parent)] == [ROWS - COMMITTED]
+
+
+def test_a_new_file_that_cannot_be_opened_keeps_the_names_of_the_files_before_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is damaged before its state was ever read: the state in memory is that of the file before it."""
+    outbox.keep(swipe(ROWS + 1))
+    errors, real = ["SQLITE_IOERR", "SQLITE_IOERR", "SQLITE_CORRUPT"], sqlite3.connect
+
+    def connect(name: str, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - as it is given
+        if errors and "/outbox.db?mode=rw" in str(name):
+            error = sqlite3.OperationalError("the disk fails")
+            error.sqlite_errorname = errors.pop(0)
+            raise error
+        connection: sqlite3.Connection = real(name, **options)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with suppress(OutboxUnavailableError):
+        outbox._file.rebuild(FAULT, outbox.outbox_id)
+    while errors:
+        with suppress(OutboxUnavailableError):
+            outbox.keep(swipe(ROWS + 2))
+    recover(outbox)
+
+    assert len(copies(outbox.file.path.parent)) == 0
+    assert cards(pending_rows(outbox)) == list(range(COMMITTED + 1, ROWS + 3))
+
+
+def test_the_files_that_a_lost_record_names_are_not_deleted(outbox: Outbox, tmp_path: Path) -> None:
+    outbox.keep(swipe(ROWS + 1))
+    outbox._file.rebuild(FAULT, outbox.outbox_id)
+    outbox.keep(swipe(ROWS + 2))
+    state_dir = tmp_path / "copy"
+    copy_files(outbox, state_dir)
+    without_the_page_of_the_state(state_dir / "outbox.db")
+
+    with closing(opened_without_recovery(state_dir)) as again:
+        again.keep(swipe(ROWS + 3))
+        again._file.rebuild(FAULT, again.outbox_id)  # the fourth damaged file
+        again.keep(swipe(ROWS + 4))
+        parts = [one.part for one in again.state.recoveries]
+        recover(again)
+
+        assert parts == [progress.PENDING, progress.STATE]
+        assert cards(pending_rows(again)) == list(range(COMMITTED + 1, ROWS + 5))
+
+
+def without_the_page_of_the_state(path: Path) -> None:
+    """SQLite no longer reads the state record; its bytes are there."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'state'").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * PAGE_BYTES] = 0
+    path.write_bytes(content)
 
 
 # --- what is shown ------------------------------------------------------------------------------------
