@@ -40,6 +40,7 @@ class PreviousRun(NamedTuple):
 
     last_us: int = 0  # the last moment at which it ran, in microseconds of the boot-time clock
     last_reads: tuple[LastRead, ...] = ()  # of this reader, oldest first
+    last_repeat_ms: int = 0  # when it last read a repeat of a card that was held, since boot
 
 
 _NO_RUN = PreviousRun()
@@ -127,7 +128,7 @@ class ReaderSession:
         self._protocol.reset()
         self._pipeline.reset()
         # Once: the cards that were in the field when the previous process ended may still be there.
-        self._pipeline.seed(self._previous.last_reads)
+        self._pipeline.seed(self._previous.last_reads, self._previous.last_repeat_ms)
         self._previous = _NO_RUN
         opened_s = time.monotonic()
         self.line_monitor.port_opened(opened_s)

@@ -29,6 +29,7 @@ class ReaderCounts:
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)
+    last_repeat_boot_us: int | None = None
     last_swipe_boot_us: int | None = None  # on the boot clock: the system clock may be set in between
     last_rx_monotonic_s: float | None = None
 
@@ -79,10 +80,15 @@ class SwipePipeline:
         """Forget the cards in hold-off: the port was reopened."""
         self._hold_off.reset()
 
-    def seed(self, last_reads: Sequence[LastRead]) -> None:
-        """Hold off the cards that the previous process read last, oldest first."""
+    def seed(self, last_reads: Sequence[LastRead], last_repeat_ms: int) -> None:
+        """Hold off the cards that the previous process read last, oldest first.
+
+        `last_repeat_ms`: when it last read a repeat; of the newest card, or of one read with it.
+        """
         for last in last_reads:
-            self._hold_off.seed(last.bits, last.raw, last.boot_ms)
+            is_newest = last_reads[-1].boot_ms - last.boot_ms < self._reader.hold_off_ms
+            at_ms = max(last.boot_ms, last_repeat_ms) if is_newest else last.boot_ms
+            self._hold_off.seed(last.bits, last.raw, at_ms)
 
     def process(self, events: Sequence[ReaderEvent], read: ReadTime, now: float) -> None:
         """Queue the swipes among these events, whose bytes arrived at `read`; count all others.
@@ -127,6 +133,7 @@ class SwipePipeline:
             return None
         if not self._hold_off.admits(outcome, read.at.boot_ms, age_ms=read.age_us // 1_000):
             self.counts.repeats += 1
+            self.counts.last_repeat_boot_us = read.at.boot_us
             return None
         return outcome
 

@@ -15,7 +15,7 @@ from agent.outbox.state_lock import StateLock
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.session import PreviousRun, ReaderSession
-from agent.service.fd_store import StoredPorts
+from agent.service.fd_store import LastRepeats, StoredPorts
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
@@ -36,6 +36,7 @@ class Readers:
     lock: StateLock
     queue: SwipeQueue
     sessions: list[ReaderSession]
+    last_repeats: LastRepeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,16 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             clock=clock,
             changed=changed,
             fd_store=held_ports.of(reader.id, str(reader.port)),
-            previous=PreviousRun(run_before.last_us, run_before.last_reads.get(reader.id, ())),
+            previous=PreviousRun(
+                run_before.last_us,
+                run_before.last_reads.get(reader.id, ()),
+                held_ports.last_repeats.before_us.get(reader.id, 0) // 1_000,
+            ),
         )
         for reader in settings.readers
     ]
     held_ports.clear_others()
-    return Readers(settings, clock, client, lock, queue, sessions)
+    return Readers(settings, clock, client, lock, queue, sessions, held_ports.last_repeats)
 
 
 def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
