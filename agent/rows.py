@@ -360,10 +360,10 @@ class FoundRow(NamedTuple):
     after: bytes
 
 
-def scan(pieces: Iterable[bytes]) -> Iterator[FoundRow]:
+def scan(pieces: Iterable[bytes]) -> Iterator[FoundRow | None]:
     """Every complete row in the bytes of a file, wherever it lies; `pieces` follow each other in the file.
 
-    Memory is bounded by the size of one piece and one row.
+    None after each piece, so that the caller can pause. Memory is bounded by one piece and one row.
     """
     carried, begin = b"", 0
     for piece in pieces:
@@ -371,6 +371,7 @@ def scan(pieces: Iterable[bytes]) -> Iterator[FoundRow]:
         # A row that begins after this place may end in the next piece.
         complete = max(begin, len(content) - _LONGEST_ROW_BYTES - _AROUND_BYTES)
         yield from _rows_beginning_between(begin, complete, content)
+        yield None
         kept_from = max(0, complete - _AROUND_BYTES)
         carried, begin = content[kept_from:], complete - kept_from
     yield from _rows_beginning_between(begin, len(carried), carried)

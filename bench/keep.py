@@ -151,6 +151,7 @@ def _burst(outbox: Outbox, device: str) -> float:
         lambda swipes: outbox.keep(*swipes),
         reader_ids=ids,
         free_reserve=outbox.free_reserve,
+        is_disk_short=lambda: False,
         changed=lambda: None,
     )
 

@@ -124,7 +124,11 @@ def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
 def recovering(outbox: dict[str, Any]) -> str:
     """The progress with the rows of a damaged file."""
     now = outbox["recovering"]
-    return f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
+    text = f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
+    if not now["searched_bytes"]:
+        return text
+    searched, size = (now[name] / 1e6 for name in ("searched_bytes", "bytes"))
+    return f"{text}, then {searched:,.0f} of {size:,.0f} MB of its bytes searched for others"
 
 
 def needs_operator(outbox: dict[str, Any]) -> bool:
@@ -207,6 +211,11 @@ def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
             text = f"its line had {LineErrors(**reader['line_errors'])}; these frames were not used"
             noisy = reader.get("noisy")
             yield Finding(name, "warning" if noisy else "ok", text, _LINE_HINT if noisy else "")
+        if reader.get("flooding"):
+            refused = reader["flood_refused"]
+            because = f"; {refused} were refused, because the disk is short of space" if refused else ""
+            text = f"sends more than 20 swipes a second{because}"
+            yield Finding(name, "failed", text, "a broken or hostile device: disconnect it")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
             text = f"much of the received data is no card ({reasons} so far)"
@@ -217,7 +226,8 @@ def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
 def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
     last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
-    state = ", ".join([reader["state"], *(flag for flag in ("silent", "noisy") if reader.get(flag))])
+    flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
+    state = ", ".join([reader["state"], *flags])
     return reader["id"], state, *counts, last_swipe, reader["protocol"]
 
 

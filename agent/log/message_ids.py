@@ -30,6 +30,8 @@ class MessageId(StrEnum):
     READER_HEARD = "651b4077d96a40df93c2644902b56510"
     READER_NOISY = "100be967730a456e93c313c2704ecf59"  # much of the received data is no card
     READER_QUIET = "8c92f3400130424e9fdb3058ba1f40b4"
+    READER_FLOODING = "5b7384d3248f4ee987345868c89d5f4b"  # more than 20 swipes a second for 10 seconds
+    READER_FLOOD_ENDED = "22ad65e6181e43f696f3735bb8a766d4"
     READER_FAULT = (
         "97e32fe8af634a15a6173258cf3cdce4"  # reported by the reader, or wrong wiring or configuration
     )
@@ -50,7 +52,7 @@ class MessageId(StrEnum):
     DISK_FULL = "0b083f795ad944c898273ced8068fd9d"  # the outbox cannot be written: new swipes wait in memory
     DISK_HAS_ROOM = "a14171f0ac4e4b15baf67835f3103c77"
     RESERVE_FREED = "24e64ec9891e405fb090d198ce9ee181"  # the disk was full; the reserved space was freed
-    SWIPES_LOST = "96b2acddcb1e4b42aee8f354309b117c"  # the buffer in memory is full, or the agent stops
+    SWIPES_LOST = "96b2acddcb1e4b42aee8f354309b117c"  # no room in memory, a flood on a short disk, or a stop
     OUTBOX_SALVAGED = (
         "aa6c2f9671d149709d33396c706e88ee"  # the file was damaged; the readable rows were moved to a new one
     )

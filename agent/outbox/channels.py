@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from agent.outbox import channel_use, generation
 from agent.outbox.database import OutboxFile
-from agent.outbox.records import StateRecord
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.state import OutboxState, write_record
 
@@ -35,17 +35,15 @@ class OutboxChannels:
         """The id of the newest generation; a damaged, restored or copied file gets a new one."""
         return self.state.outbox_id
 
-    def _store(self, record: StateRecord) -> None:
-        """Replace the state record; on disk when it returns."""
+    def _store(self, **changed: Any) -> None:  # noqa: ANN401 - members of the state record
+        """Change members of the state record; on disk when it returns."""
         with self.file.write_lock:
             for attempt in self._file.writing_with_reserve():
                 with attempt as connection:
+                    # Inside: the state is another one if the file had to be opened again.
+                    record = self.state.record._replace(**changed)
                     write_record(connection, record)
             self._file.state = dataclasses.replace(self.state, record=record)
-
-    def _read_again(self) -> None:
-        with self.file.reading() as connection:
-            self._file.state = OutboxState.read(connection)
 
     @property
     def is_switch_due(self) -> bool:
@@ -57,16 +55,14 @@ class OutboxChannels:
 
         The caller has fenced the channel used so far, and has marked committed what it committed.
         """
-        with self.file.write_lock:
-            old = self.state
-            why = channel_use.why_renewed(old, self.agent_id, self.pipe)
-            # With the reserve: on a full disk only delivery makes rows purgeable.
-            for attempt in self._file.writing_with_reserve():
-                with attempt as connection:
-                    channel_use.switch(
-                        connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
-                    )
-            self._read_again()
+        # With the reserve: on a full disk only delivery makes rows purgeable.
+        for attempt in self._file.changing_with_reserve():
+            with attempt as connection:
+                old = self.state
+                why = channel_use.why_renewed(old, self.agent_id, self.pipe)
+                channel_use.switch(
+                    connection, old, agent_id=self.agent_id, pipe=self.pipe, why=why, now_us=now_us
+                )
         if why:
             channel_use.log_renewed(old.outbox_id, self.state, self.state.record.channel, why)
 
@@ -76,29 +72,25 @@ class OutboxChannels:
         if not record.channel:
             self.switch_channel(now_us)
         elif self.pipe and not record.pipe:
-            self._store(record._replace(pipe=self.pipe))
+            self._store(pipe=self.pipe)
 
     def record_replay_channel(self, name: str) -> None:
         """Record the channel that replays are sent to; on disk when it returns."""
         with self.file.write_lock:
             record = self.state.record
             if (record.replay_channel, record.replay_pipe) != (name, self.pipe):
-                self._store(record._replace(replay_channel=name, replay_pipe=self.pipe))
+                self._store(replay_channel=name, replay_pipe=self.pipe)
 
     def request_generation(self, why: str) -> None:
         """Make a switch due, and have it start a new generation; on disk when it returns.
 
         Where no channel was used yet, the generation starts immediately.
         """
-        with self._file.recovering():
-            self._request_generation(why)
-
-    def _request_generation(self, why: str) -> None:
         with self.file.write_lock:
             if self.state.record.channel:
-                self._store(self.state.record._replace(renewal=why[:_LONGEST_REASON]))
+                self._store(renewal=why[:_LONGEST_REASON])
             else:
-                self._start_generation(why)
+                self.start_generation(why)
 
     def start_generation(self, why: str) -> None:
         """Take a new outbox id for the pending rows: seq from 1, the same event_id; one small write.
@@ -106,16 +98,9 @@ class OutboxChannels:
         For when another history may have been sent under the old id. Rows that were on their way
         may arrive twice, with the same event_id; none is lost.
         """
-        with self._file.recovering():
-            self._start_generation(why)
-
-    def _start_generation(self, why: str) -> None:
-        with self.file.write_lock:
-            self.file.ensure_open()
+        with self._file.changing() as connection:
             old = self.state
-            with self.file.writing() as connection:
-                generation.renew(connection, old)
-            self._read_again()
+            generation.renew(connection, old)
         channel_use.log_renewed(
             old.outbox_id, self.state, channel_use.name_of(self.agent_id, self.outbox_id), why
         )

@@ -21,6 +21,7 @@ from agent.errors import (
     OutboxFailingError,
     OutboxFullError,
     OutboxReadOnlyError,
+    OutboxReplacedError,
     OutboxUnavailableError,
 )
 from agent.outbox import schema
@@ -112,6 +113,12 @@ class OutboxFile:
         with self.write_lock, self.read_lock:
             self._reader.close()
             self._writer.close()
+
+    def close_for_now(self) -> None:
+        """Close both connections until the next use."""
+        with self.write_lock, self.read_lock:
+            self._must_reopen = True
+            self.close()
 
     def ensure_open(self) -> None:
         """Open the file again if that is due after an I/O error. Raises OutboxUnavailableError."""
@@ -228,6 +235,17 @@ def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sql
     with translated(path):
         _refuse_other_kinds(path)
         return _connect(path, mode)
+
+
+@contextlib.contextmanager
+def damaged_again() -> Iterator[None]:
+    """Raise OutboxFailingError where the file that has just replaced a damaged one is damaged, too."""
+    try:
+        yield
+    except (OutboxCorruptError, OutboxReplacedError) as error:
+        raise OutboxFailingError(
+            str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from agent.log.message_ids import MessageId, fields
+from agent.outbox.disk_room import free_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ class Reserve:
             is_whole = self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size)
             if is_whole and not self.gave_way:
                 return
-            disk = os.statvfs(self._path.parent)
-            if disk.f_bavail * disk.f_frsize < _ROOM * max(self._size, _LEAST_BYTES if is_whole else 0):
+            if free_bytes(self._path.parent) < _ROOM * max(self._size, _LEAST_BYTES if is_whole else 0):
                 return
             if is_whole:
                 self.gave_way = False

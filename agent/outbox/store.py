@@ -65,6 +65,7 @@ from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, Outb
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, retention
 from agent.outbox.channels import OutboxChannels
+from agent.outbox.database import damaged_again
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve
@@ -115,8 +116,7 @@ class Outbox(OutboxChannels):
             self._mover = RowMover(self._file, state_dir)
             self._wal_erasure = retention.WalErasure(self.file)
             try:
-                self._check_machine(machine_id)
-                self._purge_old_times()
+                self._bring_up_to_date(machine_id)
             except BaseException:
                 self._file.close()
                 raise
@@ -126,23 +126,32 @@ class Outbox(OutboxChannels):
             raise
         self._reserve.fill()
 
+    def _bring_up_to_date(self, machine_id: str) -> None:
+        """The first changes of an opened file: where they find damage, those of the file that replaces it."""
+        try:
+            self._check_machine(machine_id)
+            self._purge_old_times()
+        except OutboxReplacedError:
+            with damaged_again():
+                self._check_machine(machine_id)
+                self._purge_old_times()
+
     def _check_machine(self, machine_id: str) -> None:
         known = self.state.record.machine_id
         # The request first: after a power cut in between, two doors must not share one id.
         if known and machine_id and known != machine_id:
             self.boots.mark_relocated()
-            self._request_generation("the machine is another one: was the SD card copied?")
+            self.request_generation("the machine is another one: was the SD card copied?")
         if machine_id not in {"", known}:
-            self._store(self.state.record._replace(machine_id=machine_id))
+            self._store(machine_id=machine_id)
 
     def _purge_old_times(self) -> None:
         if self.state.recoveries:
             return  # the rows that need them are not there yet
-        with contextlib.suppress(OutboxFullError), self.file.writing(durable=False) as connection:
+        with contextlib.suppress(OutboxFullError), self._file.changing(durable=False) as connection:
             boot_table.forget_old(connection, self.state.committed_n)
             timestamps.forget_old(connection)
             generation.forget_old(connection, self.state)
-        self._read_again()
 
     def close(self) -> None:
         """Close the file and release the state directory."""
@@ -294,10 +303,8 @@ class Outbox(OutboxChannels):
 
     def hold_lost(self, first_n: int, last_n: int) -> None:
         """Hold numbers of which no row is in the file, so that the rows after them are sent."""
-        with self.file.write_lock:
-            with self._file.writing() as connection:
-                holds.hold_lost(connection, first_n, last_n, "lost: not in the file")
-            self._read_again()
+        with self._file.changing() as connection:
+            holds.hold_lost(connection, first_n, last_n, "lost: not in the file")
 
     def replay_again(self, first_n: int, last_n: int) -> None:
         """Queue a replay of committed rows that the server lost, once; on disk when it returns."""
@@ -312,14 +319,14 @@ class Outbox(OutboxChannels):
         """Pass over row `n`, and no longer over the suspect before it; 0 for none. On disk on return."""
         with self.file.write_lock:
             numbers = self.set_aside_numbers - {self.state.record.suspect_n}
-            self._store(self.state.record._replace(suspect_n=n))
+            self._store(suspect_n=n)
             self._replace_set_aside(numbers | {n} if n else numbers)
 
     def mark_replay_suspect(self, position: Position) -> None:
         """As mark_suspect(), for the row of a replay; (0, 0) for none."""
         replay_id, n = position
         with self.file.write_lock:
-            self._store(self.state.record._replace(suspect_replay_id=replay_id, suspect_replay_n=n))
+            self._store(suspect_replay_id=replay_id, suspect_replay_n=n)
 
     def set_aside_replay_suspect(self) -> None:
         """Hold the suspect of the replays for an operator; on disk on return."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from agent.errors import OutboxError
@@ -32,6 +32,10 @@ class SwipeQueue:
         self._refused: dict[str, list[Swipe]] = {reader_id: [] for reader_id in self._waiting}
         self._stored: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        # Readers that send more than people can: their swipes are refused while the disk is short of space.
+        self._flooding: frozenset[str] = frozenset()
+        self._flood_refused: Counter[str] = Counter()
+        self._is_disk_short = False
         self._news = 0
 
     def __len__(self) -> int:
@@ -45,15 +49,28 @@ class SwipeQueue:
     # --- the reading threads ----------------------------------------------------------------------
 
     def put(self, swipe: Swipe) -> None:
-        """Append a swipe. It is refused if too many of its reader wait, now or after the next failed try."""
+        """Append a swipe. It is refused if too many of its reader wait, now or after the next failed try.
+
+        And if its reader floods while the disk is short of space; then the taking thread is not woken.
+        """
         with self._changed:
+            if swipe.reader_id in self.cut_off:
+                self._flood_refused[swipe.reader_id] += 1
+                self._give_back(swipe)
+                return
             if self._waiting[swipe.reader_id] < QUEUED_SWIPES_MAX + _UNTIL_NEXT_TRY_MAX:
                 self._waiting[swipe.reader_id] += 1
                 self._swipes.append(swipe)
             else:
-                self._refuse(swipe)
+                self._lose(swipe)
             self._news += 1
             self._changed.notify_all()
+
+    def set_flooding(self, reader_id: str, *, flooding: bool) -> None:
+        """The reader sends more swipes than people can make, or no longer."""
+        with self._changed:
+            self._flooding = self._flooding | {reader_id} if flooding else self._flooding - {reader_id}
+        self.wake()
 
     def take_refused(self, reader_id: str) -> list[Swipe]:
         """The swipes of a reader that were refused since the last call."""
@@ -63,8 +80,11 @@ class SwipeQueue:
             refused, self._refused[reader_id] = self._refused[reader_id], []
         return refused
 
-    def _refuse(self, swipe: Swipe) -> None:
+    def _lose(self, swipe: Swipe) -> None:
         self._lost[swipe.reader_id] += 1
+        self._give_back(swipe)
+
+    def _give_back(self, swipe: Swipe) -> None:
         self._refused[swipe.reader_id].append(swipe)
         # A reader whose port is missing never takes them. Its hold-off ends by itself within a second.
         del self._refused[swipe.reader_id][:-_UNTIL_NEXT_TRY_MAX]
@@ -98,10 +118,14 @@ class SwipeQueue:
                 if excess.get(swipe.reader_id):
                     excess[swipe.reader_id] -= 1
                     self._waiting[swipe.reader_id] -= 1
-                    self._refuse(swipe)
+                    self._lose(swipe)
                 else:
                     kept.appendleft(swipe)
             self._swipes += kept
+
+    def set_disk_short(self, is_short: Callable[[], bool]) -> None:
+        """Refuse the swipes of flooding readers, or no longer; the disk is asked only if there is one."""
+        self._is_disk_short = bool(self._flooding) and is_short()
 
     def wait(self, news: int, timeout_s: float | None) -> None:
         """Return once `news` differs from the given one, or after the timeout; None waits without limit."""
@@ -114,6 +138,16 @@ class SwipeQueue:
             self._news += 1
             self._changed.notify_all()
 
+    @property
+    def has_flood(self) -> bool:
+        """Whether a reader floods: then set_disk_short() has to be called now and then."""
+        return bool(self._flooding)
+
+    @property
+    def cut_off(self) -> frozenset[str]:
+        """The readers whose swipes are refused, so that other readers and the system have room."""
+        return self._flooding if self._is_disk_short else frozenset()
+
     # --- counters, for any thread -----------------------------------------------------------------
 
     def stored(self, reader_id: str) -> int:
@@ -125,5 +159,9 @@ class SwipeQueue:
         return self._waiting[reader_id] if self.problem is not None else 0
 
     def lost(self, reader_id: str) -> int:
-        """Swipes of a reader that were refused."""
+        """Swipes of a reader for which there was no room in memory."""
         return self._lost[reader_id]
+
+    def flood_refused(self, reader_id: str) -> int:
+        """Swipes of a reader that were refused because it flooded while the disk was short of space."""
+        return self._flood_refused[reader_id]

@@ -28,13 +28,13 @@ from agent import rows
 from agent.errors import (
     NotPermittedError,
     OutboxCorruptError,
-    OutboxFailingError,
     OutboxFullError,
     OutboxReadOnlyError,
     OutboxReplacedError,
     OutboxUnavailableError,
 )
 from agent.outbox import retention
+from agent.outbox.database import damaged_again
 from agent.outbox.records import row_checksum
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.timing import boot_table
@@ -65,12 +65,8 @@ class SwipeWriter:
             self._insert(swipes)
         except OutboxCorruptError as error:
             self._file.rebuild(error, self._file.state.outbox_id)
-            try:
+            with damaged_again():
                 self._insert(swipes)
-            except OutboxCorruptError as again:
-                raise OutboxFailingError(
-                    str(again), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
-                ) from again
         except OutboxFullError:
             self._file.reserve.free()
             with contextlib.suppress(OutboxReplacedError, OutboxUnavailableError):

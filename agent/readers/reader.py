@@ -41,20 +41,24 @@ class Reader:
             repeats_while_held=self.protocol.repeats_while_held,
         )
         self.counts = self._pipeline.counts
+        self.flood_monitor = self._pipeline.flood_monitor
         self._damaged = DamagedFrames()
         self._failures = FailureLog(
             _log, f"reader {settings.id}", time.monotonic, recovery=MessageId.READER_BACK, reader=settings.id
         )
 
-    def port_opened(self, resolved_device: str, now_s: float, last_reads: Sequence[LastRead]) -> None:
+    def port_opened(
+        self, resolved_device: str, now_s: float, last_reads: Sequence[LastRead], last_repeat_ms: int
+    ) -> None:
         """The port was opened: bytes received before belong to no frame that arrives now.
 
-        `last_reads` are the cards that may still be in the field, oldest first.
+        `last_reads` are the cards that may still be in the field, oldest first; `last_repeat_ms` is when a
+        repeat of a held card was last read, in milliseconds since boot.
         """
         self.protocol.reset()
         self._damaged.reset()
         self._pipeline.reset()
-        self._pipeline.seed(last_reads)
+        self._pipeline.seed(last_reads, last_repeat_ms)
         self.line_monitor.port_opened(now_s)
         port = str(self.settings.port)
         _log.info(
@@ -73,13 +77,20 @@ class Reader:
         was_open = self.counts.state == "open"
         self._failures.failed(error, MessageId.READER_LOST)
         self.line_monitor.port_lost()
+        self._pipeline.update(time.monotonic())
         self.counts.resolved_device = None
         self.counts.state = "lost"
         return was_open
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until a timer of the protocol or the line monitor expires; infinite if none runs."""
-        return min(self.timer_wait_s(now_s), self.line_monitor.wait_s(now_s))
+        """Seconds until a timer of the protocol or of a monitor expires; infinite if none runs."""
+        monitors = (self.line_monitor, self.flood_monitor)
+        return min(self.timer_wait_s(now_s), *(monitor.wait_s(now_s) for monitor in monitors))
+
+    def update(self, now_s: float) -> bool:
+        """Apply the passing of time to the monitors; True if a state changed."""
+        changes = [self.line_monitor.update(now_s), self._pipeline.update(now_s)]
+        return any(changes)
 
     def timer_wait_s(self, now_s: float) -> float:
         """Seconds until the protocol's next timer; infinite if none runs."""

@@ -34,6 +34,7 @@ class PreviousRun(NamedTuple):
 
     last_us: int = 0  # the last moment at which it ran, in microseconds of the boot-time clock
     last_reads: Mapping[str, Sequence[LastRead]] = MappingProxyType({})  # by reader id, oldest first
+    last_repeats_us: Mapping[str, int] = MappingProxyType({})  # of held cards, by reader id, since boot
 
 
 _NO_RUN = PreviousRun()
@@ -111,7 +112,8 @@ class PortSession:
             for reader in self.readers:
                 # Once: the cards that were in the field when the previous process ended may still be there.
                 last_reads = self._previous.last_reads.get(reader.settings.id, ())
-                reader.port_opened(port.resolved, opened_s, last_reads)
+                last_repeat_ms = self._previous.last_repeats_us.get(reader.settings.id, 0) // 1_000
+                reader.port_opened(port.resolved, opened_s, last_reads, last_repeat_ms)
             self._previous = _NO_RUN
             self._changed()
             while not self._stopping.is_set():
@@ -133,7 +135,7 @@ class PortSession:
         wait_s = min(reader.wait_s(now_s) for reader in self.readers)
         data = port.read(None if wait_s == math.inf else wait_s)
         now_s = time.monotonic()
-        changes = [reader.line_monitor.update(now_s) for reader in self.readers]
+        changes = [reader.update(now_s) for reader in self.readers]
         if any(changes):
             self._changed()
         if data:

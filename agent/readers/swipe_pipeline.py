@@ -12,6 +12,7 @@ from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.cardholders import UNKNOWN
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
+from agent.readers.flood_monitor import FloodMonitor
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.uart import LineErrors
@@ -30,6 +31,7 @@ class ReaderCounts:
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)
     line_errors: LineErrors | None = None  # since the start; None: the port has no counters
+    last_repeat_boot_us: int | None = None
     last_swipe_boot_us: int | None = None  # on the boot clock: the system clock may be set in between
     last_rx_monotonic_s: float | None = None
 
@@ -39,6 +41,9 @@ class SwipeSink(Protocol):
 
     def put(self, swipe: Swipe) -> None:
         """Take a swipe."""
+
+    def set_flooding(self, reader_id: str, *, flooding: bool) -> None:
+        """The reader sends more swipes than people can make, or no longer."""
 
     def take_refused(self, reader_id: str) -> list[Swipe]:
         """The reader's swipes that could not be kept, since the last call."""
@@ -70,16 +75,22 @@ class SwipePipeline:
             unknown_lengths=reader.unknown_lengths,
         )
         self._wiring = WiringMonitor(reader.id, keypad=reader.keypad)
+        self.flood_monitor = FloodMonitor(reader.id)
         self._hold_off = HoldOff(reader.hold_off_ms, repeats_while_held=repeats_while_held)
 
     def reset(self) -> None:
         """Forget the cards in hold-off: the port was reopened."""
         self._hold_off.reset()
 
-    def seed(self, last_reads: Sequence[LastRead]) -> None:
-        """Hold off the cards that the previous process read last, oldest first."""
+    def seed(self, last_reads: Sequence[LastRead], last_repeat_ms: int) -> None:
+        """Hold off the cards that the previous process read last, oldest first.
+
+        `last_repeat_ms`: when it last read a repeat; of the newest card, or of one read with it.
+        """
         for last in last_reads:
-            self._hold_off.seed(last.bits, last.raw, last.boot_ms)
+            is_newest = last_reads[-1].boot_ms - last.boot_ms < self._reader.hold_off_ms
+            at_ms = max(last.boot_ms, last_repeat_ms) if is_newest else last.boot_ms
+            self._hold_off.seed(last.bits, last.raw, at_ms)
 
     def process(self, events: Sequence[ReaderEvent], read: ReadTime, now: float) -> None:
         """Queue the swipes among these events, whose bytes arrived at `read`; count all others.
@@ -92,8 +103,20 @@ class SwipePipeline:
         for event in events:
             card = self._card(event, read, now)
             if card is not None:
+                if self.flood_monitor.swipe_read(now):
+                    self._flood_changed()
                 self._sink.put(self._swipe(card, read))
                 self.counts.last_swipe_boot_us = read.at.boot_us
+
+    def update(self, now: float) -> bool:
+        """Apply the passing of time, in seconds of the monotonic clock; True if a state changed."""
+        changed = self.flood_monitor.update(now)
+        if changed:
+            self._flood_changed()
+        return changed
+
+    def _flood_changed(self) -> None:
+        self._sink.set_flooding(self._reader.id, flooding=self.flood_monitor.flooding)
 
     def _card(self, event: ReaderEvent, read: ReadTime, now: float) -> CardRead | None:
         """The card of a new presentation; anything else is counted."""
@@ -112,6 +135,7 @@ class SwipePipeline:
             return None
         if not self._hold_off.admits(outcome, read.at.boot_ms, age_ms=read.age_us // 1_000):
             self.counts.repeats += 1
+            self.counts.last_repeat_boot_us = read.at.boot_us
             return None
         return outcome
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.outbox import Outbox
+from agent.outbox import Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
 from agent.outbox.generation import machine_id
@@ -16,7 +16,7 @@ from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
 from agent.readers.session import PortSession, PreviousRun
 from agent.readers.shared_port import by_port
-from agent.service.fd_store import StoredPorts
+from agent.service.fd_store import LastRepeats, StoredPorts
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
@@ -37,6 +37,7 @@ class Readers:
     lock: StateLock
     queue: SwipeQueue
     sessions: list[PortSession]
+    last_repeats: LastRepeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     run_before = last_run(settings.agent.state_dir, clock.now())
     queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
+    previous = PreviousRun(run_before.last_us, run_before.last_reads, held_ports.last_repeats.before_us)
     sessions = [
         PortSession(
             readers,
@@ -74,12 +76,12 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             clock=clock,
             changed=changed,
             fd_store=held_ports.of(readers[0].id, str(readers[0].port)),
-            previous=PreviousRun(run_before.last_us, run_before.last_reads),
+            previous=previous,
         )
         for readers in by_port(settings.readers)
     ]
     held_ports.clear_others()
-    return Readers(settings, clock, client, lock, queue, sessions)
+    return Readers(settings, clock, client, lock, queue, sessions, held_ports.last_repeats)
 
 
 def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
@@ -101,6 +103,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         keep,
         reader_ids=[reader.id for reader in settings.readers],
         free_reserve=outbox.free_reserve,
+        is_disk_short=lambda: disk_room.is_short(settings.agent.state_dir),
         changed=changed,
     )
     uploader = open_uploader(settings, outbox, readers.client, readers.clock)

@@ -1,11 +1,17 @@
-"""Serial ports in systemd's descriptor store: data received during a restart is read after it."""
+"""What systemd's descriptor store keeps during a restart: serial ports, and when repeats were last read."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 
 from agent.readers.port import leads_to
 from agent.service import notify
+
+# The name of the descriptor of LastRepeats; no reader has it: a port's name is the reader's id.
+_LAST_REPEATS = "last repeats"
+_READ_BYTES = 65_536
 
 
 class StoredPorts:
@@ -19,6 +25,10 @@ class StoredPorts:
         stored = notify.stored_descriptors()
         self._left = set(stored)
         self._names = set(stored.values())
+        fd = next((fd for fd, name in stored.items() if name == _LAST_REPEATS), None)
+        self._left.discard(fd)
+        self._names.discard(_LAST_REPEATS)
+        self.last_repeats = LastRepeats(fd)
 
     def of(self, reader_id: str, device: str) -> StoredPort:
         """The stored port of one reader, matched by device rather than by name.
@@ -58,3 +68,32 @@ class StoredPort:
     def clear(self) -> None:
         """Remove the entry."""
         notify.send("FDSTOREREMOVE=1", self._name)
+
+
+class LastRepeats:
+    """When each reader last read a repeat of a card, in memory that lasts as long as the stored ports.
+
+    The outbox has the swipe only, not for how long its card was held, and a write of it for each repeat
+    would wear the disk.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        """`fd`: what the previous process stored; it is kept open. Create one instance per process."""
+        self.before_us = _repeats_in(fd) if fd is not None else {}
+        if fd is None:
+            fd = os.memfd_create(_LAST_REPEATS)
+            notify.send("FDSTORE=1", f"FDNAME={_LAST_REPEATS}", fds=[fd])
+        self._fd = fd
+
+    def write(self, repeats_us: Mapping[str, int | None]) -> None:
+        """Replace the content: by reader, in microseconds of the boot-time clock."""
+        content = json.dumps(repeats_us).encode() + b"\n"
+        os.pwrite(self._fd, content, 0)
+
+
+def _repeats_in(fd: int) -> dict[str, int]:
+    try:
+        found = json.loads(os.pread(fd, _READ_BYTES, 0).partition(b"\n")[0])
+        return {name: us for name, us in found.items() if isinstance(us, int)}
+    except (OSError, ValueError, AttributeError):
+        return {}

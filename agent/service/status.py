@@ -14,9 +14,11 @@ from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
+from agent.outbox.disk_room import free_bytes
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.quarantine import copies
+from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.reader import Reader
 from agent.rows import iso
@@ -177,8 +179,8 @@ def _outbox(state_dir: Path) -> dict[str, Any]:
         "delivered": counts.delivered,
         "oldest_pending_seconds": _age(counts),
         "bytes": counts.bytes,
-        "disk_free_bytes": _free(state_dir),
-        "recovering": _recovering(counts.recovery),
+        "disk_free_bytes": free_bytes(state_dir),
+        "recovering": _recovering(counts.recovery, state_dir),
         "ok": True,
         "problem": None,
     }
@@ -191,12 +193,22 @@ def _unknown(problem: str) -> dict[str, Any]:
     return {**dict.fromkeys((*members, *others, "recovering")), "ok": False, "problem": problem}
 
 
-def _recovering(recovery: Recovery | None) -> dict[str, Any] | None:
-    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay."""
+def _recovering(recovery: Recovery | None, state_dir: Path) -> dict[str, Any] | None:
+    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay.
+
+    Of rows that no number leads to, the progress is `searched_bytes` of `bytes`.
+    """
     if recovery is None:
         return None
-    part = "pending" if recovery.withholds else "kept"
-    return {"file": recovery.name, "rows": part, "done": recovery.done, "total": recovery.total}
+    files = [SectorReader(state_dir / (recovery.name + side)) for side in ("", "-wal")]
+    return {
+        "file": recovery.name,
+        "rows": "pending" if recovery.withholds else "kept",
+        "done": recovery.done,
+        "total": recovery.total,
+        "searched_bytes": recovery.searched_bytes,
+        "bytes": sum(file.size for file in files),
+    }
 
 
 def _age(counts: OutboxCounts) -> float | None:
@@ -208,11 +220,6 @@ def _age(counts: OutboxCounts) -> float | None:
     except (ValueError, KeyError, TypeError):
         return None  # the row was damaged on disk
     return round(waited, 1) if waited is not None else None
-
-
-def _free(directory: Path) -> int:
-    stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -249,6 +256,7 @@ def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockRea
         "state": counts.state,
         "silent": reader.line_monitor.silent,
         "noisy": reader.line_monitor.noisy,
+        "flooding": reader.flood_monitor.flooding,
         "device": str(settings.port),
         "resolved_device": counts.resolved_device,
         "protocol": settings.protocol,
@@ -260,6 +268,7 @@ def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockRea
         "keys_discarded": counts.keys_discarded,
         "unkept": queue.blocked(settings.id),
         "lost": queue.lost(settings.id),
+        "flood_refused": queue.flood_refused(settings.id),
         "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
     }

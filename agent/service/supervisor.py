@@ -220,7 +220,13 @@ class Supervisor:
         self._hung = hung
         return not hung
 
+    def _store_repeats(self) -> None:
+        """For the next process, which must not take a card that is still held for a new presentation."""
+        readers = [reader for session in self._readers.sessions for reader in session.readers]
+        self._readers.last_repeats.write({one.settings.id: one.counts.last_repeat_boot_us for one in readers})
+
     def _write_status(self, agent: Agent) -> None:
+        self._store_repeats()
         try:
             agent.status_report.write(self._runtime_dir)
         except OSError as error:
@@ -243,6 +249,7 @@ class Supervisor:
             session.stop()
         # Readers first: their last swipes must be queued before the writer ends.
         ended = [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._reader_workers]
+        self._store_repeats()
         if self._agent is None or self._upload_loop is None:
             self._log_lost()
             self._readers.lock.release()

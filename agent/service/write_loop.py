@@ -23,6 +23,8 @@ Invariants
 - Swipes are stored in the order of the queue, whatever fails in between.
 - Every OutboxError has the same consequence, BLOCKED: whether the disk is full, read-only or failing, the
   file is locked or there is a bug, what was read waits. Only the log line names the cause.
+- A reader that sends more swipes than people can make (readers.flood_monitor) is served like the others while
+  the disk has room. Below that its swipes are refused and counted, before they are in the queue.
 - The queue is bounded per reader. What exceeds the bound after a failed try is refused, counted as lost,
   and no longer held off, so that the card's next read is a new swipe.
 
@@ -42,7 +44,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from agent.errors import OutboxError, OutboxFullError
 from agent.log.failure_log import FailureLog
-from agent.log.message_ids import MessageId
+from agent.log.message_ids import MessageId, fields
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.service.worker import Busy
 from agent.swipe import Swipe
@@ -66,15 +68,19 @@ class WriteLoop:
         *,
         reader_ids: Iterable[str],
         free_reserve: Callable[[], None],
+        is_disk_short: Callable[[], bool],
         changed: Callable[[], None],
     ) -> None:
         """`keep` returns once the swipes are on disk, and raises OutboxError if none of them is.
 
         `changed` is called after each try; `free_reserve` once, if the outbox takes nothing during the stop.
+        While `is_disk_short`, swipes of flooding readers are refused.
         """
         self._queue = queue
         self._keep = keep
         self._free_reserve = free_reserve
+        self._is_disk_short = is_disk_short
+        self._cut_off: dict[str, int] = {}  # by reader: how many swipes were refused before
         self._changed = changed
         self._limit = SWIPES_PER_TRANSACTION
         self._stops_at_s: float | None = None
@@ -91,10 +97,12 @@ class WriteLoop:
             delay_s = self.step()
             busy(False)
             if delay_s is None and self._stops_at_s is None:
-                self._queue.wait(news, None)  # stop() wakes it: `news` was read before it was called
+                # stop() wakes it: `news` was read before it was called
+                self._queue.wait(news, _RETRY_S if self._queue.has_flood else None)
             elif delay_s:
                 time.sleep(_SHORTEST_RETRY_S)
                 self._queue.wait(news, delay_s - _SHORTEST_RETRY_S)
+        self._cut_off_floods(lambda: False)  # logs how many swipes were refused
 
     def stop(self, until_s: float) -> None:
         """Make run() return when nothing waits, or at `until_s` of time.monotonic(). From any thread.
@@ -115,6 +123,7 @@ class WriteLoop:
         Returns the seconds after which the next step has something to do, None if only a new swipe gives
         it something.
         """
+        self._cut_off_floods(self._is_disk_short)
         swipes = self._queue.first(self._limit)
         if not swipes:
             return None
@@ -149,6 +158,26 @@ class WriteLoop:
                 self._logged_losses[reader_id] = lost
                 failures.failed(_lost(lost, error), MessageId.SWIPES_LOST)
         self._changed()
+
+    def _cut_off_floods(self, is_disk_short: Callable[[], bool]) -> None:
+        """Have the queue refuse the swipes of flooding readers while the disk is short; log each change."""
+        queue = self._queue
+        queue.set_disk_short(is_disk_short)
+        for reader_id in queue.cut_off - self._cut_off.keys():
+            self._cut_off[reader_id] = queue.flood_refused(reader_id)
+            _log.error(
+                "reader %s: less than a fifth of the disk or 200 MB is free: its swipes are refused while it "
+                "sends so many; disconnect the reader, then free space: df -h",
+                reader_id,
+                extra=fields(MessageId.SWIPES_LOST, reader=reader_id),
+            )
+        for reader_id in self._cut_off.keys() - queue.cut_off:
+            _log.error(
+                "reader %s: its swipes are stored again; %d were refused",
+                reader_id,
+                queue.flood_refused(reader_id) - self._cut_off.pop(reader_id),
+                extra=fields(MessageId.DISK_HAS_ROOM, reader=reader_id),
+            )
 
     def _delay_after(self, error: OutboxError, count: int) -> float:
         if self._stops_at_s is not None and not self._has_freed_reserve:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.agent_process import PtyReader, reader_table
 from tests.support.chaos_rig import QUICK, ChaosRig
 from tests.support.in_parallel import Running, Scenario, add, at_once, names
 from tests.support.needs import LOOP_MOUNTS, MOUNTS, SYSTEMD_PYTHON, Need, mount_namespace, needs
@@ -292,6 +294,39 @@ def the_memory_is_full_too_and_then_there_is_room_while_cards_are_read(place: Pa
         assert stage.reader()["lost"] == lost
         stage.pipe.start()
         stage.assert_delivered()
+
+
+@on_a_disk_of_its_own(MOUNTS)
+def a_reader_floods_a_small_disk(place: Path) -> None:
+    place.mkdir()
+    flooding = PtyReader(place / "flooding")
+    more = [reader_table(flooding.device, reader_id="RDR-102")]
+    with (
+        flooding,
+        a_disk(place, *tmpfs(12_000_000)),
+        ChaosRig(place, tables=_SMALL, more_readers=more) as stage,
+    ):
+
+        def flood() -> dict[str, Any]:
+            return next(one for one in stage.agent.status()["readers"] if one["id"] == "RDR-102")
+
+        first = 1_000_000
+        while not flood()["flood_refused"]:
+            flooding.present_steadily(range(first, first + 200), 100.0)
+            first += 200
+        stored = flood()["swipes"]
+        stage.present(20)
+
+        wait_until(lambda: stage.kept() >= stored + 20, what="the swipes of the other reader")
+        assert (flood()["flooding"], flood()["swipes"], flood()["lost"]) == (True, stored, 0)
+        refused = flood()["flood_refused"]
+        assert stored + refused == first - 1_000_000
+        shown = stage.command("status").stdout
+        assert "open, flooding" in shown
+        assert f"more than 20 swipes a second; {refused} were refused" in shown
+        stage.agent.end()
+        assert f"RDR-102: its swipes are stored again; {refused} were refused" in stage.agent.log
+        assert stage.agent.log.count("a broken or hostile device") == 1
 
 
 @at_once

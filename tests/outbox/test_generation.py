@@ -207,10 +207,9 @@ def test_whatever_happens_the_chain_and_the_numbers_of_what_is_pending_hold(
 def two_generations(outbox: Outbox) -> list[str]:
     """Rows 1-5 in one generation and 6-8 in the next, as a rebuild beside new swipes leaves them."""
     keep(outbox, 5)
-    with outbox.file.writing() as connection:
+    with outbox._file.changing() as connection:
         later = Generation(6, new_outbox_id(), outbox.state.last_chain)
         generation.add(connection, later)
-    outbox._read_again()
     keep(outbox, 3)
     return [one.outbox_id for one in outbox.state.generations]
 
@@ -365,7 +364,7 @@ def test_a_power_cut_before_the_new_id_is_written_makes_it_at_the_next_start(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Outbox, "_start_generation", cut)
+        patched.setattr(Outbox, "start_generation", cut)
         with pytest.raises(KeyboardInterrupt):
             opened(tmp_path, machine_id="2" * 16)
 

@@ -107,3 +107,34 @@ def test_eight_threads_put_and_one_takes_without_a_loss() -> None:
     for number in range(8):
         own = [one.badge_id for one in taken if one.reader_id == f"RDR-{number}"]
         assert own == [swipe(value).badge_id for value in range(200)]
+
+
+def test_only_a_flooding_reader_is_cut_off_and_only_while_the_disk_is_short() -> None:
+    queue = new_queue()
+    asked = 0
+
+    def is_short() -> bool:
+        nonlocal asked
+        asked += 1
+        return True
+
+    queue.set_disk_short(is_short)
+    put(queue, swipe(1), swipe(2, reader_id="RDR-102"))
+    queue.set_flooding("RDR-101", flooding=True)
+    put(queue, swipe(3))
+    queue.set_disk_short(is_short)
+    news = queue.news
+    put(queue, swipe(4))
+    unchanged = queue.news == news
+    put(queue, swipe(5, reader_id="RDR-102"))
+    queue.set_disk_short(lambda: False)
+    put(queue, swipe(6))
+    queue.set_disk_short(is_short)
+    queue.set_flooding("RDR-101", flooding=False)
+    put(queue, swipe(7))
+
+    assert [int(one.card.raw, 16) for one in queue.first(9)] == [1, 2, 3, 5, 6, 7]
+    assert [int(one.card.raw, 16) for one in queue.take_refused("RDR-101")] == [4]
+    assert (queue.flood_refused("RDR-101"), queue.lost("RDR-101"), queue.cut_off) == (1, 0, frozenset())
+    assert unchanged  # the writer is not woken for nothing
+    assert asked == 2  # only while a reader floods

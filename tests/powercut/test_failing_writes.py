@@ -89,3 +89,29 @@ with closing(opened(state_dir)) as outbox:
     )
 
     assert sizes.strip() == "False"
+
+
+def test_a_change_after_a_failed_flush_is_based_on_what_is_in_the_file(disk: FailingDisk) -> None:
+    """A change that failed in its flush, and is in the file, is not undone by the next one."""
+    said = disk.run(
+        """
+from agent.errors import OutboxUnavailableError
+from agent.outbox.state import OutboxState
+outbox = opened(state_dir)
+keep(outbox, 5)
+disk.fail("f", "*")
+for _ in range(2):  # the second one closes the file, whose log cannot be moved into it
+    try:
+        outbox.record_replay_channel("door-replay")
+    except OutboxUnavailableError:
+        pass
+disk.recover()
+outbox.mark_suspect(2)
+with outbox.file.reading() as connection:
+    stored = OutboxState.read(connection)
+print(stored.record == outbox.state.record, stored.record.suspect_n, stored.record.replay_channel)
+outbox.close()
+"""
+    )
+
+    assert said.split() == ["True", "2", "door-replay"]

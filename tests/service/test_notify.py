@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.service import notify
-from agent.service.fd_store import StoredPorts
+from agent.service.fd_store import LastRepeats, StoredPorts
 from tests.support.needs import SYSTEMD_PYTHON, needs
 
 
@@ -45,11 +45,27 @@ def test_an_open_port_is_handed_to_the_service_manager_under_the_readers_name(
 
         StoredPorts().of("RDR-101", "/dev/null").put(port.fileno())
 
+        assert manager.recv(4096) == b"FDSTORE=1\nFDNAME=last repeats"
         assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=RDR-101"
         message, fds, _, _ = socket.recv_fds(manager, 4096, maxfds=1)
         assert message == b"FDSTORE=1\nFDNAME=RDR-101"
         assert os.path.samestat(os.fstat(fds[0]), os.fstat(port.fileno()))
         os.close(fds[0])
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\n", b'{"RDR-101": "x"}\n'])
+def test_the_last_repeats_of_the_process_before_are_read_and_damage_is_none(
+    tmp_path: Path, damage: bytes
+) -> None:
+    with (tmp_path / "repeats").open("w+b", buffering=0) as file:
+        LastRepeats(file.fileno()).write({"RDR-101": 123_456_789, "RDR-102": 7})
+        LastRepeats(file.fileno()).write({"RDR-101": 5, "RDR-102": None})
+        before = LastRepeats(file.fileno()).before_us
+        file.truncate(0)
+        os.pwrite(file.fileno(), damage, 0)
+
+        assert before == {"RDR-101": 5}
+        assert LastRepeats(file.fileno()).before_us == {}
 
 
 HANDED_OVER = """
@@ -90,10 +106,10 @@ def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others
             check=True,
         )
 
-        told = manager.recv(4096)
+        told = [manager.recv(4096) for _ in range(2)]
 
     assert ended.stdout.splitlines() == ["3 None None", "True False"]
-    assert told == b"FDSTOREREMOVE=1\nFDNAME=RDR-OLD"
+    assert told == [b"FDSTORE=1\nFDNAME=last repeats", b"FDSTOREREMOVE=1\nFDNAME=RDR-OLD"]
 
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

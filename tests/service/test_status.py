@@ -143,6 +143,7 @@ def test_readers_are_told_with_their_counts(
     reader.counts.state = "open"
     reader.counts.resolved_device = "/dev/ttyUSB3"
     reader.line_monitor.noisy = True
+    reader.flood_monitor.flooding = True
     for value in range(5):
         queue.put(swipe(value))
     queue.remove_first(3, stored=True)
@@ -168,6 +169,7 @@ def test_readers_are_told_with_their_counts(
     assert 60 <= ago.total_seconds() < 600
     assert told["last_rx_seconds"] >= 100
     assert (told["unkept"], told["lost"]) == (0, 0)
+    assert (told["flooding"], told["flood_refused"]) == (True, 0)
 
 
 def test_swipes_that_the_outbox_does_not_take_are_a_problem_with_their_number(

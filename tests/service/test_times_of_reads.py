@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -25,21 +26,26 @@ TAG = 0x0100_63E9_AE
 HELD = """
 import os
 os.dup2(os.open({device!r}, os.O_RDWR | os.O_NOCTTY), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="RDR-101")
+os.dup2(os.open({repeats!r}, os.O_RDWR | os.O_CREAT), 4)
+os.environ.update(LISTEN_FDS="2", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="RDR-101:last repeats")
 """
 
 
 class Door:
     """An agent whose pipe cannot be reached, and the rows it has stored."""
 
-    def __init__(self, directory: Path, line: PtyReader, key: Path, *, protocol: str, held: bool) -> None:
+    def __init__(
+        self, directory: Path, line: PtyReader, key: Path, *, protocol: str, held: bool, hold_off_ms: int
+    ) -> None:
         self.line = line
         self.agent = AgentProcess(
             directory,
             url="http://127.0.0.1:9",
             private_key_file=key,
-            readers=[reader_table(line.device, protocol=protocol)],
-            but_first=HELD.format(device=str(line.device)) if held else "",
+            readers=[reader_table(line.device, protocol=protocol, more=f"hold_off_ms = {hold_off_ms}")],
+            but_first=HELD.format(device=str(line.device), repeats=str(directory / "repeats"))
+            if held
+            else "",
         )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -60,13 +66,17 @@ class Door:
 
 
 class NewDoor(Protocol):
-    def __call__(self, protocol: str = "rdm6300", *, held: bool = False) -> Door: ...
+    def __call__(
+        self, protocol: str = "rdm6300", *, held: bool = False, hold_off_ms: int = 1_000
+    ) -> Door: ...
 
 
 @pytest.fixture
 def doors(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> NewDoor:
-    def new(protocol: str = "rdm6300", *, held: bool = False) -> Door:
-        return Door(tmp_path / "door", line, rsa_key_file, protocol=protocol, held=held)
+    def new(protocol: str = "rdm6300", *, held: bool = False, hold_off_ms: int = 1_000) -> Door:
+        return Door(
+            tmp_path / "door", line, rsa_key_file, protocol=protocol, held=held, hold_off_ms=hold_off_ms
+        )
 
     return new
 
@@ -177,6 +187,36 @@ def test_a_card_that_is_held_during_a_restart_is_one_swipe_if_its_reader_repeats
         rows = door.rows()
 
     assert len(rows) == swipes + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_card_that_was_held_for_long_before_a_restart_is_one_swipe(
+    doors: NewDoor, number: signal.Signals
+) -> None:
+    needs(SYSTEMD_PYTHON)
+    door, ended = doors(held=True, hold_off_ms=2_000), threading.Event()
+
+    def hold() -> None:
+        while not ended.wait(0.2):
+            door.line.present(TAG)
+
+    card = threading.Thread(target=hold)
+    with door.agent as agent:
+        card.start()
+        # Longer than the hold-off, and the second of which the end of a process is not certain.
+        wait_until(lambda: agent.status()["readers"][0]["repeats"] >= 20, what="repeats of the card")
+        if number == signal.SIGTERM:
+            agent.end()
+        else:
+            agent.kill()
+        agent.start()
+        wait_until(lambda: agent.status()["readers"][0]["repeats"] >= 2, what="repeats after the restart")
+        ended.set()
+        card.join()
+        door.line.present(TAG + 1)
+        wait_until(lambda: len({row["card_raw"] for row in door.rows()}) == 2, what="the other card")
+
+        assert len(door.rows()) == 2
 
 
 def test_a_new_presentation_after_a_restart_is_a_swipe(doors: NewDoor) -> None:

@@ -37,6 +37,7 @@ class Disk:
         self.stored: list[Swipe] = []
         self.calls: list[int] = []
         self.room = room
+        self.is_short = False
         self.error: Exception = OutboxFullError("disk is full", hint="df -h")
 
     def keep(self, swipes: Sequence[Swipe]) -> None:
@@ -60,6 +61,7 @@ class WriterRig:
             self.disk.keep,
             reader_ids=["RDR-101"],
             free_reserve=self.disk.make_room,
+            is_disk_short=lambda: self.disk.is_short,
             changed=lambda: None,
         )
 
@@ -269,6 +271,7 @@ def test_readers_that_wait_during_a_flush_share_the_next_one(tmp_path: Path) -> 
             lambda swipes: outbox.keep(*swipes),
             reader_ids=[],
             free_reserve=outbox.free_reserve,
+            is_disk_short=lambda: False,
             changed=lambda: None,
         )
         before = outbox.file.flushes
@@ -293,6 +296,7 @@ def test_another_program_that_holds_the_file_for_long_costs_no_swipe_and_no_time
             lambda swipes: outbox.keep(*swipes),
             reader_ids=["RDR-101"],
             free_reserve=outbox.free_reserve,
+            is_disk_short=lambda: False,
             changed=lambda: None,
         )
         with running(loop), closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
@@ -307,3 +311,43 @@ def test_another_program_that_holds_the_file_for_long_costs_no_swipe_and_no_time
 
         assert put_s < 1.0  # the file was locked for more than 5 s
         assert outbox.last_seq == 100
+
+
+def test_the_swipes_of_a_flood_are_refused_while_the_disk_is_short_and_counted_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="agent")
+    rig = WriterRig()
+    rig.queue.set_flooding("RDR-101", flooding=True)
+    rig.disk.is_short = True
+
+    rig.put(*SWIPES[:3])
+    rig.step_until_done()
+    rig.put(*SWIPES[3:9])
+    rig.step_until_done()
+    rig.disk.is_short = False
+    rig.step_until_done()
+    rig.put(*SWIPES[9:12])
+    rig.step_until_done()
+
+    assert rig.disk.stored == SWIPES[:3] + SWIPES[9:12]
+    assert rig.queue.flood_refused("RDR-101") == 6
+    begin, end = caplog.records
+    assert fields_of(begin)["MESSAGE_ID"] == MessageId.SWIPES_LOST
+    assert fields_of(end)["MESSAGE_ID"] == MessageId.DISK_HAS_ROOM
+    assert "6 were refused" in end.getMessage()
+
+
+def test_a_flood_on_a_short_disk_is_noticed_by_a_thread_that_has_nothing_to_store(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = WriterRig()
+
+    with running(rig.loop):
+        rig.queue.set_flooding("RDR-101", flooding=True)
+        rig.disk.is_short = True
+        wait_until(lambda: rig.queue.cut_off == {"RDR-101"}, what="a refused flood")
+        rig.put(swipe(1))
+
+    assert rig.disk.stored == []
+    assert caplog.records[-1].getMessage().endswith("1 were refused")  # at the stop

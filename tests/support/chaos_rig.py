@@ -36,12 +36,14 @@ class ChaosRig:
         commit_lag_seconds: float = 0.05,
         under: ServiceManager | None = None,
         but_first: str = "",
+        more_readers: Sequence[str] = (),
     ) -> None:
-        """`under` and `but_first` are the AgentProcess's."""
+        """`under` and `but_first` are the AgentProcess's; `more_readers`: further reader_table()s."""
         self.directory = directory
         self.pipe = EmulatorProcess(directory / "pipe", commit_lag_seconds=commit_lag_seconds)
         self.tags: list[int] = []
         self._tables = tables
+        self._more_readers = more_readers
         self._under, self._but_first = under, but_first
         self._kept_before = 0
         self._ends = ExitStack()
@@ -54,7 +56,7 @@ class ChaosRig:
                 self.directory / "door",
                 url=self.pipe.url,
                 private_key_file=self.pipe.private_key_file,
-                readers=[reader_table(self.line.device)],
+                readers=[reader_table(self.line.device), *self._more_readers],
                 tables=self._tables,
                 under=self._under,
                 but_first=self._but_first,
@@ -85,20 +87,21 @@ class ChaosRig:
         """Present new tags; on return each is stored, or known to be waiting."""
         self.present(count, per_second=1000)
         wanted = len(self.tags) - self._kept_before
-        wait_until(lambda: self._kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes")
+        wait_until(lambda: self.kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes")
 
     def swipe(self, count: int) -> None:
         """Present new tags; on return each is stored."""
         self.present(count)
         wanted = len(self.tags) - self._kept_before
         # A busy machine is slow; it hangs when not one more is kept.
-        while (kept := self._kept()) < wanted:
+        while (kept := self.kept()) < wanted:
             wait_until(partial(self._has_kept_other_than, kept), what=f"more than {kept} of {wanted} swipes")
 
     def _has_kept_other_than(self, count: int) -> bool:
-        return self._kept() != count
+        return self.kept() != count
 
-    def _kept(self) -> int:
+    def kept(self) -> int:
+        """How many swipes the running agent has stored."""
         return sum(reader["swipes"] for reader in self.agent.status().get("readers", []))
 
     def kill(self) -> None:

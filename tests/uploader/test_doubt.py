@@ -407,10 +407,9 @@ def test_the_rows_of_each_generation_go_through_its_channel_one_after_the_other(
 ) -> None:
     door.keep(3)
     for _ in range(2):
-        with door.outbox.file.writing() as connection:
+        with door.outbox._file.changing() as connection:
             later = Generation(door.outbox.state.last_n + 1, new_outbox_id(), door.outbox.state.last_chain)
             generation.add(connection, later)
-        door.outbox._read_again()
         door.keep(3)
     ids = [one.outbox_id for one in door.outbox.state.generations]
     if fault is not None:

@@ -116,5 +116,7 @@ def _kept(connection: sqlite3.Connection, state: OutboxState) -> int:
         if older is None:
             break
         parsed = rows.parse(older[1])
-        last, begin = older[0], older[0] - (parsed.seq or 0) if parsed is not None else 0
+        # A row without a seq has a number of its own: its generation is lost, but not its place.
+        seq = parsed.seq if parsed is not None else None
+        last, begin = older[0], older[0] - max(1, seq) if seq is not None else 0
     return kept

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent import rows
 from agent.errors import OutboxError
@@ -33,9 +33,15 @@ _MOST_N = 2**31 - 1
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 _LONGEST_STATE_BYTES = 12 + 8 + 16
 
+_T = TypeVar("_T")
+Search = Generator[None, None, _T]
+
 
 class DamagedFile:
-    """A damaged outbox file of any schema version. No method raises because of the damage."""
+    """A damaged outbox file of any schema version. No method raises because of the damage.
+
+    What takes long is a generator: `Search` yields after each piece of the bytes, others yield None there.
+    """
 
     def __init__(self, path: Path) -> None:
         self._files = [SectorReader(path), SectorReader(path.with_name(path.name + "-wal"))]
@@ -46,6 +52,7 @@ class DamagedFile:
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
         # How many single numbers are tried around damaged pages: in all, as each search meets the same pages.
         self._tries_left = self.capacity
+        self.searched_bytes = 0  # by the search of the bytes that is in progress
         self.had_errors = False  # some rows could not be read by number, or were not as stored
         self.state, self.generations = self._read_state()
         held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
@@ -91,7 +98,7 @@ class DamagedFile:
 
         The rows in between are not more than the file can have, so that `capacity` bounds all numbers.
         """
-        found = (row for file in self._files for row in rows.scan(file.samples()))
+        found = (row for file in self._files for row in rows.scan(file.samples()) if row is not None)
         return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
@@ -133,22 +140,17 @@ class DamagedFile:
 
     # --- through SQLite -----------------------------------------------------------------------
 
-    def numbered(self, first_n: int, last_n: int) -> Iterator[tuple[StoredRow, bool]]:
+    def numbered(self, first_n: int, last_n: int) -> Iterator[tuple[StoredRow, bool] | None]:
         """Rows first_n..last_n by number, and whether each is as stored.
 
-        Read in chunks, and one by one around damaged pages.
+        Read in chunks, and one by one around damaged pages; None after each of these, for a pause.
         """
-        for stored, is_proved in self._numbered_after(first_n - 1, last_n):
-            if stored.n > last_n:
-                return
-            yield stored, is_proved
-
-    def _numbered_after(self, n: int, last_n: int) -> Iterator[tuple[StoredRow, bool]]:
-        run, connection = 0, self._connection
+        run, connection, n = 0, self._connection, first_n - 1
         last_n = min(last_n, self._last_rowid or last_n)
         while connection is not None and n < last_n:
+            yield None
             try:
-                chunk = self._chunk(connection, "rowid > ?", n)
+                chunk = self._chunk(connection, n + 1, last_n)
             except QUERY_ERRORS:
                 self.had_errors = True
                 if self._tries_left <= 0:
@@ -156,7 +158,8 @@ class DamagedFile:
                 self._tries_left -= 1
                 n += 2 ** max(0, run - _ROWS_IN_PAGE)
                 try:
-                    yield from self._complete(self._chunk(connection, "rowid = ?", n))
+                    if n <= last_n:
+                        yield from self._complete(self._chunk(connection, n, n))
                     run = 0
                 except QUERY_ERRORS as error:
                     run = run + 1 if _is_read_error(error) else 0
@@ -166,11 +169,13 @@ class DamagedFile:
             yield from self._complete(chunk)
             n, run = chunk[-1][0], 0
 
-    def _chunk(self, connection: sqlite3.Connection, where: str, n: int) -> list[Columns]:
+    def _chunk(self, connection: sqlite3.Connection, first_n: int, last_n: int) -> list[Columns]:
+        """The first of these rows. No page after them is read: it may be damaged, too."""
         found = connection.execute(
-            f"SELECT {self._columns} FROM swipes WHERE {where} ORDER BY rowid LIMIT {_CHUNK}", (n,)
+            f"SELECT {self._columns} FROM swipes WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT {_CHUNK}",
+            (first_n, last_n),
         ).fetchall()
-        if found and found[-1][0] < n:
+        if found and found[-1][0] < first_n:
             raise sqlite3.DatabaseError("rows are out of order")
         return found
 
@@ -204,30 +209,46 @@ class DamagedFile:
         """False if the disk reads not one sector of the file: then the disk fails, not a place on it."""
         return any(file.is_readable() for file in self._files)
 
-    def scanned(self, is_known: Callable[[bytes], bool] | None = None) -> Iterator[FoundRow]:
-        """Every complete row in the readable bytes of the file and of its WAL.
+    def scanned(self, is_known: Callable[[bytes], bool] | None = None) -> Iterator[FoundRow | None]:
+        """Every complete row in the readable bytes of the file and of its WAL; None after each piece.
 
         `is_known`: whether the rows of a page are not needed.
         """
-        main, *others = self._files
-        yield from rows.scan(main.pieces() if is_known is None else _blanked(main.pieces(), is_known))
-        for file in others:
-            yield from rows.scan(file.pieces())
+        for number in range(len(self._files)):
+            pieces = self._counted(number)
+            # The WAL has no pages at the places of the file.
+            yield from rows.scan(pieces if number or is_known is None else _blanked(pieces, is_known))
 
-    def latest_state(self) -> StateRecord | None:
-        """The newest whole copy of the state record in the bytes; `committed_n` never decreases."""
-        copies = [record for file in self._files for record in record_bytes.state_records(file.pieces())]
-        return max(copies, key=lambda record: record.committed_n, default=None)
+    def _counted(self, number: int) -> Iterator[bytes]:
+        """The pieces of one of the files; `searched_bytes` follows."""
+        self.searched_bytes = sum(file.size for file in self._files[:number])
+        for piece in self._files[number].pieces():
+            self.searched_bytes += len(piece)
+            yield piece
 
-    def marks(self) -> dict[str, int]:
+    def states(self) -> Search[set[StateRecord]]:
+        """Every whole copy of the state record in the bytes, of whatever age."""
+        copies: set[StateRecord] = set()
+        for number in range(len(self._files)):
+            for record in record_bytes.state_records(self._counted(number)):
+                if record is None:
+                    yield
+                else:
+                    copies.add(record)
+        return copies
+
+    def marks(self) -> Search[dict[str, int]]:
         """The committed seq of each outbox id, from copies of the state record of schemas 1-3 in the bytes.
 
         A copy names the chain of the last committed row. Copies are of different age; the committed
         seq never decreases, so the highest is the latest.
         """
-        copies = self._state_copies()
+        copies = yield from self._state_copies()
         marks: dict[str, int] = {}
         for found in self.scanned():
+            if found is None:
+                yield
+                continue
             parsed = found.parsed
             if parsed.outbox_id is None or parsed.seq is None:
                 continue
@@ -235,11 +256,12 @@ class DamagedFile:
                 marks[parsed.outbox_id] = max(parsed.seq, marks.get(parsed.outbox_id, 0))
         return marks
 
-    def _state_copies(self) -> set[tuple[bytes, ...]]:
+    def _state_copies(self) -> Search[set[tuple[bytes, ...]]]:
         copies: set[tuple[bytes, ...]] = set()
-        for file in self._files:
+        for number in range(len(self._files)):
             carried = b""
-            for piece in file.pieces():
+            for piece in self._counted(number):
+                yield
                 content = carried + piece
                 copies.update(match.groups() for match in _STATE.finditer(content))
                 carried = content[1 - _LONGEST_STATE_BYTES :]

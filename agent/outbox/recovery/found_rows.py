@@ -31,9 +31,12 @@ class FoundRows:
     is_known: Callable[[bytes], bool]
     unnumbered: dict[str, FoundRow] = field(default_factory=dict)
 
-    def numbered(self) -> Iterator[StoredRow]:
-        """The rows whose numbers their checksums or their seqs give."""
+    def numbered(self) -> Iterator[StoredRow | None]:
+        """The rows whose numbers their checksums or their seqs give; None after each piece of the bytes."""
         for found in self.damaged.scanned(self.is_known):
+            if found is None:
+                yield None
+                continue
             parsed = found.parsed
             if parsed.outbox_id is None:
                 stored = stored_row(found)
@@ -45,11 +48,11 @@ class FoundRows:
                 n = self.bases[parsed.outbox_id] + parsed.seq
                 yield StoredRow(n, parsed.chain, None, found.row, None, None, None)
 
-    def linked(self, ends: Iterable[tuple[int, str]]) -> Iterator[StoredRow]:
+    def linked(self, ends: Iterable[tuple[int, str]]) -> Iterator[StoredRow | None]:
         """The rows without a number that follow a row by its chain, as far as that reaches.
 
-        `ends` are number and chain of rows after which a number is missing. The other columns are derived
-        from the row: the chain proves it.
+        `ends` are number and chain of rows after which a number is missing; None after each of them. Other
+        columns are derived from the row: the chain proves it.
         """
         boots = {boot_id: number for number, boot_id, *_ in self.damaged.boots}
         for n, chain in ends:
@@ -57,6 +60,7 @@ class FoundRows:
                 del self.unnumbered[found.parsed.event_id]
                 n, chain = n + 1, found.parsed.chain  # noqa: PLW2901 - the row that the next one follows
                 yield _derived(n, found, boots)
+            yield None
 
 
 def held_when_read(row: StoredRow) -> StoredRow:
@@ -82,29 +86,39 @@ class RenumberedRows:
         self._damaged = damaged
         self.committed = 0  # the number of the last committed row, after rows()
 
-    def rows(self) -> Iterator[StoredRow]:
-        """The rows, in the order of the file. Raises sqlite3.Error where a temporary file has no room."""
-        marks = self._damaged.marks()
+    def rows(self) -> Iterator[StoredRow | None]:
+        """The rows, in the order of the file; None after each piece of the bytes.
+
+        Raises sqlite3.Error where a temporary file has no room.
+        """
+        marks = yield from self._damaged.marks()
         with contextlib.closing(sqlite3.connect("", isolation_level=None)) as keys:  # a temporary file
             keys.execute(
                 """CREATE TABLE found(is_pending INTEGER, outbox_id TEXT, seq INTEGER,
                                       event_id TEXT PRIMARY KEY) WITHOUT ROWID"""
             )
-            keys.executemany(
-                "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)",
-                (
-                    (seq > marks.get(outbox_id, 0), outbox_id, seq, parsed.event_id)
-                    for parsed, *_ in self._damaged.scanned()
-                    for outbox_id, seq in _old_position(parsed)
-                ),
-            )
+            for found in self._damaged.scanned():
+                if found is None:
+                    yield None
+                    continue
+                keys.executemany(
+                    "INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)",
+                    (
+                        (seq > marks.get(outbox_id, 0), outbox_id, seq, found.parsed.event_id)
+                        for outbox_id, seq in _old_position(found.parsed)
+                    ),
+                )
             keys.execute("CREATE TABLE numbers(event_id TEXT PRIMARY KEY, n INTEGER) WITHOUT ROWID")
             keys.execute(
                 """INSERT INTO numbers SELECT event_id,
                      row_number() OVER (ORDER BY is_pending, outbox_id, seq) FROM found"""
             )
             (self.committed,) = keys.execute("SELECT count(*) FROM found WHERE NOT is_pending").fetchone()
-            for parsed, row, *_ in self._damaged.scanned():
+            for found in self._damaged.scanned():
+                if found is None:
+                    yield None
+                    continue
+                parsed, row, *_ = found
                 number = keys.execute("SELECT n FROM numbers WHERE event_id = ?", (parsed.event_id,))
                 for (n,) in number.fetchall():
                     yield StoredRow(n, parsed.chain, None, row, None, None, None)

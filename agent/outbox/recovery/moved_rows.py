@@ -50,6 +50,14 @@ class MovedRows:
         numbers = row_numbers(page)
         return bool(numbers) and self.has_all(numbers)
 
+    def ends(self, before_n: int) -> list[tuple[int, str]]:
+        """Number and chain of the rows after which a number is missing."""
+        return self.select(
+            """SELECT n, chain FROM swipes AS one WHERE n < ?
+               AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
+            before_n,
+        )
+
     def gaps(self, first_n: int, last_n: int) -> list[tuple[int, int]]:
         """The ranges of numbers that have no row."""
         return self.select(

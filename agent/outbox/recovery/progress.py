@@ -19,6 +19,7 @@ class Recovery(NamedTuple):
 
     `last_n` is a number known to have been given to a row (0: none is known), `end_n` the last one that can
     have been; the next generation begins after it. `is_whole`: no row of it is known to be lost.
+    `searched_bytes`: how far the search of its bytes was when last noted; a restart begins it again.
     """
 
     name: str
@@ -28,11 +29,16 @@ class Recovery(NamedTuple):
     last_n: int
     end_n: int
     is_whole: bool
+    searched_bytes: int = 0
 
     @property
     def withholds(self) -> bool:
         """Whether pending rows may be missing: rows after them must not be sent yet."""
         return self.part != KEPT
+
+    def is_before(self, other: Recovery) -> bool:
+        """Whether more is still to be moved than in the other progress with the same file."""
+        return (_PARTS.index(self.part), self.first_n) < (_PARTS.index(other.part), other.first_n)
 
     @property
     def done(self) -> int:
@@ -48,7 +54,8 @@ class Recovery(NamedTuple):
 def written(recoveries: Iterable[Recovery]) -> str:
     """The text of `recovering`; "" for none."""
     return ";".join(
-        f"{one.name} {one.part} {one.begin_n} {one.first_n} {one.last_n} {one.end_n} {int(one.is_whole)}"
+        f"{one.name} {one.part} {one.begin_n} {one.first_n} {one.last_n} {one.end_n} {int(one.is_whole)} "
+        f"{one.searched_bytes}"
         for one in recoveries
     )
 
@@ -60,7 +67,7 @@ def parsed(text: str) -> tuple[Recovery, ...]:
 
 def _parsed(text: str) -> Recovery:
     name, part, *numbers = text.split(" ")
-    begin_n, first_n, last_n, end_n, is_whole = map(int, numbers)
-    if part not in _PARTS or "/" in name:
+    begin_n, first_n, last_n, end_n, is_whole, *searched_bytes = map(int, numbers)
+    if part not in _PARTS or "/" in name or len(searched_bytes) > 1:
         raise ValueError(text)
-    return Recovery(name, part, begin_n, first_n, last_n, end_n, bool(is_whole))
+    return Recovery(name, part, begin_n, first_n, last_n, end_n, bool(is_whole), *searched_bytes)

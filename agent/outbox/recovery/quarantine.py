@@ -13,18 +13,19 @@ KEPT_COPIES = 3
 
 def copies(state_dir: Path) -> list[Path]:
     """The quarantined files, oldest first. Raises OSError if the directory cannot be read."""
-    numbered = [
-        (int(number), path)
-        for path in state_dir.glob(f"{OUTBOX_FILE}.corrupt-*")
-        if (number := path.name.rpartition("-")[2]).isdecimal()
-    ]
-    return [path for _, path in sorted(numbered)]
+    found = (path for path in state_dir.glob(f"{OUTBOX_FILE}.corrupt-*") if number_of(path.name))
+    return sorted(found, key=lambda path: number_of(path.name))
+
+
+def number_of(name: str) -> int:
+    """The number in the name of a copy; 0 if there is none."""
+    number = name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def next_name(state_dir: Path) -> Path:
     """The name of the next copy: its number is higher than that of every copy there is."""
-    newest = copies(state_dir)[-1:]
-    number = max((int(path.name.rpartition("-")[2]) for path in newest), default=0) + 1
+    number = max((number_of(path.name) for path in copies(state_dir)), default=0) + 1
     return state_dir / f"{OUTBOX_FILE}.corrupt-{number}"
 
 

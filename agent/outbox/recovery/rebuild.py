@@ -34,6 +34,7 @@ import logging
 import os
 import secrets
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent import rows
@@ -41,7 +42,7 @@ from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
-from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, translated
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, damaged_again, translated
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -76,7 +77,7 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
         (state_dir / _PART_FILE).replace(state_dir / _COMPLETE_FILE)
         sync(state_dir)
         _swap(state_dir)
-        quarantine.remove_oldest(state_dir, in_use=[one.name for one in recoveries])
+        remove_copies(state_dir, recoveries)
     _log.error(
         "outbox: the file was damaged (%s) and is now %s; new swipes are stored in a new file, to which the "
         "readable rows are moved; delivery continues after that",
@@ -84,6 +85,13 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
         copy.name,
         extra=fields(MessageId.OUTBOX_SALVAGED, error=fault),
     )
+
+
+def remove_copies(state_dir: Path, recoveries: Iterable[Recovery]) -> None:
+    """Delete the oldest copies that are not needed; none while a record that may name others is lost."""
+    recoveries = tuple(recoveries)
+    if all(one.part != progress.STATE for one in recoveries):
+        quarantine.remove_oldest(state_dir, in_use=[one.name for one in recoveries])
 
 
 def finish_interrupted(state_dir: Path) -> None:
@@ -112,15 +120,11 @@ def _build_or_remove(
     """As _build(); if it fails, no partial file is left. A new file that is damaged is a failing disk."""
     part = state_dir / _PART_FILE
     try:
-        with translated(part):
+        with damaged_again(), translated(part):
             return _build(part, damaged, name, known)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             quarantine.remove(part)
-        if isinstance(error, OutboxCorruptError):
-            raise OutboxFailingError(
-                str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
-            ) from error
         raise
 
 

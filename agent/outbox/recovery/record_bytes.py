@@ -49,8 +49,11 @@ def _integers(content: bytes) -> tuple[int | None, ...]:
     return (int.from_bytes(content, signed=True),) if content else _NO_BYTES
 
 
-def state_records(pieces: Iterable[bytes]) -> Iterator[StateRecord]:
-    """Every whole state record in the bytes of a file, of whatever age; `pieces` follow each other."""
+def state_records(pieces: Iterable[bytes]) -> Iterator[StateRecord | None]:
+    """Every whole state record in the bytes of a file, of whatever age; `pieces` follow each other.
+
+    None after each piece, so that the caller can pause.
+    """
     carried = b""
     for piece in pieces:
         content = carried + piece
@@ -59,6 +62,7 @@ def state_records(pieces: Iterable[bytes]) -> Iterator[StateRecord]:
             record = StateRecord.checked(values[1:]) if values else None
             if record is not None:
                 yield record
+        yield None
         carried = content[-_LONGEST_STATE_BYTES:]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
-from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError, OutboxUnavailableError
-from agent.outbox.database import OutboxFile
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.outbox.database import OutboxFile, damaged_again
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
 from agent.outbox.state import OutboxState, write_record
@@ -19,6 +19,8 @@ from agent.outbox.timing import boot_table
 
 # A file up to this size is checked before the first swipe; a larger one in parallel with new swipes.
 _CHECKED_AT_OPEN_BYTES = 16_000_000
+
+_Transaction = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 class RecoveringFile:
@@ -39,6 +41,8 @@ class RecoveringFile:
         # Set when the file has to be checked, or rows of a quarantined file are to be moved to it.
         self.needs_inspection = threading.Event()
         self._is_checked = False
+        # False from a replacement until the state of the new file is read.
+        self._is_state_of_file = False
         self.file = self._open_with_reserve()
         if not self._is_checked or self.state.recoveries:
             self.needs_inspection.set()
@@ -57,29 +61,36 @@ class RecoveringFile:
             self.reserve.free_rest()
             file = self._open()
         try:
-            self.read_state(file)
-        except OutboxCorruptError as error:
-            file.close()
-            self._replace(error)
-            file.open()
-            self.read_state(file)
+            self._read_or_replace(file)
         except BaseException:
             file.close()
             raise
         return file
+
+    def _read_or_replace(self, file: OutboxFile) -> None:
+        try:
+            self.read_state(file)
+        except OutboxCorruptError as error:
+            file.close()
+            self._replace(error)
+            with damaged_again():
+                file.open()
+                self.read_state(file)
 
     def _open(self) -> OutboxFile:
         try:
             file = self._new_file()
         except OutboxCorruptError as error:
             self._replace(error)
-            return self._new_file()
+            with damaged_again():
+                return self._new_file()
         if file.path.stat().st_size <= _CHECKED_AT_OPEN_BYTES:
             fault = integrity.fault_in(self._state_dir)
             if fault is not None:
                 file.close()
                 self._replace(fault)
-                file.open()
+                with damaged_again():
+                    file.open()
             self._is_checked = True
         return file
 
@@ -131,7 +142,7 @@ class RecoveringFile:
                 raise OutboxCorruptError(f"{file.path}: {error}") from error
             known, last_boot = boot_table.read(connection), boot_table.last_number(connection)
         self.boots.load(known, last_boot)
-        self.state = state
+        self.state, self._is_state_of_file = state, True
 
     # --- access ---------------------------------------------------------------------------------
 
@@ -154,10 +165,27 @@ class RecoveringFile:
             self._check_same(outbox_id)
             yield connection
 
+    @contextlib.contextmanager
+    def changing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """As writing(), for what `state` is read from: after the transaction it is as the file has it.
+
+        It is read before the commit: a failure after that would leave an older state in memory. Inside,
+        `state` is that of the file, also if it had to be opened again.
+        """
+        with self.file.write_lock:
+            with self.writing(durable=durable) as connection:
+                yield connection
+                after = OutboxState.read(connection)
+            self.state = after
+
     def _check_same(self, outbox_id: str) -> None:
         """Raise OutboxReplacedError if the file was opened again meanwhile and is another."""
         if self.state.outbox_id != outbox_id:
             raise OutboxReplacedError("the outbox has a new id", hint="sending starts again")
+
+    def changing_with_reserve(self) -> Iterator[AbstractContextManager[sqlite3.Connection]]:
+        """As writing_with_reserve(), with transactions of changing()."""
+        return self._attempts(self.changing)
 
     def writing_with_reserve(
         self, *, durable: bool = True
@@ -168,17 +196,22 @@ class RecoveringFile:
         is undone, the rest of the reserve is freed and the body runs again. The loop ends after
         the attempt that was committed; the second attempt raises OutboxFullError.
         """
+        return self._attempts(lambda: self.writing(durable=durable))
+
+    def _attempts(self, begin: _Transaction) -> Iterator[AbstractContextManager[sqlite3.Connection]]:
         failed: list[OutboxFullError] = []
-        yield self._first_attempt(failed, durable=durable)
+        yield self._first_attempt(failed, begin)
         if failed:
             self.reserve.free_rest()
-            yield self.writing(durable=durable)
+            yield begin()
 
     @contextlib.contextmanager
-    def _first_attempt(self, failed: list[OutboxFullError], *, durable: bool) -> Iterator[sqlite3.Connection]:
+    def _first_attempt(
+        self, failed: list[OutboxFullError], begin: _Transaction
+    ) -> Iterator[sqlite3.Connection]:
         has_begun = False
         try:
-            with self.writing(durable=durable) as connection:
+            with begin() as connection:
                 has_begun = True
                 yield connection
         except OutboxFullError as error:
@@ -186,7 +219,7 @@ class RecoveringFile:
                 failed.append(error)
         if not has_begun:  # no room even to begin, for the index of the WAL: the body has not run yet
             self.reserve.free_rest()
-            with self.writing(durable=durable) as connection:
+            with begin() as connection:
                 yield connection
 
     # --- recovery -------------------------------------------------------------------------------
@@ -216,16 +249,13 @@ class RecoveringFile:
         with self.file.write_lock, self.file.read_lock:
             if self.state.outbox_id != outbox_id:
                 return
-            self.file.close()
-            try:
-                self._replace(fault, self.state)
-            finally:
-                # On a full disk the damaged file stays in use until there is room for a new one.
-                with contextlib.suppress(OutboxUnavailableError, OutboxCorruptError):
-                    self.file.open()  # otherwise the next use opens it
-            self.file.ensure_open()
-            self.read_state(self.file)
-        self.needs_inspection.set()
+            # If anything fails, the next use opens the file: on a full disk the damaged one stays in use.
+            self.file.close_for_now()
+            self._replace(fault, self.state if self._is_state_of_file else None)
+            self._is_state_of_file = False
+            self.needs_inspection.set()
+            with damaged_again():
+                self.file.ensure_open()
 
     def check_again(self) -> None:
         """Have the next check_integrity() check the file, although it was checked."""

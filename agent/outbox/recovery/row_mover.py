@@ -39,7 +39,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -51,6 +50,7 @@ from agent.errors import OutboxFullError, OutboxReplacedError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import holds
 from agent.outbox.database import translated
+from agent.outbox.disk_room import free_bytes
 from agent.outbox.records import ADDRESS, Generation, StateRecord
 from agent.outbox.recovery import progress, quarantine, recovered_ids
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -59,9 +59,9 @@ from agent.outbox.recovery.holes import Holes
 from agent.outbox.recovery.moved_rows import MovedRows
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.ranges import subtract
-from agent.outbox.recovery.rebuild import unfinished
+from agent.outbox.recovery.rebuild import remove_copies, unfinished
 from agent.outbox.recovery.recovering_file import RecoveringFile
-from agent.outbox.state import OutboxState, write_record
+from agent.outbox.state import write_record
 from agent.outbox.timing.timestamps import STORED, StoredRow
 
 _log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ _INSERT = f"INSERT OR IGNORE INTO swipes({STORED}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # What stays free for swipes and the WAL, and how often a moved row is written until it is in the file.
 _ROOM_BYTES, _WRITTEN = 3_000_000, 4
 _PUNCHED_BYTES = 8_000_000  # freed by one pass
+_NOTE_S = 2.0  # between two notes of how far a search is
 
 Steps = Generator[None, None, None]
 
@@ -86,6 +87,8 @@ class RowMover:
         self._steps: Steps | None = None
         self._new = MovedRows(state_dir)
         self._holes: Holes | None = None
+        self._searched: tuple[str, DamagedFile] | None = None  # the quarantined file that is open
+        self._noted_s = 0.0
         self._outbox_id = ""
         self._moved = 0
 
@@ -104,6 +107,7 @@ class RowMover:
         try:
             with self._file.recovering(), translated(self._file.file.path):
                 next(self._steps)
+                self._note_search()
         except StopIteration:
             self.close()
         except BaseException:
@@ -116,6 +120,7 @@ class RowMover:
         if self._steps is not None:
             self._steps.close()
             self._steps = None
+        self._searched = None
         self._new.close()
 
     # --- the work, a step between two yields ------------------------------------------------------
@@ -124,7 +129,7 @@ class RowMover:
         while one := self._first(progress.STATE, progress.ALL, progress.PENDING):
             with self._opened(one) as damaged:
                 if one.part == progress.STATE:
-                    self._find_state(one, damaged)
+                    yield from self._find_state(one, damaged)
                     yield
                 else:
                     yield from self._move_pending(one, damaged)
@@ -148,35 +153,53 @@ class RowMover:
             Holes(path, self._new.has_all) if one.part in {progress.PENDING, progress.KEPT} else None
         )
         with contextlib.closing(DamagedFile(path)) as damaged:
+            self._searched = one.name, damaged
             yield damaged
+            self._searched = None
 
-    def _find_state(self, one: Recovery, damaged: DamagedFile) -> None:
-        """The newest whole copy of the state record in the bytes, if it can be that of this file."""
-        copy = damaged.latest_state()
-        if copy is None or copy.committed_n > one.end_n:
+    def _find_state(self, one: Recovery, damaged: DamagedFile) -> Steps:
+        """The newest whole copy of the state record in the bytes that can be that of this file."""
+        copies = yield from damaged.states()
+        possible = [copy for copy in copies if copy.committed_n <= one.end_n]
+        if not possible:
             self._write(one, [one._replace(part=progress.ALL)])
             return
+        copy = max(possible, key=_age)
         first_n = copy.committed_n + 1
         found = one._replace(part=progress.PENDING, begin_n=first_n, first_n=first_n)
         self._write(
             one,
-            [found, *unfinished(copy, one.name)],
+            [found, *self._unfinished(one, copy, possible)],
             committed_n=copy.committed_n,
             committed_chain=copy.committed_chain,
             unreadable=copy.unreadable,
             **{name: getattr(copy, name) for name in ADDRESS},
         )
 
+    def _unfinished(self, one: Recovery, newest: StateRecord, copies: list[StateRecord]) -> list[Recovery]:
+        """What was still to be moved to a file, from all copies of its record: none is surely the newest.
+
+        A recovery that a copy does not have was complete, or not begun. To repeat a complete one is harmless.
+        """
+        found = {other.name: other for other in unfinished(newest, one.name)}
+        for copy in copies:
+            for other in unfinished(copy, one.name):
+                is_there = (self._state_dir / other.name).exists()
+                if is_there and (other.name not in found or other.is_before(found[other.name])):
+                    found[other.name] = other
+        return sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
+
     def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
         yield from self._move_numbered(one, damaged)
         if self._gaps(one) or one.part == progress.ALL or damaged.had_errors:
             yield from self._move_found(one, damaged)
-        position = {}
+        position: dict[str, Any] = {}
         if one.part == progress.ALL:
             position["committed_n"] = yield from self._find_position(one, damaged)
         for first, last in self._gaps(one):
             # Where no whole copy of a row was found.
-            yield from self._move(held_when_read(row) for row, _ in damaged.numbered(first, last))
+            found = damaged.numbered(first, last)
+            yield from self._move(held_when_read(one[0]) if one is not None else None for one in found)
         if damaged.unreadable_bytes:
             _log.warning("outbox: the disk could not read %d bytes of %s", damaged.unreadable_bytes, one.name)
         is_whole = self._latest(one).is_whole and not damaged.unreadable_bytes
@@ -191,7 +214,8 @@ class RowMover:
         """
         first_n = self._new.number("SELECT min(n) FROM swipes WHERE n <= ?", one.end_n)
         if first_n:
-            bases, marks = self._bases(()), damaged.marks()
+            marks = yield from damaged.marks()
+            bases = self._bases(())
             found = (base + marks.get(outbox_id, 0) for outbox_id, base in bases.items())
             return max([first_n - 1, *found])
         renumbered = RenumberedRows(damaged)
@@ -206,15 +230,10 @@ class RowMover:
         yield from self._move(
             row
             for row in found.numbered()
-            if row.n <= one.end_n and (row.n >= one.begin_n or self._has_room())
+            if row is None or (row.n <= one.end_n and (row.n >= one.begin_n or self._has_room()))
         )
         if found.unnumbered:
-            ends = self._new.select(
-                """SELECT n, chain FROM swipes AS one WHERE n < ?
-                   AND NOT EXISTS (SELECT 1 FROM swipes WHERE n = one.n + 1)""",
-                one.end_n,
-            )
-            yield from self._move(found.linked(ends))
+            yield from self._move(found.linked(self._new.ends(one.end_n)))
 
     def _bases(self, generations: tuple[Generation, ...]) -> dict[str, int]:
         """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""
@@ -300,7 +319,7 @@ class RowMover:
         self._write(one, [])
         with self._writing() as connection:
             recovered_ids.add_oldest_generation(connection)
-        quarantine.remove_oldest(self._state_dir, in_use=[other.name for other in left])
+        remove_copies(self._state_dir, left)
         _log.info(
             "outbox: the recovery of %s is complete; it is %s",
             one.name,
@@ -311,17 +330,22 @@ class RowMover:
 
     def _move_numbered(self, one: Recovery, damaged: DamagedFile) -> Steps:
         """Move rows by number. A row that is not as it was stored is left for later means."""
-        proved = (row for row, is_proved in damaged.numbered(one.first_n, one.end_n) if is_proved)
-        return self._move(proved, of=one)
+        found = damaged.numbered(one.first_n, one.end_n)
+        return self._move((row[0] if row is not None and row[1] else None for row in found), of=one)
 
-    def _move(self, found: Iterable[StoredRow], *, of: Recovery | None = None) -> Steps:
-        """Store rows in steps; `of`: rows in the order of numbers, whose progress is stored with them."""
+    def _move(self, found: Iterable[StoredRow | None], *, of: Recovery | None = None) -> Steps:
+        """Store rows in steps; `of`: rows in the order of numbers, whose progress is stored with them.
+
+        None: no row was found for a while; a step may end there.
+        """
         step: list[StoredRow] = []
         begun = time.monotonic()
         for row in found:
-            step.append(row)
+            if row is not None:
+                step.append(row)
             if len(step) >= _STEP_ROWS or time.monotonic() - begun >= _STEP_S:
-                self._store(step, of)
+                if step:
+                    self._store(step, of)
                 yield
                 step, begun = [], time.monotonic()
         if step:
@@ -346,6 +370,17 @@ class RowMover:
             self._file.state = dataclasses.replace(self._file.state, record=record)
         self._moved += len(new)
 
+    def _note_search(self) -> None:
+        """Store how far the search of the bytes is, for `status`: seldom, and not flushed."""
+        now_s = time.monotonic()
+        if self._searched is None or now_s - self._noted_s < _NOTE_S:
+            return
+        self._noted_s = now_s
+        name, damaged = self._searched
+        for one in self._file.state.recoveries:
+            if one.name == name and one.searched_bytes != damaged.searched_bytes:
+                self._write(one, [one._replace(searched_bytes=damaged.searched_bytes)], durable=False)
+
     def _latest(self, one: Recovery) -> Recovery:
         return next(other for other in self._file.state.recoveries if other.name == one.name)
 
@@ -357,30 +392,35 @@ class RowMover:
             recoveries += now if other.name == one.name else [other]
         return state.record._replace(recovering=progress.written(recoveries), **changed)
 
-    def _write(self, one: Recovery, now: list[Recovery], **changed: Any) -> None:  # noqa: ANN401
-        """Store a change of the state record; on disk when it returns."""
-        with self._writing() as connection:
+    def _write(
+        self,
+        one: Recovery,
+        now: list[Recovery],
+        *,
+        durable: bool = True,
+        **changed: Any,  # noqa: ANN401
+    ) -> None:
+        """Store a change of the state record; if `durable`, on disk when it returns."""
+        with self._writing(durable=durable) as connection:
             write_record(connection, self._changed(one, now, **changed))
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk at the end, and the state read again. Raises OutboxReplacedError."""
+    def _writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction of RecoveringFile.changing(). Raises OutboxReplacedError."""
         with self._file.file.write_lock:
             self._check_same()
-            with self._file.writing() as connection:
+            with self._file.changing(durable=durable) as connection:
                 yield connection
-                after = OutboxState.read(connection)
-            self._file.state = after
 
     def _check_same(self) -> None:
+        self._file.file.ensure_open()  # afterwards the state is that of the file
         if self._file.state.outbox_id != self._outbox_id:
             raise OutboxReplacedError("the outbox has a new id", hint="the recovery starts again")
 
     # --- room ---------------------------------------------------------------------------------------
 
     def _has_room(self, size: int = 0) -> bool:
-        disk = os.statvfs(self._state_dir)
-        return disk.f_bavail * disk.f_frsize >= _ROOM_BYTES + size
+        return free_bytes(self._state_dir) >= _ROOM_BYTES + size
 
     def _make_room(self, size: int) -> None:
         """Give pages of the quarantined file back if the disk is short of space. Raises OutboxFullError."""
@@ -397,3 +437,9 @@ class RowMover:
     def _gaps(self, one: Recovery) -> list[tuple[int, int]]:
         """The numbers that pending rows can have and that have no row in the new file."""
         return self._new.gaps(one.begin_n, one.end_n)
+
+
+def _age(copy: StateRecord) -> tuple[int, int, int]:
+    """Orders copies of the state record by age, as far as they show it."""
+    names = (other.name for other in unfinished(copy, ""))
+    return copy.committed_n, copy.switches, max(map(quarantine.number_of, names), default=0)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NotPermittedError, OutboxError
-from agent.outbox import Outbox, read_counts
+from agent.outbox import Outbox, generation, read_counts
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
+from agent.outbox.records import Generation, new_outbox_id
 from agent.readers.events import raw_hex
 from tests.support.outbox_rig import commit, keep, looked_up, opened, purge, seqs, set_aside
 from tests.support.paths import ROOT
@@ -228,3 +229,14 @@ def test_seqs_are_those_of_the_present_id_and_times_find_older_ones_too(
         (outbox.outbox_id, 3),
     ]
     assert seqs(by_time) == [1, 2, 3, 4, 1, 2, 3]
+
+
+def test_rows_of_a_generation_that_is_lost_are_counted(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 10)
+        commit(outbox, 8)
+        with outbox._file.changing() as connection:
+            connection.execute("DELETE FROM generation")
+            generation.add(connection, Generation(6, new_outbox_id(), outbox.state.committed_chain))
+
+        assert read_counts(tmp_path).kept == 8

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.errors import OutboxCorruptError, OutboxFullError
+from agent.errors import OutboxCorruptError, OutboxFullError, OutboxUnavailableError
 from agent.outbox import LiveRows, Outbox, ReplayRows, read_counts
 from agent.outbox.database import PAGE_BYTES
 from agent.outbox.external import holds, replay_queue
-from agent.outbox.recovery import progress, row_mover
-from agent.outbox.recovery.holes import Holes
+from agent.outbox.recovery import progress, row_mover, sectors
+from agent.outbox.recovery.damaged_file import DamagedFile
+from agent.outbox.recovery.found_rows import FoundRows
+from agent.outbox.recovery.holes import Holes, row_numbers
 from agent.outbox.recovery.quarantine import copies
 from agent.service.inspector import Inspector
 from agent.service.status import read_status
@@ -50,11 +54,15 @@ def cards(rows: list[dict[str, object]]) -> list[int]:
 
 def crashed(outbox: Outbox, directory: Path) -> Outbox:
     """Another process that finds the files as they are at this moment."""
+    copy_files(outbox, directory)
+    return opened_without_recovery(directory)
+
+
+def copy_files(outbox: Outbox, directory: Path) -> None:
     directory.mkdir()
     for path in outbox.file.path.parent.glob("outbox.db*"):
         if not path.name.endswith("-shm"):
             shutil.copyfile(path, directory / path.name)
-    return opened_without_recovery(directory)
 
 
 def opened_without_recovery(state_dir: Path) -> Outbox:
@@ -216,19 +224,129 @@ def test_a_quarantined_file_that_is_gone_is_counted_as_lost(outbox: Outbox) -> N
     assert [hold.rows for hold in holds.holds(outbox.file.path.parent)] == [ROWS - COMMITTED]
 
 
+def test_a_new_file_that_cannot_be_opened_keeps_the_names_of_the_files_before_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is damaged before its state was ever read: the state in memory is that of the file before it."""
+    outbox.keep(swipe(ROWS + 1))
+    errors, real = ["SQLITE_IOERR", "SQLITE_IOERR", "SQLITE_CORRUPT"], sqlite3.connect
+
+    def connect(name: str, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - as it is given
+        if errors and "/outbox.db?mode=rw" in str(name):
+            error = sqlite3.OperationalError("the disk fails")
+            error.sqlite_errorname = errors.pop(0)
+            raise error
+        connection: sqlite3.Connection = real(name, **options)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with suppress(OutboxUnavailableError):
+        outbox._file.rebuild(FAULT, outbox.outbox_id)
+    while errors:
+        with suppress(OutboxUnavailableError):
+            outbox.keep(swipe(ROWS + 2))
+    recover(outbox)
+
+    assert len(copies(outbox.file.path.parent)) == 0
+    assert cards(pending_rows(outbox)) == list(range(COMMITTED + 1, ROWS + 3))
+
+
+def test_the_files_that_a_lost_record_names_are_not_deleted(outbox: Outbox, tmp_path: Path) -> None:
+    outbox.keep(swipe(ROWS + 1))
+    outbox._file.rebuild(FAULT, outbox.outbox_id)
+    outbox.keep(swipe(ROWS + 2))
+    state_dir = tmp_path / "copy"
+    copy_files(outbox, state_dir)
+    without_the_page_of_the_state(state_dir / "outbox.db")
+
+    with closing(opened_without_recovery(state_dir)) as again:
+        again.keep(swipe(ROWS + 3))
+        again._file.rebuild(FAULT, again.outbox_id)  # the fourth damaged file
+        again.keep(swipe(ROWS + 4))
+        parts = [one.part for one in again.state.recoveries]
+        recover(again)
+
+        assert parts == [progress.PENDING, progress.STATE]
+        assert cards(pending_rows(again)) == list(range(COMMITTED + 1, ROWS + 5))
+
+
+def without_the_page_of_the_state(path: Path) -> None:
+    """SQLite no longer reads the state record; its bytes are there."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'state'").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * PAGE_BYTES] = 0
+    path.write_bytes(content)
+
+
 # --- what is shown ------------------------------------------------------------------------------------
 
 
 def test_status_shows_how_far_the_recovery_is(outbox: Outbox) -> None:
     state_dir = outbox.file.path.parent
     outbox.recover_step()
+    size = (state_dir / "outbox.db.corrupt-1").stat().st_size
 
     during = read_status("hq-lobby-1", state_dir, state_dir)["outbox"]["recovering"]
     recover(outbox)
 
     expected = {"file": "outbox.db.corrupt-1", "rows": "pending", "done": 30, "total": 200}
-    assert during == expected
+    assert during == expected | {"searched_bytes": 0, "bytes": size}
     assert read_status("hq-lobby-1", state_dir, state_dir)["outbox"]["recovering"] is None
+
+
+def test_the_search_of_the_bytes_goes_in_steps_beside_new_swipes_and_status_shows_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sectors, "PIECE_BYTES", 4 * PAGE_BYTES)
+    monkeypatch.setattr(row_mover, "_STEP_S", 0.0)
+    monkeypatch.setattr(row_mover, "_NOTE_S", 0.0)
+    state_dir = outbox.file.path.parent
+    lost = without_a_page(state_dir / "outbox.db.corrupt-1")
+
+    shown, value = list[int](), ROWS
+    while outbox.recover_step() and outbox.state.is_withheld:
+        value += 1
+        outbox.keep(swipe(value))
+        shown.append(
+            read_status("hq-lobby-1", state_dir, state_dir)["outbox"]["recovering"]["searched_bytes"]
+        )
+    recover(outbox)
+
+    pieces = (state_dir / "outbox.db.corrupt-1").stat().st_size // (4 * PAGE_BYTES)
+    assert shown == sorted(shown)
+    assert len(set(shown)) >= pieces
+    assert cards(rows_after(outbox)) == [card for card in range(COMMITTED + 1, ROWS + 1) if card not in lost]
+
+
+def without_a_page(path: Path) -> set[int]:
+    """Damage a page with pending rows; the cards in it."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b'"card_raw":"00000000C8"') // PAGE_BYTES * PAGE_BYTES
+    numbers = set(row_numbers(bytes(content[place : place + PAGE_BYTES])))
+    content[place : place + PAGE_BYTES] = bytes(PAGE_BYTES)
+    path.write_bytes(content)
+    return numbers
+
+
+def test_rows_are_read_by_number_without_the_damaged_pages_after_them(outbox: Outbox) -> None:
+    path = outbox.file.path.with_name("outbox.db.corrupt-1")
+    assert 200 in without_a_page(path)
+
+    with closing(DamagedFile(path)) as damaged:
+        found = [one[0].n for one in damaged.numbered(1, 120) if one is not None]
+
+        assert found == list(range(1, 121))
+        assert not damaged.had_errors
+
+
+def test_the_search_by_chains_can_pause_after_each_gap(outbox: Outbox) -> None:
+    path = outbox.file.path.with_name("outbox.db.corrupt-1")
+
+    with closing(DamagedFile(path)) as damaged:
+        found = FoundRows(damaged, {}, lambda _page: False)
+
+        assert list(found.linked([(1, "0" * 32), (5, "1" * 32)])) == [None, None]
 
 
 # --- a disk that is short of space --------------------------------------------------------------------

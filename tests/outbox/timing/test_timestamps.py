@@ -589,7 +589,7 @@ def test_times_survive_a_damaged_file(make: MakeScene) -> None:
 
 def as_version_2_stored_them(outbox: Outbox) -> None:
     """Rows with their position and the whole boot id, without the columns that came later."""
-    with outbox.file.writing() as connection:
+    with outbox._file.changing() as connection:
         (boot_id,) = connection.execute("SELECT boot_id FROM boots").fetchone()
         found = connection.execute("SELECT n, row FROM swipes").fetchall()
         for n, row in found:
@@ -603,7 +603,6 @@ def as_version_2_stored_them(outbox: Outbox) -> None:
                 (older, n),
             )
         write_record(connection, outbox.state.record._replace(legacy_n=len(found)))
-    outbox._read_again()
 
 
 def test_rows_of_an_older_file_are_corrected_if_their_boot_is_still_running(make: MakeScene) -> None:
