@@ -163,11 +163,13 @@ class ReplayRows:
         with self._outbox.reading() as connection:
             return holds.error_count(connection, self.channel)
 
-    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
+    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> list[Position]:
         """Remove the replays that are done, and release the holds they were for."""
         outbox_id, channel, suspect = self._outbox.outbox_id, self.channel, self.suspect
+        aside: list[Position] = []
         if suspect is not None and position > suspect:
-            self._outbox.set_aside_replay_suspect()
+            aside = self._passed_over(suspect, position)
+            self._outbox.set_aside_replay_rows([n for _, n in aside])
         position, committed, chain = max(position, self.committed), self.committed, self._last_commit()[2]
         for attempt in self._outbox.writing_with_reserve():
             with attempt as connection:
@@ -183,6 +185,17 @@ class ReplayRows:
                     _reject(connection, rejected)
                 _finish(connection, position)
         self._known = (outbox_id, (*position, chain))
+        return aside
+
+    def _passed_over(self, suspect: Position, accepted: Position) -> list[Position]:
+        """The rows from the suspect to the last one before the first row accepted."""
+        sendable = _SENDABLE.format(after="iif(replays.id = ?1, ?2 - 1, 0)")
+        with self._outbox.reading() as connection:
+            return connection.execute(
+                f"""SELECT id, n FROM replays, swipes
+                    WHERE id >= ?1 AND (id, n) < (?3, ?4) AND {sendable} ORDER BY id, n""",
+                (*suspect, *accepted),
+            ).fetchall()
 
     @property
     def suspect(self) -> Position | None:

@@ -27,7 +27,8 @@ more poll is due some minutes after the last commit, because errors may be count
 What follows from an answer:
 
     lost channel, unknown outcome   reopen, for two minutes without discarding (channel_opening.py)
-    refused, or too large           halve the request, down to one row; after an hour a row is a suspect
+    refused, or too large           halve the request, down to one row; after an hour a row is a suspect,
+                                    and the rows after it are tried (refused_rows.py)
     broke on the way, timed out     halve the request (request_size.py)
     any other, credentials          the same request after a delay; no row is the cause
     no commit for ten minutes       report it, poll less often; no reopen while the channel is healthy
@@ -46,7 +47,8 @@ Invariants:
  6. The committed position is recorded before the state changes; if it cannot be, both stay and polls go on.
  7. Only a commit, or an empty source, ends a series of failures: a 200 does not. In a series all senders
     together send at most one request a second.
- 8. A suspect is on disk before a row after it is sent. It is set aside only by a commit of a later row.
+ 8. A suspect is on disk before a row after it is sent, and those are sent one at a time. The first one
+    that is accepted is committed before the next is sent: its commit sets aside the rows passed over.
 
 Ownership: the thread that calls step() changes everything here. Other threads may read `state`,
 `failure` and the counters, and may set `not_before` (retry_now) to end a wait.
@@ -80,6 +82,7 @@ from agent.uploader.commit_recorder import CommitRecorder
 from agent.uploader.failures import RetryDelay, is_position_lost, message_id_of
 from agent.uploader.poll_timer import PollTimer
 from agent.uploader.rate_limiter import RateLimiter
+from agent.uploader.refused_rows import RefusedRows
 from agent.uploader.request_size import RequestSize
 
 _log = logging.getLogger(__name__)
@@ -134,6 +137,7 @@ class ChannelSender:
         self.commits = CommitRecorder(source)
         self._announced = ""  # the channel whose opening was logged
         self._size = RequestSize(settings)
+        self._refused = RefusedRows()
         self._rate = rate
         self._monotonic_s = monotonic_s
         self._wall_us = wall_us
@@ -149,6 +153,7 @@ class ChannelSender:
         self._sent = self.source.committed
         self._open_at: str | None = None  # the offset token to set at the next open
         self._opening = ChannelOpening()
+        self._refused.end_trial()
         self._poll_timer = PollTimer()  # while rows are uncommitted
         self._failed_polls = 0
         self._advanced_at = 0.0
@@ -310,12 +315,15 @@ class ChannelSender:
     def _advanced(self, now: float) -> None:
         self._advanced_at = now
         if self.source.suspect is None:
-            self._size.no_suspect()
+            self._refused.committed()
         self._went_well()
 
     def _prepare(self) -> None:
         """Enter SENDING if the source has rows after the last row sent."""
-        request = append_request.prepare(self.source, self.channel, self._sent, self._size)
+        if self.source.suspect is not None and self._has_uncommitted:
+            return
+        after = max(self._sent, self._refused.passed or self._sent)
+        request = append_request.prepare(self.source, self.channel, after, self._size)
         if request is not None:
             self._enter(SenderState.SENDING, request)
 
@@ -337,6 +345,7 @@ class ChannelSender:
         self._sent = last
         self._enter(SenderState.AWAITING_COMMIT)
         self._size.accepted(request.plain_bytes)
+        self._refused.accepted()
         self.commits.sent(last)
         self._poll_timer.restart()
         if is_first:
@@ -389,9 +398,9 @@ class ChannelSender:
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
         if isinstance(error, RowsRefusedError) and self._request is not None:
-            request, sent, now = self._request, self._sent, self._monotonic_s()
+            request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token
-            if append_request.has_rows_to_try(error, request, self.source, self._size, sent=sent, now=now):
+            if append_request.has_rows_to_try(error, request, self.source, self._size, self._refused, now):
                 return 0.0
         elif is_position_lost(error):
             self._close()

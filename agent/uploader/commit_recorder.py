@@ -76,9 +76,9 @@ class CommitRecorder:
     def record(self, channel: str, status: ChannelStatus, position: Position, now: float) -> bool:
         """Record the position, and hold the rows that new errors are among. True if the position advanced.
 
-        A suspect before the position is set aside.
+        A suspect before the position, and the rows refused after it, are set aside.
         """
-        before, known, suspect = self._source.committed, self._source.error_count(), self._source.suspect
+        before, known = self._source.committed, self._source.error_count()
         batches = self._batches or SentBatches((), before, now)
         batches.committed(position, now)
         errors = known or ErrorCount(0, 0)
@@ -89,11 +89,11 @@ class CommitRecorder:
         if position <= before and rejected is None and errors == known:
             return False
         errors = ErrorCount(errors.created_on_ms, errors.rows, batches.bounds)
-        self._source.commit(position, errors, rejected)
+        aside = self._source.commit(position, errors, rejected)
         if rejected is not None:
             self._report_rejected(channel, status, rejected)
-        if suspect is not None and self._source.suspect is None:
-            self._report_set_aside(channel, suspect)
+        if aside:
+            self._report_set_aside(channel, aside)
         if position <= before:
             return False
         self.rows_committed += max(0, position[1] - before[1]) if position[0] == before[0] else 0
@@ -120,10 +120,11 @@ class CommitRecorder:
             extra=fields(MessageId.ROWS_REJECTED, channel=channel, seq=self._source.seq(rejected.last)),
         )
 
-    def _report_set_aside(self, channel: str, suspect: Position) -> None:
+    def _report_set_aside(self, channel: str, aside: list[Position]) -> None:
         _log.error(
-            "channel %s: a row was set aside: Snowflake refused it on its own for an hour or longer, and "
-            "accepted the rows after it; see badge-agent outbox list",
+            "channel %s: %s set aside: Snowflake refused each on its own, the first for an hour or longer, "
+            "and accepted a row after it; see badge-agent outbox list",
             channel,
-            extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(suspect)),
+            "a row was" if len(aside) == 1 else f"{len(aside)} rows were",
+            extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(aside[0])),
         )
