@@ -32,6 +32,7 @@ What follows from an answer:
     broke on the way, timed out     halve the request (request_size.py)
     any other, credentials          the same request after a delay; no row is the cause
     no commit for ten minutes       report it, poll less often; no reopen while the channel is healthy
+                                    (slow_commits.py)
     polls fail                      reopen: the answer has the committed token, too
 
 Invariants:
@@ -84,11 +85,10 @@ from agent.uploader.poll_timer import PollTimer
 from agent.uploader.rate_limiter import RateLimiter
 from agent.uploader.refused_rows import RefusedRows
 from agent.uploader.request_size import RequestSize
+from agent.uploader.slow_commits import SlowCommits
 
 _log = logging.getLogger(__name__)
 
-# If no commit advances for this long, it is reported. Slow commits are not lost commits.
-_OVERDUE_S = 600.0
 # After so many failed polls in a row the position is read by opening the channel.
 _FAILED_POLLS = 3
 # While requests fail, at most one leaves in this time, or in a shorter configured back-off.
@@ -156,8 +156,7 @@ class ChannelSender:
         self._refused.end_trial()
         self._poll_timer = PollTimer()  # while rows are uncommitted
         self._failed_polls = 0
-        self._advanced_at = 0.0
-        self._overdue: SnowpipeError | None = None  # set while no commit advances
+        self._slow_commits = SlowCommits()
         self.commits.start_over()
 
     def _enter(self, state: SenderState, request: AppendRequest | None = None) -> None:
@@ -168,7 +167,7 @@ class ChannelSender:
     @property
     def failures(self) -> int:
         """Failed tries since the last commit or idle moment; overdue commits count as one."""
-        return self._delay.failures + (self._overdue is not None)
+        return self._delay.failures + (self._slow_commits.failure is not None)
 
     @property
     def _has_uncommitted(self) -> bool:
@@ -206,7 +205,7 @@ class ChannelSender:
             delay = self._advance(now)
         except SnowpipeError as error:
             return self._back_off(self._failed(error))
-        self.failure = self._overdue
+        self.failure = self._slow_commits.failure
         if delay is None:
             self._went_well()
         return delay
@@ -313,7 +312,7 @@ class ChannelSender:
             self._advanced(now)
 
     def _advanced(self, now: float) -> None:
-        self._advanced_at = now
+        self._slow_commits.waits_from(now)
         if self.source.suspect is None:
             self._refused.committed()
         self._went_well()
@@ -349,7 +348,7 @@ class ChannelSender:
         self.commits.sent(last)
         self._poll_timer.restart()
         if is_first:
-            self._advanced_at = now  # the wait for a commit begins here
+            self._slow_commits.waits_from(now)
         if is_first or not self.source.has_after(self._sent):
             self._poll_timer.schedule_first(self._monotonic_s())
         return 0.0
@@ -372,23 +371,18 @@ class ChannelSender:
             if self.state is SenderState.AWAITING_COMMIT:
                 self._enter(SenderState.OPEN)
             return 0.0
-        is_busy, is_overdue = self.source.has_after(self._sent), now - self._advanced_at > _OVERDUE_S
-        if is_overdue:
-            self._report_overdue(now)
-        self._poll_timer.schedule_next(self._monotonic_s(), is_busy=is_busy, is_overdue=is_overdue)
-        return 0.0
-
-    def _report_overdue(self, now: float) -> None:
-        self._overdue = TransientError(
-            f"nothing sent was committed for {(now - self._advanced_at) / 60:.0f} minutes",
-            hint="the channel is healthy, so the rows are waited for; check status.snowflake.com",
+        overdue = self._slow_commits.check(now)
+        if overdue is not None:
+            self._note(overdue)
+        self._poll_timer.schedule_next(
+            self._monotonic_s(), is_busy=self.source.has_after(self._sent), is_overdue=overdue is not None
         )
-        self._note(self._overdue)
+        return 0.0
 
     # --- failures ---------------------------------------------------------------------------------
 
     def _went_well(self) -> None:
-        self._overdue = None
+        self._slow_commits.ended()
         self._delay.reset()
         self._faults.recovered()
 
