@@ -342,15 +342,15 @@ class Outbox(OutboxChannels):
 
     # --- maintenance --------------------------------------------------------------------------
 
-    def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
+    def purge(self, *, kept_since_us: int | None, max_bytes: int, final_n: int | None = None) -> int:
         """Free committed rows read before a moment of the trusted clock; returns how many were freed.
 
         One bounded step; 0 after the last. None for a clock that is not trusted: then no row is too
         old. Above `max_bytes` the oldest rows are freed whatever their age. Pending rows are never
-        freed, nor rows held for an operator or waiting for a replay. What is left of purged rows in
-        the write-ahead log is overwritten within a day.
+        freed, nor rows after `final_n`, held for an operator or waiting for a replay. What is left of
+        purged rows in the write-ahead log is overwritten within a day.
         """
-        freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes)
+        freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes, final_n=final_n)
         self._wal_erasure.after_step(freed)
         return freed
 

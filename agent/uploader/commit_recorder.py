@@ -34,6 +34,11 @@ class CommitRecorder:
         """When the error count of the rows committed last is final; None if it is."""
         return self._batches.count_due_at if self._batches is not None else None
 
+    @property
+    def final(self) -> Position:
+        """Everything up to here is committed, and no error among it can be counted any more."""
+        return (self._batches or self._stored_batches(0.0)).final
+
     def position_of(self, token: str | None) -> Position | None:
         """The position of a token in our history: the beginning for no token, None for a foreign one."""
         return self._source.position_of(token) if token else (0, 0)
@@ -67,11 +72,13 @@ class CommitRecorder:
     def reopened(self, channel: str, status: ChannelStatus, position: Position, now: float) -> bool:
         """As record(), for the status of an open: what was sent after `position` is sent again."""
         if self._batches is None:
-            known = self._source.error_count()
-            stored = known.bounds if known is not None else ()
-            self._batches = SentBatches(stored, self._source.committed, now)
+            self._batches = self._stored_batches(now)
         self._batches.reopened(position, now)
         return self.record(channel, status, position, now)
+
+    def _stored_batches(self, now: float) -> SentBatches:
+        known = self._source.error_count()
+        return SentBatches(known.bounds if known is not None else (), self._source.committed, now)
 
     def record(self, channel: str, status: ChannelStatus, position: Position, now: float) -> bool:
         """Record the position, and hold the rows that new errors are among. True if the position advanced.

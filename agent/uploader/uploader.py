@@ -106,6 +106,14 @@ class Uploader:
     def _may_wait_s(self) -> float:
         return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)
 
+    @property
+    def final_n(self) -> int:
+        """Rows up to this one may be purged: no error among them can be counted any more.
+
+        0 while errors may be counted among replayed rows. Raises OutboxError.
+        """
+        return 0 if self._replay.commits.count_due_at is not None else self._live.commits.final[1]
+
     def retry_now(self) -> None:
         """End the wait for the next try, because its cause has been changed. From any thread."""
         for sender in (self._live, self._replay):

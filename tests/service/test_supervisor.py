@@ -19,7 +19,7 @@ from agent.config.loader import load
 from agent.errors import NotPermittedError, OutboxInUseError
 from agent.keys.keypair import new_key, pem
 from agent.log.message_ids import MessageId, fields_of
-from agent.outbox import Outbox, database, read_counts
+from agent.outbox import ErrorCount, LiveRows, Outbox, database, read_counts
 from agent.service import supervisor as supervisor_module
 from agent.service.build import build, build_readers
 from agent.service.status import read_status
@@ -312,6 +312,18 @@ def test_old_rows_are_purged_once_they_are_committed(settings: Settings) -> None
     assert UploadLoop(agent, on_news=nothing).purge() == 1
     assert read_counts(settings.agent.state_dir).kept == 0
     outbox.close()
+
+
+def test_rows_among_which_an_error_may_still_be_counted_are_not_purged(settings: Settings) -> None:
+    agent = build(build_readers(settings, changed=nothing), kept=nothing, changed=nothing)
+    agent.outbox.keep(*(swipe(value, read_at=instant(wall_us=RELEASED_US)) for value in range(1, 5)))
+    source = LiveRows(agent.outbox)
+    source.commit((0, 3), ErrorCount(1, 0, bounds=((0, 1), (0, 3))), None)
+
+    freed = UploadLoop(agent, on_news=nothing).purge()
+
+    assert freed == 1  # the rows before the first bound
+    agent.outbox.close()
 
 
 # --- reload -----------------------------------------------------------------------------------

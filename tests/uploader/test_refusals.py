@@ -154,6 +154,33 @@ def test_a_late_error_is_in_the_table_after_repair_replay_and_retention(door: Up
     assert [int(row["card_raw"], 16) for _, row in door.pipe.landed if row.get("replay", False)] == [6]
 
 
+def test_rows_among_which_errors_may_still_be_counted_are_not_purged(door: UploaderRig) -> None:
+    def purge() -> int:
+        return door.outbox.purge(kept_since_us=None, max_bytes=0, final_n=door.uploader.final_n)
+
+    door.keep(3)
+    door.drain()
+    before = purge()
+    door.pipe.cannot_load = lambda row: cards(5)(row) or bool(row.get("replay", False))
+    door.pipe.errors_count_after_s = 200
+    door.keep(3)
+    door.run(30)
+    while_open = purge()
+    door.crash()
+    door.run(30)
+    after_restart = purge()
+    door.drain()
+    door.replay(kind="rejected")
+    door.run(30)
+    during_replay = purge()
+    door.drain()
+
+    assert (before, while_open, after_restart, during_replay) == (3, 0, 0, 0)
+    assert held(door, "rejected")[-1:] == [(4, 6)]
+    assert purge() == 0
+    assert read_counts(door.state_dir).kept == 3
+
+
 def test_the_count_of_a_channel_made_anew_begins_at_nothing(door: UploaderRig) -> None:
     door.pipe.cannot_load = cards(2)
     door.keep(4)
