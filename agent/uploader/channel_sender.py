@@ -71,10 +71,9 @@ from agent.errors import (
 )
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import Position, RowSource
+from agent.outbox import RowSource
 from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.wire import ChannelStatus
 from agent.uploader import append_request
 from agent.uploader.append_request import AppendRequest
 from agent.uploader.channel_opening import RETRY_S, ChannelOpening, has_uncommitted
@@ -297,7 +296,8 @@ class ChannelSender:
             self.channel.forget()
             return 0.0
         self._sent = max(position, self.source.committed)
-        self._opened(status, self._sent, now)
+        if self.commits.reopened(self.channel.name, status, self._sent, now):
+            self._advanced(now)
         self._failed_polls = 0
         self._enter(SenderState.OPEN)
         # INFO once per channel: the cause of a reopening is logged where it occurs.
@@ -306,10 +306,6 @@ class ChannelSender:
         name, token = self.channel.name, status.committed_token
         _log.log(level, "channel %s is open, committed up to %s", name, token, extra=fields(channel=name))
         return 0.0
-
-    def _opened(self, status: ChannelStatus, position: Position, now: float) -> None:
-        if self.commits.reopened(self.channel.name, status, position, now):
-            self._advanced(now)
 
     def _advanced(self, now: float) -> None:
         self._slow_commits.waits_from(now)
