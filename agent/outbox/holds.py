@@ -12,9 +12,9 @@ from agent.outbox.row_source import ErrorCount, Position
 Kind = Literal["rejected", "set_aside"]
 
 # Why a suspect is set aside. Without a server's words: Snowflake quotes values of rows.
-REFUSED = "refused on its own for an hour or longer; the rows after it were accepted"
+REFUSED = "refused on its own, again and again; the rows after it were accepted"
 # Why the rows between the suspect and the first row that was accepted are.
-REFUSED_AFTER = "refused on its own after a row refused for an hour or longer; a later row was accepted"
+REFUSED_AFTER = "refused on its own, as the row before it; a later row was accepted"
 
 
 def check(connection: sqlite3.Connection) -> None:

@@ -86,12 +86,14 @@ def has_rows_to_try(
         source.withdraw_suspect()
         refused.withdrawn(suspect, now)
         return False
-    if not refused.refused(last, now) or not source.has_after(last):
+    if not refused.refused(last, now):
+        return refused.retries_soon
+    if not source.has_after(last):
         return False
     source.mark_suspect(last)
-    refused.end_trial()
+    refused.begin_trial()
     _log.warning(
-        "channel %s: a row was refused on its own for an hour or longer; the rows after it are tried (%s)",
+        "channel %s: a row is refused on its own; the rows after it are tried (%s)",
         source.channel,
         error,
         extra=fields(channel=source.channel, seq=source.seq(last), error=error),

@@ -310,7 +310,7 @@ class ChannelSender:
     def _advanced(self, now: float) -> None:
         self._slow_commits.waits_from(now)
         if self.source.suspect is None:
-            self._refused.committed()
+            self._refused.committed(now)
         self._went_well()
 
     def _prepare(self) -> None:
@@ -387,6 +387,7 @@ class ChannelSender:
         if has_uncommitted(error):
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
+        delay = self._delay.after(error)
         if isinstance(error, RowsRefusedError) and self._request is not None:
             request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token
@@ -395,4 +396,4 @@ class ChannelSender:
         elif is_position_lost(error):
             self._close()
         self._note(error)
-        return self._delay.after(error)
+        return delay

@@ -129,8 +129,8 @@ class CommitRecorder:
 
     def _report_set_aside(self, channel: str, aside: list[Position]) -> None:
         _log.error(
-            "channel %s: %s set aside: Snowflake refused each on its own, the first for an hour or longer, "
-            "and accepted a row after it; see badge-agent outbox list",
+            "channel %s: %s set aside: Snowflake refused each on its own and accepted a row after it; "
+            "see badge-agent outbox list",
             channel,
             "a row was" if len(aside) == 1 else f"{len(aside)} rows were",
             extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(aside[0])),

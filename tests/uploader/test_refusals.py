@@ -231,6 +231,30 @@ def test_refused_rows_next_to_each_other_are_set_aside_in_bounded_time(
     assert door.outbox.pending == 0
 
 
+def test_many_refused_rows_cost_some_seconds_each_once_one_is_proved(door: UploaderRig) -> None:
+    bad = list(range(3, 200, 4))
+    door.pipe.refuses = cards(*bad)
+    door.keep(200)
+
+    door.run(2.2 * 3600)
+
+    assert landed(door) == without(200, bad)
+    assert held(door, "set_aside") == [(seq, seq) for seq in bad]
+
+
+def test_a_proof_does_not_last(door: UploaderRig) -> None:
+    door.pipe.refuses = cards(2, 4, 6, 8)
+    door.keep(9)
+    door.drain()
+    door.clock.advance(2 * 3600)
+    door.pipe.refuses = cards(10)
+    door.keep(2)
+
+    door.run(3500)
+
+    assert held(door, "set_aside") == [(2, 2), (4, 4), (6, 6), (8, 8)]
+
+
 def test_rows_set_aside_are_on_disk_before_the_rows_after_them_are_sent(door: UploaderRig) -> None:
     """Otherwise, after a power cut, the token of a later row would set the rows before it aside."""
     door.pipe.refuses = cards(4, 5)
