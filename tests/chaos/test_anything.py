@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from agent.emulator.anything_values import CARD
 from agent.keys.keypair import KeyPair, load_private_key
 from agent.outbox import Outbox, read_counts
+from agent.outbox.external import holds
 from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
@@ -249,6 +250,8 @@ def test_no_generated_answer_loses_doubles_or_sets_aside_a_swipe(tmp_path: Path,
         for run in runs:
             run.drain()
 
+        for hold in (hold for run in runs for hold in holds.holds(run.state_dir)):
+            words.check(hold.reason)
         table = Counter(row["event_id"] for row in sent_rows(pipe) if not row.get("replay", False))
         kept = sum(run.kept for run in runs)
         lost, doubled = kept - len(table), sum(table.values()) - len(table)
