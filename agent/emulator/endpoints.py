@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from agent.emulator.commits import Commits
 from agent.emulator.credentials import Credentials
 from agent.emulator.database import Database
 from agent.emulator.faults import Faults, Rule
+from agent.emulator.pipe_info import pipe_info
 from agent.emulator.request_log import RequestLog, Seen
 from agent.emulator.responses import (
     Answer,
@@ -201,7 +201,7 @@ class Endpoints:
 
     async def _pipe_info(self, received: _Received) -> Answer:
         request_bodies.json_object(received.wire)
-        return json_answer(_pipe_info())
+        return json_answer(pipe_info(_now_ms()))
 
     async def _open(self, received: _Received) -> Answer:
         body = request_bodies.json_object(received.wire)
@@ -393,38 +393,3 @@ def _flag(body: Mapping[str, object]) -> bool:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _pipe_info() -> dict[str, object]:
-    """What the vendor's SDK needs before it will send; its storage is never used for small batches."""
-    location = {
-        "expiry_time_ms": _now_ms() + 24 * 3600 * 1000,
-        "location_type": "S3",
-        "location": "emulator/",
-        "use_s3_regional_url": False,
-        "region": "us-west-2",
-        "bucket_name": "emulator",
-        "path_prefix": "",
-        "creds": {"AWS_KEY_ID": "none", "AWS_SECRET_KEY": "none", "AWS_TOKEN": "none"},
-        "parameters": {
-            "max_client_lag_seconds": 1,
-            "rowset_flush_threshold_kb": 1024,
-            "max_buffered_kb_for_rowset_mode": 65535,
-            "rowset_threshold_lookback_seconds": 10,
-            "rowset_threshold_ewma_weight": 50,
-            "target_file_size_compressed_mb": 16,
-            "cpu_throttle_high_watermark_percent": 95,
-            "cpu_throttle_low_watermark_percent": 85,
-            "mem_throttle_high_watermark_percent": 95,
-            "mem_throttle_low_watermark_percent": 85,
-        },
-    }
-    return {
-        "rowset_stage_location": location,
-        "durable_stage_location": location,
-        "encryption_info": {
-            "pipe_key": base64.b64encode(bytes(32)).decode(),
-            "pipe_key_id": 1,
-            "diversifier": "emulator",
-        },
-    }

@@ -12,7 +12,9 @@ from agent.outbox.row_source import ErrorCount, Position
 Kind = Literal["rejected", "set_aside"]
 
 # Why a suspect is set aside. Without a server's words: Snowflake quotes values of rows.
-REFUSED = "refused on its own for an hour or longer; the rows after it were accepted"
+REFUSED = "refused on its own, again and again; the rows after it were accepted"
+# Why the rows between the suspect and the first row that was accepted are.
+REFUSED_AFTER = "refused on its own, as the row before it; a later row was accepted"
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -78,6 +80,19 @@ def set_aside(connection: sqlite3.Connection, n: int, reason: str) -> None:
     connection.execute(
         "INSERT INTO held(kind, first_n, last_n, reason) VALUES ('set_aside', ?, ?, ?)", (n, n, reason)
     )
+
+
+def set_aside_refused(
+    connection: sqlite3.Connection, suspect_n: int, accepted_n: int, held: frozenset[int]
+) -> list[int]:
+    """Hold the suspect and the rows between it and the first row accepted, but for those in `held`."""
+    found = connection.execute(
+        "SELECT n FROM swipes WHERE n >= ? AND n < ? ORDER BY n", (suspect_n, accepted_n)
+    ).fetchall()
+    numbers = [n for (n,) in found if n not in held]
+    for n in numbers:
+        set_aside(connection, n, REFUSED if n == suspect_n else REFUSED_AFTER)
+    return numbers
 
 
 def hold_lost(

@@ -211,9 +211,12 @@ class LiveRows:
         with self._outbox.reading() as connection:
             return holds.error_count(connection, self.channel)
 
-    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
+    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> list[Position]:
         """Not flushed: after a power cut the channel's token gives the position again."""
-        self._outbox.mark_committed(position[1], channel=self.channel, errors=errors, rejected=rejected)
+        aside = self._outbox.mark_committed(
+            position[1], channel=self.channel, errors=errors, rejected=rejected
+        )
+        return [(0, n) for n in aside]
 
     @property
     def suspect(self) -> Position | None:

@@ -23,6 +23,7 @@ _SENDABLE = """
   AND NOT EXISTS (SELECT 1 FROM held WHERE kind = 'set_aside' AND released = 0
                   AND held.first_n = n AND held.id IS NOT replays.held_id)
 """
+_MOST_FINISHED = 256
 _NOT_SUSPECT = (
     " AND NOT EXISTS (SELECT 1 FROM state WHERE suspect_replay_id = replays.id AND suspect_replay_n = n)"
 )
@@ -34,6 +35,9 @@ class ReplayRows:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._known: tuple[str, tuple[int, int, str]] | None = None
+        self._finished: dict[
+            int, tuple[int, int]
+        ] = {}  # the rows of replays, whose errors may be counted late
 
     @property
     def channel(self) -> str:
@@ -102,7 +106,7 @@ class ReplayRows:
             return False
         committed = self.committed
         with self._outbox.writing() as connection:
-            _finish(connection, committed)
+            self._finish(connection, committed)
             return connection.execute("SELECT 1 FROM replays LIMIT 1").fetchone() is not None
 
     def seq(self, position: Position) -> int | None:
@@ -163,11 +167,13 @@ class ReplayRows:
         with self._outbox.reading() as connection:
             return holds.error_count(connection, self.channel)
 
-    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
+    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> list[Position]:
         """Remove the replays that are done, and release the holds they were for."""
         outbox_id, channel, suspect = self._outbox.outbox_id, self.channel, self.suspect
+        aside: list[Position] = []
         if suspect is not None and position > suspect:
-            self._outbox.set_aside_replay_suspect()
+            aside = self._passed_over(suspect, position)
+            self._outbox.set_aside_replay_rows([n for _, n in aside])
         position, committed, chain = max(position, self.committed), self.committed, self._last_commit()[2]
         for attempt in self._outbox.writing_with_reserve():
             with attempt as connection:
@@ -180,9 +186,50 @@ class ReplayRows:
                     )
                 holds.note_errors(connection, channel, errors)
                 if rejected is not None:
-                    _reject(connection, rejected)
-                _finish(connection, position)
+                    self._reject(connection, rejected)
+                self._finish(connection, position)
         self._known = (outbox_id, (*position, chain))
+        return aside
+
+    def _passed_over(self, suspect: Position, accepted: Position) -> list[Position]:
+        """The rows from the suspect to the last one before the first row accepted."""
+        sendable = _SENDABLE.format(after="iif(replays.id = ?1, ?2 - 1, 0)")
+        with self._outbox.reading() as connection:
+            return connection.execute(
+                f"""SELECT id, n FROM replays, swipes
+                    WHERE id >= ?1 AND (id, n) < (?3, ?4) AND {sendable} ORDER BY id, n""",
+                (*suspect, *accepted),
+            ).fetchall()
+
+    def _finish(self, connection: sqlite3.Connection, done: Position) -> None:
+        """Remove the replays with nothing left to send after `done`, and release the holds they were for."""
+        left = _SENDABLE.format(after="iif(replays.id = ?1, ?2, 0)")
+        over = connection.execute(
+            f"""SELECT id, first_n, last_n, held_id FROM replays
+                WHERE id < ?1 OR NOT EXISTS (SELECT 1 FROM swipes WHERE {left})""",
+            done,
+        ).fetchall()
+        for replay_id, first_n, last_n, held_id in over:
+            connection.execute("DELETE FROM replays WHERE id = ?", (replay_id,))
+            connection.execute("UPDATE held SET released = 1 WHERE id = ?", (held_id,))
+            self._finished[replay_id] = first_n, last_n
+        while len(self._finished) > _MOST_FINISHED:
+            del self._finished[min(self._finished)]
+
+    def _reject(self, connection: sqlite3.Connection, rejected: Rejected) -> None:
+        """Hold a rejected range; where it spans several replays, one hold for each of them."""
+        waiting = connection.execute("SELECT id, first_n, last_n FROM replays").fetchall()
+        ranges = self._finished | {replay_id: (first_n, last_n) for replay_id, first_n, last_n in waiting}
+        (first_id, after_n), (last_id, end_n) = rejected.after, rejected.last
+        for replay_id in sorted(replay_id for replay_id in ranges if first_id <= replay_id <= last_id):
+            first_n, last_n = ranges[replay_id]
+            first_n = max(first_n, after_n + 1) if replay_id == first_id else first_n
+            last_n = min(last_n, end_n) if replay_id == last_id else last_n
+            first_n, last_n = connection.execute(
+                "SELECT min(n), max(n) FROM swipes WHERE n BETWEEN ? AND ?", (first_n, last_n)
+            ).fetchone()
+            if first_n is not None:
+                holds.reject(connection, first_n, last_n, rejected.reason)
 
     @property
     def suspect(self) -> Position | None:
@@ -241,27 +288,3 @@ def _batch(replay_id: int, taken: list[StoredRow], state: OutboxState) -> Batch:
 
 def _token(replay_id: int, n: int, chain: str) -> str:
     return f"{replay_id}.{n}-{chain}"
-
-
-def _finish(connection: sqlite3.Connection, done: Position) -> None:
-    """Remove the replays that have nothing left to send after `done`, and release the holds they were for."""
-    left = _SENDABLE.format(after="iif(replays.id = ?1, ?2, 0)")
-    over = connection.execute(
-        f"""SELECT id, held_id FROM replays
-            WHERE id < ?1 OR NOT EXISTS (SELECT 1 FROM swipes WHERE {left})""",
-        done,
-    ).fetchall()
-    for replay_id, held_id in over:
-        connection.execute("DELETE FROM replays WHERE id = ?", (replay_id,))
-        connection.execute("UPDATE held SET released = 1 WHERE id = ?", (held_id,))
-
-
-def _reject(connection: sqlite3.Connection, rejected: Rejected) -> None:
-    """Hold a rejected range; where it spans several replays, one hold for each of them."""
-    parts = connection.execute(
-        """SELECT min(n), max(n) FROM replays JOIN swipes ON n BETWEEN first_n AND last_n
-           WHERE (id, n) > (?, ?) AND (id, n) <= (?, ?) GROUP BY id""",
-        (*rejected.after, *rejected.last),
-    ).fetchall()
-    for first_n, last_n in parts:
-        holds.reject(connection, first_n, last_n, rejected.reason)

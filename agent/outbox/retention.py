@@ -57,16 +57,20 @@ class _FreeRow(NamedTuple):
     trusted_us: int | None
 
 
-def purge(file: RecoveringFile, *, kept_since_us: int | None, max_bytes: int) -> int:
+def purge(
+    file: RecoveringFile, *, kept_since_us: int | None, max_bytes: int, final_n: int | None = None
+) -> int:
     """One step: free at most PURGE_ROWS committed rows; returns how many. Not flushed.
 
+    `final_n`: no row after it is freed, because an error may still be counted there; None for no limit.
     `kept_since_us`: rows read before it are too old, None for none. Above `max_bytes` the oldest
     rows are freed whatever their age. Raises OutboxReplacedError, OutboxUnavailableError.
     """
     state = file.state
     with file.reading() as connection:
         newest_ids = connection.execute(_NEWEST_IDS).fetchall()
-        chosen = _choose(connection, state.committed_n, kept_since_us, max_bytes)
+        last_n = state.committed_n if final_n is None else min(final_n, state.committed_n)
+        chosen = _choose(connection, last_n, state.committed_n, kept_since_us, max_bytes)
         (is_released,) = connection.execute(
             "SELECT EXISTS (SELECT 1 FROM held WHERE released = 1 AND last_n <= ?)", (state.committed_n,)
         ).fetchone()
@@ -82,9 +86,9 @@ def purge(file: RecoveringFile, *, kept_since_us: int | None, max_bytes: int) ->
 
 
 def _choose(
-    connection: sqlite3.Connection, committed_n: int, kept_since_us: int | None, max_bytes: int
+    connection: sqlite3.Connection, last_n: int, committed_n: int, kept_since_us: int | None, max_bytes: int
 ) -> list[_FreeRow]:
-    found = connection.execute(_FREE_ROWS, (committed_n, PURGE_ROWS)).fetchall()
+    found = connection.execute(_FREE_ROWS, (last_n, PURGE_ROWS)).fetchall()
     free = [_FreeRow(*row) for row in found]
     if not free or _used_bytes(connection) > max_bytes:
         return free

@@ -97,14 +97,18 @@ class RowSource(Protocol):
     def error_count(self) -> ErrorCount | None:
         """The server's error count as last recorded by commit(); None before that."""
 
-    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> None:
-        """Record that everything up to a position is committed; an earlier position is ignored."""
+    def commit(self, position: Position, errors: ErrorCount, rejected: Rejected | None) -> list[Position]:
+        """Record that everything up to a position is committed; an earlier position is ignored.
+
+        Returns the rows that this set aside, see `suspect`.
+        """
 
     @property
     def suspect(self) -> Position | None:
         """The row that is passed over because it was refused on its own for long; None if there is none.
 
-        When a later row is committed, commit() sets it aside: it is held for an operator.
+        When a later row is committed, commit() sets it and every row between the two aside: they are held
+        for an operator. So that row has to be the first one that was accepted after the suspect.
         """
 
     def mark_suspect(self, position: Position) -> None:

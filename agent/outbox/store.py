@@ -242,23 +242,30 @@ class Outbox(OutboxChannels):
         """As writing(), repeated with the rest of the reserve: `for attempt in ...: with attempt as ...`."""
         return self._file.writing_with_reserve()
 
-    def mark_committed(self, n: int, *, channel: str, errors: ErrorCount, rejected: Rejected | None) -> None:
+    def mark_committed(
+        self, n: int, *, channel: str, errors: ErrorCount, rejected: Rejected | None
+    ) -> list[int]:
         """Everything up to row `n` is committed; a smaller `n` than before only stores the error count.
 
-        A suspect before row `n` is set aside in the same transaction. Not flushed: after a power cut the
-        channel's token gives the position again. Raises OutboxReplacedError if there is no row `n`.
+        A suspect before row `n` and the rows between them are set aside in the same transaction, and
+        returned. Only then it is flushed: otherwise the channel's token gives the position again after a
+        power cut, but a later token would set aside more rows.
+        Raises OutboxReplacedError if there is no row `n`.
         """
+        aside: list[int] = []
         with self.file.write_lock:
-            for attempt in self._file.writing_with_reserve(durable=False):
+            record = self.state.record
+            is_passed = 0 < record.suspect_n < n and n > record.committed_n
+            for attempt in self._file.writing_with_reserve(durable=is_passed):
                 with attempt as connection:
                     record = self.state.record
                     if n > record.committed_n:
                         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (n,)).fetchone()
                         if found is None:
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
-                        is_passed = 0 < record.suspect_n < n
                         if is_passed:
-                            holds.set_aside(connection, record.suspect_n, holds.REFUSED)
+                            held = self.set_aside_numbers - {record.suspect_n}
+                            aside = holds.set_aside_refused(connection, record.suspect_n, n, held)
                         record = record._replace(
                             committed_n=n,
                             committed_chain=found[0],
@@ -269,7 +276,9 @@ class Outbox(OutboxChannels):
                     holds.note_errors(connection, channel, errors)
                     if rejected is not None:
                         holds.reject(connection, rejected.after[1] + 1, rejected.last[1], rejected.reason)
-            self._file.state = dataclasses.replace(self.state, record=record)
+            numbers = self.set_aside_numbers.union(aside)
+            self._file.state = dataclasses.replace(self.state, record=record, set_aside_numbers=numbers)
+        return aside
 
     def apply_curves(self, new: Sequence[AppliedCurve]) -> None:
         """Store the offset curves that rows are about to be sent with; on disk when it returns."""
@@ -328,10 +337,11 @@ class Outbox(OutboxChannels):
         with self.file.write_lock:
             self._store(suspect_replay_id=replay_id, suspect_replay_n=n)
 
-    def set_aside_replay_suspect(self) -> None:
-        """Hold the suspect of the replays for an operator; on disk on return."""
+    def set_aside_replay_rows(self, numbers: Sequence[int]) -> None:
+        """Hold the suspect of the replays and the rows refused after it; on disk on return."""
         with self.file.write_lock:
-            self.set_aside(self.state.record.suspect_replay_n, holds.REFUSED)
+            for index, n in enumerate(numbers):
+                self.set_aside(n, holds.REFUSED_AFTER if index else holds.REFUSED)
             self.mark_replay_suspect((0, 0))
 
     def _replace_set_aside(self, numbers: frozenset[int]) -> None:
@@ -339,15 +349,15 @@ class Outbox(OutboxChannels):
 
     # --- maintenance --------------------------------------------------------------------------
 
-    def purge(self, *, kept_since_us: int | None, max_bytes: int) -> int:
+    def purge(self, *, kept_since_us: int | None, max_bytes: int, final_n: int | None = None) -> int:
         """Free committed rows read before a moment of the trusted clock; returns how many were freed.
 
         One bounded step; 0 after the last. None for a clock that is not trusted: then no row is too
         old. Above `max_bytes` the oldest rows are freed whatever their age. Pending rows are never
-        freed, nor rows held for an operator or waiting for a replay. What is left of purged rows in
-        the write-ahead log is overwritten within a day.
+        freed, nor rows after `final_n`, held for an operator or waiting for a replay. What is left of
+        purged rows in the write-ahead log is overwritten within a day.
         """
-        freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes)
+        freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes, final_n=final_n)
         self._wal_erasure.after_step(freed)
         return freed
 

@@ -22,7 +22,8 @@ def send(*fields: str, fds: Sequence[int] = ()) -> None:
     if daemon is not None and os.environ.get("NOTIFY_SOCKET"):
         # The service manager may be restarting; a lost notification is repeated or has become obsolete.
         with contextlib.suppress(OSError):
-            daemon.notify("\n".join(fields), fds=list(fds))
+            # A line break within a field would begin another one, such as WATCHDOG_USEC=1.
+            daemon.notify("\n".join(" ".join(field.splitlines()) for field in fields), fds=list(fds))
 
 
 def stored_descriptors() -> dict[int, str]:

@@ -36,7 +36,7 @@ _PAUSE_S = 0.1
 # Longer than any normal operation: a commit on a failing SD card; a call with every renewal and timeout.
 _READER_HUNG_S = 60.0
 _WRITER_HUNG_S = 60.0
-_UPLOADER_HUNG_S = LONGEST_CALL_S
+_UPLOADER_HUNG_S = LONGEST_CALL_S + _WRITER_HUNG_S  # one call, and what it writes to the outbox
 _INSPECTOR_HUNG_S = 7200.0  # the integrity check of ten million rows on a slow card
 _FINGERPRINT_SHOWN = len("SHA256:") + 8  # enough to distinguish keys
 

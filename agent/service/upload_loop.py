@@ -58,7 +58,8 @@ class UploadLoop:
     def purge(self) -> int:
         """Delete one bounded batch of committed rows past retention or over max_bytes; returns how many.
 
-        Age counts only while the clock is trusted. On a full disk every committed row may go.
+        Age counts only while the clock is trusted. Rows whose errors may still be counted stay, but on a full
+        disk every committed row may go.
         """
         settings, outbox = self._agent.settings.outbox, self._agent.outbox
         now = outbox.boots.screened(self._agent.clock.now())
@@ -68,6 +69,7 @@ class UploadLoop:
             return outbox.purge(
                 kept_since_us=kept_since_us if now.trusted else None,
                 max_bytes=0 if outbox.is_disk_full else settings.max_bytes,
+                final_n=None if outbox.is_disk_full else self._agent.uploader.final_n,
             )
         except OutboxUnavailableError:
             return 0  # no room even for the delete's journal, or a lock: the next purge tries again

@@ -57,7 +57,8 @@ class Channel:
         opened = wire.parse_opened(self._client.call(request))
         self._check(opened.status)
         self._continuation_token = opened.continuation_token
-        self._status_name = opened.status.name or self.name
+        spelling = opened.status.name
+        self._status_name = spelling if spelling.lower() == self.name.lower() else self.name
         return opened.status
 
     def append(self, append: Append) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 from agent.errors import ConfigError, NotPermittedError, UnreachableError
 from agent.keys.keypair import read_secret
 from agent.snowpipe import certificates
+from agent.snowpipe.name_resolution import Address, Resolver
 
 try:
     import fcntl
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 # A dead address, often IPv6 behind a router without it, must not use up the deadline: each gets the first
 # of these; those that timed out get the second, for slow mobile networks.
 _CONNECT_S = (2.5, 10.0)
+# Three name servers, two attempts of 5 s each, as resolv.conf(5) has it by default.
+_RESOLVE_S = 30.0
 # A connection without any progress for this long is given up.
 _SILENCE_S = 30.0
 _HANDSHAKE_S = 30.0
@@ -141,6 +144,7 @@ class Dialer:
     ca_file: Path | None = None
     proxy: Proxy | None = None
     _context: ssl.SSLContext | None = field(default=None, init=False)
+    _resolver: Resolver = field(default_factory=Resolver, init=False)
     _good: dict[tuple[str, int], object] = field(default_factory=dict, init=False)
 
     def context(self) -> ssl.SSLContext:
@@ -176,7 +180,8 @@ class Dialer:
 
     def open_tcp(self, host: str, port: int, limits: Limits) -> LimitedSocket:
         """A TCP connection to any address of a host. Raises UnreachableError."""
-        left = self._addresses(host, port)
+        good = self._good.get((host, port))
+        left = sorted(self.resolve(host, port, limits), key=lambda address: address[3] != good)
         failure = OSError("no address")
         for longest_s in _CONNECT_S:
             timed_out = []
@@ -193,8 +198,22 @@ class Dialer:
             f"no connection to {host} port {port}: {failure.strerror or failure}", hint=_NETWORK_HINT
         ) from failure
 
+    def resolve(self, host: str, port: int, limits: Limits) -> list[Address]:
+        """The addresses of a host. Raises UnreachableError."""
+        try:
+            return self._resolver.lookup(host, port, limits.timeout_s(_RESOLVE_S))
+        except TimeoutError as error:
+            reason: str | None = "the name server does not answer"
+            cause: Exception = error
+        except (OSError, UnicodeError) as error:
+            reason, cause = getattr(error, "strerror", None), error
+        raise UnreachableError(
+            f"no address for {host}: {reason or 'not a host name'}",
+            hint=f"check the network and the spelling of the account: getent hosts {host}; ip route",
+        ) from cause
+
     def _open_address(
-        self, host: str, port: int, address: _Address, limits: Limits, longest_s: float
+        self, host: str, port: int, address: Address, limits: Limits, longest_s: float
     ) -> LimitedSocket:
         family, kind, protocol, target = address
         connection = LimitedSocket(family, kind, protocol)
@@ -208,18 +227,6 @@ class Dialer:
         connection.limits = limits
         self._good[host, port] = target
         return connection
-
-    def _addresses(self, host: str, port: int) -> list[_Address]:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
-            raise UnreachableError(
-                f"no address for {host}: {getattr(error, 'strerror', None) or 'not a host name'}",
-                hint=f"check the network and the spelling of the account: getent hosts {host}; ip route",
-            ) from error
-        good = self._good.get((host, port))
-        addresses = [(family, kind, protocol, target) for family, kind, protocol, _, target in found]
-        return sorted(addresses, key=lambda address: address[3] != good)
 
     def _secured(self, connection: LimitedSocket, url: SplitResult) -> TlsSocket:
         host, port = address_of(url)
@@ -236,9 +243,6 @@ class Dialer:
         assert isinstance(secure, TlsSocket)  # noqa: S101 - for the type checker: see context()
         secure.limits = limits
         return secure
-
-
-_Address = tuple[int, int, int, tuple[object, ...]]
 
 
 def via(proxy: Proxy | None) -> str:

@@ -21,19 +21,18 @@ from agent.snowpipe.connection import unacknowledged_bytes as unacknowledged
 from agent.snowpipe.connection import via as via_words
 from agent.snowpipe.wire import Reply, Request
 
-# The deadline of a whole exchange (connect, send, headers, body): this plus what the body needs at the
+# The deadline of a whole exchange (name, connect, send, headers, body): this plus what the body needs at the
 # slowest rate worth waiting for, that of a throttled mobile network.
 _EXCHANGE_S = 60.0
 _SLOWEST_BYTES_PER_S = 20_000
 # A NAT drops the state of an idle connection silently; home routers after a minute or later.
 _IDLE_S = 30.0
-# Name resolution has no timeout: three name servers, two attempts of 5 s each, with search domains.
-_RESOLVE_S = 90.0
 _LARGEST_BODY_BYTES = 4 * 1024 * 1024
 # The longest that send() takes.
-LONGEST_REQUEST_S = _RESOLVE_S + _EXCHANGE_S + _LARGEST_BODY_BYTES / _SLOWEST_BYTES_PER_S
+LONGEST_REQUEST_S = _EXCHANGE_S + _LARGEST_BODY_BYTES / _SLOWEST_BYTES_PER_S
 
 _READ_BYTES = 65_536
+_SWITCHING_PROTOCOLS = 101
 _NETWORK_HINT = "rows wait in the outbox; check the network at the door, then: badge-agent check"
 
 _HEADERS = {
@@ -173,12 +172,25 @@ def _exchange(connection: LimitedSocket, request: Request, head: dict[str, str])
         connection.sendall(request.body)
     response = exchange.getresponse()
     try:
+        _skip_interim(response)
         body = _read(response)
         is_reusable = not response.will_close and connection.limits.sent == len(request.body)
     finally:
         response.close()
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Reply(response.status, headers, body), is_reusable
+
+
+def _skip_interim(response: http.client.HTTPResponse) -> None:
+    """Read on up to the final answer (RFC 9110, 15.2): http.client skips 100 only.
+
+    Otherwise the final answer would be read as that to the next request.
+    """
+    while 100 <= response.status < 200:  # noqa: PLR2004 - the class of interim answers
+        if response.status == _SWITCHING_PROTOCOLS:
+            raise _UnusableError("the answer switches to another protocol")
+        response.headers = None  # type: ignore[assignment]  # begin() parses the next answer only then
+        response.begin()
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:

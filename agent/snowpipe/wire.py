@@ -29,6 +29,8 @@ _LEVEL = 3
 _GZIP_LEVEL = 6
 _LARGEST_COUNT = 2**63 - 1
 _LONGEST_CONTINUATION_TOKEN = 4_096
+# It is sent as a header, whose line servers limit to 8 kB or more.
+_LONGEST_SCOPED_TOKEN = 8_000
 
 Encoding = Literal["zstd", "gzip"]
 
@@ -254,7 +256,8 @@ def parse_hostname(reply: Reply) -> str:
 def parse_scoped_token(reply: Reply) -> str:
     """The token: plain text in practice, a JSON object in the documentation."""
     text = _text_or_member(reply, "token", "fetch a scoped token")
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
+    is_short = 0 < len(text) <= _LONGEST_SCOPED_TOKEN
+    if not is_short or not text.isascii() or not text.isprintable() or " " in text:
         raise _not_snowflake("fetch a scoped token")
     return text
 

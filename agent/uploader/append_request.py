@@ -9,7 +9,8 @@ from agent.errors import OutcomeUnknownError, RowsRefusedError, SnowpipeError, T
 from agent.log.message_ids import fields
 from agent.outbox import Batch, Position, RowSource
 from agent.snowpipe.channel import Append, Channel
-from agent.uploader.request_size import MAX_ROWS, Refused, RequestSize
+from agent.uploader.refused_rows import RefusedRows
+from agent.uploader.request_size import MAX_ROWS, RequestSize
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +36,11 @@ class AppendRequest:
 
 
 def prepare(source: RowSource, channel: Channel, after: Position, size: RequestSize) -> AppendRequest | None:
-    """The next rows after a position, as many as the size allows, at least one; None if there are none."""
-    limit = MAX_ROWS
+    """The next rows after a position, as many as the size allows, at least one; None if there are none.
+
+    While there is a suspect, one: the first row that is accepted decides about those passed over.
+    """
+    limit = MAX_ROWS if source.suspect is None else 1
     while batch := source.after(after, limit, max_bytes=size.plain_bytes):
         rows, plain_bytes = len(batch.rows), sum(map(len, batch.rows))
         # A source counts rows as stored, and the last row may exceed the limit: much for few rows.
@@ -66,29 +70,30 @@ def has_rows_to_try(
     request: AppendRequest,
     source: RowSource,
     size: RequestSize,
-    *,
-    sent: Position,
+    refused: RefusedRows,
     now: float,
 ) -> bool:
     """Decide what follows from a refused append: True if other rows are tried next, False to wait.
 
-    `sent` is the last row that the channel accepted. Marks and withdraws the suspect of the source.
+    Marks and withdraws the suspect of the source.
     """
     last, suspect = request.batch.last, source.suspect
-    is_too_large = isinstance(error, TooLargeError)
-    verdict = size.refused(request.rows, request.plain_bytes, last, now, is_too_large=is_too_large)
-    if verdict is Refused.SMALLER:
+    if size.refused(request.rows, request.plain_bytes, is_too_large=isinstance(error, TooLargeError)):
         return True
-    if suspect is not None:
-        if sent < suspect:  # no row after it was accepted
-            source.withdraw_suspect()
-            size.suspicion_withdrawn(suspect, now)
+    if suspect is not None and last > suspect:
+        if refused.refused_in_trial(last) and source.has_after(last):
+            return True
+        source.withdraw_suspect()
+        refused.withdrawn(suspect, now)
         return False
-    if verdict is Refused.WAIT or not source.has_after(last):
+    if not refused.refused(last, now):
+        return refused.retries_soon
+    if not source.has_after(last):
         return False
     source.mark_suspect(last)
+    refused.begin_trial()
     _log.warning(
-        "channel %s: a row was refused on its own for an hour or longer; the rows after it are tried (%s)",
+        "channel %s: a row is refused on its own; the rows after it are tried (%s)",
         source.channel,
         error,
         extra=fields(channel=source.channel, seq=source.seq(last), error=error),

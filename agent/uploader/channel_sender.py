@@ -27,10 +27,12 @@ more poll is due some minutes after the last commit, because errors may be count
 What follows from an answer:
 
     lost channel, unknown outcome   reopen, for two minutes without discarding (channel_opening.py)
-    refused, or too large           halve the request, down to one row; after an hour a row is a suspect
+    refused, or too large           halve the request, down to one row; after an hour a row is a suspect,
+                                    and the rows after it are tried (refused_rows.py)
     broke on the way, timed out     halve the request (request_size.py)
     any other, credentials          the same request after a delay; no row is the cause
     no commit for ten minutes       report it, poll less often; no reopen while the channel is healthy
+                                    (slow_commits.py)
     polls fail                      reopen: the answer has the committed token, too
 
 Invariants:
@@ -46,7 +48,8 @@ Invariants:
  6. The committed position is recorded before the state changes; if it cannot be, both stay and polls go on.
  7. Only a commit, or an empty source, ends a series of failures: a 200 does not. In a series all senders
     together send at most one request a second.
- 8. A suspect is on disk before a row after it is sent. It is set aside only by a commit of a later row.
+ 8. A suspect is on disk before a row after it is sent, and those are sent one at a time. The first one
+    that is accepted is committed before the next is sent: its commit sets aside the rows passed over.
 
 Ownership: the thread that calls step() changes everything here. Other threads may read `state`,
 `failure` and the counters, and may set `not_before` (retry_now) to end a wait.
@@ -68,10 +71,9 @@ from agent.errors import (
 )
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import Position, RowSource
+from agent.outbox import RowSource
 from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
-from agent.snowpipe.wire import ChannelStatus
 from agent.uploader import append_request
 from agent.uploader.append_request import AppendRequest
 from agent.uploader.channel_opening import RETRY_S, ChannelOpening, has_uncommitted
@@ -80,12 +82,12 @@ from agent.uploader.commit_recorder import CommitRecorder
 from agent.uploader.failures import RetryDelay, is_position_lost, message_id_of
 from agent.uploader.poll_timer import PollTimer
 from agent.uploader.rate_limiter import RateLimiter
+from agent.uploader.refused_rows import RefusedRows
 from agent.uploader.request_size import RequestSize
+from agent.uploader.slow_commits import SlowCommits
 
 _log = logging.getLogger(__name__)
 
-# If no commit advances for this long, it is reported. Slow commits are not lost commits.
-_OVERDUE_S = 600.0
 # After so many failed polls in a row the position is read by opening the channel.
 _FAILED_POLLS = 3
 # While requests fail, at most one leaves in this time, or in a shorter configured back-off.
@@ -134,6 +136,7 @@ class ChannelSender:
         self.commits = CommitRecorder(source)
         self._announced = ""  # the channel whose opening was logged
         self._size = RequestSize(settings)
+        self._refused = RefusedRows()
         self._rate = rate
         self._monotonic_s = monotonic_s
         self._wall_us = wall_us
@@ -149,10 +152,10 @@ class ChannelSender:
         self._sent = self.source.committed
         self._open_at: str | None = None  # the offset token to set at the next open
         self._opening = ChannelOpening()
+        self._refused.end_trial()
         self._poll_timer = PollTimer()  # while rows are uncommitted
         self._failed_polls = 0
-        self._advanced_at = 0.0
-        self._overdue: SnowpipeError | None = None  # set while no commit advances
+        self._slow_commits = SlowCommits()
         self.commits.start_over()
 
     def _enter(self, state: SenderState, request: AppendRequest | None = None) -> None:
@@ -163,7 +166,7 @@ class ChannelSender:
     @property
     def failures(self) -> int:
         """Failed tries since the last commit or idle moment; overdue commits count as one."""
-        return self._delay.failures + (self._overdue is not None)
+        return self._delay.failures + (self._slow_commits.failure is not None)
 
     @property
     def _has_uncommitted(self) -> bool:
@@ -201,7 +204,7 @@ class ChannelSender:
             delay = self._advance(now)
         except SnowpipeError as error:
             return self._back_off(self._failed(error))
-        self.failure = self._overdue
+        self.failure = self._slow_commits.failure
         if delay is None:
             self._went_well()
         return delay
@@ -293,7 +296,8 @@ class ChannelSender:
             self.channel.forget()
             return 0.0
         self._sent = max(position, self.source.committed)
-        self._opened(status, self._sent, now)
+        if self.commits.reopened(self.channel.name, status, self._sent, now):
+            self._advanced(now)
         self._failed_polls = 0
         self._enter(SenderState.OPEN)
         # INFO once per channel: the cause of a reopening is logged where it occurs.
@@ -303,19 +307,18 @@ class ChannelSender:
         _log.log(level, "channel %s is open, committed up to %s", name, token, extra=fields(channel=name))
         return 0.0
 
-    def _opened(self, status: ChannelStatus, position: Position, now: float) -> None:
-        if self.commits.reopened(self.channel.name, status, position, now):
-            self._advanced(now)
-
     def _advanced(self, now: float) -> None:
-        self._advanced_at = now
+        self._slow_commits.waits_from(now)
         if self.source.suspect is None:
-            self._size.no_suspect()
+            self._refused.committed(now)
         self._went_well()
 
     def _prepare(self) -> None:
         """Enter SENDING if the source has rows after the last row sent."""
-        request = append_request.prepare(self.source, self.channel, self._sent, self._size)
+        if self.source.suspect is not None and self._has_uncommitted:
+            return
+        after = max(self._sent, self._refused.passed or self._sent)
+        request = append_request.prepare(self.source, self.channel, after, self._size)
         if request is not None:
             self._enter(SenderState.SENDING, request)
 
@@ -337,10 +340,11 @@ class ChannelSender:
         self._sent = last
         self._enter(SenderState.AWAITING_COMMIT)
         self._size.accepted(request.plain_bytes)
+        self._refused.accepted()
         self.commits.sent(last)
         self._poll_timer.restart()
         if is_first:
-            self._advanced_at = now  # the wait for a commit begins here
+            self._slow_commits.waits_from(now)
         if is_first or not self.source.has_after(self._sent):
             self._poll_timer.schedule_first(self._monotonic_s())
         return 0.0
@@ -363,23 +367,18 @@ class ChannelSender:
             if self.state is SenderState.AWAITING_COMMIT:
                 self._enter(SenderState.OPEN)
             return 0.0
-        is_busy, is_overdue = self.source.has_after(self._sent), now - self._advanced_at > _OVERDUE_S
-        if is_overdue:
-            self._report_overdue(now)
-        self._poll_timer.schedule_next(self._monotonic_s(), is_busy=is_busy, is_overdue=is_overdue)
-        return 0.0
-
-    def _report_overdue(self, now: float) -> None:
-        self._overdue = TransientError(
-            f"nothing sent was committed for {(now - self._advanced_at) / 60:.0f} minutes",
-            hint="the channel is healthy, so the rows are waited for; check status.snowflake.com",
+        overdue = self._slow_commits.check(now)
+        if overdue is not None:
+            self._note(overdue)
+        self._poll_timer.schedule_next(
+            self._monotonic_s(), is_busy=self.source.has_after(self._sent), is_overdue=overdue is not None
         )
-        self._note(self._overdue)
+        return 0.0
 
     # --- failures ---------------------------------------------------------------------------------
 
     def _went_well(self) -> None:
-        self._overdue = None
+        self._slow_commits.ended()
         self._delay.reset()
         self._faults.recovered()
 
@@ -388,12 +387,13 @@ class ChannelSender:
         if has_uncommitted(error):
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
+        delay = self._delay.after(error)
         if isinstance(error, RowsRefusedError) and self._request is not None:
-            request, sent, now = self._request, self._sent, self._monotonic_s()
+            request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token
-            if append_request.has_rows_to_try(error, request, self.source, self._size, sent=sent, now=now):
+            if append_request.has_rows_to_try(error, request, self.source, self._size, self._refused, now):
                 return 0.0
         elif is_position_lost(error):
             self._close()
         self._note(error)
-        return self._delay.after(error)
+        return delay

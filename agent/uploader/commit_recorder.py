@@ -34,6 +34,11 @@ class CommitRecorder:
         """When the error count of the rows committed last is final; None if it is."""
         return self._batches.count_due_at if self._batches is not None else None
 
+    @property
+    def final(self) -> Position:
+        """Everything up to here is committed, and no error among it can be counted any more."""
+        return (self._batches or self._stored_batches(0.0)).final
+
     def position_of(self, token: str | None) -> Position | None:
         """The position of a token in our history: the beginning for no token, None for a foreign one."""
         return self._source.position_of(token) if token else (0, 0)
@@ -67,18 +72,20 @@ class CommitRecorder:
     def reopened(self, channel: str, status: ChannelStatus, position: Position, now: float) -> bool:
         """As record(), for the status of an open: what was sent after `position` is sent again."""
         if self._batches is None:
-            known = self._source.error_count()
-            stored = known.bounds if known is not None else ()
-            self._batches = SentBatches(stored, self._source.committed, now)
+            self._batches = self._stored_batches(now)
         self._batches.reopened(position, now)
         return self.record(channel, status, position, now)
+
+    def _stored_batches(self, now: float) -> SentBatches:
+        known = self._source.error_count()
+        return SentBatches(known.bounds if known is not None else (), self._source.committed, now)
 
     def record(self, channel: str, status: ChannelStatus, position: Position, now: float) -> bool:
         """Record the position, and hold the rows that new errors are among. True if the position advanced.
 
-        A suspect before the position is set aside.
+        A suspect before the position, and the rows refused after it, are set aside.
         """
-        before, known, suspect = self._source.committed, self._source.error_count(), self._source.suspect
+        before, known = self._source.committed, self._source.error_count()
         batches = self._batches or SentBatches((), before, now)
         batches.committed(position, now)
         errors = known or ErrorCount(0, 0)
@@ -89,11 +96,11 @@ class CommitRecorder:
         if position <= before and rejected is None and errors == known:
             return False
         errors = ErrorCount(errors.created_on_ms, errors.rows, batches.bounds)
-        self._source.commit(position, errors, rejected)
+        aside = self._source.commit(position, errors, rejected)
         if rejected is not None:
             self._report_rejected(channel, status, rejected)
-        if suspect is not None and self._source.suspect is None:
-            self._report_set_aside(channel, suspect)
+        if aside:
+            self._report_set_aside(channel, aside)
         if position <= before:
             return False
         self.rows_committed += max(0, position[1] - before[1]) if position[0] == before[0] else 0
@@ -120,10 +127,11 @@ class CommitRecorder:
             extra=fields(MessageId.ROWS_REJECTED, channel=channel, seq=self._source.seq(rejected.last)),
         )
 
-    def _report_set_aside(self, channel: str, suspect: Position) -> None:
+    def _report_set_aside(self, channel: str, aside: list[Position]) -> None:
         _log.error(
-            "channel %s: a row was set aside: Snowflake refused it on its own for an hour or longer, and "
-            "accepted the rows after it; see badge-agent outbox list",
+            "channel %s: %s set aside: Snowflake refused each on its own and accepted a row after it; "
+            "see badge-agent outbox list",
             channel,
-            extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(suspect)),
+            "a row was" if len(aside) == 1 else f"{len(aside)} rows were",
+            extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(aside[0])),
         )

@@ -8,6 +8,7 @@ contain the errors. In doubt more rows are held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ class SentBatches:
 
     def __init__(self, stored: Sequence[Position], committed: Position, now: float) -> None:
         """`stored` are the bounds as last stored; when their rows were committed is not known."""
-        self._start = stored[0] if stored else committed
+        self._start, self._start_at = (stored[0] if stored else committed), now
         self._batches = [_SentBatch(last, now) for last in stored[1:]]
 
     @property
@@ -64,10 +65,20 @@ class SentBatches:
         ]
         return max(times) + LATE_S if times else None
 
+    @property
+    def final(self) -> Position:
+        """Everything up to here is committed, and its count is final."""
+        position = self._start
+        for batch in self._batches:
+            if not batch.is_counted:
+                break
+            position = batch.last
+        return position
+
     def sent(self, last: Position) -> None:
         """A batch up to `last` was accepted."""
         self._batches.append(_SentBatch(last))
-        self._merge_oldest()
+        self._merge_some()
 
     def committed(self, position: Position, now: float) -> None:
         """Everything up to a position is committed."""
@@ -123,9 +134,21 @@ class SentBatches:
             ranges.append((after, reported, False))
         return ranges
 
-    def _merge_oldest(self) -> None:
-        """Forget the oldest batch if its count is final, else join it with the next one."""
+    def _merge_some(self) -> None:
+        """Keep few batches: forget the oldest if its count is final, else join the two with the least time.
+
+        So the bounds of a steady stream are some seconds apart, and the oldest become final in time.
+        """
         while len(self._batches) > _MOST_BATCHES:
-            oldest = self._batches.pop(0)
-            if oldest.is_counted:
-                self._start = oldest.last
+            oldest = self._batches[0]
+            if oldest.is_counted and oldest.committed_at is not None:
+                self._start, self._start_at = oldest.last, oldest.committed_at
+                del self._batches[0]
+            else:
+                del self._batches[min(range(len(self._batches) - 1), key=self._span_without)]
+
+    def _span_without(self, index: int) -> float:
+        """Seconds between the commits around a batch; rows not committed yet are joined last."""
+        before = self._batches[index - 1].committed_at if index else self._start_at
+        after = self._batches[index + 1].committed_at
+        return math.inf if before is None or after is None else after - before

@@ -20,6 +20,7 @@ class RateLimiter:
         self._window_s = _WINDOW_S * max(1.0, 1.0 / requests_per_second)
         self._spent: deque[tuple[float, int]] = deque()
         self._last_s = -math.inf
+        self.requests = 0  # that have left
 
     def after_last(self, pause_s: float, now: float) -> float:
         """Seconds until the last request of any sender left `pause_s` ago."""
@@ -43,3 +44,4 @@ class RateLimiter:
         """Count a request with `size` bytes that leaves now."""
         self._spent.append((now, size))
         self._last_s = now
+        self.requests += 1

@@ -1,17 +1,11 @@
-"""How large the next append may be, and what a refused row means: learned from outcomes; pure.
+"""How large the next append may be: learned from outcomes; pure.
 
-Snowflake skips and counts rows that do not load, and documents no answer for a bad one: a refusal is no
-evidence against a row. So a refused, broken or timed-out append is repeated with half of its rows, down to
-one. A row that is refused on its own is retried slowly. Only after `_SUSPECT_AFTER_S` is it a suspect, and
-the rows after it are tried: if they are accepted, it is set aside; if not, the cause is not the row, and
-the next attempt waits twice as long.
+A refused, broken or timed-out append is repeated with half of its rows, down to one; with each success the
+limit grows again. What the refusal of a single row means is decided in refused_rows.py.
 """
 
 from __future__ import annotations
 
-from enum import Enum, auto
-
-from agent.outbox import Position
 from agent.settings import UploaderSettings
 
 MAX_ROWS = 20_000
@@ -23,16 +17,6 @@ _LEAST_BYTES = 256  # less than any row: one row at a time
 _FIRST_PROBE, _LAST_PROBE = 8, 512
 _BREAKS_ON_THE_WAY = 2  # so many in a row have another cause than chance
 _TIMED_OUT_S = 30.0
-_SUSPECT_AFTER_S = 3_600.0
-_LONGEST_S = 86_400.0
-
-
-class Refused(Enum):
-    """What follows from a refused append."""
-
-    SMALLER = auto()  # send fewer rows
-    WAIT = auto()  # retry the row slowly
-    SUSPECT = auto()  # the row was refused for long enough: try the rows after it
 
 
 class RequestSize:
@@ -46,14 +30,10 @@ class RequestSize:
         self._successes = 0  # at the present limit
         self._probe_after = _FIRST_PROBE
         self._breaks = 0
-        self._refused: Position | None = None  # the row that is refused on its own
-        self._refused_since = 0.0
-        self._suspect_after_s = _SUSPECT_AFTER_S
 
     def accepted(self, size: int) -> None:
         """An append of `size` bytes was accepted."""
         self._breaks = 0
-        self._refused = None
         if self._failed_bytes is not None and size >= self._failed_bytes:
             self._failed_bytes, self._probe_after = None, _FIRST_PROBE
         if size * 2 < self.plain_bytes or self.plain_bytes >= self._most:
@@ -72,25 +52,10 @@ class RequestSize:
         self._halve(rows, size, is_limit=True)
         return rows > 1
 
-    def refused(self, rows: int, size: int, last: Position, now: float, *, is_too_large: bool) -> Refused:
-        """An append of `rows` rows up to `last` was refused."""
+    def refused(self, rows: int, size: int, *, is_too_large: bool) -> bool:
+        """An append of `rows` rows was refused. True if the next one is smaller."""
         self._halve(rows, size, is_limit=is_too_large)
-        if rows > 1:
-            return Refused.SMALLER
-        if self._refused != last:
-            self._refused, self._refused_since = last, now
-        if now - self._refused_since < self._suspect_after_s:
-            return Refused.WAIT
-        return Refused.SUSPECT
-
-    def suspicion_withdrawn(self, suspect: Position, now: float) -> None:
-        """The row after the suspect was refused, too: the cause is not the row."""
-        self._refused, self._refused_since = suspect, now
-        self._suspect_after_s = min(self._suspect_after_s * 2, _LONGEST_S)
-
-    def no_suspect(self) -> None:
-        """Rows were committed, and none before them is a suspect."""
-        self._suspect_after_s = _SUSPECT_AFTER_S
+        return rows > 1
 
     def _halve(self, rows: int, size: int, *, is_limit: bool) -> None:
         """`is_limit`: the size is the likely cause. A single row says nothing about sizes."""

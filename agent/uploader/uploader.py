@@ -60,7 +60,7 @@ class Uploader:
         self._last_server_time: ServerTime | None = None
         self._now = clock.now()
         self._hold_until_us = self._now.boot_us + int(hold_unsynced_s * 1e6)
-        rate = RateLimiter(
+        self._rate = RateLimiter(
             requests_per_second=settings.max_requests_per_second,
             bytes_per_second=settings.max_bytes_per_second,
         )
@@ -69,7 +69,7 @@ class Uploader:
                 source,
                 open_channel,
                 settings,
-                rate,
+                self._rate,
                 monotonic_s=monotonic_s,
                 wall_us=lambda: self._now.wall_us,
                 random=random,
@@ -78,16 +78,17 @@ class Uploader:
         )
 
     def step(self) -> float | None:
-        """Do one bounded thing.
+        """Do one bounded thing, with one call to Snowflake at most (client.LONGEST_CALL_S).
 
         Returns the seconds after which the next step has something to do, None if only a new swipe
         or a new replay gives it something. Never raises SnowpipeError; OutboxError passes.
         """
         self._observe_clock()
+        requests = self._rate.requests
         live = self._live.step()
         # 0.0: the live sender has more to do immediately. Only while it waits is a replay served.
-        if live == 0.0:
-            return live
+        if live == 0.0 or self._rate.requests != requests:
+            return 0.0
         replay = self._replay.step()
         waits = [delay for delay in (live, replay) if delay is not None]
         return min(waits) if waits else None
@@ -105,6 +106,14 @@ class Uploader:
 
     def _may_wait_s(self) -> float:
         return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)
+
+    @property
+    def final_n(self) -> int:
+        """Rows up to this one may be purged: no error among them can be counted any more.
+
+        0 while errors may be counted among replayed rows. Raises OutboxError.
+        """
+        return 0 if self._replay.commits.count_due_at is not None else self._live.commits.final[1]
 
     def retry_now(self) -> None:
         """End the wait for the next try, because its cause has been changed. From any thread."""

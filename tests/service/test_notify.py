@@ -20,8 +20,10 @@ def test_the_service_manager_hears_what_it_is_told(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
         notify.send("READY=1", "STATUS=0 pending")
+        notify.send("STATUS=a\nWATCHDOG_USEC=1")
 
         assert manager.recv(4096) == b"READY=1\nSTATUS=0 pending"
+        assert manager.recv(4096) == b"STATUS=a WATCHDOG_USEC=1"
 
 
 def test_a_service_manager_that_is_not_there_for_a_moment_is_no_error(

@@ -19,7 +19,7 @@ from agent.config.loader import load
 from agent.errors import NotPermittedError, OutboxInUseError
 from agent.keys.keypair import new_key, pem
 from agent.log.message_ids import MessageId, fields_of
-from agent.outbox import Outbox, database, read_counts
+from agent.outbox import ErrorCount, LiveRows, Outbox, database, read_counts
 from agent.service import supervisor as supervisor_module
 from agent.service.build import build, build_readers
 from agent.service.status import read_status
@@ -329,6 +329,18 @@ def test_readers_on_one_port_have_one_session_and_each_its_status(settings: Sett
         ("A", str(reader.port)),
         ("B", str(reader.port)),
     ]
+    agent.outbox.close()
+
+
+def test_rows_among_which_an_error_may_still_be_counted_are_not_purged(settings: Settings) -> None:
+    agent = build(build_readers(settings, changed=nothing), kept=nothing, changed=nothing)
+    agent.outbox.keep(*(swipe(value, read_at=instant(wall_us=RELEASED_US)) for value in range(1, 5)))
+    source = LiveRows(agent.outbox)
+    source.commit((0, 3), ErrorCount(1, 0, bounds=((0, 1), (0, 3))), None)
+
+    freed = UploadLoop(agent, on_news=nothing).purge()
+
+    assert freed == 1  # the rows before the first bound
     agent.outbox.close()
 
 

@@ -203,6 +203,21 @@ def test_a_status_is_asked_for_by_the_name_that_the_open_returned(rsa_key_file: 
     assert json.loads(seen[1].body) == {"channel_names": ["DOOR"]}
 
 
+def test_another_name_than_ours_is_not_taken_from_an_open(rsa_key_file: Path) -> None:
+    """It would be asked for, and shown."""
+    status = channel_status() | {"channel_name": "12447170F7"}
+    answers = [
+        answer(next_continuation_token="0_1", channel_status=status),
+        answer(channel_statuses={"door": channel_status()}),
+    ]
+
+    with door(rsa_key_file, *answers) as (channel, seen):
+        channel.open()
+        channel.status()
+
+    assert json.loads(seen[1].body) == {"channel_names": ["door"]}
+
+
 def test_a_dropped_channel_is_deleted(rsa_key_file: Path) -> None:
     with door(rsa_key_file, opened(), Answer(200, b"")) as (channel, seen):
         channel.open()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -171,6 +172,35 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     """Let every name have these addresses, in this order."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def test_a_name_server_that_does_not_answer_ends_the_exchange_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_RESOLVE_S", 0.2)
+    answers, resolve, calls = threading.Event(), socket.getaddrinfo, []
+
+    def hang(host: str, port: int, *, type: socket.SocketKind) -> object:  # noqa: A002 - its name there
+        calls.append(host)
+        answers.wait()
+        return resolve("127.0.0.1", port, type=type)
+
+    with ScriptedServer(always(Answer())) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+        client, begun = Http(ca_file=None), time.monotonic()
+        for _ in range(3):
+            with pytest.raises(
+                UnreachableError, match=r"snowflake\.example: the name server does not answer"
+            ):
+                send(client, f"http://snowflake.example:{server.port}")
+        took_s = time.monotonic() - begun
+        answers.set()
+        status = send(client, f"http://snowflake.example:{server.port}").status
+        client.close()
+
+    assert took_s < 10
+    assert status == 200
+    assert calls == ["snowflake.example"]  # one thread, however often it is asked
 
 
 def test_dead_addresses_cost_a_moment_each_and_the_good_one_is_first_from_then_on(

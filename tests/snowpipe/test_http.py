@@ -259,6 +259,24 @@ def test_an_answer_that_is_malformed_leaves_doubt(client: Http, content: bytes) 
         send(client, server.url)
 
 
+@pytest.mark.parametrize("interim", [b"100 Continue", b"102 Processing", b"103 Early Hints\r\nLink: </a>"])
+def test_interim_answers_are_passed_over(client: Http, interim: bytes) -> None:
+    whole = (b"HTTP/1.1 " + interim + b"\r\n\r\n") * 3 + b"HTTP/1.1 404 X\r\nContent-Length: 2\r\n\r\n{}"
+
+    with ScriptedServer(always(Raw(whole))) as server:
+        reply = send(client, server.url)
+
+    assert (reply.status, reply.body) == (404, b"{}")
+
+
+def test_a_switch_to_another_protocol_leaves_doubt(client: Http) -> None:
+    with (
+        ScriptedServer(always(Raw(b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\n\r\n"))) as server,
+        pytest.raises(OutcomeUnknownError),
+    ):
+        send(client, server.url)
+
+
 def test_an_answer_before_the_end_of_the_body_is_read(client: Http) -> None:
     refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     request = Request("append rows", "ingest", "POST", "/rows", (), {}, bytes(3_000_000))

@@ -167,7 +167,7 @@ def test_a_scoped_token_is_taken_as_text_and_as_json(answer: str) -> None:
     assert wire.parse_scoped_token(text(answer)) == "abc.def.ghi"
 
 
-@pytest.mark.parametrize("answer", ["", "two words", "{}", "a\nb", "tökèn", '{"token": null}'])
+@pytest.mark.parametrize("answer", ["", "two words", "{}", "a\nb", "tökèn", '{"token": null}', "x" * 9_000])
 def test_what_is_no_token_is_not_taken_for_one(answer: str) -> None:
     with pytest.raises(OutcomeUnknownError):
         wire.parse_scoped_token(text(answer))

@@ -47,10 +47,11 @@ class ConnectProxy:
                 client, _ = self._listener.accept()
                 self._open.append(client)
                 head = b""
-                while b"\r\n\r\n" not in head:
-                    head += client.recv(1)
+                while b"\r\n\r\n" not in head and (received := client.recv(1)):
+                    head += received
                 self.heads.append(head.decode())
-                client.sendall(self._answer)
+                if head:
+                    client.sendall(self._answer)
                 if self._target is None:
                     client.close()
                     continue

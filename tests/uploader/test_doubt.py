@@ -182,6 +182,21 @@ def test_a_failing_door_sends_at_most_one_request_a_second(
     assert len(moments) < 400
 
 
+def test_a_door_whose_rows_are_refused_sends_at_most_one_request_a_second(door: UploaderRig) -> None:
+    door.keep(1)
+    door.drain()
+    door.pipe.refuses = lambda _: True
+    seen = len(door.pipe.seen)
+    door.keep(500)
+
+    door.run(3 * 3600)  # the request gets smaller, a row is retried, the rows after it are tried
+
+    moments = [seen.at for seen in door.pipe.seen[seen:] if seen.endpoint in {"open", "append", "status"}]
+    assert len(moments) > 100
+    # Host and token are renewed within a call, which takes 0.02 s.
+    assert all(after - before >= 0.97 for before, after in pairwise(moments))
+
+
 def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: UploaderRig) -> None:
     door.keep(1)
     door.drain()

@@ -96,6 +96,19 @@ def test_a_long_backlog_keeps_few_bounds_and_loses_no_row() -> None:
     assert batches.with_errors(2, None, (0, 1000)) == ((0, 0), (0, 1000))
 
 
+def test_the_rows_of_a_stream_without_a_pause_become_final_and_keep_narrow_ranges() -> None:
+    batches = SentBatches((), (0, 0), 0.0)
+    for second in range(1, 3601):
+        batches.sent((0, second))
+        batches.committed((0, second), second)
+        batches.counted(second)
+
+    assert 3600 - 330 <= batches.final[1] <= 3600 - LATE_S + 1
+    assert len(batches.bounds) <= 66
+    after, last = batches.with_errors(1, (0, 3450), (0, 3600)) or ((0, 0), (0, 0))
+    assert last[1] - after[1] <= 15
+
+
 @given(
     ends=st.lists(st.integers(1, 500), min_size=1, unique=True).map(sorted),
     at=st.data(),

@@ -158,16 +158,34 @@ def test_rows_set_aside_that_are_refused_again_stay_and_do_not_hold_up_the_other
     assert [hold.first_seq for hold in holds.holds(door.state_dir)] == [2]
 
 
-def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: UploaderRig) -> None:
+@pytest.mark.parametrize("bad", [{4}, {3, 4, 5}], ids=str)
+def test_a_row_refused_only_in_its_replay_is_set_aside_then(door: UploaderRig, bad: set[int]) -> None:
     door.keep(6)
     door.drain()
-    door.pipe.refuses = lambda row: row["seq"] == 4
+    door.pipe.refuses = lambda row: row["seq"] in bad
 
     door.replay(first_seq=1)
     door.drain()
 
-    assert landed_again(door) == [1, 2, 3, 5, 6]
-    assert [(hold.kind, hold.first_seq) for hold in holds.holds(door.state_dir)] == [("set_aside", 4)]
+    assert landed_again(door) == [seq for seq in range(1, 7) if seq not in bad]
+    assert [(hold.kind, hold.first_seq) for hold in holds.holds(door.state_dir)] == [
+        ("set_aside", seq) for seq in sorted(bad)
+    ]
+
+
+def test_refused_rows_at_the_end_of_one_replay_and_the_begin_of_the_next_are_set_aside(
+    door: UploaderRig,
+) -> None:
+    door.keep(8)
+    door.drain()
+    door.pipe.refuses = lambda row: row["seq"] in {3, 4, 6}
+
+    door.replay(first_seq=1, last_seq=4)
+    door.replay(first_seq=6)
+    door.drain()
+
+    assert landed_again(door) == [1, 2, 7, 8]
+    assert sorted(hold.first_seq for hold in holds.holds(door.state_dir)) == [3, 4, 6]
 
 
 def test_a_crash_while_a_row_of_a_replay_is_suspected_neither_loses_nor_doubles(door: UploaderRig) -> None:

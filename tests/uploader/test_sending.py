@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent.keys.keypair import KeyPair
 from agent.settings import UploaderSettings
+from agent.snowpipe.wire import Reply
 from tests.support.pipe_model import Fault, Invalidate, Lose, Refuse, Seen, Unreachable
 from tests.support.swipes import swipe
 from tests.support.uploader_rig import UploaderRig
@@ -63,6 +64,24 @@ def test_one_request_is_in_flight_at_a_time(door: UploaderRig) -> None:
     door.drain()
 
     assert door.pipe.most_in_flight == 1
+
+
+def test_a_step_makes_one_call_at_most(door: UploaderRig) -> None:
+    """Each may take minutes, and the watchdog allows for one."""
+    door.keep(3)
+    door.drain()
+    door.replay(first_seq=1)
+    door.pipe.fails = lambda _: Reply(503, {}, b"")
+    door.keep(1)
+
+    calls = []
+    for _ in range(200):
+        before = len(door.pipe.of("open", "append", "status"))
+        door.clock.advance(max(door.uploader.step() or 0.0, 0.01))
+        calls.append(len(door.pipe.of("open", "append", "status")) - before)
+
+    assert max(calls) == 1
+    assert {"replay" in seen.channel for seen in door.pipe.of("open")} == {True, False}
 
 
 def test_an_idle_door_costs_no_request(door: UploaderRig) -> None:

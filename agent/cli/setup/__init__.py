@@ -61,6 +61,9 @@ def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--url", metavar="URL", help="URL of the account, if not the default one.")
 @click.option(
+    "--proxy-login-file", type=_FILE, help="A file of mode 0600 with one line, user:password, for the proxy."
+)
+@click.option(
     "--ca-file", type=_FILE, help="An additional certificate authority, for a proxy that inspects TLS."
 )
 @click.option(
@@ -78,6 +81,7 @@ def command(
     *,
     readers: tuple[Reader, ...],
     url: str | None,
+    proxy_login_file: Path | None,
     ca_file: Path | None,
     trust_clock: bool,
     private_key_file: Path | None,
@@ -110,7 +114,9 @@ def command(
     source = source or _configured_key(before, config)
     wanted = source and load_private_key(source.path, source.passphrase_file)
     document = (filled if yes else asked)(before, options, readers)
-    _put_more(document, url=url, ca_file=ca_file, trust_clock=trust_clock)
+    _put_more(document["snowflake"], url=url, proxy_login_file=proxy_login_file, ca_file=ca_file)
+    if trust_clock:
+        document.setdefault("clock", {})["trust"] = "always"
     for name in ("private_key_file", "private_key_passphrase_file"):
         document["snowflake"].pop(name, None)
     _require_right(document, config)
@@ -148,13 +154,17 @@ def _require_right(document: Document, config: Path) -> None:
         raise
 
 
-def _put_more(document: Document, *, url: str | None, ca_file: Path | None, trust_clock: bool) -> None:
+def _put_more(
+    snowflake: dict[str, Any], *, url: str | None, proxy_login_file: Path | None, ca_file: Path | None
+) -> None:
+    """Put what is an option only into the table [snowflake]; a login without its proxy is removed."""
     if url is not None:
-        document["snowflake"]["url"] = url
-    if ca_file is not None:
-        document["snowflake"]["ca_file"] = str(ca_file.absolute())
-    if trust_clock:
-        document.setdefault("clock", {})["trust"] = "always"
+        snowflake["url"] = url
+    for name, path in (("proxy_login_file", proxy_login_file), ("ca_file", ca_file)):
+        if path is not None:
+            snowflake[name] = str(path.absolute())
+    if "proxy" not in snowflake:
+        snowflake.pop("proxy_login_file", None)
 
 
 # --- the key ----------------------------------------------------------------------------------

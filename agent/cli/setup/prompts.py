@@ -50,6 +50,14 @@ QUESTIONS = (
     Question("database", "snowflake", "database", "Database", "SNOWFLAKE_EXAMPLE"),
     Question("schema", "snowflake", "schema", "Schema", "RAW_INGESTION"),
     Question("pipe", "snowflake", "pipe", "Pipe", "SFE_BADGE_EVENTS_PIPE"),
+    Question(
+        "proxy",
+        "snowflake",
+        "proxy",
+        f"HTTP proxy, as http://HOST:PORT ({_NONE} for none)",
+        _NONE,
+        optional=True,
+    ),
     Question("agent_id", "agent", "id", "This door's name in Snowflake", socket.gethostname(), optional=True),
 )
 

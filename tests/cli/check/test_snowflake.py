@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -150,7 +152,7 @@ def test_http_where_tls_is_expected_is_not_taken_for_a_bad_certificate(
     assert "failed: no TLS" in checked.named("TLS")["text"]
 
 
-def test_check_connects_through_the_configured_proxy_as_the_agent_does(
+def test_check_send_sample_and_the_agent_connect_through_the_configured_proxy(
     door: CliRig, check: Check, tmp_path: Path
 ) -> None:
     authority, *server = make_certificate(tmp_path)
@@ -161,11 +163,21 @@ def test_check_connects_through_the_configured_proxy_as_the_agent_does(
                 url=emulator.url, private_key_file=key_file, ca_file=str(authority), proxy=proxy.url
             )
             through = check()
+            connects = [len(proxy.heads)]
+            sample = subprocess.run(
+                [sys.executable, "-m", "agent", "send-sample", "--config", str(door.config)],
+                check=False,
+                capture_output=True,
+            )
+            connects.append(len(proxy.heads))
+            with door.running_agent():
+                connects.append(len(proxy.heads))
         gone = check()
 
     assert (through.code, through.failed) == (0, [])
     assert proxy.url in through.named("proxy")["text"]
-    assert len(proxy.heads) >= 2
+    assert sample.returncode == 0
+    assert 2 <= connects[0] < connects[1] < connects[2]
     assert gone.failed == ["TLS"]
     assert f"the proxy {proxy.url} cannot be reached" in gone.named("TLS")["text"]
 

@@ -20,6 +20,7 @@ ABOUT_SNOWFLAKE = (
     ("Database", ""),
     ("Schema", ""),
     ("Pipe", ""),
+    ("HTTP proxy", ""),
     ("This door's name", "door-1"),
 )
 ABOUT_READER = (

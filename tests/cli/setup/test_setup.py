@@ -24,7 +24,7 @@ from tests.support.setup_rig import SetupRig
 EXAMPLE = ROOT / "config.example.toml"
 NAMES = (
     *("--account", ACCOUNT, "--user", USER, "--role", "SFE_INGEST_ROLE"),
-    *("--database", DATABASE, "--schema", SCHEMA, "--pipe", PIPE, "--agent-id", "hq-lobby-1"),
+    *("--database", DATABASE, "--schema", SCHEMA, "--pipe", PIPE, "--proxy", "-", "--agent-id", "hq-lobby-1"),
 )
 CLOSED = ("--url", "http://127.0.0.1:9")  # the discard port: no listener
 READER = "id=RDR-101,zone=ZONE-LOBBY-1,protocol=rdm6300,direction=ENTRY"
@@ -143,6 +143,19 @@ def test_what_is_given_anew_changes_and_everything_else_stays(machine: SetupRig)
     assert machine.told[-1] == "restart badge-agent.service"
 
 
+def test_the_proxy_and_its_login_are_written_and_can_be_removed(machine: SetupRig) -> None:
+    proxy = ("--proxy", "http://proxy.example:3128", "--proxy-login-file", str(machine.etc / "login"))
+
+    given = machine.run("setup", *ANSWERS, *proxy)
+    before = load(machine.config).snowflake
+    removed = machine.run("setup", "--yes", "--proxy", "-")
+
+    assert (given.returncode, removed.returncode) == (0, 0)
+    after = load(machine.config).snowflake
+    assert (before.proxy, before.proxy_login_file) == (proxy[1], machine.etc / "login")
+    assert (after.proxy, after.proxy_login_file) == (None, None)
+
+
 def test_the_packages_example_is_no_configuration_and_stays_at_hand(machine: SetupRig) -> None:
     machine.config.parent.mkdir()
     shutil.copy(EXAMPLE, machine.config)
@@ -176,6 +189,7 @@ def test_every_missing_answer_is_named_at_once_and_nothing_is_written(machine: S
     [
         (("--account", "xy12345"), "snowflake.account: found 'xy12345', which looks like an account locator"),
         (("--agent-id", "a|b"), "agent.id: found 'a|b'"),
+        (("--proxy", "https://proxy:3128"), "snowflake.proxy: found the scheme 'https', only HTTP"),
         (("--reader", f"{READER},formats=H10301+H1"), "readers[0].formats[1]: found 'H1'"),
         (("--reader", READER.replace("rdm6300", "rdm630")), "did you mean rdm6300?"),
     ],
