@@ -118,4 +118,4 @@ SELECT agent_id,
        problem
 FROM noted
 WHERE problem <> '{OLD_ROWS}' OR seq = last_old_seq
-ORDER BY agent_id, outbox_id, seq"""  # noqa: S608 - texts of this module
+ORDER BY agent_id, outbox_id, seq"""

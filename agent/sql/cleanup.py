@@ -9,11 +9,11 @@ from agent.sql.views import VIEWS
 def cleanup(plan: Plan) -> str:
     """Views, pipes, user, role, network policy, table; not what others may have put things into."""
     views = "\n".join(f"DROP VIEW IF EXISTS {plan.view(view.name)};" for view in reversed(VIEWS))
-    pipes = "\n".join(f"DROP PIPE IF EXISTS {pipe};" for pipe in plan.pipes)
+    pipes = "\n".join(f"DROP PIPE IF EXISTS {pipe};" for pipe in plan.every_pipe)
     return f"""\
 -- Stop the agents first: sudo systemctl stop badge-agent. Until then they keep their swipes and
 -- try again, and nothing is lost but what this script drops.
-USE ROLE SYSADMIN;
+USE ROLE {plan.owner};
 {views}
 
 -- The channels and their positions go with their pipe. To drop every one of several, print this
@@ -22,6 +22,9 @@ USE ROLE SYSADMIN;
 
 -- The rows. For a day (DATA_RETENTION_TIME_IN_DAYS) UNDROP TABLE brings them back.
 DROP TABLE IF EXISTS {plan.table};
+DROP TABLE IF EXISTS {plan.events_table};
+DROP TABLE IF EXISTS {plan.purged};
+DROP TABLE IF EXISTS {plan.expected_doors};
 
 -- The key is worth nothing without its user. The policy can be dropped once no user has it.
 USE ROLE SECURITYADMIN;

@@ -9,8 +9,13 @@ from agent.errors import ConfigError
 from agent.sql.names import identifier, name_problem, qualified, stored, user_identifier
 
 TABLE = "RAW_BADGE_EVENTS"
+EVENTS_TABLE = "RAW_DOOR_EVENTS"
+EVENTS_PIPE = "SFE_DOOR_EVENTS_PIPE"
+PURGED_TABLE = "PURGED"
+EXPECTED_TABLE = "EXPECTED_DOORS"
 VIEWS_SCHEMA = "ANALYTICS_LAYER"
 DEFAULT_ROLE = "SFE_INGEST_ROLE"
+OWNER = "SYSADMIN"
 
 # Snowflake's limits for the high-performance architecture.
 CHANNELS_PER_PIPE = 2_000
@@ -46,13 +51,9 @@ class Plan:
                 ("user", self.user_name),
                 ("role", self.role_name),
             )
-            if (wrong := name_problem(name))
+            if (wrong := name_problem(name) or _block_problem(name))
         ]
-        problems += [
-            f"the network {network!r} is no IPv4 address or range"
-            for network in self.allowed_networks
-            if not _is_network(network)
-        ]
+        problems += filter(None, map(_network_problem, self.allowed_networks))
         if not 1 <= self.pipe_count <= PIPES_PER_TABLE:
             problems.append(f"{self.pipe_count} pipes: a table takes 1 to {PIPES_PER_TABLE}")
         if problems:
@@ -61,6 +62,11 @@ class Plan:
                 hint="correct them; Snowflake's names have 1 to 255 printable characters",
                 problems=problems,
             )
+
+    @property
+    def owner(self) -> str:
+        """The role that owns database, tables, pipes and views."""
+        return OWNER
 
     @property
     def database(self) -> str:
@@ -80,7 +86,27 @@ class Plan:
     @property
     def table(self) -> str:
         """The table that receives the rows."""
-        return qualified(self.database_name, self.schema_name, TABLE)
+        return self._raw(TABLE)
+
+    @property
+    def events_table(self) -> str:
+        """The table of door events and heartbeats."""
+        return self._raw(EVENTS_TABLE)
+
+    @property
+    def events_pipe(self) -> str:
+        """The pipe of door events and heartbeats."""
+        return self._raw(EVENTS_PIPE)
+
+    @property
+    def purged(self) -> str:
+        """The table of what was deleted on purpose."""
+        return self._raw(PURGED_TABLE)
+
+    @property
+    def expected_doors(self) -> str:
+        """The table of the doors that should be there."""
+        return self._raw(EXPECTED_TABLE)
 
     @property
     def pipe_names(self) -> list[str]:
@@ -91,6 +117,11 @@ class Plan:
     def pipes(self) -> list[str]:
         """The pipes, each with its database and schema."""
         return [qualified(self.database_name, self.schema_name, name) for name in self.pipe_names]
+
+    @property
+    def every_pipe(self) -> list[str]:
+        """The pipes of both tables."""
+        return [*self.pipes, self.events_pipe]
 
     @property
     def user(self) -> str:
@@ -107,14 +138,36 @@ class Plan:
         """The network policy of the service user."""
         return identifier(f"{stored(self.user_name).upper()[:240]}_NETWORK")
 
+    @property
+    def network_rule(self) -> str:
+        """The network rule for IPv6 addresses."""
+        return self._raw("BADGE_DOORS_IPV6")
+
+    @property
+    def authentication_policy(self) -> str:
+        """The authentication policy of the service user."""
+        return self._raw("BADGE_KEYPAIR_ONLY")
+
+    def _raw(self, name: str) -> str:
+        return qualified(self.database_name, self.schema_name, name)
+
     def view(self, name: str) -> str:
         """One of the views."""
         return f"{self.views_schema}.{name}"
 
 
-def _is_network(text: str) -> bool:
+def _block_problem(name: str) -> str | None:
+    return "holds $$, which ends a block of these scripts" if "$$" in name else None
+
+
+def _network_problem(text: str) -> str | None:
     try:
-        ipaddress.IPv4Network(text, strict=False)
+        network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        return False
-    return True
+        return f"the network {text!r} is no IPv4 address or range"
+    if network.version == 4:  # noqa: PLR2004 - of the Internet Protocol
+        return None
+    return (
+        f"the network {text!r} is IPv6, and the list of a network policy takes IPv4 only: "
+        "the script `access` has the network rule for IPv6 as a comment"
+    )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from agent.sql.access import access
 from agent.sql.cleanup import cleanup
 from agent.sql.handoff import handoff
+from agent.sql.pipes import replacement
 from agent.sql.plan import Plan
 from agent.sql.setup import setup
 from agent.sql.views import views
@@ -20,11 +21,15 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
         "access": ("Role, service user, key, network, grants", access),
         "handoff": ("What the doors need to know", handoff),
         "views": ("Is every row here, and is every door healthy?", views),
+        "replace-pipe": ("Replace pipes of an earlier version or of the demo", replacement),
         "cleanup": ("Remove everything again", cleanup),
     }
 )
 
 SCRIPTS = tuple(_SCRIPTS)
+
+# Run to set up an account; the others only where they are needed.
+_STANDARD = ("setup", "access", "handoff", "views")
 
 _INTRODUCTION = """\
 -- What a Snowflake account needs to receive badge swipes. Run it from top to bottom, in a worksheet
@@ -41,6 +46,6 @@ def script(plan: Plan, name: str) -> str:
 
 
 def every_script(plan: Plan) -> str:
-    """All that is run to set up an account, in order; not the clean-up."""
-    rendered = [script(plan, name) for name in SCRIPTS if name != "cleanup"]
+    """All that is run to set up an account, in order."""
+    rendered = [script(plan, name) for name in _STANDARD]
     return "\n\n".join([_INTRODUCTION, *rendered, _WAY_BACK]) + "\n"

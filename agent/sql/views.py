@@ -238,6 +238,7 @@ def views(plan: Plan) -> str:
         f"{view.select(sources)};"
         for view in VIEWS
     )
+    channels = "\n".join(f"SHOW CHANNELS IN PIPE {pipe};" for pipe in plan.every_pipe)
     return f"""\
 -- Views are replaced each time: they hold no rows, and COPY GRANTS keeps the privileges on them.
 -- To let a role read them, grant USAGE on {plan.database} and {plan.views_schema},
@@ -246,8 +247,9 @@ USE ROLE SYSADMIN;
 
 {created}
 
--- Which channels there are, and how far each one is:
-SHOW CHANNELS IN TABLE {plan.table};"""
+-- Which channels there are, and how far each one is. SHOW CHANNELS IN TABLE does not list those of a
+-- named pipe.
+{channels}"""
 
 
 def _comment(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,10 +14,12 @@ from typing import Any, Protocol
 from agent.emulator import row_loader
 from agent.emulator.database import DATABASE_FILE, Database
 from agent.emulator.views import read_views
-from agent.sql.columns import PIPED, names
+from agent.sql.columns import PIPED, Column, names
+from agent.sql.pipes import STREAM, pipe_select
 from agent.sql.plan import TABLE, Plan
-from agent.sql.setup import STREAM, pipe_select, setup
+from agent.sql.setup import setup
 from agent.sql.views import EVENTS, VIEWS, Sources
+from tests.sql import blocks
 from tests.sql.statements import statements
 
 PLAN = Plan(
@@ -77,11 +79,25 @@ class DuckDbAccount:
             cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {select}")
 
     def load(self, lines: Sequence[bytes]) -> None:
+        self.load_into(PLAN.table, PIPED, lines)
+
+    def load_into(
+        self, table: str, columns: tuple[Column, ...], lines: Sequence[bytes], *, casts_only: bool = False
+    ) -> None:
+        """Rows through a pipe that fills these columns of a table."""
         self._cursor.execute("DELETE FROM STREAMED")
         for line in lines:
             self._cursor.execute("INSERT INTO STREAMED SELECT PARSE_JSON(%s)", (line.decode(),))
-        select = pipe_select().replace(STREAM, "STREAMED").replace("$1", "V")
-        self._cursor.execute(f"INSERT INTO {PLAN.table} ({names('', PIPED)}) {select}")
+        select = pipe_select(columns, casts_only=casts_only).replace(STREAM, "STREAMED").replace("$1", "V")
+        self._cursor.execute(f"INSERT INTO {table} ({names('', columns)}) {select}")
+
+    def run_block(self, statement: str, arguments: Mapping[str, object] | None = None) -> object:
+        """Run a block of Snowflake Scripting, or the body of a procedure."""
+        return blocks.run(statement, self._first_row, arguments)
+
+    def _first_row(self, statement: str) -> object:
+        self._cursor.execute(statement)
+        return self._cursor.fetchone()
 
     def fail(self, metadata: str, data: str) -> None:
         """Put a row into the error table."""
@@ -99,7 +115,7 @@ class DuckDbAccount:
         return self._rows(PLAN.view(name))
 
     def _rows(self, source: str) -> list[Row]:
-        self._cursor.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+        self._cursor.execute(f"SELECT * FROM {source}")
         columns = [column[0].lower() for column in self._cursor.description]
         return [_row(columns, row) for row in self._cursor.fetchall()]
 
@@ -145,7 +161,7 @@ class EmulatorFile:
     def rows(self, source: str) -> list[Row]:
         """The rows of the table, or of a view that is in the file."""
         with closing(sqlite3.connect(self.path)) as connection:
-            cursor = connection.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+            cursor = connection.execute(f"SELECT * FROM {source}")
             return [_row([column[0] for column in cursor.description], row) for row in cursor]
 
     def view(self, name: str) -> list[Row]:

@@ -317,7 +317,7 @@ def test_an_erased_person_leaves_the_chain_provable(name: str, request: pytest.F
     engine.load(lines)
 
     engine.change(
-        f"UPDATE {{table}} SET person_digest = '{digest}', person_salt = NULL, badge_id = 'ERASED', "  # noqa: S608 - hex digits
+        f"UPDATE {{table}} SET person_digest = '{digest}', person_salt = NULL, badge_id = 'ERASED', "
         "user_id = 'ERASED', card_bits = NULL, card_raw = NULL WHERE seq = 2"
     )
     erased = listed(engine)
