@@ -7,14 +7,17 @@ from agent.sql.views import VIEWS
 
 
 def cleanup(plan: Plan) -> str:
-    """Views, pipes, user, role, network policy, table; not what others may have put things into."""
+    """All that the scripts made, but for database and schemas, which may hold objects of others."""
     views = "\n".join(f"DROP VIEW IF EXISTS {plan.view(view.name)};" for view in reversed(VIEWS))
+    views = f"DROP VIEW IF EXISTS {plan.demo_metrics};\n{views}"
     pipes = "\n".join(f"DROP PIPE IF EXISTS {pipe};" for pipe in plan.every_pipe)
     return f"""\
 -- Stop the agents first: sudo systemctl stop badge-agent. Until then they keep their swipes and
 -- try again, and nothing is lost but what this script drops.
 USE ROLE {plan.owner};
 {views}
+DROP PROCEDURE IF EXISTS {plan.purge}(TIMESTAMP_NTZ);
+DROP PROCEDURE IF EXISTS {plan.erase}(VARCHAR, VARCHAR);
 
 -- The channels and their positions go with their pipe. To drop every one of several, print this
 -- script with the --pipes they were made with.

@@ -108,6 +108,12 @@ _ERASING = (Column("person_digest", "VARCHAR", ""),)
 # The value of an erased badge_id or user_id in a table whose columns are NOT NULL, as the demo's are.
 ERASED = "ERASED"
 
+# What is removed from a row and its raw_json when a person is erased.
+PERSONAL = (
+    *("badge_id", "user_id", "person_salt", "card_bits", "card_raw"),
+    *("card_format", "facility_code", "card_number"),
+)
+
 PIPED = tuple(column for column in (*_DEMO, *SENT) if column.expression)
 ADDED = (*SENT, *_ERASING)
 COLUMNS = (*_DEMO, *ADDED)

@@ -139,6 +139,21 @@ class Plan:
         return identifier(f"{stored(self.user_name).upper()[:240]}_NETWORK")
 
     @property
+    def purge(self) -> str:
+        """The procedure that deletes old rows."""
+        return self._raw("PURGE_BADGE_EVENTS")
+
+    @property
+    def erase(self) -> str:
+        """The procedure that erases a person."""
+        return self._raw("ERASE_PERSON")
+
+    @property
+    def demo_metrics(self) -> str:
+        """The place of V_INGESTION_METRICS in the demo."""
+        return self._raw("V_INGESTION_METRICS")
+
+    @property
     def network_rule(self) -> str:
         """The network rule for IPv6 addresses."""
         return self._raw("BADGE_DOORS_IPV6")

@@ -10,6 +10,7 @@ from agent.sql.cleanup import cleanup
 from agent.sql.handoff import handoff
 from agent.sql.pipes import replacement
 from agent.sql.plan import Plan
+from agent.sql.procedures import procedures
 from agent.sql.setup import setup
 from agent.sql.views import views
 
@@ -21,6 +22,7 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
         "access": ("Role, service user, key, network, grants", access),
         "handoff": ("What the doors need to know", handoff),
         "views": ("Is every row here, and is every door healthy?", views),
+        "procedures": ("Delete old rows, erase persons", procedures),
         "replace-pipe": ("Replace pipes of an earlier version or of the demo", replacement),
         "cleanup": ("Remove everything again", cleanup),
     }
@@ -29,7 +31,7 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
 SCRIPTS = tuple(_SCRIPTS)
 
 # Run to set up an account; the others only where they are needed.
-_STANDARD = ("setup", "access", "handoff", "views")
+_STANDARD = ("setup", "access", "handoff", "views", "procedures")
 
 _INTRODUCTION = """\
 -- What a Snowflake account needs to receive badge swipes. Run it from top to bottom, in a worksheet

@@ -1,7 +1,7 @@
 """Snowflake Scripting, as far as the scripts use it: taken apart, and run on another engine.
 
 Known: DECLARE of exceptions and integers, SELECT ... INTO, IF ... THEN ... END IF, RAISE, RETURN,
-EXCEPTION WHEN OTHER, and any statement that the engine itself knows, with `:name` for variables and arguments.
+EXCEPTION WHEN OTHER, and any statement of the engine itself, with `:name` for variables and arguments.
 """
 
 from __future__ import annotations

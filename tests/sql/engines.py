@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +16,13 @@ from typing import Any, Protocol
 from agent.emulator import row_loader
 from agent.emulator.database import DATABASE_FILE, Database
 from agent.emulator.views import read_views
-from agent.sql.columns import PIPED, Column, names
+from agent.sql.columns import PERSONAL, PIPED, Column, names
+from agent.sql.door_events import EVENT_PIPED
 from agent.sql.pipes import STREAM, pipe_select
 from agent.sql.plan import TABLE, Plan
+from agent.sql.procedures import procedures
 from agent.sql.setup import setup
-from agent.sql.views import EVENTS, VIEWS, Sources
+from agent.sql.views import ARRIVED_AT, VIEWS, sources
 from tests.sql import blocks
 from tests.sql.statements import statements
 
@@ -31,9 +35,7 @@ PLAN = Plan(
 )
 
 # The scripts' own, but for the commit time of a row and the error table, which only Snowflake has.
-_SOURCES = Sources(
-    table=PLAN.table, events=PLAN.view(EVENTS.name), errors="ERRORS", arrived_at="ingestion_time"
-)
+_SOURCES = replace(sources(PLAN), errors="ERRORS", arrived_at="ingestion_time", reported_at="ingestion_time")
 
 # The dialect's translation to DuckDB drops the format of TO_VARCHAR.
 _FORMATTED = (
@@ -70,9 +72,10 @@ class DuckDbAccount:
             if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
                 cursor.execute(statement)
         cursor.execute("CREATE TABLE STREAMED (V VARIANT)")
+        cursor.execute("CREATE TABLE PIPES (pipe_schema TEXT, pipe_name TEXT, definition TEXT)")
         cursor.execute(
             "CREATE TABLE ERRORS "
-            "(timestamp TIMESTAMP, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
+            "(timestamp TIMESTAMP_LTZ, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
         )
         for view in VIEWS:
             select = view.select(_SOURCES).replace(*_FORMATTED)
@@ -86,10 +89,22 @@ class DuckDbAccount:
     ) -> None:
         """Rows through a pipe that fills these columns of a table."""
         self._cursor.execute("DELETE FROM STREAMED")
-        for line in lines:
-            self._cursor.execute("INSERT INTO STREAMED SELECT PARSE_JSON(%s)", (line.decode(),))
+        texts = ", ".join(f"(PARSE_JSON({_quoted(line.decode())}))" for line in lines)
+        self._cursor.execute(f"INSERT INTO STREAMED VALUES {texts}")
         select = pipe_select(columns, casts_only=casts_only).replace(STREAM, "STREAMED").replace("$1", "V")
         self._cursor.execute(f"INSERT INTO {table} ({names('', columns)}) {select}")
+
+    def call(self, procedure: str, arguments: Mapping[str, object]) -> object:
+        """Run the body of a procedure of the scripts."""
+        found = next(one for one in statements(procedures(PLAN)) if f"PROCEDURE {procedure}(" in one)
+        # The engine has neither the time of a commit nor this function.
+        merged = json.dumps(dict.fromkeys(PERSONAL))
+        found = re.sub(
+            r"OBJECT_DELETE\(raw_json::OBJECT, [^()]*\)::VARIANT",
+            f"PARSE_JSON(JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}'))",
+            found.replace(ARRIVED_AT, "ingestion_time"),
+        ).replace(*_FORMATTED)
+        return self.run_block(found, arguments)
 
     def run_block(self, statement: str, arguments: Mapping[str, object] | None = None) -> object:
         """Run a block of Snowflake Scripting, or the body of a procedure."""
@@ -98,6 +113,10 @@ class DuckDbAccount:
     def _first_row(self, statement: str) -> object:
         self._cursor.execute(statement)
         return self._cursor.fetchone()
+
+    def report(self, *lines: bytes) -> None:
+        """Door events and heartbeats through their pipe."""
+        self.load_into(PLAN.events_table, EVENT_PIPED, lines)
 
     def fail(self, metadata: str, data: str) -> None:
         """Put a row into the error table."""
@@ -108,16 +127,26 @@ class DuckDbAccount:
     def change(self, statement: str) -> None:
         self._cursor.execute(statement.format(table=PLAN.table))
 
+    def clear(self) -> None:
+        """Empty every table."""
+        for table in (PLAN.table, PLAN.purged, PLAN.events_table, PLAN.expected_doors, "ERRORS", "PIPES"):
+            self._cursor.execute(f"DELETE FROM {table}")
+
     def table(self) -> list[Row]:
-        return self._rows(PLAN.table)
+        return self.rows(PLAN.table)
 
     def view(self, name: str) -> list[Row]:
-        return self._rows(PLAN.view(name))
+        return self.rows(PLAN.view(name))
 
-    def _rows(self, source: str) -> list[Row]:
+    def rows(self, source: str) -> list[Row]:
+        """The rows of a table or view."""
         self._cursor.execute(f"SELECT * FROM {source}")
         columns = [column[0].lower() for column in self._cursor.description]
         return [_row(columns, row) for row in self._cursor.fetchall()]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 @contextmanager

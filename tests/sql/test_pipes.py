@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,13 +12,10 @@ from agent.sql.pipes import pipe_select
 from agent.sql.scripts import script
 from tests.sql.blocks import RaisedError
 from tests.sql.doors import door_rows
-from tests.sql.engines import PLAN, DuckDbAccount, duckdb_account
+from tests.sql.engines import PLAN, DuckDbAccount
 from tests.sql.statements import kind, statements
-from tests.support.needs import WHEELS, needs
 
-pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
-
-PIPES = f"{PLAN.database}.INFORMATION_SCHEMA.PIPES"
+SHOWN = f"{PLAN.database}.INFORMATION_SCHEMA.PIPES"
 
 # The demo's, as sfe-simple-stream creates it: no column list, none of the doors' members.
 DEMO_SELECT = """SELECT
@@ -40,30 +36,15 @@ DEMO_SELECT = """SELECT
   FROM TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"""
 
 
-@pytest.fixture(scope="module")
-def module_account() -> Iterator[DuckDbAccount]:
-    needs(WHEELS)
-    with duckdb_account() as account:
-        account.change("CREATE TABLE PIPES_SHOWN (pipe_schema TEXT, pipe_name TEXT, definition TEXT)")
-        yield account
-
-
-@pytest.fixture
-def account(module_account: DuckDbAccount) -> Iterator[DuckDbAccount]:
-    yield module_account
-    module_account.change("DELETE FROM {table}")
-    module_account.change("DELETE FROM PIPES_SHOWN")
-
-
 def run_check(account: DuckDbAccount) -> object:
     block = next(one for one in statements(script(PLAN, "setup")) if one.startswith("EXECUTE IMMEDIATE"))
-    assert PIPES in block
-    return account.run_block(block.replace(PIPES, "PIPES_SHOWN"))
+    assert SHOWN in block
+    return account.run_block(block.replace(SHOWN, "PIPES"))
 
 
 def there_is(account: DuckDbAccount, definition: str, name: str = "SFE_BADGE_EVENTS_PIPE") -> None:
     text = literal(definition).replace("%", "%%")
-    account.change(f"INSERT INTO PIPES_SHOWN VALUES ('RAW_INGESTION', '{name}', {text})")
+    account.change(f"INSERT INTO PIPES VALUES ('RAW_INGESTION', '{name}', {text})")
 
 
 @pytest.mark.parametrize("casts_only", [False, True])

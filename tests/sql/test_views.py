@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.emulator.row_loader import COLUMNS as EMULATOR_COLUMNS
+from agent.emulator.views import SHOWN
 from agent.rows import as_replay, sample
 from agent.sql.columns import COLUMNS, PIPED
-from agent.sql.views import VIEWS
 from tests.sql.doors import HOUR_S, door_rows, moved
-from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
-from tests.support.needs import WHEELS, needs
+from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine
 from tests.support.paths import ROOT
 
-# The emulation calls its engine in a deprecated way.
-pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
-
-SHARED_VIEWS = [view.name for view in VIEWS if view.name != "V_CHANNEL_ERRORS"]
+SHARED_VIEWS = ["V_BADGE_EVENTS", *(view.name for view in SHOWN)]
 MINUTES = [60.0 * minute for minute in range(6, 0, -1)]
-
-
-@pytest.fixture(scope="module")
-def module_account() -> Iterator[DuckDbAccount]:
-    needs(WHEELS)
-    with duckdb_account() as account:
-        yield account
-
-
-@pytest.fixture
-def account(module_account: DuckDbAccount) -> Iterator[DuckDbAccount]:
-    yield module_account
-    module_account.change("DELETE FROM {table}")
-
-
-@pytest.fixture
-def emulator_file(tmp_path: Path) -> Iterator[EmulatorFile]:
-    file = EmulatorFile(tmp_path / "emulator")
-    yield file
-    file.close()
-
-
-@pytest.fixture(params=["account", "emulator_file"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    engine: Engine = request.getfixturevalue(request.param)
-    return engine
 
 
 def problems(engine: Engine) -> list[tuple[int, str]]:
@@ -287,7 +256,7 @@ def comparable(engine: Engine) -> dict[str, list[dict[str, Any]]]:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_both_engines_show_the_same_of_rows_that_went_through_a_lot(
     account: DuckDbAccount, tmp_path: Path, seed: int
 ) -> None:
