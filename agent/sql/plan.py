@@ -39,6 +39,7 @@ class Plan:
     public_key_line: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
     allowed_networks: tuple[str, ...] = ()
+    warehouse_name: str = "COMPUTE_WH"
 
     def __post_init__(self) -> None:
         """Raises ConfigError with every problem."""
@@ -53,6 +54,8 @@ class Plan:
             )
             if (wrong := name_problem(name) or _block_problem(name))
         ]
+        if wrong := name_problem(self.warehouse_name):
+            problems.append(f"the name of the warehouse {wrong}")
         problems += filter(None, map(_network_problem, self.allowed_networks))
         if not 1 <= self.pipe_count <= PIPES_PER_TABLE:
             problems.append(f"{self.pipe_count} pipes: a table takes 1 to {PIPES_PER_TABLE}")
@@ -152,6 +155,45 @@ class Plan:
     def demo_metrics(self) -> str:
         """The place of V_INGESTION_METRICS in the demo."""
         return self._raw("V_INGESTION_METRICS")
+
+    @property
+    def warehouse(self) -> str:
+        """The warehouse that alerts and the dynamic table use."""
+        return identifier(self.warehouse_name)
+
+    @property
+    def dynamic_table(self) -> str:
+        """The dynamic table with every event once."""
+        return self.view("BADGE_EVENTS")
+
+    @property
+    def site_roles(self) -> str:
+        """The table that says which role may see which site."""
+        return self._raw("SITE_ROLES")
+
+    @property
+    def tag(self) -> str:
+        """The tag of personal columns."""
+        return self._raw("BADGE_PERSONAL")
+
+    def mask(self, kind: str) -> str:
+        """The masking policy of columns of this type."""
+        return self._raw(f"BADGE_MASK_{kind}")
+
+    @property
+    def stored_pipe_names(self) -> list[str]:
+        """The names of the pipes of both tables as Snowflake's own tables of objects have them."""
+        return [*map(stored, self.pipe_names), EVENTS_PIPE]
+
+    @property
+    def stored_database(self) -> str:
+        """The database as Snowflake's own tables of objects have it."""
+        return stored(self.database_name)
+
+    @property
+    def stored_schema(self) -> str:
+        """The schema of table and pipes as Snowflake's own tables of objects have it."""
+        return stored(self.schema_name)
 
     @property
     def network_rule(self) -> str:

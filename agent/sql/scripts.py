@@ -8,8 +8,10 @@ from types import MappingProxyType
 from agent.sql.access import access
 from agent.sql.cleanup import cleanup
 from agent.sql.handoff import handoff
+from agent.sql.options import alerts, costs, dynamic_table
 from agent.sql.pipes import replacement
 from agent.sql.plan import Plan
+from agent.sql.privacy import privacy
 from agent.sql.procedures import procedures
 from agent.sql.setup import setup
 from agent.sql.views import views
@@ -23,6 +25,10 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
         "handoff": ("What the doors need to know", handoff),
         "views": ("Is every row here, and is every door healthy?", views),
         "procedures": ("Delete old rows, erase persons", procedures),
+        "dynamic-table": ("A table with every event once", dynamic_table),
+        "alerts": ("Emails while something is wrong", alerts),
+        "privacy": ("Roles that read, sites, masks", privacy),
+        "costs": ("What it costs, and the history of the channels", costs),
         "replace-pipe": ("Replace pipes of an earlier version or of the demo", replacement),
         "cleanup": ("Remove everything again", cleanup),
     }
@@ -31,14 +37,16 @@ _SCRIPTS: Mapping[str, tuple[str, Callable[[Plan], str]]] = MappingProxyType(
 SCRIPTS = tuple(_SCRIPTS)
 
 # Run to set up an account; the others only where they are needed.
-_STANDARD = ("setup", "access", "handoff", "views", "procedures")
+STANDARD = ("setup", "access", "handoff", "views", "procedures")
 
 _INTRODUCTION = """\
 -- What a Snowflake account needs to receive badge swipes. Run it from top to bottom, in a worksheet
 -- or with `snow sql`, as a user who has the roles named in USE ROLE. Running it again changes nothing
 -- that is there already. Last, on a door: badge-agent check, or badge-agent send-sample."""
 
-_WAY_BACK = "-- The way back is not printed unless asked for: badge-agent sql --only cleanup"
+_WAY_BACK = """\
+-- More is printed with --only: dynamic-table, alerts, privacy, costs, dashboard, replace-pipe, and the way
+-- back, cleanup."""
 
 
 def script(plan: Plan, name: str) -> str:
@@ -49,5 +57,5 @@ def script(plan: Plan, name: str) -> str:
 
 def every_script(plan: Plan) -> str:
     """All that is run to set up an account, in order."""
-    rendered = [script(plan, name) for name in _STANDARD]
+    rendered = [script(plan, name) for name in STANDARD]
     return "\n\n".join([_INTRODUCTION, *rendered, _WAY_BACK]) + "\n"

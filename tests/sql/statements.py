@@ -29,15 +29,28 @@ GRAMMAR = MappingProxyType(
         rf"(?:{_USER}|RSA_PUBLIC_KEY = {_TEXT}|NETWORK_POLICY = {_NAME}))",
         "create network policy": rf"CREATE NETWORK POLICY IF NOT EXISTS {_NAME} ALLOWED_IP_LIST = {_TEXTS}",
         "alter network policy": rf"ALTER NETWORK POLICY {_NAME} SET ALLOWED_IP_LIST = {_TEXTS}",
+        "create integration": rf"CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {_NAME} "
+        "TYPE = EMAIL ENABLED = TRUE",
+        "create alert": rf"CREATE OR REPLACE ALERT {_NAME} WAREHOUSE = {_NAME} SCHEDULE = '\d+ MINUTE' "
+        rf"IF \( EXISTS \( SELECT .+ \) \) THEN CALL SYSTEM\$SEND_EMAIL \( {_TEXT}(?: , {_TEXT}){{3}} \)",
+        "alter alert": rf"ALTER ALERT {_NAME} RESUME",
+        "create masking policy": rf"CREATE MASKING POLICY IF NOT EXISTS {_NAME} AS \( val (?P<kind>\w+) \) "
+        r"RETURNS (?P=kind) -> CASE WHEN .+ THEN val ELSE .+ END",
+        "alter column": rf"ALTER TABLE {_NAME} MODIFY COLUMN \w+ SET "
+        rf"(?:TAG {_NAME} = {_TEXT}|MASKING POLICY {_NAME} FORCE)",
         "grant role": rf"GRANT ROLE {_NAME} TO (?:USER|ROLE) {_NAME}",
-        "grant privilege": rf"GRANT (?:USAGE|INSERT|OPERATE) ON (?:DATABASE|SCHEMA|TABLE|PIPE) {_NAME} "
+        "grant privilege": rf"GRANT (?:USAGE|INSERT|OPERATE|MONITOR|SELECT) ON "
+        rf"(?:DATABASE|SCHEMA|TABLE|PIPE|VIEW|INTEGRATION) {_NAME} "
         rf"TO ROLE {_NAME}",
         "alter table": rf"ALTER TABLE {_NAME} SET (?:ERROR_LOGGING|ROW_TIMESTAMP) = TRUE",
         "desc user": rf"DESC USER {_NAME}",
         "show grants": rf"SHOW GRANTS TO ROLE {_NAME}",
         "show pipes": rf"SHOW PIPES IN SCHEMA {_NAME}",
         "show channels": rf"SHOW CHANNELS IN PIPE {_NAME}",
-        "drop": rf"DROP (?:VIEW|PIPE|TABLE|USER|ROLE|NETWORK POLICY) IF EXISTS {_NAME}",
+        "grant on account": rf"GRANT EXECUTE ALERT ON ACCOUNT TO ROLE {_NAME}",
+        "drop": r"DROP (?:VIEW|PIPE|TABLE|USER|ROLE|NETWORK POLICY|ALERT|DYNAMIC TABLE|MASKING POLICY|TAG"
+        r"|INTEGRATION) "
+        rf"IF EXISTS {_NAME}",
     }
 )
 

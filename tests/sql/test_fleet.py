@@ -7,8 +7,10 @@ import json
 import pytest
 
 from agent.rows import as_replay, sample
+from agent.sql.scripts import script
 from tests.sql.doors import HOUR_S, Door, door_rows, moved
 from tests.sql.engines import PLAN, DuckDbAccount
+from tests.sql.statements import statements
 
 NAMES = {"badge_id": "B", "user_id": "U", "zone_id": "Z", "reader_id": "R"}
 
@@ -145,3 +147,32 @@ def test_failed_at_is_in_utc_whatever_the_session(account: DuckDbAccount) -> Non
         assert row["failed_at"] == "2026-07-01 16:00:00.000000"
     finally:
         account.change("SET TIMEZONE = 'UTC'")
+
+
+def test_a_role_sees_the_doors_of_its_sites(account: DuckDbAccount) -> None:
+    made = [one for one in statements(script(PLAN, "privacy")) if "SITE_ROLES" in one]
+    for statement in made:
+        account.change(
+            statement.replace("IS_ROLE_IN_SESSION(allowed.role_name)", "allowed.role_name = 'MINE'")
+        )
+    account.change(f"INSERT INTO {PLAN.site_roles} VALUES ('HQ', 'MINE'), ('ANNEX', 'OTHER')")
+    account.change(
+        f"INSERT INTO {PLAN.expected_doors} VALUES ('door-1', 'HQ', NULL), ('door-2', 'ANNEX', NULL)"
+    )
+
+    account.load([*door_rows("door-1", [3.0]), *door_rows("door-2", [2.0]), *door_rows("door-3", [1.0])])
+
+    assert len(made) == 2
+    assert [row["agent_id"] for row in account.view("V_BADGE_EVENTS_BY_SITE")] == ["door-1"]
+
+
+def test_the_dynamic_table_has_the_events_of_the_view(account: DuckDbAccount) -> None:
+    statement = statements(script(PLAN, "dynamic-table"))[-1]
+    lines = door_rows("door-1", [30.0, 20.0, 10.0])
+    account.load([*lines, as_replay(lines[0]), *moved(lines[2:], "restored-one", "x")])
+
+    found = account.rows(f"({statement[statement.index('SELECT') :]})")
+
+    events = account.view("V_BADGE_EVENTS")
+    assert sorted(row["event_id"] for row in found) == sorted(row["event_id"] for row in events)
+    assert not any(row["replay"] for row in found)
