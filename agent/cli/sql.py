@@ -14,12 +14,15 @@ from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.settings import Settings, SnowflakeSettings
 from agent.sql.plan import DEFAULT_ROLE, DOORS_PER_PIPE, PIPES_PER_TABLE, Plan
-from agent.sql.scripts import SCRIPTS, STANDARD, every_script, script
+from agent.sql.scripts import SCRIPTS, STANDARD, dashboard, every_script, script
+
+DASHBOARD = "dashboard"
 
 _EPILOG = """\b
 Examples:
   badge-agent sql --config config.toml | less
   badge-agent sql --only views > views.sql
+  badge-agent sql --only dashboard > streamlit_app.py
   badge-agent sql --pipes 3 --allow-ip 203.0.113.0/24
 """
 
@@ -27,8 +30,8 @@ Examples:
 @click.command("sql", epilog=_EPILOG)
 @click.option(
     "--only",
-    type=click.Choice(SCRIPTS),
-    help=f"Print one script only. Without it: {', '.join(STANDARD)}.",
+    type=click.Choice([*SCRIPTS, DASHBOARD]),
+    help=f"Print one script only; without it: {', '.join(STANDARD)}. {DASHBOARD} is a Streamlit app.",
 )
 @click.option(
     "--pipes",
@@ -72,7 +75,10 @@ def command(
         allowed_networks=allowed_networks,
         warehouse_name=warehouse,
     )
-    click.echo(script(plan, only) if only else every_script(plan), nl=False)
+    if only == DASHBOARD:
+        click.echo(dashboard(plan), nl=False)
+    else:
+        click.echo(script(plan, only) if only else every_script(plan), nl=False)
 
 
 def plan_for(snowflake: SnowflakeSettings) -> Plan:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from types import MappingProxyType
 
 from agent.sql.access import access
@@ -53,6 +55,12 @@ def script(plan: Plan, name: str) -> str:
     """One script, under its heading."""
     title, render = _SCRIPTS[name]
     return f"-- {f' {title} ':=^{_WIDTH - 3}}\n\n{render(plan)}\n"
+
+
+def dashboard(plan: Plan) -> str:
+    """The Streamlit app, with the schema of the views; Python and no SQL."""
+    app = files("agent.sql").joinpath("dashboard.py").read_text(encoding="utf-8")
+    return re.sub(r"(?m)^VIEWS_SCHEMA = .*$", lambda _: f"VIEWS_SCHEMA = {plan.views_schema!r}", app)
 
 
 def every_script(plan: Plan) -> str:

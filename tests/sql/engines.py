@@ -138,6 +138,20 @@ class DuckDbAccount:
     def view(self, name: str) -> list[Row]:
         return self.rows(PLAN.view(name))
 
+    def generate(self, statement: str) -> None:
+        """Run a statement in DuckDB's own SQL."""
+        self._cursor._duck_conn.execute(statement)
+
+    def count(self, name: str) -> int:
+        """The number of rows of a view."""
+        self._cursor.execute(f"SELECT COUNT(*) FROM {PLAN.view(name)}")
+        return int(self._cursor.fetchone()[0])
+
+    def frame(self, query: str) -> Any:  # noqa: ANN401 - of pandas, which is not on every machine
+        """The result of a query as Snowflake's own library returns it."""
+        self._cursor.execute(query)
+        return self._cursor.fetch_pandas_all()
+
     def rows(self, source: str) -> list[Row]:
         """The rows of a table or view."""
         self._cursor.execute(f"SELECT * FROM {source}")

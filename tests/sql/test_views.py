@@ -322,6 +322,20 @@ def test_both_pipes_make_the_same_of_a_strength(
     assert found[0]["event_timestamp"] == found[1]["event_timestamp"]
 
 
+@pytest.mark.parametrize("direction", ["ENTRY", "exit", "Entry", "Inward", "", None])
+def test_both_pipes_make_the_same_of_a_direction(
+    account: DuckDbAccount, emulator_file: EmulatorFile, direction: str | None
+) -> None:
+    row = json.loads(door_rows("door-1", [0.0])[0]) | {"direction": direction}
+    for engine in (account, emulator_file):
+        engine.load([json.dumps(row).encode()])
+
+    found = [engine.table()[0]["direction"] for engine in (account, emulator_file)]
+
+    upper = str(direction).upper()
+    assert found == [upper if upper in {"ENTRY", "EXIT"} else direction] * 2
+
+
 def test_the_view_in_the_emulators_file_is_the_accounts(emulator_file: EmulatorFile) -> None:
     emulator_file.load(door_rows("door-1", MINUTES))
     emulator_file.change("UPDATE {table} SET signal_strength = -85, signal_quality = 'WEAK' WHERE seq = 1")

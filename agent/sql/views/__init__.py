@@ -17,6 +17,8 @@ __all__ = [
     "GAPS",
     "LATENCY",
     "METRICS",
+    "PASSBACK",
+    "PRESENT",
     "STATUS",
     "VIEWS",
     "Sources",
