@@ -164,9 +164,9 @@ CHAIN = View(
     "Rows that do not follow from the row before: altered, out of order, or with a row missing before\n"
     "them, also across the outboxes of a door. A row's chain is a hash over the chain before and what\n"
     "the reader read; here it is computed again. No rows here: nothing that the chain covers was altered,\n"
-    "unless all later chains were computed again too; and up to its last heartbeat, a door's rows are\n"
-    "those that it signed (V_ANCHORS). Rows deleted at the end of a door show once a heartbeat reports\n"
-    "them. Not covered are values computed from others (event_timestamp of a corrected clock,\n"
+    "unless all later chains were computed again too; and where a door sends heartbeats, its rows are\n"
+    "those that it signed (V_ANCHORS) up to the last one. Rows deleted at the end of a door show once a\n"
+    "heartbeat reports them. Not covered are values computed from others (event_timestamp of a corrected clock,\n"
     "card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have 16 digits are\n"
     "not checked; the last of them is listed as such.",
     _CHAIN,
