@@ -16,6 +16,7 @@ from tests.sql.engines import PLAN, DuckDbAccount, duckdb_account
 
 _DOORS = 2_000
 _ROWS = 100_000
+_ROUNDS = 2
 # Of the time for twice the rows to that for the rows; below this many seconds noise is larger.
 _GROWTH, _NOISE_S = 3.0, 1.0
 
@@ -62,10 +63,14 @@ def _measure(swipes: int) -> dict[str, float]:
     with _account(swipes) as account:
         found = {}
         for view in VIEWS:
-            begun = time.perf_counter()
-            account.count(view.name)
-            found[view.name] = time.perf_counter() - begun
+            found[view.name] = min(_seconds(account, view.name) for _ in range(_ROUNDS))
         return found
+
+
+def _seconds(account: DuckDbAccount, name: str) -> float:
+    begun = time.perf_counter()
+    account.count(name)
+    return time.perf_counter() - begun
 
 
 @contextmanager

@@ -35,10 +35,6 @@ DROP TABLE IF EXISTS {plan.events_table};
 DROP TABLE IF EXISTS {plan.purged};
 DROP TABLE IF EXISTS {plan.expected_doors};
 DROP TABLE IF EXISTS {plan.site_roles};
-DROP MASKING POLICY IF EXISTS {plan.mask("VARCHAR")};
-DROP MASKING POLICY IF EXISTS {plan.mask("NUMBER")};
-DROP MASKING POLICY IF EXISTS {plan.mask("VARIANT")};
-DROP TAG IF EXISTS {plan.tag};
 
 -- The key is worth nothing without its user. The policy can be dropped once no user has it.
 USE ROLE SECURITYADMIN;
@@ -47,6 +43,13 @@ DROP ROLE IF EXISTS {plan.role};
 DROP ROLE IF EXISTS {READER};
 DROP ROLE IF EXISTS {OPERATOR};
 DROP NETWORK POLICY IF EXISTS {plan.network_policy};
+
+-- Masks and tag of an Enterprise account can be dropped once no table has them.
+USE ROLE {plan.owner};
+DROP MASKING POLICY IF EXISTS {plan.mask("VARCHAR")};
+DROP MASKING POLICY IF EXISTS {plan.mask("NUMBER")};
+DROP MASKING POLICY IF EXISTS {plan.mask("VARIANT")};
+DROP TAG IF EXISTS {plan.tag};
 
 USE ROLE ACCOUNTADMIN;
 DROP INTEGRATION IF EXISTS {INTEGRATION};

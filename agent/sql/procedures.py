@@ -95,14 +95,15 @@ def _erase(plan: Plan) -> str:
     members = ",\n          ".join(", ".join(part) for part in (listed[:5], listed[5:]))
     emptied = ",\n        ".join(f"{name} = NULL" for name in PERSONAL if name not in {"badge_id", "user_id"})
     return f"""\
--- Erases a person: all rows with a user_id, or with a badge_id (pass NULL for the other). The personal
+-- Erases a person: all rows with a user_id, and all with a badge_id: pass both, because a swipe before the
+-- badge was in the cardholder file has the user UNKNOWN, or NULL for one that is not known. The personal
 -- columns and members of raw_json are removed, and the random salt, so that nothing is left to guess
 -- them from; person_digest keeps what the chain needs, so V_DOOR_CHAIN and V_DOOR_GAPS stay silent.
 -- What it does not reach: Time Travel and Fail-safe of the table, rows that Snowflake skipped (they hold
 -- the whole row; TRUNCATE TABLE ERROR_TABLE(...) empties them), copies in other tables such as the
 -- demo's, and rows that a door still has and can replay: [outbox] retention_days of it, a week unless
 -- set. Call it again after that time. It changes the time of arrival of the erased rows.
--- CALL {plan.erase}('USR-001', NULL);
+-- CALL {plan.erase}('USR-001', '123-45678');
 CREATE OR REPLACE PROCEDURE {plan.erase}(of_user VARCHAR, of_badge VARCHAR)
   RETURNS VARCHAR
   LANGUAGE SQL

@@ -67,10 +67,7 @@ class DuckDbAccount:
 
     def __init__(self, cursor: Any) -> None:  # noqa: ANN401 - of a library without types
         self._cursor = cursor
-        for statement in statements(setup(PLAN)):
-            # It knows neither roles nor pipes nor these properties of a table.
-            if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
-                cursor.execute(statement)
+        self.set_up(PLAN)
         cursor.execute("CREATE TABLE STREAMED (V VARIANT)")
         cursor.execute("CREATE TABLE PIPES (pipe_schema TEXT, pipe_name TEXT, definition TEXT)")
         cursor.execute(
@@ -80,6 +77,17 @@ class DuckDbAccount:
         for view in VIEWS:
             select = view.select(_SOURCES).replace(*_FORMATTED)
             cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {select}")
+
+    def set_up(self, plan: Plan) -> None:
+        """Run the script `setup`, without what the engine does not know: roles, pipes, table properties."""
+        for statement in statements(setup(plan)):
+            if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
+                self._cursor.execute(statement)
+
+    def columns(self, table: str) -> set[str]:
+        """The columns of a table."""
+        self._cursor.execute(f"SELECT * FROM {table}")
+        return {column[0].lower() for column in self._cursor.description}
 
     def load(self, lines: Sequence[bytes]) -> None:
         self.load_into(PLAN.table, PIPED, lines)
@@ -100,7 +108,7 @@ class DuckDbAccount:
         # The engine has neither the time of a commit nor this function.
         merged = json.dumps(dict.fromkeys(PERSONAL))
         found = re.sub(
-            r"OBJECT_DELETE\(raw_json::OBJECT, [^()]*\)::VARIANT",
+            r"OBJECT_DELETE\(raw_json::OBJECT,[^()]*\)::VARIANT",
             f"PARSE_JSON(JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}'))",
             found.replace(ARRIVED_AT, "ingestion_time"),
         ).replace(*_FORMATTED)

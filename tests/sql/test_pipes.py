@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from agent.sql.columns import PIPED
+from agent.sql.columns import COLUMNS, PIPED
 from agent.sql.names import literal
 from agent.sql.pipes import pipe_select
 from agent.sql.scripts import script
@@ -106,6 +107,38 @@ def test_rows_are_complete_after_the_fall_back_too(account: DuckDbAccount) -> No
     assert account.view("V_DOOR_CHAIN") == account.view("V_DOOR_GAPS") == []
     times = [json.loads(line)["event_timestamp"].replace("T", " ").removesuffix("Z") for line in lines]
     assert [row["event_timestamp"] for row in account.table()] == times
+
+
+# The demo's, as sfe-simple-stream creates it.
+DEMO_TABLE = """CREATE TABLE {table} (
+    badge_id VARCHAR(50) NOT NULL,
+    user_id VARCHAR(50) NOT NULL,
+    zone_id VARCHAR(50) NOT NULL,
+    reader_id VARCHAR(50) NOT NULL,
+    event_timestamp TIMESTAMP_NTZ NOT NULL,
+    signal_strength NUMBER(5, 2),
+    signal_quality VARCHAR(10),
+    direction VARCHAR(10),
+    ingestion_time TIMESTAMP_NTZ DEFAULT CURRENT_TIMESTAMP(),
+    raw_json VARIANT
+)"""
+
+
+@pytest.mark.parametrize("start", ["nothing", "the demo", "this version"])
+def test_the_tables_are_complete_whatever_was_there(account: DuckDbAccount, start: str) -> None:
+    plan = replace(PLAN, schema_name=f"FROM_{start.replace(' ', '_').upper()}")
+    if start == "the demo":
+        account.change(f"CREATE SCHEMA {plan.schema}")
+        account.change(DEMO_TABLE.format(table=plan.table))
+    for _ in range(2 if start == "this version" else 1):
+        account.set_up(plan)
+
+    account.load_into(plan.table, PIPED, door_rows("door-1", [2.0, 1.0]))
+
+    assert account.columns(plan.table) == {column.name for column in COLUMNS}
+    assert [row["seq"] for row in account.rows(plan.table)] == [1, 2]
+    for table in (plan.events_table, plan.purged, plan.expected_doors):
+        assert account.rows(table) == []
 
 
 def test_replacing_a_pipe_grants_its_use_again() -> None:

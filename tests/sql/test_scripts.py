@@ -102,6 +102,30 @@ def test_the_pipes_use_functions_of_the_list_for_transformations_only() -> None:
     assert "CASE" not in plain
 
 
+def test_a_user_that_was_a_person_becomes_a_service_user() -> None:
+    block = next(one for one in statements(script(PLAN, "access")) if one.startswith("EXECUTE IMMEDIATE"))
+
+    first, *handler = inner_statements(block)
+
+    assert first.startswith("ALTER USER SFE_INGEST_USER SET TYPE = SERVICE")
+    assert re.match(r"ALTER USER SFE_INGEST_USER UNSET\s+PASSWORD, ", handler[0])
+    assert handler[1:] == [first]
+
+
+def test_the_network_rule_for_ipv6_is_a_comment() -> None:
+    text = script(PLAN, "access")
+
+    assert re.search(r"^-- CREATE OR ALTER NETWORK RULE \S+\n--   TYPE = IPV6 ", text, re.MULTILINE)
+    assert not [one for one in statements(text) if "RULE" in one]
+
+
+def test_the_hand_over_explains_refused_sign_ins() -> None:
+    text = script(PLAN, "handoff")
+
+    for word in ("LOGIN_NAME", "394300", "394302", "394307", "SYSTEM$GET_LOGIN_FAILURE_DETAILS"):
+        assert word in text
+
+
 def functions(pipe: str) -> set[str]:
     return set(re.findall(r"\b([A-Z_]+)\(", pipe)) - {"TABLE", "DATA_SOURCE", "NUMBER"}
 

@@ -166,8 +166,8 @@ CHAIN = View(
     "the reader read; here it is computed again. No rows here: nothing that the chain covers was altered,\n"
     "unless all later chains were computed again too; and where a door sends heartbeats, its rows are\n"
     "those that it signed (V_ANCHORS) up to the last one. Rows deleted at the end of a door show once a\n"
-    "heartbeat reports them. Not covered are values computed from others (event_timestamp of a corrected clock,\n"
-    "card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have 16 digits are\n"
-    "not checked; the last of them is listed as such.",
+    "heartbeat reports them. Not covered are values computed from others (event_timestamp of a corrected\n"
+    "clock, card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have 16\n"
+    "digits are not checked; the last of them is listed as such.",
     _CHAIN,
 )

@@ -124,7 +124,8 @@ FROM (
 ) AS doors
 ORDER BY status DESC, agent_id"""
 
-# The column timestamp is a TIMESTAMP_LTZ, which is shown in the time zone of the session.
+# The column timestamp is a TIMESTAMP_LTZ, which is shown in the time zone of the session. A message quotes
+# the value that failed, which may be that of a card.
 _ERRORS = """\
 SELECT CONVERT_TIMEZONE('UTC', timestamp)::TIMESTAMP_NTZ AS failed_at,
        error_metadata:details:pipe_name::VARCHAR AS pipe_name,
@@ -132,7 +133,7 @@ SELECT CONVERT_TIMEZONE('UTC', timestamp)::TIMESTAMP_NTZ AS failed_at,
        error_metadata:details:offset_token_lower_bound::VARCHAR AS first_offset_token,
        error_metadata:details:offset_token_upper_bound::VARCHAR AS last_offset_token,
        error_code,
-       error_metadata:error_message::VARCHAR AS error_message,
+       REGEXP_REPLACE(error_metadata:error_message::VARCHAR, '''[^'']*''', '''...''') AS error_message,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):agent_id::VARCHAR AS agent_id,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):seq::NUMBER(38,0) AS seq,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):event_id::VARCHAR AS event_id
@@ -229,9 +230,10 @@ STATUS = View(
 )
 ERRORS = View(
     "V_CHANNEL_ERRORS",
-    "Rows that Snowflake skipped, with the reason and the number that V_DOOR_GAPS misses; failed_at is in\n"
-    "UTC. After the fix, at the door: badge-agent replay --rejected. A second source, an hour or more late\n"
-    "and for roles that may see it: SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY.",
+    "Rows that Snowflake skipped, with the reason (without the value that it quotes) and the number that\n"
+    "V_DOOR_GAPS misses; failed_at is in UTC. After the fix, at the door: badge-agent replay --rejected.\n"
+    "A second source, an hour or more late and for roles that may see it:\n"
+    "SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY.",
     _ERRORS,
 )
 FLEET = View(
