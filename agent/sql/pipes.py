@@ -39,7 +39,7 @@ def pipes(plan: Plan) -> str:
 {_commented(_pipe(plan, plan.pipes[0], _CREATE, casts_only=True))}
 
 -- Door events and heartbeats.
-{_events_pipe(plan, _CREATE)}
+{_events_pipes(plan, _CREATE)}
 
 {_check(plan)}"""
 
@@ -57,7 +57,7 @@ USE ROLE {plan.owner};
 
 {created}
 
-{_events_pipe(plan, _REPLACE)}
+{_events_pipes(plan, _REPLACE)}
 
 -- Replacing a pipe drops the grants on it.
 {grants}
@@ -85,8 +85,10 @@ def _pipe(plan: Plan, pipe: str, verb: str, *, casts_only: bool = False) -> str:
     return _statement(verb, pipe, plan.table, columns, casts_only=casts_only)
 
 
-def _events_pipe(plan: Plan, verb: str) -> str:
-    return _statement(verb, plan.events_pipe, plan.events_table, EVENT_PIPED, casts_only=False)
+def _events_pipes(plan: Plan, verb: str) -> str:
+    return "\n\n".join(
+        _statement(verb, pipe, plan.events_table, EVENT_PIPED, casts_only=False) for pipe in plan.events_pipes
+    )
 
 
 def _statement(verb: str, pipe: str, table: str, columns: tuple[Column, ...], *, casts_only: bool) -> str:

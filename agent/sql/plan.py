@@ -97,9 +97,14 @@ class Plan:
         return self._raw(EVENTS_TABLE)
 
     @property
-    def events_pipe(self) -> str:
-        """The pipe of door events and heartbeats."""
-        return self._raw(EVENTS_PIPE)
+    def events_pipe_names(self) -> list[str]:
+        """The own names of the pipes of door events: as many as pipes, for each door has a channel in both."""
+        return _numbered(EVENTS_PIPE, self.pipe_count)
+
+    @property
+    def events_pipes(self) -> list[str]:
+        """The pipes of door events and heartbeats, each with its database and schema."""
+        return [self._raw(name) for name in self.events_pipe_names]
 
     @property
     def purged(self) -> str:
@@ -114,7 +119,7 @@ class Plan:
     @property
     def pipe_names(self) -> list[str]:
         """The pipes' own names; the first is the configured one, so that more can be added later."""
-        return [self.pipe_name, *(f"{self.pipe_name}_{number}" for number in range(2, self.pipe_count + 1))]
+        return _numbered(self.pipe_name, self.pipe_count)
 
     @property
     def pipes(self) -> list[str]:
@@ -124,7 +129,7 @@ class Plan:
     @property
     def every_pipe(self) -> list[str]:
         """The pipes of both tables."""
-        return [*self.pipes, self.events_pipe]
+        return [*self.pipes, *self.events_pipes]
 
     @property
     def user(self) -> str:
@@ -183,7 +188,7 @@ class Plan:
     @property
     def stored_pipe_names(self) -> list[str]:
         """The names of the pipes of both tables as Snowflake's own tables of objects have them."""
-        return [*map(stored, self.pipe_names), EVENTS_PIPE]
+        return [stored(name) for name in (*self.pipe_names, *self.events_pipe_names)]
 
     @property
     def stored_database(self) -> str:
@@ -211,6 +216,10 @@ class Plan:
     def view(self, name: str) -> str:
         """One of the views."""
         return f"{self.views_schema}.{name}"
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name, *(f"{name}_{number}" for number in range(2, count + 1))]
 
 
 def _block_problem(name: str) -> str | None:

@@ -185,7 +185,8 @@ def test_more_pipes_are_added_beside_the_first() -> None:
         "SFE_BADGE_EVENTS_PIPE_3",
     ]
     for name in ("setup", "access", "cleanup"):
-        assert all(pipe in script(three, name) for pipe in three.pipes)
+        assert all(pipe in script(three, name) for pipe in three.every_pipe)
+    assert three.events_pipe_names[1:] == ["SFE_DOOR_EVENTS_PIPE_2", "SFE_DOOR_EVENTS_PIPE_3"]
     assert "# for the doors from 3,601 on" in script(three, "handoff")
 
 
