@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def events_pipe_names(self) -> list[str]:
-        """The own names of the pipes of door events: as many as pipes, for each door has a channel in both."""
+        """The own names of the pipes of door events: as many as of swipes, a door has a channel in both."""
         return _numbered(EVENTS_PIPE, self.pipe_count)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -60,7 +61,12 @@ def script(plan: Plan, name: str) -> str:
 def dashboard(plan: Plan) -> str:
     """The Streamlit app, with the schema of the views; Python and no SQL."""
     app = files("agent.sql").joinpath("dashboard.py").read_text(encoding="utf-8")
-    return re.sub(r"(?m)^VIEWS_SCHEMA = .*$", lambda _: f"VIEWS_SCHEMA = {plan.views_schema!r}", app)
+    return re.sub(r"(?m)^VIEWS_SCHEMA = .*$", lambda _: f"VIEWS_SCHEMA = {_python(plan.views_schema)}", app)
+
+
+def _python(text: str) -> str:
+    # Of printable characters a JSON string is a Python string.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def every_script(plan: Plan) -> str:

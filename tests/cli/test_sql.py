@@ -114,7 +114,7 @@ def test_the_dashboard_is_python_with_the_configured_schema(
     text = printed(capsys, "--only", "dashboard", "--config", config)
 
     compile(text, "streamlit_app.py", "exec")
-    assert """VIEWS_SCHEMA = '"my db".ANALYTICS_LAYER'""" in text
+    assert 'VIEWS_SCHEMA = "\\"my db\\".ANALYTICS_LAYER"' in text
 
 
 def test_pipes_and_networks_are_options(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,8 @@ class DuckDbAccount:
         self, table: str, columns: tuple[Column, ...], lines: Sequence[bytes], *, casts_only: bool = False
     ) -> None:
         """Rows through a pipe that fills these columns of a table."""
+        if not lines:
+            return
         self._cursor.execute("DELETE FROM STREAMED")
         texts = ", ".join(f"(PARSE_JSON({_quoted(line.decode())}))" for line in lines)
         self._cursor.execute(f"INSERT INTO STREAMED VALUES {texts}")
