@@ -151,7 +151,7 @@ def test_every_fault_of_the_fault_model_has_a_test_that_exists() -> None:
 def test_every_recipe_names_its_files() -> None:
     recipes = re.split(r"^### ", section(CONTRIBUTING, "Recipes"), flags=re.MULTILINE)[1:]
 
-    assert len(recipes) == 6
+    assert len(recipes) == 7
     for recipe in recipes:
         assert len(named_paths(recipe)) >= 2, recipe.splitlines()[0]
 

@@ -14,19 +14,24 @@ from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
 from agent.settings import Settings, SnowflakeSettings
 from agent.sql.plan import DEFAULT_ROLE, DOORS_PER_PIPE, PIPES_PER_TABLE, Plan
-from agent.sql.scripts import SCRIPTS, every_script, script
+from agent.sql.scripts import SCRIPTS, STANDARD, dashboard, every_script, script
+
+DASHBOARD = "dashboard"
 
 _EPILOG = """\b
 Examples:
   badge-agent sql --config config.toml | less
   badge-agent sql --only views > views.sql
+  badge-agent sql --only dashboard > streamlit_app.py
   badge-agent sql --pipes 3 --allow-ip 203.0.113.0/24
 """
 
 
 @click.command("sql", epilog=_EPILOG)
 @click.option(
-    "--only", type=click.Choice(SCRIPTS), help="Print one script only; cleanup is printed only this way."
+    "--only",
+    type=click.Choice([*SCRIPTS, DASHBOARD]),
+    help=f"Print one script only; without it: {', '.join(STANDARD)}. {DASHBOARD} is a Streamlit app.",
 )
 @click.option(
     "--pipes",
@@ -41,14 +46,23 @@ Examples:
     "allowed_networks",
     multiple=True,
     metavar="CIDR",
-    help="Network from which the key may be used; repeat for more.",
+    help="IPv4 network from which the key may be used; repeat for more.",
+)
+@click.option(
+    "--warehouse",
+    default="COMPUTE_WH",
+    show_default=True,
+    help="Warehouse of alerts and of the dynamic table.",
 )
 @config_option
-def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, ...], config: Path) -> None:
+def command(
+    *, only: str | None, pipe_count: int, allowed_networks: tuple[str, ...], warehouse: str, config: Path
+) -> None:
     """Print the SQL that creates the objects in a Snowflake account.
 
     With the names of the configuration: database, schemas, table and pipes; role, service user, key
-    and grants; the settings for the doors; the monitoring views. Every script can be run again.
+    and grants; the settings for the doors; the monitoring views; the procedures that delete old rows and
+    erase persons. Every script can be run again.
     """
     settings = load(config)
     snowflake = settings.snowflake
@@ -59,8 +73,12 @@ def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, .
         public_key_line=key.public_key_line if key else None,
         fingerprint=key.fingerprint if key else None,
         allowed_networks=allowed_networks,
+        warehouse_name=warehouse,
     )
-    click.echo(script(plan, only) if only else every_script(plan), nl=False)
+    if only == DASHBOARD:
+        click.echo(dashboard(plan), nl=False)
+    else:
+        click.echo(script(plan, only) if only else every_script(plan), nl=False)
 
 
 def plan_for(snowflake: SnowflakeSettings) -> Plan:

@@ -54,7 +54,7 @@ SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
        COALESCE(SUM(direction = 'EXIT'), 0) AS exit_count,
        COALESCE(SUM(direction = 'ENTRY'), 0) - COALESCE(SUM(direction = 'EXIT'), 0) AS net_occupancy_change
 FROM RAW_BADGE_EVENTS
-WHERE ingestion_time >= datetime('now', '-24 hours')
+WHERE ingestion_time >= datetime('now', '-24 hours') AND (outbox_id IS NOT NULL OR agent_id IS NULL)
 GROUP BY ingestion_hour
 ORDER BY ingestion_hour DESC;
 CREATE TABLE IF NOT EXISTS CHANNELS (

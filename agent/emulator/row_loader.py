@@ -24,7 +24,7 @@ from agent.sql.columns import NAME_LENGTH, SENT, SHORT_LENGTH
 TABLE = "RAW_BADGE_EVENTS"
 DEFAULT_PIPE = f"{TABLE}-STREAMING"  # exists for every table without being created
 
-NO_SIGNAL = -999  # COALESCE(signal_strength, -999)
+NO_SIGNAL = -999  # NVL(signal_strength, -999)
 WEAK_BELOW, MEDIUM_BELOW = -80, -60  # dBm
 MAX_SIGNAL = 1000  # NUMBER(5,2) holds -999.99 .. 999.99
 
@@ -124,7 +124,7 @@ def _row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
         reader,
         _timestamp("EVENT_TIMESTAMP", timestamp),
         *_signal(strength),
-        None if direction is None else _short("DIRECTION", direction).upper(),
+        None if direction is None else _direction(direction),
         *rest,
         line.decode(),
         *origin,
@@ -185,6 +185,11 @@ def _short(column: str, text: str) -> str:
     if len(text) > SHORT_LENGTH:
         raise _SkipError(f"User character length limit ({SHORT_LENGTH}) exceeded in {column}")
     return text
+
+
+def _direction(text: str) -> str:
+    upper = text.upper()
+    return upper if upper in {"ENTRY", "EXIT"} else _short("DIRECTION", text)
 
 
 def _text(value: object) -> str:
@@ -256,7 +261,7 @@ def _boolean(name: str, value: object) -> bool:
 def _signal(strength: float | Decimal | None) -> tuple[float, str]:
     """Strength and quality: NUMBER(5,2), the column's own two decimals, nothing coarser."""
     if strength is None:
-        # The CASE tests the value before COALESCE, and NULL is not below any bound.
+        # The CASE tests the value before NVL, and NULL is not below any bound.
         return NO_SIGNAL, "STRONG"
     rounded = _strength(strength)
     if strength < WEAK_BELOW:

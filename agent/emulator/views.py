@@ -14,11 +14,28 @@ from agent.emulator.row_loader import TABLE
 from agent.errors import AgentError
 from agent.sql.views import CHAIN, EVENTS, GAPS, LATENCY, METRICS, STATUS, Sources, View
 
-# V_CHANNEL_ERRORS reads the error table, which is Snowflake's own.
-_SHOWN = (METRICS, GAPS, CHAIN, STATUS, LATENCY)
+# The views of what the emulator has: no error table, no door events, and JSON as text.
+SHOWN = (METRICS, GAPS, CHAIN, STATUS, LATENCY)
 
 # The emulator stamps a row when it commits it, so its ingestion_time is the time of arrival.
-_SOURCES = Sources(table=TABLE, events=EVENTS.name, errors="", arrived_at="ingestion_time")
+# It has neither purged rows nor door events: these two are empty.
+_PURGED, _ANCHORS = "PURGED", "V_ANCHORS"
+_EMPTY = f"""
+CREATE TEMP TABLE {_PURGED} (outbox_id TEXT, up_to_seq INTEGER, chain TEXT);
+CREATE TEMP TABLE {_ANCHORS} (agent_id TEXT, outbox_id TEXT, seq INTEGER, chain TEXT, pending INTEGER);
+"""
+_SOURCES = Sources(
+    table=TABLE,
+    events=EVENTS.name,
+    errors="",
+    purged=_PURGED,
+    anchors=_ANCHORS,
+    door_events="",
+    expected_doors="",
+    door_status=STATUS.name,
+    arrived_at="ingestion_time",
+    reported_at="ingestion_time",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +55,11 @@ def read_views(database: Path, *, now: Callable[[], datetime] = lambda: datetime
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             _add_functions(connection, now)
+            connection.executescript(_EMPTY)
             connection.execute(f"CREATE TEMP VIEW {EVENTS.name} AS {EVENTS.select(_SOURCES)}")
             return [
                 _read(connection, EVENTS, f"SELECT * FROM {EVENTS.name} ORDER BY event_timestamp DESC"),  # noqa: S608 - our own name
-                *(_read(connection, view, view.select(_SOURCES)) for view in _SHOWN),
+                *(_read(connection, view, view.select(_SOURCES)) for view in SHOWN),
             ]
     except sqlite3.Error as error:
         raise AgentError(

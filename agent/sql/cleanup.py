@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from agent.sql.options import ALERTS, INTEGRATION
 from agent.sql.plan import Plan
+from agent.sql.privacy import OPERATOR, READER
 from agent.sql.views import VIEWS
 
 
 def cleanup(plan: Plan) -> str:
-    """Views, pipes, user, role, network policy, table; not what others may have put things into."""
+    """All that the scripts made, but for database and schemas, which may hold objects of others."""
     views = "\n".join(f"DROP VIEW IF EXISTS {plan.view(view.name)};" for view in reversed(VIEWS))
-    pipes = "\n".join(f"DROP PIPE IF EXISTS {pipe};" for pipe in plan.pipes)
+    views = f"DROP VIEW IF EXISTS {plan.demo_metrics};\n{views}"
+    alerts = "\n".join(f"DROP ALERT IF EXISTS {plan.view(name)};" for name in ALERTS)
+    pipes = "\n".join(f"DROP PIPE IF EXISTS {pipe};" for pipe in plan.every_pipe)
     return f"""\
 -- Stop the agents first: sudo systemctl stop badge-agent. Until then they keep their swipes and
 -- try again, and nothing is lost but what this script drops.
-USE ROLE SYSADMIN;
+USE ROLE {plan.owner};
+{alerts}
+DROP VIEW IF EXISTS {plan.view("V_BADGE_EVENTS_BY_SITE")};
+DROP DYNAMIC TABLE IF EXISTS {plan.dynamic_table};
 {views}
+DROP PROCEDURE IF EXISTS {plan.purge}(TIMESTAMP_NTZ);
+DROP PROCEDURE IF EXISTS {plan.erase}(VARCHAR, VARCHAR);
 
 -- The channels and their positions go with their pipe. To drop every one of several, print this
 -- script with the --pipes they were made with.
@@ -22,12 +31,28 @@ USE ROLE SYSADMIN;
 
 -- The rows. For a day (DATA_RETENTION_TIME_IN_DAYS) UNDROP TABLE brings them back.
 DROP TABLE IF EXISTS {plan.table};
+DROP TABLE IF EXISTS {plan.events_table};
+DROP TABLE IF EXISTS {plan.purged};
+DROP TABLE IF EXISTS {plan.expected_doors};
+DROP TABLE IF EXISTS {plan.site_roles};
 
 -- The key is worth nothing without its user. The policy can be dropped once no user has it.
 USE ROLE SECURITYADMIN;
 DROP USER IF EXISTS {plan.user};
 DROP ROLE IF EXISTS {plan.role};
+DROP ROLE IF EXISTS {READER};
+DROP ROLE IF EXISTS {OPERATOR};
 DROP NETWORK POLICY IF EXISTS {plan.network_policy};
+
+-- Masks and tag of an Enterprise account can be dropped once no table has them.
+USE ROLE {plan.owner};
+DROP MASKING POLICY IF EXISTS {plan.mask("VARCHAR")};
+DROP MASKING POLICY IF EXISTS {plan.mask("NUMBER")};
+DROP MASKING POLICY IF EXISTS {plan.mask("VARIANT")};
+DROP TAG IF EXISTS {plan.tag};
+
+USE ROLE ACCOUNTADMIN;
+DROP INTEGRATION IF EXISTS {INTEGRATION};
 
 -- These may hold what other people made. If they do not:
 -- USE ROLE SYSADMIN;

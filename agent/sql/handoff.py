@@ -23,7 +23,7 @@ def handoff(plan: Plan) -> str:
     return f"""\
 -- The answer is the table [snowflake] of the doors' config.toml, with the account's own names.
 -- The configuration that this script was written from has the account {plan.account}.
-USE ROLE SYSADMIN;
+USE ROLE {plan.owner};
 SELECT {select}
   AS config_toml;
 
@@ -31,11 +31,15 @@ SELECT {select}
 SHOW PIPES IN SCHEMA {plan.schema};
 
 -- What is registered: RSA_PUBLIC_KEY_FP, after a rotation RSA_PUBLIC_KEY_2_FP, must be what
--- `badge-agent key fingerprint` prints.
+-- `badge-agent key fingerprint` prints, and LOGIN_NAME (not NAME) must be the doors' `user`.
+-- If a door is refused, `badge-agent check` prints the code: 394300 no user has this LOGIN_NAME,
+-- 394302 the token arrived more than a minute after its issue (the door's clock), 394307 another
+-- account, 390144 another key. Snowflake's own reason is in
+-- SELECT SYSTEM$GET_LOGIN_FAILURE_DETAILS('<the UUID of the message>');
 USE ROLE SECURITYADMIN;
 DESC USER {plan.user};
 
--- What the role may do: USAGE twice, INSERT, and OPERATE once for each pipe.
+-- What the role may do: USAGE twice, INSERT on two tables, and OPERATE once for each pipe.
 SHOW GRANTS TO ROLE {plan.role};"""
 
 

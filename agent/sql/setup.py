@@ -1,29 +1,34 @@
-"""The script that creates database, schemas, table and pipes."""
+"""The script that creates database, schemas, tables and pipes."""
 
 from __future__ import annotations
 
-from agent.sql.columns import ADDED, COLUMNS, PIPED, names
-from agent.sql.plan import CHANNELS_PER_PIPE, DOORS_PER_PIPE, Plan
-
-STREAM = "TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"
+from agent.sql.columns import ADDED, COLUMNS, Column
+from agent.sql.door_events import EVENT_COLUMNS
+from agent.sql.pipes import pipes
+from agent.sql.plan import Plan
 
 
 def setup(plan: Plan) -> str:
-    """Database, schemas, table, error logging, row timestamps, pipes."""
-    return "\n\n".join([_places(plan), _table(plan), _missing_columns(plan), _properties(plan), _pipes(plan)])
-
-
-def pipe_select() -> str:
-    """The pipe's SELECT: one expression for each column that the pipe fills, in the order of PIPED."""
-    expressions = ",\n      ".join(column.expression for column in PIPED)
-    return f"SELECT\n      {expressions}\n    FROM {STREAM}"
+    """Database, schemas, tables, error logging, row timestamps, pipes."""
+    return "\n\n".join(
+        [
+            _places(plan),
+            _table(plan),
+            _missing_columns(plan),
+            _events_table(plan),
+            _operators_tables(plan),
+            _properties(plan),
+            pipes(plan),
+        ]
+    )
 
 
 def _places(plan: Plan) -> str:
     return f"""\
 -- SYSADMIN owns what is made here, the service user none of it. If another role owns the
 -- database already, use that one in place of SYSADMIN, here and in the other scripts.
-USE ROLE SYSADMIN;
+-- Needs CREATE DATABASE on the account, which SYSADMIN has; the owner needs no more.
+USE ROLE {plan.owner};
 
 CREATE DATABASE IF NOT EXISTS {plan.database};
 
@@ -33,14 +38,10 @@ CREATE SCHEMA IF NOT EXISTS {plan.views_schema};"""
 
 
 def _table(plan: Plan) -> str:
-    width = max(len(column.name) for column in COLUMNS)
-    columns = ",\n".join(f"  {column.name:<{width}}  {column.type}" for column in COLUMNS)
     return f"""\
--- One row for every swipe that arrived. The columns from event_id on let SQL prove that
--- nothing is missing, doubled or altered: see the views. All times are UTC.
-CREATE TABLE IF NOT EXISTS {plan.table} (
-{columns}
-);"""
+-- One row for every swipe that arrived. The columns from event_id on let SQL find what is
+-- missing, doubled or altered: see the views. All times are UTC.
+{_created(plan.table, COLUMNS)}"""
 
 
 def _missing_columns(plan: Plan) -> str:
@@ -53,39 +54,51 @@ def _missing_columns(plan: Plan) -> str:
 {additions}"""
 
 
+def _events_table(plan: Plan) -> str:
+    return f"""\
+-- What happened to a door (a reader lost, the clock set, an operator's command), and its signed
+-- heartbeats: V_ANCHORS and V_FLEET read them. Empty until the agents send them.
+{_created(plan.events_table, EVENT_COLUMNS)}"""
+
+
+def _operators_tables(plan: Plan) -> str:
+    return f"""\
+-- What was deleted on purpose, written by PURGE_BADGE_EVENTS: the views on gaps and chains start
+-- after it. Who may write here can hide a deletion, so grant no INSERT on it.
+CREATE TABLE IF NOT EXISTS {plan.purged} (
+  agent_id       VARCHAR NOT NULL,
+  outbox_id      VARCHAR NOT NULL,
+  up_to_seq      NUMBER(38,0) NOT NULL,
+  chain          VARCHAR,
+  row_count      NUMBER(38,0),
+  missing_count  NUMBER(38,0),
+  purged_at      TIMESTAMP_NTZ DEFAULT SYSDATE(),
+  purged_by      VARCHAR
+);
+
+-- The doors that should be there, filled by you: V_FLEET shows a door that never sent anything.
+CREATE TABLE IF NOT EXISTS {plan.expected_doors} (
+  agent_id  VARCHAR NOT NULL,
+  site      VARCHAR,
+  note      VARCHAR
+);"""
+
+
 def _properties(plan: Plan) -> str:
     return f"""\
 -- A row that cannot be loaded is skipped, and the stream goes on: streaming knows no other way.
--- With error logging the skipped row is kept, with the reason: see V_CHANNEL_ERRORS.
+-- With error logging the skipped row is kept, with the reason: see V_CHANNEL_ERRORS. A table with
+-- error logging refuses a plain COPY INTO from a stage; load such files into another table first.
 ALTER TABLE {plan.table} SET ERROR_LOGGING = TRUE;
+ALTER TABLE {plan.events_table} SET ERROR_LOGGING = TRUE;
 
--- When a row was committed. ingestion_time does not show it: SYSDATE() in a pipe is the time at which
--- Snowflake compiled the pipe's statement, which may be hours before the row.
-ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;"""
+-- When a row was committed. ingestion_time does not show it: a default is computed when Snowflake
+-- compiles the pipe's statement, which may be hours before the row.
+ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;
+ALTER TABLE {plan.events_table} SET ROW_TIMESTAMP = TRUE;"""
 
 
-def _pipes(plan: Plan) -> str:
-    created = "\n\n".join(
-        f"CREATE PIPE IF NOT EXISTS {pipe} AS\n"
-        f"  COPY INTO {plan.table} (\n    {names('    ', PIPED)}\n  )\n"
-        f"  FROM (\n    {pipe_select()}\n  );"
-        for pipe in plan.pipes
-    )
-    return f"""\
--- The columns are named, because COPY INTO without names goes by position: a SELECT in another
--- order than the table's would put the direction into signal_quality without an error.
--- event_timestamp is sent in UTC, with a Z; TO_TIMESTAMP_NTZ takes it unchanged, whatever the
--- account's TIMEZONE. signal_strength keeps its decimals (a plain ::NUMBER rounds them away),
--- and -999 means a reader that does not measure it.
---
--- A pipe that exists is left as it is. To replace one, write CREATE OR REPLACE PIPE: its channels
--- and their positions go with it, and every agent opens a new channel at its own position.
--- Replace one that was made for an earlier version, before the agents are upgraded: it does not
--- fill chain_before and person_salt, and without them V_DOOR_CHAIN cannot check a row. Rows that
--- it loaded from upgraded agents can be completed:
--- UPDATE {plan.table}
---   SET person_salt = raw_json:person_salt::VARCHAR, chain_before = raw_json:chain_before::VARCHAR
---   WHERE person_salt IS NULL AND person_digest IS NULL AND raw_json:person_salt IS NOT NULL;
--- A pipe takes {CHANNELS_PER_PIPE:,} channels. Plan for at most {DOORS_PER_PIPE:,} doors, because each has a
--- second channel while it replays, and one more for 30 days after a new SD card: see --pipes.
-{created}"""  # noqa: S608 - the UPDATE is printed as a comment
+def _created(table: str, columns: tuple[Column, ...]) -> str:
+    width = max(len(column.name) for column in columns)
+    lines = ",\n".join(f"  {column.name:<{width}}  {column.type}" for column in columns)
+    return f"CREATE TABLE IF NOT EXISTS {table} (\n{lines}\n);"

@@ -47,7 +47,8 @@ def test_the_scripts_come_in_the_order_in_which_they_are_run(
     text = printed(capsys, "--config", config)
 
     places = [
-        text.index(one) for one in ("CREATE TABLE", "CREATE PIPE", "CREATE USER", "config_toml", "VIEW")
+        text.index(one)
+        for one in ("CREATE TABLE", "CREATE PIPE", "CREATE USER", "config_toml", "VIEW", "PROCEDURE")
     ]
     assert places == sorted(places)
     assert "DROP" not in text.replace("UNDROP", "")
@@ -86,6 +87,12 @@ def test_a_key_that_is_not_here_leaves_a_slot_and_a_note(
         ("access", "CREATE ROLE"),
         ("handoff", "SELECT '[snowflake]"),
         ("views", "CREATE OR REPLACE VIEW"),
+        ("procedures", "CREATE OR REPLACE PROCEDURE"),
+        ("replace-pipe", "CREATE OR REPLACE PIPE"),
+        ("dynamic-table", "CREATE OR REPLACE DYNAMIC TABLE"),
+        ("alerts", "CREATE OR REPLACE ALERT"),
+        ("privacy", "CREATE OR REPLACE SECURE VIEW"),
+        ("costs", "SNOWPIPE_STREAMING_CHANNEL_HISTORY"),
         ("cleanup", "DROP VIEW"),
     ],
 )
@@ -97,6 +104,17 @@ def test_one_script_can_be_asked_for(
     assert text.startswith("-- ==")
     assert first in text
     assert text.count("-- ==") == 1
+
+
+def test_the_dashboard_is_python_with_the_configured_schema(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text().replace('"SNOWFLAKE_EXAMPLE"', '"my db"'))
+
+    text = printed(capsys, "--only", "dashboard", "--config", config)
+
+    compile(text, "streamlit_app.py", "exec")
+    assert 'VIEWS_SCHEMA = "\\"my db\\".ANALYTICS_LAYER"' in text
 
 
 def test_pipes_and_networks_are_options(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent import rows
@@ -35,10 +35,13 @@ class Door:
         self._chain = rows.first_link(self.outbox_id)
         self._chain_before = self._chain
 
-    def swipe(self, seconds_ago: float, *, trusted: bool = True, corrected_us: int | None = None) -> None:
+    def swipe(
+        self, seconds_ago: float, *, trusted: bool = True, corrected_us: int | None = None, **changes: str
+    ) -> None:
         """Keep and send a swipe; its time is corrected to `corrected_us` where that is given."""
         link = rows.RowLink(str(uuid.uuid4()), uuid.uuid4().hex[:16], self._chain)
-        swipe = _swipe(len(self.sent) + 1, seconds_ago, trusted=trusted)
+        read = _swipe(len(self.sent) + 1, seconds_ago, trusted=trusted)
+        swipe = replace(read, **changes)  # type: ignore[arg-type] # members that are texts
         self._chain, stored = rows.render(swipe, link, agent_id=self.agent_id)
         if corrected_us is not None:
             stored = rows.with_timestamp(stored, corrected_us, sure=True, uncertainty_ms=None)
@@ -81,6 +84,24 @@ class Door:
         if self._seq == 1 and self._chain_before != self.outbox_id:
             members["chain_before"] = self._chain_before
         self.sent.append(json.dumps(members | {"replay": False}, separators=(",", ":")).encode())
+
+    def heartbeat(self, pending: int = 0, seconds_ago: float = 0.0, **details: object) -> bytes:
+        """A heartbeat that says how far the door is, as RAW_DOOR_EVENTS gets it; its signature is none."""
+        at = rows.iso(time.time_ns() // 1000 - int(seconds_ago * 1e6))
+        state = {"clock": "synced", "version": "0.2.0", "readers_lost": 0, "key": "k", "signature": "c2ln"}
+        position = {"seq": self._seq, "chain": self._chain, "pending": pending}
+        return json.dumps(
+            {
+                "event_id": str(uuid.uuid4()),
+                "agent_id": self.agent_id,
+                "outbox_id": self.outbox_id,
+                "kind": "heartbeat",
+                "at": at,
+                "clock": "synced",
+                "severity": "info",
+                "details": state | position | details,
+            }
+        ).encode()
 
     def new_generation(self, *, agent_id: str | None = None) -> None:
         """Continue under a new outbox id, and under a new agent id where one is given."""

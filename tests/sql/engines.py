@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,10 +16,14 @@ from typing import Any, Protocol
 from agent.emulator import row_loader
 from agent.emulator.database import DATABASE_FILE, Database
 from agent.emulator.views import read_views
-from agent.sql.columns import PIPED, names
+from agent.sql.columns import PERSONAL, PIPED, Column, names
+from agent.sql.door_events import EVENT_PIPED
+from agent.sql.pipes import STREAM, pipe_select
 from agent.sql.plan import TABLE, Plan
-from agent.sql.setup import STREAM, pipe_select, setup
-from agent.sql.views import EVENTS, VIEWS, Sources
+from agent.sql.procedures import procedures
+from agent.sql.setup import setup
+from agent.sql.views import ARRIVED_AT, VIEWS, sources
+from tests.sql import blocks
 from tests.sql.statements import statements
 
 PLAN = Plan(
@@ -29,9 +35,7 @@ PLAN = Plan(
 )
 
 # The scripts' own, but for the commit time of a row and the error table, which only Snowflake has.
-_SOURCES = Sources(
-    table=PLAN.table, events=PLAN.view(EVENTS.name), errors="ERRORS", arrived_at="ingestion_time"
-)
+_SOURCES = replace(sources(PLAN), errors="ERRORS", arrived_at="ingestion_time", reported_at="ingestion_time")
 
 # The dialect's translation to DuckDB drops the format of TO_VARCHAR.
 _FORMATTED = (
@@ -63,25 +67,66 @@ class DuckDbAccount:
 
     def __init__(self, cursor: Any) -> None:  # noqa: ANN401 - of a library without types
         self._cursor = cursor
-        for statement in statements(setup(PLAN)):
-            # It knows neither roles nor pipes nor these properties of a table.
-            if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
-                cursor.execute(statement)
+        self.set_up(PLAN)
         cursor.execute("CREATE TABLE STREAMED (V VARIANT)")
+        cursor.execute("CREATE TABLE PIPES (pipe_schema TEXT, pipe_name TEXT, definition TEXT)")
         cursor.execute(
             "CREATE TABLE ERRORS "
-            "(timestamp TIMESTAMP, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
+            "(timestamp TIMESTAMP_LTZ, error_code NUMBER, error_metadata VARIANT, error_data VARIANT)"
         )
         for view in VIEWS:
             select = view.select(_SOURCES).replace(*_FORMATTED)
             cursor.execute(f"CREATE OR REPLACE VIEW {PLAN.view(view.name)} AS {select}")
 
+    def set_up(self, plan: Plan) -> None:
+        """Run the script `setup`, without what the engine does not know: roles, pipes, table properties."""
+        for statement in statements(setup(plan)):
+            if re.match(r"CREATE (SCHEMA|TABLE)|ALTER TABLE \S+ ADD", statement):
+                self._cursor.execute(statement)
+
+    def columns(self, table: str) -> set[str]:
+        """The columns of a table."""
+        self._cursor.execute(f"SELECT * FROM {table}")
+        return {column[0].lower() for column in self._cursor.description}
+
     def load(self, lines: Sequence[bytes]) -> None:
+        self.load_into(PLAN.table, PIPED, lines)
+
+    def load_into(
+        self, table: str, columns: tuple[Column, ...], lines: Sequence[bytes], *, casts_only: bool = False
+    ) -> None:
+        """Rows through a pipe that fills these columns of a table."""
+        if not lines:
+            return
         self._cursor.execute("DELETE FROM STREAMED")
-        for line in lines:
-            self._cursor.execute("INSERT INTO STREAMED SELECT PARSE_JSON(%s)", (line.decode(),))
-        select = pipe_select().replace(STREAM, "STREAMED").replace("$1", "V")
-        self._cursor.execute(f"INSERT INTO {PLAN.table} ({names('', PIPED)}) {select}")
+        texts = ", ".join(f"(PARSE_JSON({_quoted(line.decode())}))" for line in lines)
+        self._cursor.execute(f"INSERT INTO STREAMED VALUES {texts}")
+        select = pipe_select(columns, casts_only=casts_only).replace(STREAM, "STREAMED").replace("$1", "V")
+        self._cursor.execute(f"INSERT INTO {table} ({names('', columns)}) {select}")
+
+    def call(self, procedure: str, arguments: Mapping[str, object]) -> object:
+        """Run the body of a procedure of the scripts."""
+        found = next(one for one in statements(procedures(PLAN)) if f"PROCEDURE {procedure}(" in one)
+        # The engine has neither the time of a commit nor this function.
+        merged = json.dumps(dict.fromkeys(PERSONAL))
+        found = re.sub(
+            r"OBJECT_DELETE\(raw_json::OBJECT,[^()]*\)::VARIANT",
+            f"PARSE_JSON(JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}'))",
+            found.replace(ARRIVED_AT, "ingestion_time"),
+        ).replace(*_FORMATTED)
+        return self.run_block(found, arguments)
+
+    def run_block(self, statement: str, arguments: Mapping[str, object] | None = None) -> object:
+        """Run a block of Snowflake Scripting, or the body of a procedure."""
+        return blocks.run(statement, self._first_row, arguments)
+
+    def _first_row(self, statement: str) -> object:
+        self._cursor.execute(statement)
+        return self._cursor.fetchone()
+
+    def report(self, *lines: bytes) -> None:
+        """Door events and heartbeats through their pipe."""
+        self.load_into(PLAN.events_table, EVENT_PIPED, lines)
 
     def fail(self, metadata: str, data: str) -> None:
         """Put a row into the error table."""
@@ -92,16 +137,40 @@ class DuckDbAccount:
     def change(self, statement: str) -> None:
         self._cursor.execute(statement.format(table=PLAN.table))
 
+    def clear(self) -> None:
+        """Empty every table."""
+        for table in (PLAN.table, PLAN.purged, PLAN.events_table, PLAN.expected_doors, "ERRORS", "PIPES"):
+            self._cursor.execute(f"DELETE FROM {table}")
+
     def table(self) -> list[Row]:
-        return self._rows(PLAN.table)
+        return self.rows(PLAN.table)
 
     def view(self, name: str) -> list[Row]:
-        return self._rows(PLAN.view(name))
+        return self.rows(PLAN.view(name))
 
-    def _rows(self, source: str) -> list[Row]:
-        self._cursor.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+    def generate(self, statement: str) -> None:
+        """Run a statement in DuckDB's own SQL."""
+        self._cursor._duck_conn.execute(statement)
+
+    def count(self, name: str) -> int:
+        """The number of rows of a view."""
+        self._cursor.execute(f"SELECT COUNT(*) FROM {PLAN.view(name)}")
+        return int(self._cursor.fetchone()[0])
+
+    def frame(self, query: str) -> Any:  # noqa: ANN401 - of pandas, which is not on every machine
+        """The result of a query as Snowflake's own library returns it."""
+        self._cursor.execute(query)
+        return self._cursor.fetch_pandas_all()
+
+    def rows(self, source: str) -> list[Row]:
+        """The rows of a table or view."""
+        self._cursor.execute(f"SELECT * FROM {source}")
         columns = [column[0].lower() for column in self._cursor.description]
         return [_row(columns, row) for row in self._cursor.fetchall()]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 @contextmanager
@@ -145,7 +214,7 @@ class EmulatorFile:
     def rows(self, source: str) -> list[Row]:
         """The rows of the table, or of a view that is in the file."""
         with closing(sqlite3.connect(self.path)) as connection:
-            cursor = connection.execute(f"SELECT * FROM {source}")  # noqa: S608 - our own names
+            cursor = connection.execute(f"SELECT * FROM {source}")
             return [_row([column[0] for column in cursor.description], row) for row in cursor]
 
     def view(self, name: str) -> list[Row]:

@@ -13,29 +13,44 @@ _PART = r'(?:[A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+")'
 _NAME = rf"{_PART}(?: \. {_PART}){{0,2}}"
 _TEXT = r"'(?:[^'\\]|''|\\.)*'"
 _COLUMNS = r"\w+(?: , \w+)*"
+_TEXTS = rf"\( {_TEXT}(?: , {_TEXT})* \)"
 _USER = rf"TYPE = SERVICE DEFAULT_ROLE = {_NAME} DEFAULT_SECONDARY_ROLES = \( \)"
 
 # docs.snowflake.com/en/sql-reference/sql/<the statement's own page>, as far as the scripts use it.
 GRAMMAR = MappingProxyType(
     {
         "use role": rf"USE ROLE {_NAME}",
-        "create pipe": rf"CREATE PIPE IF NOT EXISTS {_NAME} AS COPY INTO {_NAME} \( {_COLUMNS} \) "  # noqa: S608 - a pattern
+        "create pipe": rf"CREATE (?:OR REPLACE PIPE|PIPE IF NOT EXISTS) {_NAME} AS "
+        rf"COPY INTO {_NAME} \( {_COLUMNS} \) "
         r"FROM \( SELECT .+ FROM TABLE \( DATA_SOURCE \( TYPE => 'STREAMING' \) \) \)",
         "create role": rf"CREATE ROLE IF NOT EXISTS {_NAME} COMMENT = {_TEXT}",
         "create user": rf"CREATE USER IF NOT EXISTS {_NAME} {_USER} COMMENT = {_TEXT}",
-        "alter user": rf"ALTER USER {_NAME} SET "
-        rf"(?:{_USER}|RSA_PUBLIC_KEY = {_TEXT}|NETWORK_POLICY = {_NAME})",
-        "create network policy": rf"CREATE OR ALTER NETWORK POLICY {_NAME} "
-        rf"ALLOWED_IP_LIST = \( {_TEXT}(?: , {_TEXT})* \)",
-        "grant role": rf"GRANT ROLE {_NAME} TO USER {_NAME}",
-        "grant privilege": rf"GRANT (?:USAGE|INSERT|OPERATE) ON (?:DATABASE|SCHEMA|TABLE|PIPE) {_NAME} "
+        "alter user": rf"ALTER USER {_NAME} (?:UNSET {_COLUMNS}|SET "
+        rf"(?:{_USER}|RSA_PUBLIC_KEY = {_TEXT}|NETWORK_POLICY = {_NAME}))",
+        "create network policy": rf"CREATE NETWORK POLICY IF NOT EXISTS {_NAME} ALLOWED_IP_LIST = {_TEXTS}",
+        "alter network policy": rf"ALTER NETWORK POLICY {_NAME} SET ALLOWED_IP_LIST = {_TEXTS}",
+        "create integration": rf"CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {_NAME} "
+        "TYPE = EMAIL ENABLED = TRUE",
+        "create alert": rf"CREATE OR REPLACE ALERT {_NAME} WAREHOUSE = {_NAME} SCHEDULE = '\d+ MINUTE' "
+        rf"IF \( EXISTS \( SELECT .+ \) \) THEN CALL SYSTEM\$SEND_EMAIL \( {_TEXT}(?: , {_TEXT}){{3}} \)",
+        "alter alert": rf"ALTER ALERT {_NAME} RESUME",
+        "create masking policy": rf"CREATE MASKING POLICY IF NOT EXISTS {_NAME} AS \( val (?P<kind>\w+) \) "
+        r"RETURNS (?P=kind) -> CASE WHEN .+ THEN val ELSE .+ END",
+        "alter column": rf"ALTER TABLE {_NAME} MODIFY COLUMN \w+ SET "
+        rf"(?:TAG {_NAME} = {_TEXT}|MASKING POLICY {_NAME} FORCE)",
+        "grant role": rf"GRANT ROLE {_NAME} TO (?:USER|ROLE) {_NAME}",
+        "grant privilege": rf"GRANT (?:USAGE|INSERT|OPERATE|MONITOR|SELECT) ON "
+        rf"(?:DATABASE|SCHEMA|TABLE|PIPE|VIEW|INTEGRATION) {_NAME} "
         rf"TO ROLE {_NAME}",
         "alter table": rf"ALTER TABLE {_NAME} SET (?:ERROR_LOGGING|ROW_TIMESTAMP) = TRUE",
         "desc user": rf"DESC USER {_NAME}",
         "show grants": rf"SHOW GRANTS TO ROLE {_NAME}",
         "show pipes": rf"SHOW PIPES IN SCHEMA {_NAME}",
-        "show channels": rf"SHOW CHANNELS IN TABLE {_NAME}",
-        "drop": rf"DROP (?:VIEW|PIPE|TABLE|USER|ROLE|NETWORK POLICY) IF EXISTS {_NAME}",
+        "show channels": rf"SHOW CHANNELS IN PIPE {_NAME}",
+        "grant on account": rf"GRANT EXECUTE ALERT ON ACCOUNT TO ROLE {_NAME}",
+        "drop": r"DROP (?:VIEW|PIPE|TABLE|USER|ROLE|NETWORK POLICY|ALERT|DYNAMIC TABLE|MASKING POLICY|TAG"
+        r"|INTEGRATION) "
+        rf"IF EXISTS {_NAME}",
     }
 )
 
@@ -57,7 +72,10 @@ def statements(script: str) -> list[str]:
 
 def shape(script: str) -> list[TokenType]:
     """The kinds of a script's tokens: what it does, without to what. A name is one, quoted or not."""
-    found = [token.token_type for token in sqlglot.tokenize(script, read="snowflake")]
+    found = []
+    for statement in statements(script):
+        text = block[0] if (block := re.search(r"(?<=\$\$).*(?=\$\$)", statement, re.DOTALL)) else statement
+        found += [token.token_type for token in sqlglot.tokenize(text, read="snowflake")]
     return [TokenType.IDENTIFIER if kind is TokenType.VAR else kind for kind in found]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.rows import as_replay, person_digest
-from agent.sql.chain import OLD_ROWS
+from agent.sql.views.chain import OLD_ROWS
 from tests.sql.doors import Door, door_rows
-from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine, duckdb_account
-from tests.support.needs import WHEELS, needs
+from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine
 from tests.support.outbox_rig import commit, opened, rows_after, stored
 from tests.support.paths import DATA
 from tests.support.swipes import swipe
-
-pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result:UserWarning")
 
 Problem = tuple[str, int, str, str]
 
@@ -57,20 +53,6 @@ CHANGES = st.lists(
     ),
     max_size=4,
 )
-
-
-@pytest.fixture
-def emulator_file(tmp_path: Path) -> Iterator[EmulatorFile]:
-    file = EmulatorFile(tmp_path / "emulator")
-    yield file
-    file.close()
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[DuckDbAccount]:
-    needs(WHEELS)
-    with duckdb_account() as account:
-        yield account
 
 
 @dataclass(frozen=True)
@@ -197,7 +179,7 @@ def check(engine: Engine, life: list[str], changes: list[tuple[str, int, int]]) 
 
 
 @given(life=LIVES, changes=CHANGES)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_exactly_the_changed_places_of_a_life_are_listed(
     emulator_file: EmulatorFile, life: list[str], changes: list[tuple[str, int, int]]
 ) -> None:
@@ -205,7 +187,7 @@ def test_exactly_the_changed_places_of_a_life_are_listed(
 
 
 @given(life=LIVES, changes=CHANGES)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_exactly_the_changed_places_of_a_life_are_listed_in_an_account(
     account: DuckDbAccount, life: list[str], changes: list[tuple[str, int, int]]
 ) -> None:
@@ -317,7 +299,7 @@ def test_an_erased_person_leaves_the_chain_provable(name: str, request: pytest.F
     engine.load(lines)
 
     engine.change(
-        f"UPDATE {{table}} SET person_digest = '{digest}', person_salt = NULL, badge_id = 'ERASED', "  # noqa: S608 - hex digits
+        f"UPDATE {{table}} SET person_digest = '{digest}', person_salt = NULL, badge_id = 'ERASED', "
         "user_id = 'ERASED', card_bits = NULL, card_raw = NULL WHERE seq = 2"
     )
     erased = listed(engine)

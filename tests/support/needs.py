@@ -104,6 +104,10 @@ def _may_mount_a_file() -> bool:
 
 
 COMPILER = Need("a C compiler", lambda: _compiler() is not None, "gcc libc6-dev")
+STREAMLIT = Need(
+    "streamlit (.venv/bin/pip install -e '.[dashboard]')",
+    lambda: importlib.util.find_spec("streamlit") is not None,
+)
 # `make test` installs it where it can be built.
 SYSTEMD_PYTHON = Need(
     "systemd-python", _has_systemd_python, "gcc libc6-dev libsystemd-dev pkg-config python3-dev"

@@ -10,26 +10,47 @@ A row is listed with the first problem that applies:
 | problem | meaning |
 |---|---|
 | copies differ | two rows with the same outbox id and seq are not copies of one row |
-| row before is missing | no row has the seq before |
+| row before is missing | no row has the seq before, and it was not purged |
 | person_salt is missing | nor is there a person_digest: altered, or loaded by a pipe of an earlier version |
 | altered or reordered | the chain does not follow from the row and the chain before it |
 | chain_before is unknown | no row has the chain that this outbox id continues: rows before it are missing |
 | up to here not checked | the last row with a chain of 16 digits, which earlier versions of the agent sent |
+| differs from a heartbeat | the row with this seq has another chain than a heartbeat of the door said |
+| missing up to here | a heartbeat said that Snowflake had confirmed this seq; it is not here |
+
+What this proves. The chain covers event_id, agent_id, reader_id, zone_id, direction, boot_id, boot_ms,
+recorded_at (event_timestamp where there is no recorded_at) and, through the digest, badge_id, user_id,
+card_bits, card_raw and person_salt. It has no secret. So without heartbeats it finds what was changed,
+deleted or reordered by mistake, or by a person who does not compute the chains of all later rows again; rows
+deleted at the end of a door's last outbox do not show.
+
+A heartbeat is signed with the door's key. A person who can change both tables, but has no door's key, cannot
+change or delete a row before a heartbeat without deleting every heartbeat after it as well; then V_FLEET
+shows the door as silent, and its next heartbeat lists the row here. This view does not verify signatures: a
+heartbeat can be made up by inserting into the table of door events. Verifying V_ANCHORS with the door's
+public key finds that.
+
+Not covered: event_timestamp of a row with a recorded_at (it is computed after the chain), card_format,
+facility_code, card_number and card_check (which follow from the card's bits), signal_strength,
+signal_quality, clock, time_uncertainty_ms, replay. V_ROW_DIFFERS compares these with raw_json.
+ingestion_time is the account's.
 
 Copies of a row, from `replay` or from a second delivery, are equal and count as one row. A chain of 16
 digits is not recomputed. It cannot follow one of 32 digits, so a shortened chain does not hide a change.
 Only all rows from the first one on can be shortened, and then they are listed as not checked.
 
-A person is erased by setting person_digest to the digest below, then person_salt, card_bits and card_raw
-to NULL, and badge_id and user_id to NULL or ERASED. Any other value in those columns counts as altered,
-because a row without salt no longer proves it.
+A person is erased by ERASE_PERSON, which sets person_digest to the digest below, then the personal columns to
+NULL, and badge_id and user_id to ERASED. Any other value in those columns counts as altered, because a row
+without salt no longer proves it.
 
-Rows missing at the end of the last outbox id of a door do not show here: nothing follows them.
+Rows up to the last number in PURGED are left out; the row after it must follow from the chain there.
 """
 
 from __future__ import annotations
 
 from agent.sql.columns import ERASED
+from agent.sql.views.doors import MISSING_ENDS, PURGED_SEQ
+from agent.sql.views.view import View
 
 _OLD_DIGITS = 16
 
@@ -46,7 +67,7 @@ def _joined(*members: str) -> str:
     return "\n             || '|' || ".join(f"COALESCE({member}, '')" for member in members)
 
 
-_DIGEST = f"""SUBSTR(SHA2(
+DIGEST = f"""SUBSTR(SHA2(
              {_joined("person_salt", "badge_id", "user_id", "CAST(card_bits AS VARCHAR)", "card_raw")},
              256), 1, 32)"""
 
@@ -57,27 +78,36 @@ _CONTENT = _joined(
 
 # The link of each row to the one before is a join and not LAG(), because a row is intact if it follows from
 # any of several differing copies. GROUP BY makes one row of equal copies.
-CHAIN_SELECT = f"""\
+_CHAIN = f"""\
 WITH members AS (
-  SELECT agent_id, outbox_id, seq, chain, chain_before, event_id, reader_id, zone_id, direction,
+  SELECT agent_id, swipes.outbox_id, swipes.seq, chain, chain_before, event_id, reader_id, zone_id, direction,
          {_RECORDED_AT} AS recorded_at,
          boot_id, boot_ms,
          CASE
-           WHEN person_salt IS NOT NULL THEN {_DIGEST}
+           WHEN person_salt IS NOT NULL THEN {DIGEST}
            WHEN card_bits IS NULL AND card_raw IS NULL
              AND COALESCE(badge_id, '{ERASED}') = '{ERASED}' AND COALESCE(user_id, '{ERASED}') = '{ERASED}'
              THEN person_digest
          END AS person,
          person_salt IS NULL AND person_digest IS NULL AS lacks_salt
-  FROM {{table}}
-  WHERE outbox_id IS NOT NULL AND seq IS NOT NULL
+  FROM {{table}} AS swipes
+  LEFT JOIN (
+    {PURGED_SEQ}
+  ) AS deleted ON deleted.outbox_id = swipes.outbox_id
+  WHERE swipes.seq > COALESCE(deleted.seq, 0)
 ), links AS (
   SELECT agent_id, outbox_id, seq, chain, chain_before, event_id, lacks_salt,
          {_CONTENT} AS content
   FROM members
-), befores AS (
-  SELECT DISTINCT outbox_id, seq + 1 AS seq, chain
+), chains AS (
+  SELECT DISTINCT outbox_id, seq, chain
   FROM links
+  UNION
+  SELECT outbox_id, up_to_seq, chain
+  FROM {{purged}}
+), befores AS (
+  SELECT outbox_id, seq + 1 AS seq, chain
+  FROM chains
 ), linked AS (
   SELECT links.agent_id, links.outbox_id, links.seq, links.chain, links.chain_before, links.event_id,
          links.lacks_salt,
@@ -104,7 +134,7 @@ WITH members AS (
            WHEN linked.is_old THEN '{OLD_ROWS}'
          END AS problem
   FROM linked
-  LEFT JOIN (SELECT DISTINCT chain FROM links) AS known ON known.chain = linked.chain_before
+  LEFT JOIN (SELECT DISTINCT chain FROM chains) AS known ON known.chain = linked.chain_before
 ), noted AS (
   SELECT agent_id, outbox_id, seq, event_id, problem,
          MAX(CASE WHEN problem = '{OLD_ROWS}' THEN seq END)
@@ -118,4 +148,26 @@ SELECT agent_id,
        problem
 FROM noted
 WHERE problem <> '{OLD_ROWS}' OR seq = last_old_seq
-ORDER BY agent_id, outbox_id, seq"""  # noqa: S608 - texts of this module
+UNION ALL
+SELECT anchors.agent_id, anchors.outbox_id, anchors.seq, NULL, 'differs from a heartbeat'
+FROM (SELECT DISTINCT agent_id, outbox_id, seq, chain FROM {{anchors}}) AS anchors
+JOIN chains ON chains.outbox_id = anchors.outbox_id AND chains.seq = anchors.seq
+GROUP BY anchors.agent_id, anchors.outbox_id, anchors.seq, anchors.chain
+HAVING COUNT_IF(chains.chain = anchors.chain) = 0
+UNION ALL
+SELECT agent_id, outbox_id, seq, NULL, 'missing up to here'
+FROM ({MISSING_ENDS}) AS ends
+ORDER BY agent_id, outbox_id, seq"""
+
+CHAIN = View(
+    "V_DOOR_CHAIN",
+    "Rows that do not follow from the row before: altered, out of order, or with a row missing before\n"
+    "them, also across the outboxes of a door. A row's chain is a hash over the chain before and what\n"
+    "the reader read; here it is computed again. No rows here: nothing that the chain covers was altered,\n"
+    "unless all later chains were computed again too; and where a door sends heartbeats, its rows are\n"
+    "those that it signed (V_ANCHORS) up to the last one. Rows deleted at the end of a door show once a\n"
+    "heartbeat reports them. Not covered are values computed from others (event_timestamp of a corrected\n"
+    "clock, card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have 16\n"
+    "digits are not checked; the last of them is listed as such.",
+    _CHAIN,
+)

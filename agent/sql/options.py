@@ -1,0 +1,126 @@
+"""Scripts that not every account needs: a deduplicated table, alerts, cost and channel history."""
+
+from __future__ import annotations
+
+from agent.sql.columns import names
+from agent.sql.names import literal
+from agent.sql.plan import Plan
+
+_MAIL_SLOT = "<you@example.com>"
+INTEGRATION = "BADGE_ALERTS_EMAIL"
+
+# Alert, how often (in minutes), and the rows that must not be there.
+_ALERTS = (
+    ("BADGE_ALERT_GAPS", 60, "V_DOOR_GAPS", "", "Badge rows are missing: SELECT * FROM V_DOOR_GAPS"),
+    ("BADGE_ALERT_CHAIN", 1440, "V_DOOR_CHAIN", "", "Badge rows were altered: SELECT * FROM V_DOOR_CHAIN"),
+    (
+        "BADGE_ALERT_DOORS",
+        60,
+        "V_FLEET",
+        "\n    WHERE status NOT IN ('OK', 'NO HEARTBEATS')",
+        "A door has a problem: SELECT * FROM V_FLEET",
+    ),
+    (
+        "BADGE_ALERT_ERRORS",
+        60,
+        "V_CHANNEL_ERRORS",
+        "\n    WHERE failed_at >= DATEADD('minute', -60, SYSDATE())",
+        "Snowflake skipped badge rows: SELECT * FROM V_CHANNEL_ERRORS",
+    ),
+    (
+        "BADGE_ALERT_LATENCY",
+        60,
+        "V_END_TO_END_LATENCY",
+        "\n    WHERE status = 'STALE'\n      AND last_seen_at >= DATEADD('minute', -60, SYSDATE())",
+        "Badge rows arrive late: SELECT * FROM V_END_TO_END_LATENCY",
+    ),
+)
+ALERTS = tuple(name for name, *_ in _ALERTS)
+
+
+def dynamic_table(plan: Plan) -> str:
+    """A table with every event once, kept up to date by Snowflake and clustered by day and door."""
+    return f"""\
+-- V_BADGE_EVENTS looks for copies in the whole table each time it is read. With many millions of rows
+-- read this dynamic table in its place: Snowflake keeps it up to date, with a lag of five minutes, and
+-- CLUSTER BY lets a query on a few days or doors read only those. It costs compute at each refresh.
+-- It orders copies without their time of arrival, which a dynamic table cannot read from the table.
+-- Needs CREATE DYNAMIC TABLE on the schema and USAGE on the warehouse.
+USE ROLE {plan.owner};
+CREATE OR REPLACE DYNAMIC TABLE {plan.dynamic_table}
+  TARGET_LAG = '5 minutes'
+  WAREHOUSE = {plan.warehouse}
+  CLUSTER BY (CAST(event_timestamp AS DATE), agent_id)
+AS
+SELECT {names("       ")}
+FROM {plan.table}
+QUALIFY ROW_NUMBER() OVER (
+  PARTITION BY agent_id, COALESCE(
+    event_id, badge_id || '|' || reader_id || '|' || CAST(event_timestamp AS VARCHAR))
+  ORDER BY COALESCE(replay, FALSE), ingestion_time, outbox_id, seq
+) = 1;
+
+-- The table of arrivals itself can be clustered, too; automatic clustering costs credits:
+-- ALTER TABLE {plan.table} CLUSTER BY (CAST(event_timestamp AS DATE), agent_id);"""
+
+
+def alerts(plan: Plan) -> str:
+    """An email integration and one alert for each view that should be empty."""
+    made = "\n\n".join(
+        f"CREATE OR REPLACE ALERT {plan.view(name)}\n"
+        f"  WAREHOUSE = {plan.warehouse}\n"
+        f"  SCHEDULE = '{minutes} MINUTE'\n"
+        f"  IF (EXISTS (SELECT 1 FROM {plan.view(view)}{condition}))\n"
+        f"  THEN CALL SYSTEM$SEND_EMAIL(\n"
+        f"    {literal(INTEGRATION)}, {literal(_MAIL_SLOT)}, 'badge-agent',\n"
+        f"    {literal(text)});\n"
+        f"ALTER ALERT {plan.view(name)} RESUME;"
+        for name, minutes, view, condition, text in _ALERTS
+    )
+    return f"""\
+-- Emails while something is wrong. Fill in the addresses, separated by commas: each must be that of a
+-- user of the account who has verified it. An alert is sent at each run until its view is empty again.
+-- Needs CREATE INTEGRATION, and EXECUTE ALERT on the account for the owner of the alerts.
+USE ROLE ACCOUNTADMIN;
+CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {INTEGRATION}
+  TYPE = EMAIL
+  ENABLED = TRUE;
+GRANT USAGE ON INTEGRATION {INTEGRATION} TO ROLE {plan.owner};
+GRANT EXECUTE ALERT ON ACCOUNT TO ROLE {plan.owner};
+
+USE ROLE {plan.owner};
+{made}"""
+
+
+def costs(plan: Plan) -> str:
+    """What the ingestion costs, and what happened to the channels."""
+    pipes = ", ".join(literal(name) for name in plan.stored_pipe_names)
+    return f"""\
+-- Needs a role that may read SNOWFLAKE.ACCOUNT_USAGE (IMPORTED PRIVILEGES on SNOWFLAKE); its views are up
+-- to some hours late. No table is changed here.
+USE ROLE ACCOUNTADMIN;
+
+-- Credits of streaming ingestion by day. Snowflake bills by the uncompressed size of the rows (0.0037
+-- credits per GB in its consumption table of 2026); a swipe is about half a kilobyte.
+SELECT CAST(start_time AS DATE) AS usage_day,
+       SUM(credits_used) AS credits
+FROM SNOWFLAKE.ACCOUNT_USAGE.METERING_HISTORY
+WHERE service_type = 'SNOWPIPE_STREAMING' AND start_time >= DATEADD('day', -30, CURRENT_TIMESTAMP())
+GROUP BY CAST(start_time AS DATE)
+ORDER BY usage_day DESC;
+
+-- What it holds: rows, and bytes with Time Travel and Fail-safe.
+SELECT table_name, active_bytes, time_travel_bytes, failsafe_bytes
+FROM SNOWFLAKE.ACCOUNT_USAGE.TABLE_STORAGE_METRICS
+WHERE table_catalog = {literal(plan.stored_database)}
+  AND table_schema = {literal(plan.stored_schema)}
+  AND deleted = FALSE
+ORDER BY active_bytes DESC;
+
+-- The channels, each with its rows, errors and latency. The columns beyond these three are not the same
+-- in every release: so all of them.
+SELECT *
+FROM SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY
+WHERE pipe_name IN ({pipes})
+  AND created_on >= DATEADD('day', -7, CURRENT_TIMESTAMP())
+ORDER BY created_on DESC, channel_name;"""

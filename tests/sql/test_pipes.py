@@ -1,0 +1,147 @@
+"""The pipes: the check that stops the script, the replacement, and the fall-back without functions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from agent.sql.columns import COLUMNS, PIPED
+from agent.sql.names import literal
+from agent.sql.pipes import pipe_select
+from agent.sql.scripts import script
+from tests.sql.blocks import RaisedError
+from tests.sql.doors import door_rows
+from tests.sql.engines import PLAN, DuckDbAccount
+from tests.sql.statements import kind, statements
+
+SHOWN = f"{PLAN.database}.INFORMATION_SCHEMA.PIPES"
+
+# The demo's, as sfe-simple-stream creates it: no column list, none of the doors' members.
+DEMO_SELECT = """SELECT
+    $1:badge_id::STRING AS badge_id,
+    $1:user_id::STRING AS user_id,
+    $1:zone_id::STRING AS zone_id,
+    $1:reader_id::STRING AS reader_id,
+    TO_TIMESTAMP_NTZ($1:event_timestamp::STRING) AS event_timestamp,
+    COALESCE($1:signal_strength::NUMBER, -999) AS signal_strength,
+    UPPER($1:direction::STRING) AS direction,
+    CASE
+      WHEN $1:signal_strength::NUMBER < -80 THEN 'WEAK'
+      WHEN $1:signal_strength::NUMBER < -60 THEN 'MEDIUM'
+      ELSE 'STRONG'
+    END AS signal_quality,
+    CURRENT_TIMESTAMP() AS ingestion_time,
+    $1 AS raw_json
+  FROM TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"""
+
+
+def run_check(account: DuckDbAccount) -> object:
+    block = next(one for one in statements(script(PLAN, "setup")) if one.startswith("EXECUTE IMMEDIATE"))
+    assert SHOWN in block
+    return account.run_block(block.replace(SHOWN, "PIPES"))
+
+
+def there_is(account: DuckDbAccount, definition: str, name: str = "SFE_BADGE_EVENTS_PIPE") -> None:
+    text = literal(definition).replace("%", "%%")
+    account.change(f"INSERT INTO PIPES VALUES ('RAW_INGESTION', '{name}', {text})")
+
+
+@pytest.mark.parametrize("casts_only", [False, True])
+def test_a_pipe_of_this_version_passes_the_check(account: DuckDbAccount, casts_only: bool) -> None:  # noqa: FBT001 - parameter of a test
+    there_is(account, pipe_select(casts_only=casts_only))
+
+    assert run_check(account) == "The pipes fill every column."
+
+
+@pytest.mark.parametrize(
+    "definition", [DEMO_SELECT, pipe_select(tuple(one for one in PIPED if one.name != "person_salt"))]
+)
+def test_a_pipe_that_does_not_fill_every_column_stops_the_script(
+    account: DuckDbAccount, definition: str
+) -> None:
+    there_is(account, definition)
+
+    with pytest.raises(RaisedError, match=r"Replace it: badge-agent sql --only replace-pipe"):
+        run_check(account)
+
+
+def test_a_pipe_that_this_role_cannot_see_stops_the_script(account: DuckDbAccount) -> None:
+    there_is(account, pipe_select(), name="ANOTHER")
+
+    with pytest.raises(RaisedError, match=r"Run the script with the role that owns the pipe"):
+        run_check(account)
+
+
+def test_the_check_is_the_last_statement_of_its_script() -> None:
+    assert statements(script(PLAN, "setup"))[-1].startswith("EXECUTE IMMEDIATE")
+
+
+def test_rows_that_the_demos_pipe_loaded_are_completed(account: DuckDbAccount) -> None:
+    lines = door_rows("door-1", [3.0, 2.0, 1.0])
+    account.load(lines)
+    expected = account.table()
+    # The demo's SELECT has the direction before the signal's quality, its table after it.
+    account.change(
+        "UPDATE {table} SET signal_quality = direction, direction = signal_quality, event_id = NULL, "
+        "agent_id = NULL, outbox_id = NULL, seq = NULL, chain = NULL, chain_before = NULL, "
+        "person_salt = NULL, card_raw = NULL, boot_id = NULL"
+    )
+    updates = [one for one in statements(script(PLAN, "replace-pipe")) if one.startswith("UPDATE")]
+
+    for update in updates:
+        account.change(update.replace(PLAN.table, "{table}"))
+
+    assert len(updates) == 1
+    assert account.table() == expected
+    assert account.view("V_DOOR_CHAIN") == account.view("V_DOOR_GAPS") == []
+
+
+def test_rows_are_complete_after_the_fall_back_too(account: DuckDbAccount) -> None:
+    lines = door_rows("door-1", [3.0, 2.0, 1.0])
+    columns = tuple(one for one in PIPED if one.cast != "")
+
+    account.load_into(PLAN.table, columns, lines, casts_only=True)
+
+    assert account.view("V_DOOR_CHAIN") == account.view("V_DOOR_GAPS") == []
+    times = [json.loads(line)["event_timestamp"].replace("T", " ").removesuffix("Z") for line in lines]
+    assert [row["event_timestamp"] for row in account.table()] == times
+
+
+# The demo's, as sfe-simple-stream creates it.
+DEMO_TABLE = """CREATE TABLE {table} (
+    badge_id VARCHAR(50) NOT NULL,
+    user_id VARCHAR(50) NOT NULL,
+    zone_id VARCHAR(50) NOT NULL,
+    reader_id VARCHAR(50) NOT NULL,
+    event_timestamp TIMESTAMP_NTZ NOT NULL,
+    signal_strength NUMBER(5, 2),
+    signal_quality VARCHAR(10),
+    direction VARCHAR(10),
+    ingestion_time TIMESTAMP_NTZ DEFAULT CURRENT_TIMESTAMP(),
+    raw_json VARIANT
+)"""
+
+
+@pytest.mark.parametrize("start", ["nothing", "the demo", "this version"])
+def test_the_tables_are_complete_whatever_was_there(account: DuckDbAccount, start: str) -> None:
+    plan = replace(PLAN, schema_name=f"FROM_{start.replace(' ', '_').upper()}")
+    if start == "the demo":
+        account.change(f"CREATE SCHEMA {plan.schema}")
+        account.change(DEMO_TABLE.format(table=plan.table))
+    for _ in range(2 if start == "this version" else 1):
+        account.set_up(plan)
+
+    account.load_into(plan.table, PIPED, door_rows("door-1", [2.0, 1.0]))
+
+    assert account.columns(plan.table) == {column.name for column in COLUMNS}
+    assert [row["seq"] for row in account.rows(plan.table)] == [1, 2]
+    for table in (plan.events_table, plan.purged, plan.expected_doors):
+        assert account.rows(table) == []
+
+
+def test_replacing_a_pipe_grants_its_use_again() -> None:
+    kinds = [kind(one) or one.split()[0] for one in statements(script(PLAN, "replace-pipe"))]
+
+    assert kinds == ["use role", *["create pipe"] * 2, *["grant privilege"] * 2, "UPDATE"]
