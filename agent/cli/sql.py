@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.config.loader import load
+from agent.cli.state_access import load_as_owner
 from agent.errors import ConfigError, NotPermittedError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
@@ -50,7 +50,7 @@ def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, .
     With the names of the configuration: database, schemas, table and pipes; role, service user, key
     and grants; the settings for the doors; the monitoring views. Every script can be run again.
     """
-    settings = load(config)
+    settings = load_as_owner(config, with_key=True)
     snowflake = settings.snowflake
     key = _key(settings) if only in (None, "access") else None
     plan = replace(
@@ -58,6 +58,7 @@ def command(*, only: str | None, pipe_count: int, allowed_networks: tuple[str, .
         pipe_count=pipe_count,
         public_key_line=key.public_key_line if key else None,
         fingerprint=key.fingerprint if key else None,
+        key_slot=key.slot if key else "RSA_PUBLIC_KEY",
         allowed_networks=allowed_networks,
     )
     click.echo(script(plan, only) if only else every_script(plan), nl=False)

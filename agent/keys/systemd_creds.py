@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.atomic_file import replace_file, sync
-from agent.errors import KeyFileError, NotPermittedError
+from agent.errors import AgentError, KeyFileError, NotPermittedError
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ class StoredKey:
     encrypted: bool
 
 
+_Remembered = tuple[StoredKey | None, bytes]
+_remembered: _Remembered | AgentError | None = None
+
+
 def credential_path() -> Path | None:
     """The credential that systemd passed to this process; None for a process that is not the service."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -45,8 +49,20 @@ def credential_path() -> Path | None:
     return encrypted if encrypted.exists() else plain
 
 
+def remember() -> None:
+    """Read the stored key before this process gives up root; find() and read() answer from memory then."""
+    global _remembered  # noqa: PLW0603 - as the rights of the process, it belongs to all of it
+    try:
+        stored = find()
+        _remembered = (stored, read(stored) if stored is not None else b"")
+    except AgentError as error:
+        _remembered = error
+
+
 def find(*, waiting: bool = False) -> StoredKey | None:
     """The stored key (or the waiting one), None if there is none. Raises NotPermittedError."""
+    if _remembered is not None and not waiting:
+        return _from_memory(_remembered)[0]
     for encrypted in (True, False):
         path = _path(encrypted=encrypted, waiting=waiting)
         try:
@@ -61,6 +77,8 @@ def find(*, waiting: bool = False) -> StoredKey | None:
 
 def read(stored: StoredKey) -> bytes:
     """The PEM text, decrypted in memory only. Raises KeyFileError or NotPermittedError."""
+    if _remembered is not None and _from_memory(_remembered)[0] == stored:
+        return _from_memory(_remembered)[1]
     try:
         content = stored.path.read_bytes()
     except PermissionError as error:
@@ -100,6 +118,18 @@ def store(content: bytes, *, waiting: bool = False) -> StoredKey:
     return stored
 
 
+def directory() -> Path:
+    """An existing directory for unencrypted keys, of root only. Raises NotPermittedError or KeyFileError."""
+    path = ETC / "credstore"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise _not_permitted(path) from error
+    except OSError as error:
+        raise _write_error(path, error) from error
+    return path
+
+
 def promote() -> StoredKey:
     """Replace the stored key by the waiting one, atomically, durable on return.
 
@@ -116,6 +146,12 @@ def promote() -> StoredKey:
     except OSError as error:
         raise _write_error(stored.path, error) from error
     return stored
+
+
+def _from_memory(remembered: _Remembered | AgentError) -> _Remembered:
+    if isinstance(remembered, AgentError):
+        raise remembered
+    return remembered
 
 
 def _path(*, encrypted: bool, waiting: bool) -> Path:

@@ -24,7 +24,7 @@ GRAMMAR = MappingProxyType(
         "create role": rf"CREATE ROLE IF NOT EXISTS {_NAME} COMMENT = {_TEXT}",
         "create user": rf"CREATE USER IF NOT EXISTS {_NAME} {_USER} COMMENT = {_TEXT}",
         "alter user": rf"ALTER USER {_NAME} SET "
-        rf"(?:{_USER}|RSA_PUBLIC_KEY = {_TEXT}|NETWORK_POLICY = {_NAME})",
+        rf"(?:{_USER}|RSA_PUBLIC_KEY(?:_2)? = {_TEXT}|NETWORK_POLICY = {_NAME})",
         "create network policy": rf"CREATE OR ALTER NETWORK POLICY {_NAME} "
         rf"ALLOWED_IP_LIST = \( {_TEXT}(?: , {_TEXT})* \)",
         "grant role": rf"GRANT ROLE {_NAME} TO USER {_NAME}",

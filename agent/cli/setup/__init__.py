@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from agent.config.editor import Document, read_document, write_document
 from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
 from agent.keys import systemd_creds
+from agent.keys.key_store import replacing_key
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
-from agent.keys.lookup import hand_over, is_handed_over
+from agent.keys.lookup import is_handed_over
+from agent.owner import call_as_owner
 from agent.service import systemctl
+from agent.service.key_rotation import pass_on
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -117,13 +121,17 @@ def command(
     if not yes and not click.confirm(f"Write {config} and the key?", default=True):
         raise click.Abort
 
-    key, is_new = _store_key(wanted or None, source)
+    with replacing_key(None):
+        key, is_new = _store_key(wanted or None, source)
     changed = _write(config, document, before) or is_new
-    runtime_dir = configuration.load(config).agent.runtime_dir
-    if is_new and is_handed_over(runtime_dir):
-        hand_over(runtime_dir, key)  # else the check would use the key of the last rotation
+    settings = configuration.load(config)
+    if is_new and is_handed_over(settings.agent.runtime_dir):
+        pass_on(settings, key)  # else the check would use the key of the last rotation
     _print_sql(document["snowflake"]["user"], key)
-    code = _check(config)
+    agent = settings.agent
+    code = call_as_owner(
+        partial(_check, config), agent.state_dir, agent.runtime_dir, first=systemd_creds.remember
+    )
     if no_start:
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
