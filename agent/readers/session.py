@@ -145,9 +145,10 @@ class ReaderSession:
         finally:
             if time.monotonic() - opened_s >= _STEADY_S:
                 self._backoff.reset()
+            # Closed outside of the guard: a driver may take long, and stop() needs the guard.
             with self._port_guard:
                 self._port = None
-                port.close()
+            port.close()
 
     def _step(self, port: Port) -> None:
         """Send the request that is due; wait for bytes or the next timer; process what has happened."""
