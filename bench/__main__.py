@@ -7,7 +7,7 @@ import sys
 
 from agent.cli.console import table
 
-BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "generation", "recovery")
+BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "generation", "recovery", "floods")
 
 
 def main() -> int:
