@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -539,3 +540,14 @@ def test_a_privatelink_address_as_account_is_named_as_one(tmp_path: Path) -> Non
         loaded(tmp_path, document({"snowflake.account": '"myorg-my_acc.privatelink"'}))
 
     assert 'set url = "https://myorg-my-acc.privatelink.snowflakecomputing.com"' in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("name", ["agent", "cardholders", "snowflake", "outbox", "uploader", "clock"])
+def test_a_table_that_is_text_is_named_also_if_it_is_empty(tmp_path: Path, name: str) -> None:
+    others = "".join(
+        part for part in re.split(r"(?m)^(?=\[)", document({})) if not part.startswith(f"[{name}]")
+    )
+
+    error = refused(tmp_path, f'{name} = ""\n{others}')
+
+    assert f"{name}: found text; must be a table headed [{name}]" in error.problems
