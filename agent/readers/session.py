@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from agent.backoff import Backoff
 from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
+from agent.keys.site_key import SiteKey
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.readers.events import ReaderEvent
@@ -57,9 +58,10 @@ class ReaderSession:
         changed: Callable[[], None],
         fd_store: FdStore,
         previous: PreviousRun = _NO_RUN,
+        site_key: SiteKey | None = None,
     ) -> None:
         """`changed` is called after `counts` changed; `fd_store` holds the port that the `previous` agent
-        process had open, and receives this one's.
+        process had open, and receives this one's. With `site_key`, swipes have pseudonyms.
         """
         self.reader = reader
         self.line_monitor = LineMonitor(reader.id, expect_within_s=reader.expect_traffic_within)
@@ -69,6 +71,7 @@ class ReaderSession:
             sink=sink,
             line_monitor=self.line_monitor,
             repeats_while_held=self._protocol.repeats_while_held,
+            site_key=site_key,
         )
         self.counts = self._pipeline.counts
         self._clock = clock

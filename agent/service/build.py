@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
+from agent.keys.site_key import site_key_of
 from agent.outbox import Outbox
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
@@ -63,6 +64,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
     client = make_client(settings, make_http(settings), may_lack_key=has_worked)
+    site_key = site_key_of(settings)
     lock = StateLock(settings.agent.state_dir)
     run_before = last_run(settings.agent.state_dir, clock.now())
     queue = SwipeQueue(reader.id for reader in settings.readers)
@@ -75,6 +77,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             changed=changed,
             fd_store=held_ports.of(reader.id, str(reader.port)),
             previous=PreviousRun(run_before.last_us, run_before.last_reads.get(reader.id, ())),
+            site_key=site_key,
         )
         for reader in settings.readers
     ]

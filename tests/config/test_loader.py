@@ -19,6 +19,7 @@ from agent.settings import (
     AgentSettings,
     ClockSettings,
     OutboxSettings,
+    PrivacySettings,
     ReaderSettings,
     Settings,
     SnowflakeSettings,
@@ -108,6 +109,7 @@ def test_a_file_with_only_what_is_required_has_every_default(tmp_path: Path) -> 
         outbox=OutboxSettings(),
         uploader=UploaderSettings(),
         clock=ClockSettings(),
+        privacy=PrivacySettings(),
         path=tmp_path / "config.toml",
     )
 

@@ -18,6 +18,7 @@ from agent.cli.status import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
+from agent.keys.site_key import site_key_of
 from agent.outbox import is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
@@ -44,6 +45,7 @@ def local_steps(settings: Settings) -> list[Step]:
     """The steps that need neither network nor account."""
     return [
         Step("key file", partial(_key_file, settings)),
+        Step("site key", partial(_site_key, settings)),
         Step("account", partial(_account, settings.snowflake)),
         *(
             Step(f"reader {reader.id}", partial(_reader, reader, settings.agent))
@@ -67,6 +69,14 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
         yield Finding("key file", "ok", f"{text}, {age.days} days old")
     else:
         yield Finding("key file", "warning", f"{text}, {age.days} days old: change it", ROTATE)
+
+
+def _site_key(settings: Settings) -> Iterator[Finding]:
+    """Nothing where card numbers are kept as they are."""
+    key = site_key_of(settings)
+    if key is not None:
+        text = f"{key.fingerprint}, the same at every door of this site; card numbers are replaced"
+        yield Finding("site key", "ok", text)
 
 
 def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:
