@@ -98,8 +98,9 @@ def _child(
             }
         sys.stdout.flush()
         sys.stderr.flush()
+        text = json.dumps(outcome)
         with os.fdopen(write_end, "w") as pipe:
-            json.dump(outcome, pipe)
+            pipe.write(text)
         code = 0
     except Exception:  # noqa: BLE001 - the parent reports that there is no result
         if os.environ.get("BADGE_AGENT_TRACEBACK"):

@@ -13,6 +13,8 @@ import pytest
 
 from agent.cli import check, key, outbox, replay, sql, status  # noqa: F401 - imported before root is given up
 from agent.cli.check import local, snowflake  # noqa: F401 - as above
+from agent.errors import AgentError, NotPermittedError
+from agent.owner import call_as_owner
 from tests.support.outbox_rig import commit, keep, opened
 from tests.support.service_account import LONGEST_S, UID, ServiceAccount
 
@@ -180,3 +182,23 @@ def test_an_export_of_root_goes_where_only_root_may_write(account: ServiceAccoun
     assert ended.code == 0, ended.output
     assert len(out.read_bytes().splitlines()) == 2
     assert (out.stat().st_uid, out.stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_a_result_of_a_child_is_data(account: ServiceAccount) -> None:
+    def refuse() -> int:
+        raise NotPermittedError("not this", hint="that")
+
+    def call() -> int:
+        assert call_as_owner(lambda: list(os.getresuid()), account.state_dir) == [UID] * 3
+        assert os.getresuid() == (0, 0, 0)
+        with pytest.raises(AgentError, match="not this") as caught:
+            call_as_owner(refuse, account.state_dir)
+        assert (caught.value.hint, caught.value.exit_code) == ("that", 77)
+        # A class of its own cannot pass, nor anything else that runs code when it is read.
+        with pytest.raises(AgentError, match="without a result"):
+            call_as_owner(object, account.state_dir)
+        return 0
+
+    ended = account.call(call)
+
+    assert ended.code == 0, ended.output

@@ -163,7 +163,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
 
 
 def _writers(path: Path) -> tuple[str, str] | None:
-    """Who else may change this file or directory, and the command that ends it; None if nobody may."""
+    """Who else may change this file or directory, and the command that ends it; None if there is none."""
     try:
         found = path.stat()
     except OSError:
