@@ -36,6 +36,7 @@ SECTIONS = {
     "outbox": OutboxSettings,
     "uploader": UploaderSettings,
     "clock": ClockSettings,
+    "privacy": PrivacySettings,
 }
 
 # What has no default, as section.key -> TOML.

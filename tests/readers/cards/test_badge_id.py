@@ -70,7 +70,17 @@ def test_the_columns_hold_the_longest_name(name: str) -> None:
             "{card_number:+}",
             "{card_number!r}",
         ),
-        *("{raw:.2}", "X{raw:.0}", "{raw:0<9}", "{raw:d}", "{decimal:999}", "{raw:{bits}}", "{raw:100}"),
+        *(
+            "{raw:.2}",
+            "X{raw:.0}",
+            "{raw:0<9}",
+            "{raw:09}",
+            "{card_number!s:09}",
+            "{raw:d}",
+            "{decimal:999}",
+            "{raw:{bits}}",
+            "{raw:100}",
+        ),
     ],
 )
 def test_a_template_that_fails_for_some_card_or_makes_one_badge_of_two_is_refused(template: str) -> None:
