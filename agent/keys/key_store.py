@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agent.atomic_file import replace_file, sync
 from agent.errors import AgentError, KeyFileError, NotPermittedError
+from agent.guarded_file import kind_of
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem, read_passphrase
 from agent.settings import Settings
@@ -104,6 +105,11 @@ class _KeyFile:
         return load_private_key(self.path, self.passphrase_file)
 
     def waiting(self) -> KeyPair | None:
+        # The directory may be one of the agent's account, and this process one of root.
+        if kind := kind_of(self._next):
+            raise KeyFileError(
+                f"{self._next} is {kind}, not a key file", hint=f"remove it: sudo rm -r {self._next}"
+            )
         return load_private_key(self._next, self.passphrase_file) if self._next.exists() else None
 
     def keep_waiting(self, key: KeyPair) -> None:

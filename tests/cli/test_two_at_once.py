@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from agent.cli import main
 from agent.config.loader import load
 from agent.keys.key_store import replacing_key
 from agent.outbox import read_counts
-from agent.outbox.state_lock import is_held
+from agent.outbox.state_lock import LOCK_FILE, is_held
 from agent.service.drain import drain
 from tests.support.cli_rig import CliRig
 from tests.support.emulator_process import EmulatorProcess
@@ -33,19 +34,26 @@ def delivered(emulator: EmulatorProcess, tmp_path: Path) -> Iterator[CliRig]:
     rig.close()
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # just closed
+            if descriptor.readlink() == path:
+                return True
+    return False
+
+
 def test_a_second_replay_without_an_agent_waits_for_the_first(
     delivered: CliRig, emulator: EmulatorProcess
 ) -> None:
-    def replays(count: int) -> None:
-        wait_until(lambda: read_counts(delivered.state_dir).replays == count, what=f"{count} replays")
-
+    lock = delivered.state_dir / LOCK_FILE
     emulator.fault("stall_commits")
     command = [sys.executable, "-m", "agent", "replay", "--config", str(delivered.config), "--from"]
     with subprocess.Popen([*command, "1", "--to", "5"], stdout=subprocess.DEVNULL) as first:
-        replays(1)
         wait_until(lambda: is_held(delivered.state_dir), what="the first replay")
         with subprocess.Popen([*command, "6", "--to", "10"], stdout=subprocess.DEVNULL) as second:
-            replays(2)
+            wait_until(lambda: has_open(second.pid, lock), what="the second one at the lock")
+            wait_until(lambda: not has_open(second.pid, lock), what="the second one refused")
             emulator.fault("resume_commits")
 
             assert (first.wait(timeout=30), second.wait(timeout=30)) == (0, 0)
