@@ -22,6 +22,7 @@ Direction = Literal["ENTRY", "EXIT"]
 
 LineParity = Literal["none", "even", "odd"]
 
+CardNumbers = Literal["plain", "keyed"]
 Trust = Literal["auto", "always"]
 
 DEFAULT_FORMATS = ("H10301", "H10306", "C1k35s", "H10304", "C1k48s")  # the most common of each length
@@ -111,6 +112,15 @@ class ClockSettings:
 
 
 @dataclass(frozen=True)
+class PrivacySettings:
+    """The table [privacy]."""
+
+    # `keyed`: pseudonyms instead of card_raw, card_number, facility_code, badge_id; see agent.keys.site_key
+    card_numbers: CardNumbers = "plain"
+    site_key_file: Path | None = None  # None: the service's credential
+
+
+@dataclass(frozen=True)
 class Settings:
     """The configuration file at `path`; every path in it is absolute."""
 
@@ -121,4 +131,5 @@ class Settings:
     outbox: OutboxSettings
     uploader: UploaderSettings
     clock: ClockSettings
+    privacy: PrivacySettings
     path: Path

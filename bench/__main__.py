@@ -7,7 +7,10 @@ import sys
 
 from agent.cli.console import table
 
-BENCHMARKS = ("start", "latency", "decode", "lines", "keep", "drain", "generation", "recovery", "views")
+BENCHMARKS = (
+    *("start", "latency", "decode", "lines", "keep", "drain"),
+    *("generation", "recovery", "floods", "views"),
+)
 
 
 def main() -> int:

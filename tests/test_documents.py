@@ -20,6 +20,7 @@ from tests.support.paths import ROOT
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
 
 # Words of speech in place of a term of the field.
@@ -84,7 +85,7 @@ def prose(path: Path) -> Iterator[str]:
             yield token.string
 
 
-@pytest.mark.parametrize("document", ["ARCHITECTURE", "CONTRIBUTING", "CHANGELOG", "SECURITY"])
+@pytest.mark.parametrize("document", ["ARCHITECTURE", "CONTRIBUTING", "CHANGELOG", "SECURITY", "THREATS"])
 def test_every_path_a_document_names_exists(document: str) -> None:
     missing = [path for path in named_paths(globals()[document]) if not (ROOT / path).exists()]
 
@@ -146,6 +147,16 @@ def test_every_fault_of_the_fault_model_has_a_test_that_exists() -> None:
     for fault, _, proof in rows:
         file, _, name = ticked(proof)[0].partition("::")
         assert re.search(rf"^\s*def {name}\(", (ROOT / file).read_text(), re.MULTILINE), fault
+
+
+def test_every_line_of_the_threat_model_has_a_test_that_exists() -> None:
+    proofs = re.findall(r"`(tests/[^`:]+)::(\w+)` \|$", THREATS, re.MULTILINE)
+
+    assert len(proofs) == len(
+        re.findall(r"^\| (?!attack|mistake|asset|---)[^|]+\|[^|]+\| `", THREATS, re.MULTILINE)
+    )
+    for file, name in proofs:
+        assert re.search(rf"^\s*def {name}\(", (ROOT / file).read_text(), re.MULTILINE), name
 
 
 def test_every_recipe_names_its_files() -> None:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "protocols": "List the reader protocols and card formats.",
         "decode": "Decode a reader's bytes or bits to card numbers.",
         "identify": "Detect the reader on a serial port: protocol, baud rate, card format, wiring faults.",
+        "pseudonym": "Compute the pseudonyms of badge ids, for the cardholders file.",
         "key": "Make or change the private key, and show the public key for Snowflake.",
         "sql": "Print the SQL that creates the objects in a Snowflake account.",
         "send-sample": "Send three sample events, to test a new account.",

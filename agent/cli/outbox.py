@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +17,11 @@ import click
 from agent.cli import config_option
 from agent.cli.console import progress, table
 from agent.cli.recovery_note import note_recovery
+from agent.cli.state_access import load_as_owner
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
+from agent.owner import call_as_owner
 
 _NOT_THERE = ("lost", "damaged")  # how the reason of a hold begins whose rows cannot be sent
 _ROWS_PER_STEP = 1000  # of the progress bar
@@ -102,19 +105,35 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     if out is None:
         _write_rows(config, hold_id)
         return
-    state_dir = _state_dir(config)
+    # The file is made, and removed after a failure, by the caller; the outbox is read as its owner.
+    state_dir = load(config).agent.state_dir
+    total = call_as_owner(partial(_count, state_dir, hold_id), state_dir)
+    with _new_file(out) as file:
+        call_as_owner(partial(_write_to, file, out, state_dir, hold_id, total), state_dir)
+    click.echo(f"written to {out}")
+
+
+def _count(state_dir: Path, hold_id: int | None) -> int:
+    note_recovery(state_dir)
     total = holds.count_held_rows(state_dir, hold_id)
     if not total and hold_id is not None:
         raise _no_entry(hold_id)
-    with _new_file(out) as file, progress(total, "rows exported") as advance:
-        written = 0
-        for row in holds.held_rows(state_dir, hold_id):
-            file.write(row + b"\n")
-            written += 1
-            if written % _ROWS_PER_STEP == 0:
-                advance(_ROWS_PER_STEP)
-        advance(written % _ROWS_PER_STEP)
-    click.echo(f"written to {out}")
+    return total
+
+
+def _write_to(file: BinaryIO, path: Path, state_dir: Path, hold_id: int | None, total: int) -> None:
+    try:
+        with progress(total, "rows exported") as advance:
+            written = 0
+            for row in holds.held_rows(state_dir, hold_id):
+                file.write(row + b"\n")
+                written += 1
+                if written % _ROWS_PER_STEP == 0:
+                    advance(_ROWS_PER_STEP)
+            advance(written % _ROWS_PER_STEP)
+        file.flush()
+    except OSError as error:
+        raise _incomplete(path, error) from error
 
 
 @contextlib.contextmanager
@@ -136,13 +155,17 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise AgentError(
-            f"{path}: {error.strerror}; the incomplete file was removed",
-            hint="free some space, or name a file on another disk",
-        ) from error
+        raise _incomplete(path, error) from error
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _incomplete(path: Path, error: OSError) -> AgentError:
+    return AgentError(
+        f"{path}: {error.strerror}; the incomplete file was removed",
+        hint="free some space, or name a file on another disk",
+    )
 
 
 @command.command()
@@ -159,7 +182,7 @@ def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int
 
 
 def _state_dir(config: Path) -> Path:
-    state_dir = load(config).agent.state_dir
+    state_dir = load_as_owner(config).agent.state_dir
     note_recovery(state_dir)
     return state_dir
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import sys
 import time
@@ -17,7 +15,7 @@ from agent import rows
 from agent.cli import config_option
 from agent.cli.console import progress
 from agent.cli.recovery_note import note_recovery
-from agent.config.loader import load
+from agent.cli.state_access import load_as_owner
 from agent.errors import AgentError, OutboxInUseError
 from agent.outbox import state_lock
 from agent.outbox.external import replay_queue
@@ -74,7 +72,7 @@ def command(
     swipes, exactly once. Ctrl-C does not cancel a replay: a running agent continues it, and so does
     the next start after a power cut.
     """
-    settings = load(config)
+    settings = load_as_owner(config, with_key=not dry_run)
     state_dir = settings.agent.state_dir
     note_recovery(state_dir)
     ranges = replay_queue.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
@@ -119,26 +117,32 @@ def _follow(settings: Settings, ids: list[int], total: int) -> int:
             left = now_left
             return left > 0
 
-        try:
-            drain.drain(settings, while_true=show)
-        except OutboxInUseError:
-            _wake_agent(state_dir)
-            _wait(settings, show)
+        while left:
+            try:
+                drain.drain(settings, while_true=show)
+            except OutboxInUseError:
+                if _wakes_agent(state_dir):
+                    _wait(settings, show)
+                else:
+                    _wait_for_other_replay(state_dir, show)
     return 0 if left == 0 else 1
 
 
-def _wake_agent(state_dir: Path) -> None:
-    pid = state_lock.holder(state_dir)
-    if pid is None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        try:
-            os.kill(pid, signal.SIGUSR1)
-        except PermissionError:
-            raise AgentError(
-                f"the replay is stored in the outbox, but this user may not signal the agent (pid {pid})",
-                hint="it starts with the next swipe; to start it now, run this command with sudo",
-            ) from None
+def _wakes_agent(state_dir: Path) -> bool:
+    """Make the running agent send the replay; False if another `replay` holds the outbox."""
+    try:
+        return state_lock.signal_holder(state_dir, signal.SIGUSR1) is not None
+    except PermissionError:
+        raise AgentError(
+            "the replay is stored in the outbox, but this user may not signal the agent",
+            hint="it starts with the next swipe; to start it now, run this command with sudo",
+        ) from None
+
+
+def _wait_for_other_replay(state_dir: Path, show: Callable[[], bool]) -> None:
+    """Until the other one ends, which may send these rows as well."""
+    while show() and state_lock.is_held(state_dir):
+        time.sleep(_POLL_S)
 
 
 def _wait(settings: Settings, show: Callable[[], bool]) -> None:

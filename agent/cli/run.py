@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option, describe_error
+from agent.cli.state_access import give_up_root
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.log import journal
@@ -29,6 +30,7 @@ def command(context: click.Context, config: Path) -> None:
     try:
         settings = load(config)
         journal.set_level(settings.agent.log_level)
+        give_up_root(settings, with_key=True)
         supervisor.run(settings)
     except AgentError as error:
         if not journal.is_stderr():

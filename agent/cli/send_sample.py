@@ -20,7 +20,7 @@ from agent.backoff import Backoff
 from agent.cli import config_option
 from agent.cli.console import Finding, show
 from agent.cli.sql import plan_for
-from agent.config.loader import load
+from agent.cli.state_access import load_as_owner
 from agent.errors import (
     AgentError,
     AuthError,
@@ -98,7 +98,7 @@ def command(config: Path, *, as_json: bool) -> None:
     machine with Python. It waits until Snowflake has committed the rows. They go through the channel
     <agent id>-sample, which is also their agent_id, and have no seq.
     """
-    settings = load(config)
+    settings = load_as_owner(config, with_key=True)
     plan = plan_for(settings.snowflake)
     outcome = Outcome(channel=f"{settings.agent.id}-sample")
     say = _nothing if as_json else show

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.config.loader import load
+from agent.cli.state_access import load_as_owner
 from agent.errors import ConfigError, NotPermittedError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
@@ -64,7 +64,7 @@ def command(
     and grants; the settings for the doors; the monitoring views; the procedures that delete old rows and
     erase persons. Every script can be run again.
     """
-    settings = load(config)
+    settings = load_as_owner(config, with_key=True)
     snowflake = settings.snowflake
     key = _key(settings) if only in (None, "access") else None
     plan = replace(
@@ -72,6 +72,7 @@ def command(
         pipe_count=pipe_count,
         public_key_line=key.public_key_line if key else None,
         fingerprint=key.fingerprint if key else None,
+        key_slot=key.slot if key else "RSA_PUBLIC_KEY",
         allowed_networks=allowed_networks,
         warehouse_name=warehouse,
     )

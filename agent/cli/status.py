@@ -12,8 +12,8 @@ import click
 
 from agent.cli import config_option
 from agent.cli.console import Finding, show, table
+from agent.cli.state_access import load_as_owner
 from agent.clock.system_clock import off
-from agent.config.loader import load
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
 from agent.readers.uart import LineErrors
@@ -45,7 +45,7 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
       77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines
-    settings = load(config)
+    settings = load_as_owner(config)
     agent = settings.agent
     has_outbox = is_there(agent.state_dir)  # raises without permission
     status = read_status(agent.id, agent.state_dir, agent.runtime_dir)

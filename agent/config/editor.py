@@ -23,7 +23,7 @@ _HEAD = """\
 """
 
 # The order of the example.
-_ORDER = ("agent", "readers", "cardholders", "snowflake", "outbox", "uploader", "clock")
+_ORDER = ("agent", "readers", "cardholders", "snowflake", "outbox", "uploader", "clock", "privacy")
 
 Document = dict[str, Any]
 

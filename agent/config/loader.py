@@ -21,6 +21,7 @@ from agent.readers.protocols import PROTOCOLS, WITHOUT_KEYS, make_protocol
 from agent.readers.shared_port import sharing_problems
 from agent.settings import (
     AgentSettings,
+    CardNumbers,
     ClockSettings,
     Direction,
     Keypad,
@@ -28,6 +29,7 @@ from agent.settings import (
     LogLevel,
     OutboxSettings,
     ParityPolicy,
+    PrivacySettings,
     ReaderSettings,
     Settings,
     SnowflakeSettings,
@@ -64,6 +66,7 @@ def settings_of(document: Mapping[str, object], path: Path) -> Settings:
         outbox=_outbox(root.table("outbox")),
         uploader=_uploader(root.table("uploader")),
         clock=_clock(root.table("clock")),
+        privacy=_privacy(root.table("privacy"), path.parent),
         path=path,
     )
     root.report_unknown_keys()
@@ -237,6 +240,14 @@ def _clock(table: Table) -> ClockSettings:
         hold_unsynced_seconds=table.number(
             "hold_unsynced_seconds", default.hold_unsynced_seconds, low=0, high=86_400
         ),
+    )
+
+
+def _privacy(table: Table, base: Path) -> PrivacySettings:
+    default = PrivacySettings
+    return PrivacySettings(
+        card_numbers=table.choice("card_numbers", default.card_numbers, allowed=get_args(CardNumbers)),
+        site_key_file=table.path("site_key_file", None, base=base),
     )
 
 

@@ -124,7 +124,9 @@ class Table:
 
     def table(self, key: str) -> Table:
         """The table of that name; an empty one where it is not set."""
-        value = self._take(key)
+        # Not _take(): "" is the default of a value, not of a table.
+        self._known.add(key)
+        value = self._values.get(key)
         if value is not None and not isinstance(value, dict):
             self.problem(key, f"found {type_name(value)}; must be a table headed [{self._where(key)}]")
         return self._child(key, value)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from agent.atomic_file import replace_file, sync
-from agent.errors import KeyFileError, NotPermittedError
+from agent.errors import AgentError, KeyFileError, NotPermittedError
+from agent.guarded_file import kind_of
 from agent.keys import systemd_creds
 from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem, read_passphrase
 from agent.settings import Settings
@@ -41,6 +46,38 @@ def key_store_of(settings: Settings) -> KeyStore:
     return _KeyFile(snowflake.private_key_file.resolve(), snowflake.private_key_passphrase_file)
 
 
+@contextlib.contextmanager
+def replacing_key(named: Path | None) -> Iterator[None]:
+    """Exclude every other command that replaces the key, until the end of the block.
+
+    Of two rotations at once, one could switch to the waiting key of the other before Snowflake accepted it.
+    `named`: the configured key file; None for the service's credential.
+    Raises AgentError if another command has the lock, NotPermittedError, KeyFileError.
+    """
+    directory = systemd_creds.directory() if named is None else named.resolve().parent
+    try:
+        # The directory itself: a lock file would be left, and another user could make it first.
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{directory}: this user may not replace the key", hint="run the same command with sudo"
+        ) from error
+    except OSError as error:
+        raise KeyFileError(f"{directory}: {error.strerror}", hint=f"ls -ld {directory}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise AgentError(
+            "another command replaces the key at the moment",
+            hint="wait until the other `key rotate` or `setup` ends, then run this again",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 class _Credential:
     def present(self) -> KeyPair:
         stored = systemd_creds.find()
@@ -68,6 +105,11 @@ class _KeyFile:
         return load_private_key(self.path, self.passphrase_file)
 
     def waiting(self) -> KeyPair | None:
+        # The directory may be one of the agent's account, and this process one of root.
+        if kind := kind_of(self._next):
+            raise KeyFileError(
+                f"{self._next} is {kind}, not a key file", hint=f"remove it: sudo rm -r {self._next}"
+            )
         return load_private_key(self._next, self.passphrase_file) if self._next.exists() else None
 
     def keep_waiting(self, key: KeyPair) -> None:

@@ -22,7 +22,7 @@ from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
 
 _KEY_BITS = 2048  # the minimum that Snowflake accepts, and the fastest to sign with on a Pi Zero
-_MAX_FILE_BYTES = 65_536  # a 16384-bit key in PEM has 13,000
+LARGEST_FILE_BYTES = 65_536  # a 16384-bit key in PEM has 13,000
 
 Algorithm = Literal["RS256", "ES256", "ES384", "ES512"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -203,7 +203,7 @@ def _read_secret(path: Path, what: str, if_missing: str) -> tuple[bytes, datetim
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            content = file.read(_MAX_FILE_BYTES)
+            content = file.read(LARGEST_FILE_BYTES)
     except FileNotFoundError as error:
         raise KeyFileError(f"{path}: no such {what} file", hint=if_missing) from error
     except PermissionError as error:

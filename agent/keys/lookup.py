@@ -7,9 +7,10 @@ from pathlib import Path
 
 from agent.atomic_file import replace_file
 from agent.clock.reading import ClockReading
-from agent.errors import KeyFileError
+from agent.errors import KeyFileError, NotPermittedError
+from agent.guarded_file import read_guarded
 from agent.keys import systemd_creds
-from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
+from agent.keys.keypair import LARGEST_FILE_BYTES, KeyPair, load_private_key, parse_private_key, pem
 from agent.settings import Settings
 
 # Written by a rotation for the running agent: systemd updates a credential only at the next start. The file
@@ -37,7 +38,7 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
     handed_over = settings.agent.runtime_dir / HANDED_OVER
     credential = systemd_creds.credential_path()
     if is_handed_over(settings.agent.runtime_dir):
-        return handed_over, load_private_key(handed_over)
+        return handed_over, _read_handed_over(handed_over)
     if credential is not None and _exists(credential):
         return credential, load_private_key(credential)
     stored = systemd_creds.find() if credential is None else None
@@ -50,14 +51,29 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
 
 
 def hand_over(runtime_dir: Path, key: KeyPair) -> None:
-    """Write the key for the running agent, in its runtime directory (tmpfs), mode 0600. Raises OSError."""
-    owner = runtime_dir.stat()
-    replace_file(runtime_dir / HANDED_OVER, pem(key), mode=0o600, owner=(owner.st_uid, owner.st_gid))
+    """Write the key for the running agent, in its runtime directory (tmpfs), mode 0600. Raises OSError.
+
+    To be called as the agent's user.
+    """
+    replace_file(runtime_dir / HANDED_OVER, pem(key), mode=0o600)
 
 
 def is_handed_over(runtime_dir: Path) -> bool:
     """Whether a rotation gave the running agent another key than the one it started with."""
     return _exists(runtime_dir / HANDED_OVER)
+
+
+def _read_handed_over(path: Path) -> KeyPair:
+    try:
+        return parse_private_key(read_guarded(path, LARGEST_FILE_BYTES), path)
+    except PermissionError as error:
+        raise NotPermittedError(
+            f"{path}: {error.strerror}", hint="run the same command with sudo, or as the agent's user"
+        ) from error
+    except OSError as error:
+        raise KeyFileError(
+            f"{path}: {error.strerror}", hint="sudo systemctl restart badge-agent makes the directory again"
+        ) from error
 
 
 def age_of(created_at: datetime | None, now: ClockReading) -> timedelta | None:

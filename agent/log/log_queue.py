@@ -10,18 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 
+from agent.log.line_limit import LineLimit
+
 _CAPACITY = 1000  # records; some minutes of lines with every reader at fault, about 1 MB
 # After an overflow records are dropped until this many are left, so that a slow log has few, long gaps.
 _RESUME_AT = _CAPACITY // 2
 _FLUSH_S = 1.0
+_HELD_CHECK_S = 30.0  # how late a record that was held back may be
 
 
 class LogQueue(logging.handlers.QueueHandler):
     """Formats records in the calling thread and writes them in a thread of its own, in order.
 
-    A record that finds the queue full is dropped and counted; one line reports how many were. Python's
-    exit calls flush(). QueueListener is not used: its stop() waits without a limit, and its handlers have
-    locks that Python's exit waits for as long as one of them hangs.
+    LineLimit holds back repetitions. A record that finds the queue full is dropped and counted; one line
+    reports how many were. Python's exit calls flush(). QueueListener is not used: its stop() waits without
+    a limit, and its handlers have locks that Python's exit waits for as long as one of them hangs.
     """
 
     queue: queue.Queue[logging.LogRecord]
@@ -31,9 +34,15 @@ class LogQueue(logging.handlers.QueueHandler):
         super().__init__(queue.Queue(_CAPACITY))
         self._write = write
         self._dropped = 0
+        self._limit = LineLimit(time.monotonic)
         self._counting = threading.Lock()  # of `_dropped`; never held during I/O
         # A daemon: Python's exit must not wait for a write that hangs.
         threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue what the limit admits."""
+        for ready in self._limit.admit(record, self.prepare):
+            self.enqueue(ready)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """A copy of the record with its text; arguments and exceptions stay in the calling thread."""
@@ -60,7 +69,9 @@ class LogQueue(logging.handlers.QueueHandler):
                 self._dropped += 1
 
     def flush(self) -> None:
-        """Wait until every queued record is written, for at most one second."""
+        """Wait until every queued record is written, also those held back, for at most one second."""
+        for held in self._limit.release():
+            self.enqueue(held)
         deadline = time.monotonic() + _FLUSH_S
         with self.queue.all_tasks_done:
             while self.queue.unfinished_tasks and (left := deadline - time.monotonic()) > 0:
@@ -68,7 +79,13 @@ class LogQueue(logging.handlers.QueueHandler):
 
     def _run(self) -> None:
         while True:
-            self._write(self.queue.get())
+            try:
+                record = self.queue.get(timeout=_HELD_CHECK_S)
+            except queue.Empty:
+                for held in self._limit.due():
+                    self.enqueue(held)
+                continue
+            self._write(record)
             with self._counting:
                 if self._dropped and self.queue.empty():
                     self._report_dropped()

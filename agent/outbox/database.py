@@ -24,6 +24,7 @@ from agent.errors import (
     OutboxReplacedError,
     OutboxUnavailableError,
 )
+from agent.guarded_file import kind_of
 from agent.outbox import schema
 
 OUTBOX_FILE = "outbox.db"
@@ -301,7 +302,17 @@ def _create(path: Path) -> bool:
 
 
 def _refuse_other_kinds(path: Path) -> None:
-    """Raise OutboxError for what is no regular file: SQLite would block when it opens a FIFO."""
+    """Raise OutboxError for what is no regular file: SQLite would block when it opens a FIFO.
+
+    The file itself may be a link to another disk; a process that is not the owner's has given up its rights.
+    """
+    for side in SIDE_FILES:
+        side_file = path.with_name(path.name + side)
+        if kind := kind_of(side_file):
+            raise OutboxError(
+                f"{side_file} is {kind}",
+                hint=f"SQLite makes this file itself; move it away: sudo mv {side_file} ...",
+            )
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -311,19 +322,10 @@ def _refuse_other_kinds(path: Path) -> None:
     else:
         if stat.S_ISREG(mode):
             return
-        what = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        what = kind_of(path.resolve()) or "no regular file"
     raise OutboxError(
         f"{path} is {what}", hint=f"the outbox has to be a regular file; move this away: sudo mv {path} ..."
     )
-
-
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from agent.guarded_file import open_guarded
 from agent.log.message_ids import MessageId, fields
 from agent.outbox.disk_room import free_bytes
 
@@ -30,7 +31,7 @@ class Reserve:
     def fill(self) -> None:
         """Allocate the whole reserve if the disk has room; a failure is logged, not raised."""
         try:
-            is_whole = self._size == 0 or (self._path.exists() and self._path.stat().st_size == self._size)
+            is_whole = self._size == 0 or (self._allocated() == self._size)
             if is_whole and not self.gave_way:
                 return
             if free_bytes(self._path.parent) < _ROOM * max(self._size, _LEAST_BYTES if is_whole else 0):
@@ -38,7 +39,7 @@ class Reserve:
             if is_whole:
                 self.gave_way = False
                 return
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = open_guarded(self._path, os.O_RDWR | os.O_CREAT)
             try:
                 os.ftruncate(fd, 0)
                 os.posix_fallocate(fd, 0, self._size)
@@ -54,9 +55,13 @@ class Reserve:
         """Free half of the reserve for swipes; the rest is for storing what was committed."""
         self.gave_way = True
         try:
-            if self._path.stat().st_size <= self._size // 2:
+            if self._allocated() <= self._size // 2:
                 return
-            os.truncate(self._path, self._size // 2)
+            fd = open_guarded(self._path, os.O_RDWR)
+            try:
+                os.ftruncate(fd, self._size // 2)
+            finally:
+                os.close(fd)
         except OSError:
             return  # absent, or a disk without any change possible: the outbox raises its own error
         _log.error(
@@ -70,3 +75,10 @@ class Reserve:
         self.gave_way = True
         with contextlib.suppress(OSError):
             self._path.unlink()
+
+    def _allocated(self) -> int:
+        """The size of the file; 0 if there is none. Raises OSError."""
+        try:
+            return self._path.lstat().st_size
+        except FileNotFoundError:
+            return 0

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
+import signal
 import time
 from pathlib import Path
 
 from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.guarded_file import ForeignFileError, open_guarded, read_guarded
 
 LOCK_FILE = "outbox.lock"
 # `status` takes the lock briefly to test it; an agent that starts at that moment waits up to this long.
 _TIMEOUT_S = 1.0
+_PID_BYTES = 32
+_PID = re.compile(rb"([1-9][0-9]{0,8})\n?")
+_LOCKS = Path("/proc/locks")
 
 
 class StateLock:
@@ -26,7 +32,9 @@ class StateLock:
         path = state_dir / LOCK_FILE
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = open_guarded(path, os.O_RDWR | os.O_CREAT)
+        except ForeignFileError as error:
+            raise OutboxError(f"{path}: {error.strerror}", hint=f"ls -l {state_dir}") from error
         except PermissionError as error:
             raise NotPermittedError(
                 f"cannot write in the state directory {state_dir}",
@@ -38,7 +46,7 @@ class StateLock:
                 hint="check that the directory exists and the disk is writable: mount | grep ' / '",
             ) from error
         if not self._take():
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = os.pread(self._fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise OutboxInUseError(
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
@@ -69,7 +77,7 @@ class StateLock:
 def is_held(state_dir: Path) -> bool:
     """True while an agent holds the directory. Never waits, never creates a file."""
     try:
-        fd = os.open(state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_guarded(state_dir / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -82,9 +90,42 @@ def is_held(state_dir: Path) -> bool:
         os.close(fd)
 
 
-def holder(state_dir: Path) -> int | None:
-    """The pid of the agent that holds the directory; None if there is none or its pid is unknown."""
-    if not is_held(state_dir):
+def signal_holder(state_dir: Path, number: signal.Signals) -> int | None:
+    """Send a signal to the agent that holds the directory; returns its pid, None if there is no such agent.
+
+    The pid in the file is a claim: the signal goes only to a process of which the kernel says that it holds
+    a lock, and that handles this signal. `replay` holds the lock as well, and would end.
+    Raises PermissionError.
+    """
+    try:
+        claimed = _PID.fullmatch(read_guarded(state_dir / LOCK_FILE, _PID_BYTES))
+        if claimed is None:
+            return None
+        pid = int(claimed[1])
+        # First the descriptor: from here on the number cannot become that of another process.
+        process = os.pidfd_open(pid)
+    except (ForeignFileError, FileNotFoundError, ProcessLookupError):
         return None
-    text = (state_dir / LOCK_FILE).read_text(encoding="ascii", errors="replace").strip()
-    return int(text) if text.isdecimal() else None
+    try:
+        if not _locks(pid, state_dir / LOCK_FILE) or not _handles(pid, number):
+            return None
+        signal.pidfd_send_signal(process, number)
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has just ended
+    finally:
+        os.close(process)
+    return pid
+
+
+def _locks(pid: int, path: Path) -> bool:
+    """Whether the kernel lists an exclusive flock of this process on this file."""
+    # The device is not compared: stat() of btrfs and overlayfs reports another one than the kernel's list.
+    held = rf"^\d+: FLOCK +ADVISORY +WRITE {pid} [0-9a-f]+:[0-9a-f]+:{path.lstat().st_ino} "
+    return re.search(held, _LOCKS.read_text(encoding="ascii"), re.MULTILINE) is not None
+
+
+def _handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: SigCgt of proc_pid_status(5)."""
+    status = Path("/proc", str(pid), "status").read_text(encoding="utf-8", errors="replace")
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> number - 1 & 1)

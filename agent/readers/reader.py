@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from agent.errors import AgentError
+from agent.keys.site_key import SiteKey
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.readers.damaged_frames import DamagedFrames
@@ -30,7 +31,7 @@ class Reader:
     Readers that share a port each parse all of its bytes; an option of the protocol selects their own lines.
     """
 
-    def __init__(self, settings: ReaderSettings, *, sink: SwipeSink) -> None:
+    def __init__(self, settings: ReaderSettings, *, sink: SwipeSink, site_key: SiteKey | None = None) -> None:
         self.settings = settings
         self.protocol = make_protocol(settings.protocol, settings.options)
         self.line_monitor = LineMonitor(settings.id, expect_within_s=settings.expect_traffic_within)
@@ -39,6 +40,7 @@ class Reader:
             sink=sink,
             line_monitor=self.line_monitor,
             repeats_while_held=self.protocol.repeats_while_held,
+            site_key=site_key,
         )
         self.counts = self._pipeline.counts
         self.flood_monitor = self._pipeline.flood_monitor

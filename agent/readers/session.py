@@ -13,6 +13,7 @@ from typing import NamedTuple
 from agent.backoff import Backoff
 from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
+from agent.keys.site_key import SiteKey
 from agent.readers.port import FdStore, Port
 from agent.readers.reader import Reader
 from agent.readers.swipe_pipeline import ReadTime, SwipeSink
@@ -52,12 +53,13 @@ class PortSession:
         changed: Callable[[], None],
         fd_store: FdStore,
         previous: PreviousRun = _NO_RUN,
+        site_key: SiteKey | None = None,
     ) -> None:
         """`readers` have the same port, line settings and protocol. `changed` is called after the counts of
         one changed; `fd_store` holds the port that the `previous` agent process had open, and receives this
-        one's.
+        one's. With `site_key`, swipes have pseudonyms.
         """
-        self.readers = [Reader(reader, sink=sink) for reader in readers]
+        self.readers = [Reader(reader, sink=sink, site_key=site_key) for reader in readers]
         self.ids = ", ".join(reader.id for reader in readers)
         self._device = str(readers[0].port)
         self._line = self.readers[0].protocol.line.of(readers[0])
@@ -122,9 +124,10 @@ class PortSession:
         finally:
             if time.monotonic() - opened_s >= _STEADY_S:
                 self._backoff.reset()
+            # Closed outside of the guard: a driver may take long, and stop() needs the guard.
             with self._port_guard:
                 self._port = None
-                port.close()
+            port.close()
 
     def _step(self, port: Port) -> None:
         """Send the requests that are due; wait for bytes or the next timer; process what has happened."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from agent.clock.reading import ClockReading
+from agent.keys.site_key import SiteKey
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.cardholders import UNKNOWN
 from agent.readers.cards.decoder import Decoder
@@ -60,12 +61,20 @@ class SwipePipeline:
     """Turns the events of one reader into swipes and queues them. For the reader's thread only."""
 
     def __init__(
-        self, reader: ReaderSettings, *, sink: SwipeSink, line_monitor: LineMonitor, repeats_while_held: bool
+        self,
+        reader: ReaderSettings,
+        *,
+        sink: SwipeSink,
+        line_monitor: LineMonitor,
+        repeats_while_held: bool,
+        site_key: SiteKey | None = None,
     ) -> None:
+        """`site_key`: replace card numbers by pseudonyms, before anything is remembered or queued."""
         self.counts = ReaderCounts()
         self._reader = reader
         self._sink = sink
         self._line_monitor = line_monitor
+        self._site_key = site_key
         self._decode = Decoder(
             reader.formats,
             parity=reader.parity,
@@ -101,12 +110,18 @@ class SwipePipeline:
         for refused in self._sink.take_refused(self._reader.id):
             self._hold_off.forget(refused.card)
         for event in events:
-            card = self._card(event, read, now)
-            if card is not None:
+            decoded = self._card(event, now)
+            if decoded is None:
+                continue
+            badge, card = self._named(decoded)
+            if self._hold_off.admits(card, read.at.boot_ms, age_ms=read.age_us // 1_000):
                 if self.flood_monitor.swipe_read(now):
                     self._flood_changed()
-                self._sink.put(self._swipe(card, read))
+                self._sink.put(self._swipe(badge, card, read))
                 self.counts.last_swipe_boot_us = read.at.boot_us
+            else:
+                self.counts.repeats += 1
+                self.counts.last_repeat_boot_us = read.at.boot_us
 
     def update(self, now: float) -> bool:
         """Apply the passing of time, in seconds of the monotonic clock; True if a state changed."""
@@ -118,8 +133,8 @@ class SwipePipeline:
     def _flood_changed(self) -> None:
         self._sink.set_flooding(self._reader.id, flooding=self.flood_monitor.flooding)
 
-    def _card(self, event: ReaderEvent, read: ReadTime, now: float) -> CardRead | None:
-        """The card of a new presentation; anything else is counted."""
+    def _card(self, event: ReaderEvent, now: float) -> CardRead | None:
+        """The card of an event; anything else is counted."""
         if isinstance(event, Status):
             self._wiring.observe_status(event)
             return None
@@ -133,18 +148,23 @@ class SwipePipeline:
         if isinstance(outcome, Key):
             self.counts.keys_discarded += 1
             return None
-        if not self._hold_off.admits(outcome, read.at.boot_ms, age_ms=read.age_us // 1_000):
-            self.counts.repeats += 1
-            self.counts.last_repeat_boot_us = read.at.boot_us
-            return None
         return outcome
 
-    def _swipe(self, card: CardRead, read: ReadTime) -> Swipe:
+    def _named(self, card: CardRead) -> tuple[str, CardRead]:
+        """The badge id and the card; with a site key the pseudonyms of both, and no number."""
+        badge = badge_id(self._reader.badge_id, card)
+        if self._site_key is None:
+            return badge, card
+        raw = self._site_key.card(card.bits, card.raw)
+        hidden = card._replace(raw=raw, facility_code=None, card_number=None, issue=None, oem=None)
+        return self._site_key.badge(badge), hidden
+
+    def _swipe(self, badge: str, card: CardRead, read: ReadTime) -> Swipe:
         return Swipe(
             reader_id=self._reader.id,
             zone_id=self._reader.zone_id,
             direction=self._reader.direction,
-            badge_id=badge_id(self._reader.badge_id, card),
+            badge_id=badge,
             user_id=UNKNOWN,  # looked up when the swipe is stored: a reading thread reads no file
             card=card,
             read_at=read.at,

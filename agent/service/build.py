@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
+from agent.keys.site_key import site_key_of
 from agent.outbox import Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
@@ -64,6 +65,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     # before must store swipes even without a key; the uploader then reports why none is sent.
     has_worked = is_there(settings.agent.state_dir)
     client = make_client(settings, make_http(settings), may_lack_key=has_worked)
+    site_key = site_key_of(settings)
     lock = StateLock(settings.agent.state_dir)
     run_before = last_run(settings.agent.state_dir, clock.now())
     queue = SwipeQueue(reader.id for reader in settings.readers)
@@ -77,6 +79,7 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             changed=changed,
             fd_store=held_ports.of(readers[0].id, str(readers[0].port)),
             previous=previous,
+            site_key=site_key,
         )
         for readers in by_port(settings.readers)
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from agent.config.loader import DEFAULT_CONFIG
@@ -17,6 +18,8 @@ from agent.keys.keypair import (
     new_key,
 )
 from agent.keys.lookup import hand_over
+from agent.outbox import state_lock
+from agent.owner import call_as_owner
 from agent.service import systemctl
 from agent.service.snowflake import make_client, make_http
 from agent.service.status import read_status
@@ -80,19 +83,19 @@ def activate(settings: Settings, key: KeyPair) -> int | None:
     status = _status(settings)
     if not status["running"] or status["pid"] is None:
         return None
-    pid: int = status["pid"]
     if settings.snowflake.private_key_file is None:
         try:
-            hand_over(settings.agent.runtime_dir, key)
-        except OSError as error:
+            pass_on(settings, key)
+        except AgentError as error:
             raise AgentError(
                 f"the new key is stored, but cannot be passed to the running agent: {error}",
                 hint="sudo systemctl restart badge-agent",
             ) from error
+    pid = None
     if settings.path == DEFAULT_CONFIG and systemctl.is_installed() and systemctl.is_active():
         systemctl.reload()
     else:
-        _send_sighup(pid)
+        pid = call_as_owner(partial(_send_sighup, settings.agent.state_dir), *_directories(settings))
     deadline = time.monotonic() + _RELOAD_TIMEOUT_S
     while status["running"] and status["key"]["fingerprint"] != key.fingerprint:
         if time.monotonic() > deadline:
@@ -103,21 +106,34 @@ def activate(settings: Settings, key: KeyPair) -> int | None:
             )
         time.sleep(_POLL_S)
         status = _status(settings)
-    return pid if status["running"] else None
+    return (pid or status["pid"]) if status["running"] else None
 
 
-def _send_sighup(pid: int) -> None:
+def pass_on(settings: Settings, key: KeyPair) -> None:
+    """Write the key for the running agent, as its user: the directory is the agent's. Raises AgentError."""
+    runtime_dir = settings.agent.runtime_dir
     try:
-        os.kill(pid, signal.SIGHUP)
-    except ProcessLookupError:
-        return  # it has just ended; its next start loads the stored key
+        call_as_owner(partial(hand_over, runtime_dir, key), runtime_dir)
+    except OSError as error:  # without a change of user
+        raise AgentError(str(error), hint=f"ls -ld {runtime_dir}") from error
+
+
+def _send_sighup(state_dir: Path) -> int | None:
+    """None if the agent has just ended; its next start loads the stored key."""
+    try:
+        return state_lock.signal_holder(state_dir, signal.SIGHUP)
     except PermissionError as error:
         raise NotPermittedError(
-            f"the new key is stored, but this user may not send a signal to the running agent (pid {pid})",
-            hint=f"sudo kill -HUP {pid}",
+            "the new key is stored, but this user may not send a signal to the running agent",
+            hint="run the same command with sudo",
         ) from error
 
 
 def _status(settings: Settings) -> dict[str, Any]:
     agent = settings.agent
-    return read_status(agent.id, agent.state_dir, agent.runtime_dir)
+    read = partial(read_status, agent.id, agent.state_dir, agent.runtime_dir)
+    return call_as_owner(read, *_directories(settings))
+
+
+def _directories(settings: Settings) -> tuple[Path, Path]:
+    return settings.agent.state_dir, settings.agent.runtime_dir

@@ -13,6 +13,7 @@ from agent import __version__, rows
 from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.errors import AgentError
+from agent.guarded_file import open_guarded, read_guarded
 from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
 from agent.outbox.disk_room import free_bytes
 from agent.outbox.external.connection import is_there
@@ -26,6 +27,8 @@ from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
 
 STATUS_FILE = "status.json"
+_MODE = 0o640
+_MAX_BYTES = 1_000_000  # a hundred readers have 60,000
 
 
 class StatusReport:
@@ -103,8 +106,10 @@ class StatusReport:
         """Replace the status file atomically."""
         # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
         temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(self.snapshot()) + "\n")
-        temporary.chmod(0o644)  # readable by any monitoring; the service's umask would prevent that
+        with os.fdopen(open_guarded(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+            # Not for all users: it shows when a door was used. Monitoring joins the group of the agent.
+            os.fchmod(file.fileno(), _MODE)
+            file.write(json.dumps(self.snapshot()) + "\n")
         temporary.replace(runtime_dir / STATUS_FILE)
 
 
@@ -138,7 +143,7 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
 def _report(path: Path) -> dict[str, Any]:
     """The status file with its durations updated to now; empty if it is missing or unusable."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_guarded(path, _MAX_BYTES))
         since = boottime_s() - content["boot_s"]
         uploader, readers = content["uploader"], content["readers"]
         uploader["next_try_seconds"] = max(0.0, round(uploader["next_try_seconds"] - since, 1))

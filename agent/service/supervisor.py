@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -53,6 +54,7 @@ class Supervisor:
         """Install the signal handlers, check the settings, lock the state directory; starts no thread."""
         self._wakeup = Wakeup()
         self._stopping = False
+        self._stop_by_s: float | None = None
         self._replay_requested = self._reload_requested = False
         # Before anything slow: a SIGTERM during start-up must be a clean stop, too.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,7 +104,7 @@ class Supervisor:
         while not self._stopping:
             try:
                 with notify.extend_start_timeout():
-                    agent = build(self._readers, kept=self._wake_uploader, changed=self._wakeup.set)
+                    agent = self._build()
             except OutboxUnavailableError as error:
                 failures.failed(error, MessageId.DISK_FULL)
                 self._readers.queue.problem = error
@@ -113,6 +115,28 @@ class Supervisor:
                 failures.recovered()
                 return agent
         return None
+
+    def _build(self) -> Agent | None:
+        """Build the agent in a thread: a stop must not wait for a lock on the outbox, or for a slow disk.
+
+        None if that is not done at the time by which the process has to end.
+        """
+        built: list[Agent] = []
+        failed: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                built.append(build(self._readers, kept=self._wake_uploader, changed=self._wakeup.set))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failed.append(error)
+
+        thread = threading.Thread(target=body, name="opening", daemon=True)
+        thread.start()
+        while thread.is_alive() and (self._stop_by_s is None or time.monotonic() < self._stop_by_s):
+            thread.join(_PAUSE_S)
+        if failed:
+            raise failed[0]
+        return built[0] if built else None
 
     def _sleep(self, seconds: float) -> None:
         """Wait, or until a signal asks for the stop."""
@@ -155,6 +179,8 @@ class Supervisor:
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        if self._stop_by_s is None:
+            self._stop_by_s = time.monotonic() + _STOP_S
 
     def _on_replay(self, _number: int, _frame: FrameType | None) -> None:
         self._replay_requested = True
@@ -239,7 +265,7 @@ class Supervisor:
     def _stop(self) -> None:
         signal.set_wakeup_fd(-1)
         notify.send("STOPPING=1")
-        deadline = time.monotonic() + _STOP_S
+        deadline = self._stop_by_s or time.monotonic() + _STOP_S
         if self._agent is not None:
             # Stored when the file is closed: the next process reads what arrives from now on.
             self._agent.outbox.boots.observe(self._readers.clock.now())
@@ -261,8 +287,7 @@ class Supervisor:
         self._agent.write_loop.stop(deadline - _CLOSING_S)
         ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]
         self._log_lost()
-        if all(ended):
-            self._agent.outbox.close()
+        if all(ended) and _ends_by(deadline, self._agent.outbox.close):
             _log.info(
                 "stopped; %d swipes are not yet sent or not yet confirmed",
                 self._agent.outbox.pending,
@@ -271,7 +296,7 @@ class Supervisor:
         else:
             # Closing the file is optional: every stored swipe was durable when its keep() returned.
             _log.info(
-                "stopped during a request or a check; the next start asks how much was committed",
+                "stopped during a request or work on the disk; the next start asks how much was committed",
                 extra=fields(MessageId.STOPPED),
             )
 
@@ -282,6 +307,17 @@ class Supervisor:
                 lost,
                 extra=fields(MessageId.SWIPES_LOST),
             )
+
+
+def _ends_by(deadline: float, function: Callable[[], None]) -> bool:
+    """Call a function in a thread; False if it has not ended at the deadline: it ends with the process.
+
+    Closing the outbox waits for locks of other processes, and writes the log of the file into it.
+    """
+    thread = threading.Thread(target=function, name="closing", daemon=True)
+    thread.start()
+    thread.join(max(0.0, deadline - time.monotonic()))
+    return not thread.is_alive()
 
 
 def _status_line(agent: Agent) -> str:

@@ -65,9 +65,9 @@ def _key(plan: Plan) -> str:
 -- ALTER USER {plan.user} SET RSA_PUBLIC_KEY = {literal(_KEY_SLOT)};"""
     return f"""\
 -- The public half of the agent's key; the private half never leaves the door.
--- DESC USER must then show, as RSA_PUBLIC_KEY_FP: {plan.fingerprint}
--- To change keys without a pause, set RSA_PUBLIC_KEY_2 to the new one first.
-ALTER USER {plan.user} SET RSA_PUBLIC_KEY = {literal(plan.public_key_line)};"""
+-- DESC USER must then show, as {plan.key_slot}_FP: {plan.fingerprint}
+-- To change keys without a pause: badge-agent key rotate, which uses the user's other slot.
+ALTER USER {plan.user} SET {plan.key_slot} = {literal(plan.public_key_line)};"""
 
 
 def _network(plan: Plan) -> str:

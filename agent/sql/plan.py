@@ -38,6 +38,7 @@ class Plan:
     pipe_count: int = 1
     public_key_line: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
+    key_slot: str = "RSA_PUBLIC_KEY"  # of the user; a rotation changes to RSA_PUBLIC_KEY_2 and back
     allowed_networks: tuple[str, ...] = ()
     warehouse_name: str = "COMPUTE_WH"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from agent.settings import (
     AgentSettings,
     ClockSettings,
     OutboxSettings,
+    PrivacySettings,
     ReaderSettings,
     Settings,
     SnowflakeSettings,
@@ -34,6 +36,7 @@ SECTIONS = {
     "outbox": OutboxSettings,
     "uploader": UploaderSettings,
     "clock": ClockSettings,
+    "privacy": PrivacySettings,
 }
 
 # What has no default, as section.key -> TOML.
@@ -107,6 +110,7 @@ def test_a_file_with_only_what_is_required_has_every_default(tmp_path: Path) -> 
         outbox=OutboxSettings(),
         uploader=UploaderSettings(),
         clock=ClockSettings(),
+        privacy=PrivacySettings(),
         path=tmp_path / "config.toml",
     )
 
@@ -591,3 +595,14 @@ def test_a_privatelink_address_as_account_is_named_as_one(tmp_path: Path) -> Non
         loaded(tmp_path, document({"snowflake.account": '"myorg-my_acc.privatelink"'}))
 
     assert 'set url = "https://myorg-my-acc.privatelink.snowflakecomputing.com"' in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("name", ["agent", "cardholders", "snowflake", "outbox", "uploader", "clock"])
+def test_a_table_that_is_text_is_named_also_if_it_is_empty(tmp_path: Path, name: str) -> None:
+    others = "".join(
+        part for part in re.split(r"(?m)^(?=\[)", document({})) if not part.startswith(f"[{name}]")
+    )
+
+    error = refused(tmp_path, f'{name} = ""\n{others}')
+
+    assert f"{name}: found text; must be a table headed [{name}]" in error.problems

@@ -133,7 +133,7 @@ def test_swipes_are_kept_and_sent_while_the_journal_is_not_read(
 
 
 def test_every_line_is_written_before_a_process_ends() -> None:
-    process = started('for n in range(900): log.info("line %d", n)', subprocess.PIPE)
+    process = started('for n in range(900): log.info(f"line {n}")', subprocess.PIPE)
     assert process.stderr is not None
     with process.stderr:
         lines = process.stderr.read().decode().splitlines()
@@ -155,9 +155,7 @@ def test_a_crash_is_on_stderr_and_so_are_the_lines_before_it() -> None:
 
 
 def test_a_process_ends_within_a_bound_while_its_log_is_not_read() -> None:
-    code = (
-        f"{STDERR_IS_FULL}\njournal.set_up('info')\nfor n in range(3000): log.info('line %d', n)\nprint('x')"
-    )
+    code = f"{STDERR_IS_FULL}\njournal.set_up('info')\nfor n in range(3000): log.info(str(n))\nprint('x')"
     begun = time.monotonic()
     process = started(code, subprocess.DEVNULL)
 
@@ -167,7 +165,7 @@ def test_a_process_ends_within_a_bound_while_its_log_is_not_read() -> None:
 
 def test_lines_that_found_no_room_are_counted_where_they_are_missing() -> None:
     unread, full = os.pipe()
-    code = 'for n in range(9000): log.info("line %d", n)\nprint("logged", flush=True)\ninput()'
+    code = 'for n in range(9000): log.info(f"line {n}")\nprint("logged", flush=True)\ninput()'
     process = subprocess.Popen(
         [sys.executable, "-c", f"{SET_UP}{code}"],
         cwd=ROOT,
@@ -207,7 +205,7 @@ def test_a_log_call_does_not_wait_and_a_gap_is_reported_once_in_its_place() -> N
     assert log.is_waiting.wait(10)
 
     for number in range(1, 1501):
-        queue.handle(record("%d", number))
+        queue.handle(record(str(number)))
     log.is_open.set()
     queue.flush()
     queue.handle(record("afterwards"))

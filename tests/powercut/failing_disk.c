@@ -5,7 +5,7 @@
  *	r INODE FIRST LAST ERRNO   a read that touches a byte from FIRST to LAST of the file fails, and a
  *	                           mapping of such a byte ends the process at the first access
  *	w INODE FIRST LAST ERRNO   a write that does
- *	f INODE 0 0 ERRNO          every flush
+ *	f INODE 0 0 ERRNO          every flush; a negative number delays it by that many milliseconds
  *	n * FIRST LAST ERRNO       the operations with these numbers: those of the kinds in FAILING_DISK_KINDS are
  *	                           counted from 1 on: r, w, f, and further
  *	                           o  opening a file for writing
@@ -121,7 +121,9 @@ HERE(write, const void *, 'w')
 	int function(int fd)                       \
 	{                                          \
 		int code = fault('f', fd, 0, 0);   \
-		if (code) {                        \
+		if (code < 0)                      \
+			usleep(-1000U * code);     \
+		if (code > 0) {                    \
 			errno = code;              \
 			return -1;                 \
 		}                                  \

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import serial
 
 from agent.errors import PortError
 from agent.readers.events import NoiseReason, raw_hex
@@ -440,3 +441,29 @@ def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door:
     door.start()
 
     door.wait_until(lambda: len(door.kept) == 1, "the swipe that was sent between the sessions")
+
+
+def test_a_driver_that_hangs_while_the_port_is_closed_does_not_delay_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, may_close = threading.Event(), threading.Event()
+    close = serial.Serial.close
+
+    def hang(port: serial.Serial) -> None:
+        closing.set()
+        may_close.wait(30)
+        close(port)
+
+    door = ReaderRig(tmp_path)
+    door.start()
+    monkeypatch.setattr(serial.Serial, "close", hang)
+    door.session.stop()
+    assert closing.wait(10)
+
+    stopper = threading.Thread(target=door.session.stop)
+    stopper.start()
+    stopper.join(10)
+
+    assert not stopper.is_alive()
+    may_close.set()
+    door.close()

@@ -227,14 +227,16 @@ def test_the_status_file_is_replaced_whole_and_leaves_nothing_beside_it(
     assert [path.name for path in tmp_path.iterdir() if STATUS_FILE in path.name] == [STATUS_FILE]
 
 
-def test_everybody_may_read_the_status_file_whatever_the_umask(tmp_path: Path, report: StatusReport) -> None:
+def test_the_group_may_read_the_status_file_and_others_not_whatever_the_umask(
+    tmp_path: Path, report: StatusReport
+) -> None:
     before = os.umask(0o077)
     try:
         report.write(tmp_path)
     finally:
         os.umask(before)
 
-    assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / STATUS_FILE).stat().st_mode & 0o777 == 0o640
 
 
 def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, report: StatusReport) -> None:

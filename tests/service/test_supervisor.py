@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,10 @@ def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
     return load(agent.config)
 
 
+_LOCK_WAIT_S = 4.0  # less than SQLite waits for a lock
+signalled: list[float] = []  # when the scripts of the tests ended
+
+
 def nothing() -> None:
     """For a callback that is not needed."""
 
@@ -91,6 +98,7 @@ def run_while_supervisor(
             script()
         except BaseException as error:  # noqa: BLE001 - raised again below, in the test's own thread
             failed.append(error)
+        signalled.append(time.monotonic())
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=in_parallel)
@@ -342,6 +350,63 @@ def test_rows_among_which_an_error_may_still_be_counted_are_not_purged(settings:
 
     assert freed == 1  # the rows before the first bound
     agent.outbox.close()
+
+
+_HOLD = """
+import sqlite3, sys
+file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute(sys.argv[2]).fetchall()
+file.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked(database: Path, first: str = "SELECT 1") -> Iterator[None]:
+    """Another process holds the lock of the outbox file."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(database), first],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield
+        holder.communicate("")
+
+
+def test_a_lock_that_another_process_holds_does_not_delay_the_stop(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_STOP_S", 0.5)
+    caplog.set_level(logging.INFO)
+    with contextlib.ExitStack() as holder:
+        run_while(settings, lambda: holder.enter_context(locked(settings.agent.state_dir / "outbox.db")))
+        ended = time.monotonic()
+
+    assert "stopped during a request or work on the disk" in caplog.text
+    assert ended - signalled[-1] < _LOCK_WAIT_S
+
+
+def test_a_stop_of_an_agent_that_waits_for_the_lock_at_its_start_is_not_delayed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_STOP_S", 0.5)
+    run_while(settings, nothing)
+    supervisor = Supervisor(settings)
+    with locked(settings.agent.state_dir / "outbox.db", "PRAGMA locking_mode=EXCLUSIVE"):
+        run_while_supervisor(
+            supervisor,
+            lambda: wait_until(
+                lambda: supervisor._readers.sessions[0].readers[0].counts.state == "open",
+                what="an open reader",
+            ),
+        )
+        ended = time.monotonic()
+
+    assert ended - signalled[-1] < _LOCK_WAIT_S
 
 
 # --- reload -----------------------------------------------------------------------------------

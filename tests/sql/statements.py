@@ -26,7 +26,7 @@ GRAMMAR = MappingProxyType(
         "create role": rf"CREATE ROLE IF NOT EXISTS {_NAME} COMMENT = {_TEXT}",
         "create user": rf"CREATE USER IF NOT EXISTS {_NAME} {_USER} COMMENT = {_TEXT}",
         "alter user": rf"ALTER USER {_NAME} (?:UNSET {_COLUMNS}|SET "
-        rf"(?:{_USER}|RSA_PUBLIC_KEY = {_TEXT}|NETWORK_POLICY = {_NAME}))",
+        rf"(?:{_USER}|RSA_PUBLIC_KEY(?:_2)? = {_TEXT}|NETWORK_POLICY = {_NAME}))",
         "create network policy": rf"CREATE NETWORK POLICY IF NOT EXISTS {_NAME} ALLOWED_IP_LIST = {_TEXTS}",
         "alter network policy": rf"ALTER NETWORK POLICY {_NAME} SET ALLOWED_IP_LIST = {_TEXTS}",
         "create integration": rf"CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {_NAME} "

@@ -87,9 +87,11 @@ def _checks(config: Path, *, offline: bool) -> Iterator[Found]:
 
     def load() -> Iterator[Finding]:
         # Imported after the libraries were checked: without one of them the import fails.
+        from agent.cli.state_access import give_up_root  # noqa: PLC0415 - see above
         from agent.config.loader import load as load_config  # noqa: PLC0415 - see above
 
         settings = load_config(config)
+        give_up_root(settings, with_key=True)
         loaded.append(settings)
         yield Finding("config", "ok", str(settings.path))
 

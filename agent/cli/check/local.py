@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -18,6 +19,7 @@ from agent.cli.status import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.errors import NotPermittedError, OutboxError, PortBusyError
 from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
+from agent.keys.site_key import site_key_of
 from agent.outbox import is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
@@ -45,12 +47,14 @@ def local_steps(settings: Settings) -> list[Step]:
     """The steps that need neither network nor account."""
     return [
         Step("key file", partial(_key_file, settings)),
+        Step("site key", partial(_site_key, settings)),
         Step("account", partial(_account, settings.snowflake)),
         *(
             Step(f"reader {reader.id}", partial(_reader, reader, settings.agent))
             for reader in settings.readers
         ),
         Step("cardholders", partial(_cardholders, settings.cardholders_file)),
+        Step("files", partial(_files, settings)),
         Step("outbox", partial(_outbox, settings.agent.state_dir)),
         Step("disk", partial(_disk, settings), needs=("outbox",)),
         Step("clock", partial(_clock, settings)),
@@ -67,6 +71,14 @@ def _key_file(settings: Settings) -> Iterator[Finding]:
         yield Finding("key file", "ok", f"{text}, {age.days} days old")
     else:
         yield Finding("key file", "warning", f"{text}, {age.days} days old: change it", ROTATE)
+
+
+def _site_key(settings: Settings) -> Iterator[Finding]:
+    """Nothing where card numbers are kept as they are."""
+    key = site_key_of(settings)
+    if key is not None:
+        text = f"{key.fingerprint}, the same at every door of this site; card numbers are replaced"
+        yield Finding("site key", "ok", text)
 
 
 def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:
@@ -144,6 +156,43 @@ def _cardholders(path: Path | None) -> Iterator[Finding]:
         yield Finding("cardholders", "ok", f"no file configured; every user_id will be {cardholders.UNKNOWN}")
         return
     yield Finding("cardholders", "ok", f"{path}, {len(cardholders.read(path))} badges")
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Files of the configuration that others may change; nothing where all is well."""
+    snowflake = settings.snowflake
+    named = {
+        "configuration": settings.path,
+        "cardholders": settings.cardholders_file,
+        "ca_file": snowflake.ca_file,
+        "private key": snowflake.private_key_file,
+    }
+    for name, path in named.items():
+        for place in (path, path.resolve().parent) if path is not None else ():
+            if (found := _writers(place)) is not None:
+                what, hint = found
+                yield Finding(name, "warning", f"{place}: {what}", hint)
+
+
+def _writers(path: Path) -> tuple[str, str] | None:
+    """Who else may change this file or directory, and the command that ends it; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # missing, or in a directory that others cannot enter either
+    quoted = shlex.quote(str(path))
+    mode = found.st_mode
+    # In a sticky directory such as /tmp others may add files, but not replace this one.
+    if not mode & stat.S_ISVTX and mode & stat.S_IWOTH:
+        return f"every user may change it (mode {mode & 0o7777:04o})", f"sudo chmod o-w {quoted}"
+    if not mode & stat.S_ISVTX and mode & stat.S_IWGRP and found.st_gid not in {0, os.getegid()}:
+        return (
+            f"the group {found.st_gid} may change it (mode {mode & 0o7777:04o})",
+            f"sudo chmod g-w {quoted}",
+        )
+    if found.st_uid not in {0, os.geteuid()}:
+        return f"another user (uid {found.st_uid}) owns it and may change it", f"sudo chown root {quoted}"
+    return None
 
 
 def _outbox(state_dir: Path) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import click
 from agent.cli import config_option
 from agent.cli.key.alter_user import describe, set_key
 from agent.cli.key.rotate import rotate_command
+from agent.cli.state_access import load_as_owner
 from agent.config.loader import DEFAULT_CONFIG, load
 from agent.errors import ConfigError
 from agent.keys.keypair import KeyPair, generate_key, load_private_key
@@ -117,7 +118,7 @@ def public(file: Path | None, config: Path, *, pem: bool, as_json: bool) -> None
 def _key(file: Path | None, config: Path) -> tuple[Path, KeyPair]:
     if file:
         return file, load_private_key(file)
-    return find_key(load(config))
+    return find_key(load_as_owner(config, with_key=True))
 
 
 def _settings_if_any(config: Path) -> Settings | None:

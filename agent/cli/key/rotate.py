@@ -14,7 +14,7 @@ from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import describe, set_key, unset_key
 from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
-from agent.keys.key_store import key_store_of
+from agent.keys.key_store import key_store_of, replacing_key
 from agent.keys.keypair import KeyPair, Slot, load_private_key
 from agent.service.key_rotation import activate, is_accepted, other_slot, prepare, unfinished
 from agent.settings import Settings
@@ -49,12 +49,24 @@ def rotate_command(slot: str | None, private_key_file: Path | None, config: Path
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("not at a terminal: add --yes to wait for a limited time")
     settings = load(config)
+    with replacing_key(settings.snowflake.private_key_file):
+        _rotate(
+            settings,
+            slot=_SLOTS[slot] if slot else None,
+            private_key_file=private_key_file,
+            limit_s=_UNATTENDED_S if yes else None,
+        )
+
+
+def _rotate(
+    settings: Settings, *, slot: Slot | None, private_key_file: Path | None, limit_s: float | None
+) -> None:
     store = key_store_of(settings)
     interrupted = unfinished(settings, store)
     given = private_key_file and load_private_key(private_key_file)
     if interrupted is not None:
         click.echo("Completing an earlier rotation: the running agent does not use the stored key yet.")
-    key = interrupted or prepare(store, given=given or None, slot=_SLOTS[slot] if slot else None)
+    key = interrupted or prepare(store, given=given or None, slot=slot)
     user = settings.snowflake.user
     number, others = ("2", "1") if key.slot == "RSA_PUBLIC_KEY_2" else ("1", "2")
     click.echo(
@@ -62,7 +74,7 @@ def rotate_command(slot: str | None, private_key_file: Path | None, config: Path
         f"  {describe(user)}  -- if key {number} is the one in use, run this again with --slot {others}\n"
         f"  {set_key(user, key)}\n"
     )
-    _wait(settings, key, limit_s=_UNATTENDED_S if yes else None)
+    _wait(settings, key, limit_s=limit_s)
     show(Finding("Snowflake", "ok", f"accepts the new key, {key.fingerprint}"))
     if interrupted is None:
         store.switch()

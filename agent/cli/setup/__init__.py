@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ from agent.config.editor import Document, read_document, write_document
 from agent.config.loader import settings_of
 from agent.errors import AuthError, ConfigError, KeyFileError, NotPermittedError, SnowpipeError
 from agent.keys import systemd_creds
+from agent.keys.key_store import replacing_key
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
-from agent.keys.lookup import hand_over, is_handed_over
+from agent.keys.lookup import is_handed_over
+from agent.keys.site_key import SiteKey, new_site_key, read_site_key, write_site_key
+from agent.owner import call_as_owner
 from agent.service import systemctl
+from agent.service.key_rotation import pass_on
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -71,6 +76,14 @@ def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--private-key-file", type=_FILE, help="Use this key instead of making one.")
 @click.option("--private-key-passphrase-file", type=_FILE, help="The passphrase of that key.")
+@click.option(
+    "--site-key",
+    "site_key_file",
+    type=_FILE,
+    metavar="FILE",
+    help="Replace card numbers by pseudonyms, with the key of this file; a file that does not exist is made. "
+    "Take it to every door of the site, then delete it.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask; a missing answer is an error.")
 @click.option("--no-start", is_flag=True, help="Do not start or restart the service.")
 @config_option
@@ -86,6 +99,7 @@ def command(
     trust_clock: bool,
     private_key_file: Path | None,
     private_key_passphrase_file: Path | None,
+    site_key_file: Path | None,
     yes: bool,
     no_start: bool,
     config: Path,
@@ -117,19 +131,25 @@ def command(
     _put_more(document["snowflake"], url=url, proxy_login_file=proxy_login_file, ca_file=ca_file)
     if trust_clock:
         document.setdefault("clock", {})["trust"] = "always"
+    site_key = _site_key(document, site_key_file)
     for name in ("private_key_file", "private_key_passphrase_file"):
         document["snowflake"].pop(name, None)
     _require_right(document, config)
     if not yes and not click.confirm(f"Write {config} and the key?", default=True):
         raise click.Abort
 
-    key, is_new = _store_key(wanted or None, source)
+    with replacing_key(None):
+        key, is_new = _store_key(wanted or None, source)
+    is_new |= site_key is not None and _store_site_key(site_key, site_key_file)
     changed = _write(config, document, before) or is_new
-    runtime_dir = configuration.load(config).agent.runtime_dir
-    if is_new and is_handed_over(runtime_dir):
-        hand_over(runtime_dir, key)  # else the check would use the key of the last rotation
+    settings = configuration.load(config)
+    if is_new and is_handed_over(settings.agent.runtime_dir):
+        pass_on(settings, key)  # else the check would use the key of the last rotation
     _print_sql(document["snowflake"]["user"], key)
-    code = _check(config)
+    agent = settings.agent
+    code = call_as_owner(
+        partial(_check, config), agent.state_dir, agent.runtime_dir, first=systemd_creds.remember
+    )
     if no_start:
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
@@ -203,6 +223,35 @@ def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair
         spare = f"the file is no longer needed: sudo rm {shlex.quote(str(source.path))}"
         _show_key(key, stored, "imported", spare)
     return key, True
+
+
+def _site_key(document: Document, file: Path | None) -> SiteKey | None:
+    """The key to store; None to leave what is stored. Raises KeyFileError, also if there is none to use."""
+    privacy = document.get("privacy", {})
+    if file is not None:
+        document["privacy"] = {**privacy, "card_numbers": "keyed"}
+        return read_site_key(file) if file.exists() else new_site_key()
+    needs_key = privacy.get("card_numbers") == "keyed" and not privacy.get("site_key_file")
+    if needs_key and systemd_creds.find("site_key") is None:
+        raise KeyFileError(
+            "[privacy] card_numbers is keyed, and no site key is stored",
+            hint="add --site-key FILE: the file of another door of this site, or a new name",
+        )
+    return None
+
+
+def _store_site_key(key: SiteKey, file: Path | None) -> bool:
+    """Store the service's site key; returns whether it differs from the one before."""
+    stored = systemd_creds.find("site_key")
+    if stored is not None and systemd_creds.read(stored) == key.line:
+        show(Finding("site key", "ok", f"unchanged, {key.fingerprint}"))
+        return False
+    if file is not None and not file.exists():
+        write_site_key(file, key)  # first: a stored key of which there is no copy cannot be taken to a door
+    systemd_creds.store(key.line, "site_key")
+    following = f"for the other doors of this site: --site-key {shlex.quote(str(file))}; then delete the file"
+    show(Finding("site key", "ok", f"stored, {key.fingerprint}", following))
+    return True
 
 
 def _read_back(stored: systemd_creds.StoredKey) -> KeyPair:

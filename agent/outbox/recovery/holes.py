@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.guarded_file import open_guarded
 from agent.outbox.database import PAGE_BYTES
 from agent.outbox.recovery.sectors import PIECE_BYTES, SectorReader
 
@@ -36,7 +37,7 @@ class Holes:
         OSError also for a file system without holes (FAT).
         """
         freed, pieces = 0, -(-SectorReader(self._path).size // PIECE_BYTES)
-        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_guarded(self._path, os.O_RDWR)
         try:
             for _ in range(pieces):
                 freed += self._punch_piece(fd, self._piece % pieces * PIECE_BYTES)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.guarded_file import open_guarded
+
 PIECE_BYTES = 1 << 20
 # A piece that fails is read again in blocks of a page, a block that fails in the sectors of a disk.
 _PARTS = (4096, 512)
@@ -46,7 +48,7 @@ class SectorReader:
     def _pieces(self, distance: int) -> Iterator[bytes]:
         self.unreadable_bytes = 0
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_guarded(self._path, os.O_RDONLY)
         except FileNotFoundError:
             return
         try:

@@ -14,6 +14,12 @@ _SAMPLE_CARD = CardRead(26, "2F657AE", CardCheck.PARITY, "H10301", 123, 11_223, 
 _DISTINGUISHING = frozenset({"raw", "decimal", "card_number"})
 
 
+# A precision or a type such as g drops digits; c fails for large numbers; a fill other than 0 or an alignment
+# to the left makes 1 and 10 one text.
+_NUMBER_SPEC = re.compile(r"0?[1-9]?[0-9]?[dxXob]?")
+_TEXT_SPEC = re.compile(r"(?:0?>)?(?:[1-9][0-9]?)?s?")
+
+
 def badge_id(template: str, card: CardRead) -> str:
     """The badge id, 1 to LONGEST_NAME characters.
 
@@ -54,16 +60,22 @@ def _fields(card: CardRead) -> Mapping[str, int | str | None]:
 def _template_problem(template: str) -> str | None:
     sample = _fields(_SAMPLE_CARD)
     try:
-        parts = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
-        fields = {name for name, _ in parts}
+        parsed = [part for part in Formatter().parse(template) if part[1] is not None]
+        parts = [(str(name), spec or "", conversion) for _, name, spec, conversion in parsed]
+        fields = {name for name, *_ in parts}
         unknown = sorted(fields - sample.keys())
         if unknown:
             return f"there is no field {{{unknown[0]}}}"
         if not fields & _DISTINGUISHING:
             return "without {card_number}, {raw} or {decimal} different cards would be one badge"
-        # Checked before rendering: a width of nine digits would take that much memory.
-        if any("{" in spec or re.search(r"[1-9]\d\d", spec) for _, spec in parts):
-            return "a width must be a number of at most two digits"
+        for name, spec, conversion in parts:
+            # Checked before rendering: a width of nine digits would take that much memory.
+            is_text = conversion == "s" or isinstance(sample[name], str)
+            if conversion in {"r", "a"} or not (_TEXT_SPEC if is_text else _NUMBER_SPEC).fullmatch(spec):
+                return (
+                    f"{{{name}:{spec}}} fails for some cards, or makes one badge of two: allowed are a "
+                    "width of at most two digits, a 0 before it, and for numbers d, x, X, o or b after it"
+                )
         text = template.format_map(sample)
     except (ValueError, OverflowError) as error:
         return f"not a template ({error})"

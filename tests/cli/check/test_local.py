@@ -241,3 +241,25 @@ def test_a_running_agent_is_not_disturbed(door: CliRig, check: Check, emulator: 
         assert "in use by the running agent" in checked.named("outbox")["text"]
         assert sequencer_of(emulator, live) == before
         assert checked.named("channel")["text"].startswith(f"{AGENT_ID}-check opens")
+
+
+def test_files_of_the_configuration_that_others_may_change_are_warnings(
+    door: CliRig, check: Check, tmp_path: Path
+) -> None:
+    holders = tmp_path / "holders.csv"
+    holders.write_text("badge_id,user_id\n")
+    door.configure(cardholders=str(holders))
+    assert [one for one in check("--offline").findings if "may change it" in one["text"]] == []
+
+    holders.chmod(0o666)
+    door.config.chmod(0o664)
+    os.chown(door.config, os.geteuid(), 12_345)
+    checked = check("--offline")
+
+    assert (
+        checked.named("configuration")["text"] == f"{door.config}: the group 12345 may change it (mode 0664)"
+    )
+    warned = [
+        one for one in checked.findings if one["text"] == f"{holders}: every user may change it (mode 0666)"
+    ]
+    assert [one["next"] for one in warned] == [f"sudo chmod o-w {holders}"]

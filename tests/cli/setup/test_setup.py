@@ -15,6 +15,7 @@ from agent.cli import main
 from agent.config.editor import is_example, render
 from agent.config.loader import load
 from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key, pem
+from agent.keys.site_key import read_site_key
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 from tests.support.paths import ROOT
@@ -372,3 +373,33 @@ def test_a_taken_over_key_keeps_the_age_of_its_file(
 
 def bare_pem(key: KeyPair) -> bytes:
     return b"-----BEGIN" + pem(key).partition(b"-----BEGIN")[2]
+
+
+def test_a_site_key_is_made_once_and_taken_to_the_next_door(machine: SetupRig, tmp_path: Path) -> None:
+    key_file = tmp_path / "site.key"
+
+    first = machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+    again = machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+
+    key = read_site_key(key_file)
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + first.stderr
+    assert f"site key: stored, {key.fingerprint}" in first.stdout
+    assert f"site key: unchanged, {key.fingerprint}" in again.stdout
+    assert f"{key.fingerprint}, the same at every door of this site" in first.stdout
+    assert tomllib.loads(machine.config.read_text())["privacy"] == {"card_numbers": "keyed"}
+    assert machine.run("pseudonym", "123-45015").stdout.strip() == key.badge("123-45015")
+    files = [path for path in machine.etc.rglob("*") if path.is_file()]
+    assert not any(key.line.strip() in path.read_bytes() for path in files)
+    assert key.line.decode().strip() not in first.stdout + again.stdout
+
+
+def test_a_keyed_configuration_without_a_site_key_changes_nothing(machine: SetupRig) -> None:
+    machine.run("setup", *ANSWERS)
+    machine.config.write_text(machine.config.read_text() + '\n[privacy]\ncard_numbers = "keyed"\n')
+    before = machine.config.read_text()
+
+    done = machine.run("setup", *ANSWERS)
+
+    assert done.returncode == 78
+    assert "no site key is stored" in done.stderr
+    assert machine.config.read_text() == before

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readers.cards.badge_id import badge_id
+from agent.readers.cards.badge_id import badge_id, badge_id_problem
 from agent.readers.events import raw_hex
 from agent.sql.columns import COLUMNS
 from agent.swipe import LONGEST_NAME, CardCheck, CardRead
@@ -57,3 +57,52 @@ def test_the_columns_hold_the_longest_name(name: str) -> None:
     (column,) = (column for column in COLUMNS if column.name == name)
 
     assert column.type == f"VARCHAR({LONGEST_NAME}) NOT NULL"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{card_number:c}", "{card_number:g}", "{card_number:.2e}", "{card_number:%}", "{card_number:n}"),
+        *(
+            "{card_number:0<10}",
+            "{card_number:1>10}",
+            "{card_number:,}",
+            "{card_number:+}",
+            "{card_number!r}",
+        ),
+        *(
+            "{raw:.2}",
+            "X{raw:.0}",
+            "{raw:0<9}",
+            "{raw:09}",
+            "{card_number!s:09}",
+            "{raw:d}",
+            "{decimal:999}",
+            "{raw:{bits}}",
+            "{raw:100}",
+        ),
+    ],
+)
+def test_a_template_that_fails_for_some_card_or_makes_one_badge_of_two_is_refused(template: str) -> None:
+    assert badge_id_problem(template)
+
+
+@given(
+    st.sampled_from(["{card_number", "{decimal", "{raw"]),
+    st.one_of(st.text(":<>=^+-#0123456789.,_cdeEfFgGnosxXb%s{}!", max_size=6), st.just("")),
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+)
+def test_a_template_that_is_accepted_makes_two_badges_of_two_cards(
+    field: str, spec: str, values: tuple[int, int]
+) -> None:
+    template = f"{field}{spec}}}"
+    if badge_id_problem(template):
+        return
+
+    badges = {
+        badge_id(template, CardRead(64, raw_hex(64, value), CardCheck.NONE, "X", 1, value))
+        for value in values
+    }
+
+    assert len(badges) == len(set(values))
+    assert all(1 <= len(badge) <= LONGEST_NAME and badge.isprintable() for badge in badges)
