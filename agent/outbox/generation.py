@@ -34,10 +34,13 @@ def add(connection: sqlite3.Connection, new: Generation) -> None:
 
 
 def forget_old(connection: sqlite3.Connection, state: OutboxState) -> None:
-    """Delete the generations of which no row is left, except those that have pending rows or will have."""
+    """Delete the generations of which no row is left, except those that have pending rows or will have.
+
+    Nor that of the last channel: rows that it has committed meanwhile return to it (channel_use.switch).
+    """
     ends = [later.first_n for later in state.generations[1:]]
     for old, end in zip(state.generations, ends, strict=False):
-        if end > state.committed_n + 1:
+        if end > state.committed_n + 1 or old.first_n == state.record.channel_first_n:
             return
         found = connection.execute("SELECT 1 FROM swipes WHERE n >= ? AND n < ? LIMIT 1", (old.first_n, end))
         if found.fetchone() is None:

@@ -21,6 +21,7 @@ from agent.errors import (
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
 from agent.uploader.channel_switch import ChannelSwitch, switch_delay_s
+from tests.support.outbox_rig import recover
 from tests.support.pipe_model import Lose, Refuse, Unreachable
 from tests.support.uploader_rig import UploaderRig
 
@@ -170,6 +171,28 @@ def test_rows_are_stored_and_nothing_is_sent_while_the_old_channel_cannot_be_ask
     resume(door)
 
     assert before == (old_id, 5)
+    assert_whole(door)
+    door.close()
+
+
+def test_rows_committed_through_the_old_channel_return_to_its_generation_after_its_rows_were_purged(
+    slow_door: UploaderRig,
+) -> None:
+    door = slow_door
+    door.keep(3)
+    door.drain()
+    door.outbox.purge(kept_since_us=None, max_bytes=0)
+    door.keep(2)
+    door.run(0.02)
+    door.keep(3)
+    rebuilt(door)
+    recover(door.outbox)
+    door.crash()  # a start forgets generations of which no row is left
+    (channel,) = door.pipe.channels.values()
+    channel.buffered[0].due = 0.0
+
+    door.drain()
+
     assert_whole(door)
     door.close()
 
