@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -196,25 +196,28 @@ def _ecdsa_key(directory: Path) -> tuple[KeyPair, Path]:
     return load_private_key(private), public
 
 
-@pytest.fixture
-def words() -> Iterator[_Words]:
-    """Every log line of the agent goes here, and nowhere else."""
+@contextmanager
+def _log_lines() -> Iterator[_Words]:
+    """Every log line of the agent goes here only: pytest would keep each, with the answer it is about."""
     logger, words = logging.getLogger("agent"), _Words()
     before = logger.level, logger.propagate
     logger.addHandler(words)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    yield words
-    logger.removeHandler(words)
-    logger.level, logger.propagate = before
+    try:
+        yield words
+    finally:
+        logger.removeHandler(words)
+        logger.level, logger.propagate = before
 
 
 @pytest.mark.timeout(0 if ROUNDS > 1 else 200)
-def test_no_generated_answer_loses_doubles_or_sets_aside_a_swipe(tmp_path: Path, words: _Words) -> None:
+def test_no_generated_answer_loses_doubles_or_sets_aside_a_swipe(tmp_path: Path) -> None:
     seeds = {endpoint: chances(endpoint).getrandbits(32) for endpoint in _SHARES}
     key, public_key = _ecdsa_key(tmp_path)
 
     with ExitStack() as stack:
+        words = stack.enter_context(_log_lines())
         pipe = stack.enter_context(
             EmulatorProcess(
                 tmp_path / "pipe",

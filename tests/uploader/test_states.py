@@ -57,8 +57,9 @@ def test_a_refused_batch_reopens_the_channel_and_goes_on_with_half_of_it(door: U
     door.keep(2)
 
     assert states(door) == [
-        *(OPEN, CLOSED),  # both rows
-        *(OPEN, AWAITING_COMMIT, OPEN),  # each of them
+        *(OPEN, CLOSED, OPEN),  # both rows
+        *(SENDING, AWAITING_COMMIT),  # each of them, a second apart until a commit ends the failures
+        *(SENDING, AWAITING_COMMIT, OPEN),
     ]
 
 
