@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.needs import MOUNTS, ROOT_USER, mount_namespace, needs
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for mounts of its own")
-
 _FILES = "outbox.db outbox.db-wal outbox.lock reserve"
+
+
+@pytest.fixture(autouse=True)
+def _mounts_of_its_own() -> None:
+    needs(ROOT_USER, MOUNTS)
 
 
 def purge(before: str, after: str) -> str:
@@ -24,11 +27,8 @@ for place in /var/lib /etc /run /usr/share; do mount -t tmpfs none $place; done
 sh {ROOT}/debian/badge-agent.postrm purge
 {after}
 """
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
-    )
-    if "unshare" in done.stderr:
-        pytest.skip("needs the right to mount")
+    words = mount_namespace("sh", "-c", script)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -15,12 +15,16 @@ from agent.cli import check, key, outbox, replay, sql, status  # noqa: F401 - im
 from agent.cli.check import local, snowflake  # noqa: F401 - as above
 from agent.errors import AgentError, NotPermittedError
 from agent.owner import call_as_owner
+from tests.support.needs import ROOT_USER, needs
 from tests.support.outbox_rig import commit, keep, opened
 from tests.support.service_account import LONGEST_S, UID, ServiceAccount
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give it up")
-
 _SECRET = "root's own file\n"
+
+
+@pytest.fixture(autouse=True)
+def _root_to_give_up() -> None:
+    needs(ROOT_USER)
 
 
 @pytest.fixture

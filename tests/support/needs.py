@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
+import termios
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from functools import cache
 
 import pytest
 
+REAL_UART = "/dev/ttyS0"
 _REASON = re.compile(r"needs (?P<what>.+?)(?: \[apt: (?P<packages>[^]]*)\])?$")
 
 
@@ -91,6 +94,18 @@ def mount_namespace(*words: str) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", *user, *words]
 
 
+def _counts_errors() -> bool:
+    try:
+        fd = os.open(REAL_UART, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            fcntl.ioctl(fd, termios.TIOCGICOUNT, bytes(80))
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
+
+
 def _may_mount() -> bool:
     return _succeeds(*mount_namespace("mount", "-t", "tmpfs", "tmpfs", "/mnt"))
 
@@ -116,6 +131,7 @@ OPENSSL = Need("openssl", lambda: shutil.which("openssl") is not None, "openssl"
 SYSTEMD_ANALYZE = Need("systemd-analyze", lambda: shutil.which("systemd-analyze") is not None, "systemd")
 ROOT_USER = Need("root", lambda: os.getuid() == 0)
 MOUNTS = Need("permission to mount", _may_mount, "mount")
+COUNTING_UART = Need(f"a UART that counts its errors at {REAL_UART}", _counts_errors)
 LOOP_MOUNTS = Need("permission to mount a file as an ext4 disk", _may_mount_a_file, "e2fsprogs mount")
 SHARED_MEMORY = Need("a memory file system at /dev/shm", lambda: os.path.ismount("/dev/shm"))  # noqa: S108 - no file
 COUNTED_WRITES = Need("a disk whose writes the kernel counts", lambda: False)  # who wants it has tried
