@@ -72,9 +72,9 @@ def call_as_owner(
             "a child process ended without a result", hint="run the same command again"
         ) from error
     if "error" in outcome:
-        error = AgentError(outcome["error"], hint=outcome["hint"])
-        error.exit_code = outcome["exit_code"]
-        raise error
+        failure = AgentError(outcome["error"], hint=outcome["hint"])
+        failure.exit_code = outcome["exit_code"]
+        raise failure
     result: Result = outcome["result"]
     return result
 
