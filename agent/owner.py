@@ -65,13 +65,16 @@ def call_as_owner(
     with os.fdopen(read_end, "rb") as pipe:
         content = pipe.read()
     os.waitpid(pid, 0)
-    if not content:
-        raise AgentError("a child process ended without a result", hint="run the same command again")
-    outcome = json.loads(content)
+    try:
+        outcome = json.loads(content)
+    except ValueError as error:
+        raise AgentError(
+            "a child process ended without a result", hint="run the same command again"
+        ) from error
     if "error" in outcome:
-        error = AgentError(outcome["error"], hint=outcome["hint"])
-        error.exit_code = outcome["exit_code"]
-        raise error
+        failure = AgentError(outcome["error"], hint=outcome["hint"])
+        failure.exit_code = outcome["exit_code"]
+        raise failure
     result: Result = outcome["result"]
     return result
 

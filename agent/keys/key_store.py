@@ -50,7 +50,7 @@ def key_store_of(settings: Settings) -> KeyStore:
 def replacing_key(named: Path | None) -> Iterator[None]:
     """Exclude every other command that replaces the key, until the end of the block.
 
-    Of two rotations at once, one could switch to the waiting key of the other before Snowflake accepted it.
+    Of two rotations at the same time, one could switch to the key of the other before Snowflake accepted it.
     `named`: the configured key file; None for the service's credential.
     Raises AgentError if another command has the lock, NotPermittedError, KeyFileError.
     """

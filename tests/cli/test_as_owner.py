@@ -59,7 +59,7 @@ def directory(path: Path, _account: ServiceAccount) -> None:
 
 
 def device(path: Path, _account: ServiceAccount) -> None:
-    # A terminal waits for its carrier when it is opened, and nobody writes to it.
+    # A terminal waits for its carrier when it is opened, and reading from it has no end.
     path.symlink_to("/dev/ptmx")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.keys.keypair import load_private_key
+from agent.keys.keypair import load_private_key, new_key, pem
 
 CONFIG = """
 [agent]
@@ -134,3 +134,18 @@ def test_names_that_snowflake_would_not_take_are_refused(
     out, err = capsys.readouterr()
     assert (code, out) == (78, "")
     assert "snowflake.schema: " in err
+
+
+def test_after_a_rotation_the_key_is_set_in_the_slot_that_it_is_registered_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, key_file, config = new_key("RSA_PUBLIC_KEY_2"), tmp_path / "rsa_key.p8", tmp_path / "config.toml"
+    key_file.touch(mode=0o600)
+    key_file.write_bytes(pem(key))
+    config.write_text(CONFIG.format(key=key_file))
+
+    text = printed(capsys, "--config", config, "--only", "access")
+
+    assert f"SET RSA_PUBLIC_KEY_2 = '{key.public_key_line}';" in text
+    assert f"RSA_PUBLIC_KEY_2_FP: {key.fingerprint}" in text
+    assert "SET RSA_PUBLIC_KEY =" not in text

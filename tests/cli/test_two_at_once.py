@@ -1,4 +1,4 @@
-"""Two commands at once that change the same thing: one waits or ends with the reason."""
+"""Two commands at the same time that change the same thing: one waits or ends with the reason."""
 
 from __future__ import annotations
 
