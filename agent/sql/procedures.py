@@ -17,6 +17,7 @@ def procedures(plan: Plan) -> str:
 
 def _introduction(plan: Plan) -> str:
     return f"""\
+-- COPY GRANTS keeps the privileges on a procedure that is replaced.
 -- They run with the rights of their owner: a role that may call them needs USAGE on the procedure and
 -- on {plan.schema}, and no right on the tables. Needs CREATE PROCEDURE on the schema.
 USE ROLE {plan.owner};"""
@@ -33,6 +34,7 @@ def _purge(plan: Plan) -> str:
 -- A storage lifecycle policy would delete rows without writing PURGED: do not use one on this table.
 -- CALL {plan.purge}(DATEADD('day', -400, SYSDATE())::TIMESTAMP_NTZ);
 CREATE OR REPLACE PROCEDURE {plan.purge}(before_time TIMESTAMP_NTZ)
+  COPY GRANTS
   RETURNS VARCHAR
   LANGUAGE SQL
   EXECUTE AS OWNER
@@ -105,6 +107,7 @@ def _erase(plan: Plan) -> str:
 -- set. Call it again after that time. It changes the time of arrival of the erased rows.
 -- CALL {plan.erase}('USR-001', '123-45678');
 CREATE OR REPLACE PROCEDURE {plan.erase}(of_user VARCHAR, of_badge VARCHAR)
+  COPY GRANTS
   RETURNS VARCHAR
   LANGUAGE SQL
   EXECUTE AS OWNER

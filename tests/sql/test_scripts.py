@@ -130,6 +130,13 @@ def functions(pipe: str) -> set[str]:
     return set(re.findall(r"\b([A-Z_]+)\(", pipe)) - {"TABLE", "DATA_SOURCE", "NUMBER"}
 
 
+def test_what_is_replaced_keeps_its_grants() -> None:
+    replaced = [one for one in statements(every_script(PLAN)) if one.startswith("CREATE OR REPLACE")]
+
+    assert len(replaced) == len(VIEWS) + 3
+    assert all(" COPY GRANTS" in one for one in replaced)
+
+
 def test_nothing_is_dropped_unless_the_cleanup_is_asked_for() -> None:
     everything = statements(every_script(PLAN))
 
