@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agent.cli import config_option
-from agent.cli.console import Finding, show, table
+from agent.cli.console import Finding, State, show, table
 from agent.clock.system_clock import off
 from agent.config.loader import load
 from agent.keys.lookup import OLD_AFTER, ROTATE
@@ -193,10 +193,12 @@ def _disk(disk: dict[str, Any]) -> Finding:
 def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
-        if reader["state"] != "open":
-            text = f"{reader['device']} is not open; the agent retries"
-            hint = "check that it is plugged in, then: badge-agent check --offline"
-            yield Finding(name, "failed", text, hint)
+        is_open = reader["state"] == "open"
+        if not is_open and not reader["problems"]:
+            yield Finding(name, "failed", f"{reader['device']} is not open yet; the agent retries")
+        for problem in reader["problems"]:
+            state: State = "warning" if is_open else "failed"
+            yield Finding(name, state, problem["text"], problem["next"])
         if reader.get("silent"):
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"

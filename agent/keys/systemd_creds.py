@@ -1,9 +1,10 @@
 """The private key as a systemd credential: stored for the service, readable by root.
 
-The only module with systemd's credential paths. The unit loads both names; one of the two files exists:
+The only module with systemd's credential paths. The unit loads both names:
 
-  LoadCredential=private_key:badge-agent.private_key
-  LoadCredentialEncrypted=private_key_encrypted:badge-agent.private_key_encrypted
+  private_key            /etc/credstore/badge-agent.private_key; absent without that file
+  private_key_encrypted  /etc/credstore.encrypted/badge-agent.private_key_encrypted as decrypted by
+                         badge-agent-key.service; the text `none` if it was not
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ ETC = Path("/etc")
 
 _PLAIN, _ENCRYPTED = "private_key", "private_key_encrypted"  # as in the unit
 _WAITING = ".next"
+_NOT_DECRYPTED = b"none"  # SetCredential= of the unit
 _PROGRAM = "systemd-creds"
 _PROGRAM_TIMEOUT_S = 60.0  # creating the first host key waits for entropy on a freshly booted machine
 
@@ -42,7 +44,14 @@ def credential_path() -> Path | None:
     if not directory:
         return None
     encrypted, plain = Path(directory, _ENCRYPTED), Path(directory, _PLAIN)
-    return encrypted if encrypted.exists() else plain
+    if plain.exists() and (not encrypted.exists() or is_absent(encrypted)):
+        return plain
+    return encrypted
+
+
+def is_absent(credential: Path) -> bool:
+    """Whether this is the text in place of a key that was not decrypted. Raises OSError."""
+    return credential.stat().st_size == len(_NOT_DECRYPTED) and credential.read_bytes() == _NOT_DECRYPTED
 
 
 def find(*, waiting: bool = False) -> StoredKey | None:

@@ -18,6 +18,7 @@ from agent.log.message_ids import MessageId, fields
 from agent.readers.events import ReaderEvent
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.port import FdStore, Port
+from agent.readers.port_names import require_own_device
 from agent.readers.protocols import make_protocol
 from agent.readers.swipe_pipeline import ReadTime, SwipePipeline, SwipeSink
 from agent.settings import ReaderSettings
@@ -57,11 +58,14 @@ class ReaderSession:
         changed: Callable[[], None],
         fd_store: FdStore,
         previous: PreviousRun = _NO_RUN,
+        all_readers: Sequence[ReaderSettings] = (),
     ) -> None:
         """`changed` is called after `counts` changed; `fd_store` holds the port that the `previous` agent
-        process had open, and receives this one's.
+        process had open, and receives this one's. `all_readers` are those of this agent.
         """
         self.reader = reader
+        self.opening_since: float | None = None  # time.monotonic() while the driver opens the port
+        self._all_readers = all_readers
         self.line_monitor = LineMonitor(reader.id, expect_within_s=reader.expect_traffic_within)
         self._protocol = make_protocol(reader.protocol, reader.options)
         self._pipeline = SwipePipeline(
@@ -88,7 +92,8 @@ class ReaderSession:
         """Read until stop(). A lost port is reopened.
 
         `busy` is called with False before each wait and with True after it, so that the watchdog can
-        recognise a hung thread. Opening the port counts as work, not as a wait.
+        recognise a hung thread. Opening the port counts as a wait: a driver that does not return from it
+        stops this reader only, and is reported from `opening_since`.
         """
         while not self._stopping.is_set():
             try:
@@ -97,6 +102,7 @@ class ReaderSession:
                 self._fd_store.clear()
                 self._failures.failed(error, MessageId.READER_LOST)
                 self.line_monitor.port_lost()
+                self.counts.problem = error
                 self._set_state("lost", None)
                 busy(False)
                 self._stopping.wait(self._backoff.next())
@@ -110,14 +116,7 @@ class ReaderSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        line = self._protocol.line.of(self.reader)
-        port = Port(
-            str(self.reader.port),
-            line,
-            held=self._fd_store.take(),
-            held_since_us=self._previous.last_us,
-            busy=busy,
-        )
+        port = self._open(busy)
         self._fd_store.put(port.fileno())
         with self._port_guard:
             self._port = port
@@ -138,6 +137,7 @@ class ReaderSession:
                 extra=fields(reader=self.reader.id),
             )
             self._failures.recovered()
+            self.counts.problem = None
             self._set_state("open", port.resolved)
             while not self._stopping.is_set():
                 self._step(port)
@@ -148,6 +148,22 @@ class ReaderSession:
             with self._port_guard:
                 self._port = None
                 port.close()
+
+    def _open(self, busy: Callable[[bool], None]) -> Port:
+        require_own_device(self.reader, self._all_readers)
+        self.opening_since = time.monotonic()
+        busy(False)
+        try:
+            return Port(
+                str(self.reader.port),
+                self._protocol.line.of(self.reader),
+                held=self._fd_store.take(),
+                held_since_us=self._previous.last_us,
+                busy=busy,
+            )
+        finally:
+            busy(True)
+            self.opening_since = None
 
     def _step(self, port: Port) -> None:
         """Send the request that is due; wait for bytes or the next timer; process what has happened."""

@@ -14,12 +14,14 @@ from agent.outbox.generation import machine_id
 from agent.outbox.state_lock import StateLock
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
+from agent.readers.port_names import rival_of
 from agent.readers.session import PreviousRun, ReaderSession
 from agent.service.fd_store import StoredPorts
+from agent.service.port_watch import PortWatch
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
-from agent.settings import Settings
+from agent.settings import ReaderSettings, Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.swipe import Swipe
@@ -36,6 +38,7 @@ class Readers:
     lock: StateLock
     queue: SwipeQueue
     sessions: list[ReaderSession]
+    port_watch: PortWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,19 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             sink=queue,
             clock=clock,
             changed=changed,
-            fd_store=held_ports.of(reader.id, str(reader.port)),
+            fd_store=held_ports.of(reader.id, _own_port(reader, settings.readers)),
             previous=PreviousRun(run_before.last_us, run_before.last_reads.get(reader.id, ())),
+            all_readers=settings.readers,
         )
         for reader in settings.readers
     ]
     held_ports.clear_others()
-    return Readers(settings, clock, client, lock, queue, sessions)
+    return Readers(settings, clock, client, lock, queue, sessions, PortWatch(sessions))
+
+
+def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str | None:
+    """The port of a reader; None while it is the device of another reader."""
+    return str(reader.port) if rival_of(reader, readers) is None else None
 
 
 def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
@@ -112,6 +121,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         client=readers.client,
         readers=readers.sessions,
         queue=readers.queue,
+        port_watch=readers.port_watch,
     )
     return Agent(
         *(settings, readers.clock, readers.client, outbox, uploader),

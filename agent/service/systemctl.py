@@ -20,6 +20,11 @@ def is_installed() -> bool:
     return BOOTED.is_dir() and shutil.which("systemctl") is not None and _succeeds("cat", UNIT)
 
 
+def unit_text() -> str:
+    """The text of the unit file and of its drop-ins, in the order in which they apply."""
+    return _systemctl("cat", UNIT).stdout
+
+
 def is_active() -> bool:
     """Whether the service is active."""
     return _succeeds("is-active", "--quiet", UNIT)

@@ -20,6 +20,7 @@ from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import NoiseReason
 from agent.readers.session import ReaderSession
+from agent.service.port_watch import PortWatch
 from agent.service.status import STATUS_FILE, StatusReport, read_status
 from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
@@ -107,6 +108,7 @@ def report(
         client=client,
         readers=[reader],
         queue=queue,
+        port_watch=PortWatch([reader]),
     )
     http.close()
 

@@ -1,4 +1,4 @@
-"""What else uses the Raspberry Pi's own UART: the kernel's console, a login, Bluetooth."""
+"""What else uses a serial port of this machine: a login; on its own UART the kernel's console, Bluetooth."""
 
 from __future__ import annotations
 
@@ -20,25 +20,19 @@ def users_of(
     dev: Path = Path("/dev"),
     units: Path = Path("/sys/fs/cgroup/system.slice/system-serial\\x2dgetty.slice"),
 ) -> list[Advice]:
-    """Who else uses this device, if it is a UART of the machine's own; empty for a USB adapter."""
-    name = Path(os.path.realpath(device)).name
+    """Who else uses this device: a login on any port, the rest on a UART of the machine's own."""
+    resolved = Path(os.path.realpath(device))
+    name = resolved.name
     alias = Path(os.path.realpath(dev / _ALIAS)).name
-    if not (_OWN.fullmatch(name) or Path(device).name == _ALIAS):
-        return []
     names = {name, Path(device).name} | ({_ALIAS} if alias == name else set())
-    found = []
+    found = _login(resolved, names, dev, units)
+    if not (_OWN.fullmatch(name) or Path(device).name == _ALIAS):
+        return found
     if console := _console(names, alias, proc):
         found.append(
             Advice(
                 f"the kernel's console is on this port (console={console}): its messages are among the data",
                 "sudo raspi-config nonint do_serial_cons 1, then reboot",
-            )
-        )
-    if any((units / f"serial-getty@{each}.service").exists() for each in names):
-        found.append(
-            Advice(
-                f"a login (serial-getty@{name}) is on this port and takes the reader's bytes",
-                f"sudo systemctl disable --now serial-getty@{name}.service",
             )
         )
     if name == "ttyS0" and (dev / "ttyAMA0").exists() and (dev / "serial1").exists():
@@ -49,6 +43,17 @@ def users_of(
             )
         )
     return found
+
+
+def _login(resolved: Path, names: set[str], dev: Path, units: Path) -> list[Advice]:
+    """The unit's control group exists while it runs; its instance is the path below /dev, escaped."""
+    path = str(resolved.relative_to(dev)) if resolved.is_relative_to(dev) else resolved.name
+    for instance in sorted({path.replace("/", "-"), *names}):
+        if (units / f"serial-getty@{instance}.service").exists():
+            unit = f"serial-getty@{instance}"
+            text = f"a login ({unit}) is on this port and takes the reader's bytes"
+            return [Advice(text, f"sudo systemctl mask --now {unit}.service")]
+    return []
 
 
 def _console(names: set[str], alias: str, proc: Path) -> str | None:

@@ -358,3 +358,16 @@ def test_a_taken_over_key_keeps_the_age_of_its_file(
 
 def bare_pem(key: KeyPair) -> bytes:
     return b"-----BEGIN" + pem(key).partition(b"-----BEGIN")[2]
+
+
+def test_a_name_that_two_adapters_claim_is_never_written(machine: SetupRig) -> None:
+    shared = f"{machine.root}/dev/serial/by-id/usb-reader"
+    machine.claim(shared, "c188:0", "c188:1")
+
+    chosen = machine.run("setup", *ANSWERS)
+    given = machine.run("setup", *ANSWERS[:-1], f"{READER},port={shared}")
+
+    assert (chosen.returncode, given.returncode) == (2, 2)
+    assert "port= (no serial port found)" in chosen.stderr
+    assert f"several adapters claim {shared}; name the socket instead" in given.stderr
+    assert not machine.config.exists()

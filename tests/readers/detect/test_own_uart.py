@@ -44,7 +44,7 @@ def test_a_console_on_the_other_uart_is_none_of_this_one(pi: Path) -> None:
 def test_a_login_on_the_port_is_found_with_the_command_that_ends_it(pi: Path) -> None:
     (pi / "units" / "serial-getty@ttyS0.service").mkdir()
 
-    assert "sudo systemctl disable --now serial-getty@ttyS0.service" in texts(pi, "serial0")
+    assert "sudo systemctl mask --now serial-getty@ttyS0.service" in texts(pi, "serial0")
 
 
 def test_bluetooth_on_the_good_uart_is_found(pi: Path) -> None:

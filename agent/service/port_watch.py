@@ -1,0 +1,81 @@
+"""Watches the readers' ports while they are open: who else uses them, and drivers that hang."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from agent.log.message_ids import MessageId, fields
+from agent.readers.detect.advice import Advice
+from agent.readers.detect.port_users import port_advice
+from agent.readers.session import ReaderSession
+
+_log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 60.0
+# Opening takes milliseconds, on a busy machine a few seconds.
+_HUNG_S = 20.0
+
+
+class PortWatch:
+    """For the main thread. Logs each problem when it begins and when it ends."""
+
+    def __init__(self, sessions: Sequence[ReaderSession]) -> None:
+        self._sessions = sessions
+        self._problems: dict[str, tuple[Advice, ...]] = {session.reader.id: () for session in sessions}
+        self._looked_at_s = 0.0
+        self._looked_at: list[str | None] = []
+
+    def problems(self, session: ReaderSession) -> tuple[Advice, ...]:
+        """Why a reader's port is not open, else what is wrong with its use."""
+        lost, found = session.counts.problem, self._problems[session.reader.id]
+        return found if lost is None or found else (Advice(str(lost), lost.hint),)
+
+    def look(self) -> None:
+        """Look at every port once a minute, and when one was opened or lost."""
+        now_s = time.monotonic()
+        devices = [session.counts.resolved_device for session in self._sessions]
+        hung = [_hung_s(session, now_s) for session in self._sessions]
+        if devices == self._looked_at and now_s - self._looked_at_s < LOOK_EVERY_S and not any(hung):
+            return
+        self._looked_at, self._looked_at_s = devices, now_s
+        for session, device, hung_s in zip(self._sessions, devices, hung, strict=True):
+            found: list[Advice] = []
+            if hung_s:
+                found = [_driver_hangs(session)]
+            elif device is not None:
+                found = port_advice(str(session.reader.port), own_pids=(os.getpid(),))
+            self._update(session.reader.id, tuple(found))
+
+    def _update(self, reader_id: str, found: tuple[Advice, ...]) -> None:
+        before, self._problems[reader_id] = self._problems[reader_id], found
+        for one in found:
+            if one not in before:
+                _log.warning(
+                    "reader %s: %s; %s",
+                    reader_id,
+                    one.text,
+                    one.next,
+                    extra=fields(MessageId.PORT_SHARED, reader=reader_id),
+                )
+        if before and not found:
+            _log.info(
+                "reader %s: the problem with its port has ended",
+                reader_id,
+                extra=fields(MessageId.PORT_ALONE, reader=reader_id),
+            )
+
+
+def _hung_s(session: ReaderSession, now_s: float) -> float:
+    """For how long the driver has not returned from opening the port; 0.0 if that is normal."""
+    since = session.opening_since
+    return now_s - since if since is not None and now_s - since > _HUNG_S else 0.0
+
+
+def _driver_hangs(session: ReaderSession) -> Advice:
+    return Advice(
+        f"the driver of {session.reader.port} does not return from opening it; the other readers are read",
+        "unplug the adapter and plug it in again; if that does not help: sudo reboot",
+    )
