@@ -161,7 +161,7 @@ def clock(state: dict[str, Any]) -> Finding:
 def _uploader(uploader: dict[str, Any]) -> Finding:
     match uploader["state"]:
         case "holding":
-            text = f"Snowflake refuses the agent: {uploader['reason']}; every swipe is kept"
+            text = f"delivery is held: {uploader['reason']}; every swipe is kept"
             return Finding("uploader", "failed", text, "badge-agent check")
         case "waiting" if not uploader["consecutive_failures"]:
             text = f"{uploader['reason']}, at most {_duration(uploader['next_try_seconds'])} more"

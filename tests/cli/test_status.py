@@ -146,7 +146,7 @@ def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
         code, out = page(door, capsys)
 
     assert code == 1
-    assert "failed   uploader: Snowflake refuses the agent: " in out
+    assert "failed   uploader: delivery is held: " in out
     assert "next: badge-agent check\n" in out
 
 
