@@ -194,9 +194,10 @@ def _reader_problems(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
         is_open = reader["state"] == "open"
-        if not is_open and not reader["problems"]:
+        problems = reader.get("problems", ())  # absent in the status file of an earlier version
+        if not is_open and not problems:
             yield Finding(name, "failed", f"{reader['device']} is not open yet; the agent retries")
-        for problem in reader["problems"]:
+        for problem in problems:
             state: State = "warning" if is_open else "failed"
             yield Finding(name, state, problem["text"], problem["next"])
         if reader.get("silent"):

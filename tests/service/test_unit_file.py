@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -21,13 +22,14 @@ def settings(name: str) -> list[str]:
     return re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
 
 
-def test_systemd_sees_in_the_unit_file_alone_how_little_the_service_may_do() -> None:
+@pytest.mark.parametrize("unit", [UNIT, UNIT.with_name("badge-agent-key.service")], ids=["agent", "key"])
+def test_systemd_sees_in_the_unit_file_alone_how_little_the_service_may_do(unit: Path) -> None:
     needs(SYSTEMD_ANALYZE)
 
     analysis = subprocess.run(
         [
             *("systemd-analyze", "security", "--no-pager", "--offline=true"),
-            *(f"--threshold={MOST_EXPOSURE * 10:.0f}", UNIT),
+            *(f"--threshold={MOST_EXPOSURE * 10:.0f}", unit),
         ],
         capture_output=True,
         text=True,

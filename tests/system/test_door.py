@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import has_clock
 from tests.support.booted_debian import wait_until
@@ -144,6 +146,13 @@ def test_the_journal_has_its_fields(door: InstalledAgent) -> None:
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 
+def test_its_udev_rules_are_valid(door: InstalledAgent) -> None:
+    if door.machine.release.name == "bookworm":
+        pytest.skip("needs udevadm verify, of systemd 254")
+
+    door.machine.run("udevadm", "verify", "--no-style", "/usr/lib/udev/rules.d/65-badge-agent.rules")
+
+
 def test_its_memory_and_tasks_are_limited_and_never_reach_a_disk(
     door: InstalledAgent, report: Report
 ) -> None:
@@ -240,7 +249,7 @@ def test_bash_completes_commands_and_options(door: InstalledAgent) -> None:
     )
 
     def completed(*words: str) -> str:
-        return door.machine.run("bash", "-c", script, "bash", *words).strip()
+        return door.machine.run("bash", "-c", script, "bash", *words).splitlines()[-1]
 
     assert completed("sta") == "status"
     assert completed("check", "--off") == "--offline"

@@ -79,7 +79,7 @@ def _reader(reader: ReaderSettings, settings: Settings) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{device} is open in the running agent (pid {status['pid']})")
     else:
         # The agent's own error: it may be in another sandbox than this command.
-        problem = next(iter(in_agent["problems"]), {"text": f"{device} is not open yet", "next": ""})
+        problem = next(iter(in_agent.get("problems", ())), {"text": f"{device} is not open yet", "next": ""})
         text = f"the running agent (pid {status['pid']}) reports: {problem['text']}"
         raise PortError(text, hint=problem["next"])
     yield from port_users(reader, status)
