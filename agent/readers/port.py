@@ -281,13 +281,15 @@ def holders_of(device: str) -> list[int]:
 
 
 def _has_open(pid: int, target: os.stat_result) -> bool:
-    found = False
+    found, is_pty = False, os.major(target.st_rdev) == _PTS
     with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
                 stat_of_fd = fd.stat()
                 # Compared by device, not by name: a container has terminals of the same names.
                 found = found or os.path.samestat(stat_of_fd, target)
-                if os.major(target.st_rdev) == _PTS and stat_of_fd.st_rdev == _PTMX:
+                if is_pty and stat_of_fd.st_rdev == _PTMX:
                     return False  # the other end of a pseudo-terminal, which simulates a reader
+                if found and not is_pty:
+                    return True
     return found

@@ -26,7 +26,7 @@ class PortWatch:
         self._sessions = sessions
         self._problems: dict[str, tuple[Advice, ...]] = {session.reader.id: () for session in sessions}
         self._looked_at_s = 0.0
-        self._looked_at: list[str | None] = []
+        self._looked_at: list[tuple[str | None, bool]] = []
 
     def problems(self, session: ReaderSession) -> tuple[Advice, ...]:
         """Why a reader's port is not open, else what is wrong with its use."""
@@ -36,14 +36,13 @@ class PortWatch:
     def look(self) -> None:
         """Look at every port once a minute, and when one was opened or lost."""
         now_s = time.monotonic()
-        devices = [session.counts.resolved_device for session in self._sessions]
-        hung = [_hung_s(session, now_s) for session in self._sessions]
-        if devices == self._looked_at and now_s - self._looked_at_s < LOOK_EVERY_S and not any(hung):
+        ports = [(session.counts.resolved_device, _is_hung(session, now_s)) for session in self._sessions]
+        if ports == self._looked_at and now_s - self._looked_at_s < LOOK_EVERY_S:
             return
-        self._looked_at, self._looked_at_s = devices, now_s
-        for session, device, hung_s in zip(self._sessions, devices, hung, strict=True):
+        self._looked_at, self._looked_at_s = ports, now_s
+        for session, (device, is_hung) in zip(self._sessions, ports, strict=True):
             found: list[Advice] = []
-            if hung_s:
+            if is_hung:
                 found = [_driver_hangs(session)]
             elif device is not None:
                 found = port_advice(str(session.reader.port), own_pids=(os.getpid(),))
@@ -68,10 +67,10 @@ class PortWatch:
             )
 
 
-def _hung_s(session: ReaderSession, now_s: float) -> float:
-    """For how long the driver has not returned from opening the port; 0.0 if that is normal."""
+def _is_hung(session: ReaderSession, now_s: float) -> bool:
+    """True if the driver has not returned from opening the port for longer than is normal."""
     since = session.opening_since
-    return now_s - since if since is not None and now_s - since > _HUNG_S else 0.0
+    return since is not None and now_s - since > _HUNG_S
 
 
 def _driver_hangs(session: ReaderSession) -> Advice:

@@ -40,10 +40,14 @@ class Service:
 
 def find_service(config: Path) -> Service | None:
     """The service, if this process may run a command in its context; None for another configuration."""
-    # Imported late: without one of the libraries, which are checked first, the import fails.
-    from agent.config.loader import DEFAULT_CONFIG  # noqa: PLC0415 - see above
-
-    if os.geteuid() != 0 or config != DEFAULT_CONFIG or shutil.which("systemd-run") is None:
+    if os.geteuid() != 0 or shutil.which("systemd-run") is None:
+        return None
+    try:
+        # Imported late: without one of the libraries, which the checks report, the import fails.
+        from agent.config.loader import DEFAULT_CONFIG  # noqa: PLC0415 - see above
+    except ImportError:
+        return None
+    if config != DEFAULT_CONFIG:
         return None
     return parse_unit(systemctl.unit_text()) if systemctl.is_installed() else None
 
@@ -82,7 +86,7 @@ def run(service: Service, *, offline: bool) -> Iterator[Found]:
             count += 1
             yield parse_line(line)
         errors = process.stderr.read().strip().splitlines()
-    if not count:
+    if not count or process.returncode:
         why = errors[-1] if errors else f"systemd-run ended with {process.returncode}"
         raise AgentError(f"the checks cannot be run as the service: {why}")
 
