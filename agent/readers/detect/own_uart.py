@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.readers.detect.advice import Advice
@@ -11,6 +12,11 @@ from agent.readers.detect.advice import Advice
 _CONSOLE = re.compile(r"\bconsole=(serial0|ttyAMA0|ttyS0)\b")
 _OWN = re.compile(r"(?:serial[01]|ttyAMA\d+|ttyS\d+)")
 _ALIAS = "serial0"
+# The logins' control groups; below `systemd` with the legacy hierarchy of version 1.
+_UNITS = tuple(
+    Path("/sys/fs/cgroup", hierarchy, "system.slice", r"system-serial\x2dgetty.slice")
+    for hierarchy in ("", "systemd")
+)
 
 
 def users_of(
@@ -18,7 +24,7 @@ def users_of(
     *,
     proc: Path = Path("/proc"),
     dev: Path = Path("/dev"),
-    units: Path = Path("/sys/fs/cgroup/system.slice/system-serial\\x2dgetty.slice"),
+    units: Sequence[Path] = _UNITS,
 ) -> list[Advice]:
     """Who else uses this device: a login on any port, the rest on a UART of the machine's own."""
     resolved = Path(os.path.realpath(device))
@@ -45,11 +51,11 @@ def users_of(
     return found
 
 
-def _login(resolved: Path, names: set[str], dev: Path, units: Path) -> list[Advice]:
+def _login(resolved: Path, names: set[str], dev: Path, units: Sequence[Path]) -> list[Advice]:
     """The unit's control group exists while it runs; its instance is the path below /dev, escaped."""
     path = str(resolved.relative_to(dev)) if resolved.is_relative_to(dev) else resolved.name
     for instance in sorted({path.replace("/", "-"), *names}):
-        if (units / f"serial-getty@{instance}.service").exists():
+        if any((slice_ / f"serial-getty@{instance}.service").exists() for slice_ in units):
             unit = f"serial-getty@{instance}"
             text = f"a login ({unit}) is on this port and takes the reader's bytes"
             return [Advice(text, f"sudo systemctl mask --now {unit}.service")]

@@ -23,7 +23,7 @@ def pi(tmp_path: Path) -> Path:
 
 
 def texts(pi: Path, name: str) -> str:
-    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=pi / "units")
+    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=[pi / "units"])
     return " | ".join(f"{user.text} -> {user.next}" for user in users)
 
 
@@ -56,3 +56,12 @@ def test_a_usb_adapter_is_not_the_machines_own_uart(pi: Path) -> None:
     (pi / "cmdline").write_text("console=serial0,115200\n")
 
     assert texts(pi, "ttyUSB0") == ""
+
+
+def test_a_login_on_a_usb_adapter_is_found_too(pi: Path) -> None:
+    (pi / "units" / "serial-getty@ttyUSB0.service").mkdir()
+
+    assert texts(pi, "ttyUSB0") == (
+        "a login (serial-getty@ttyUSB0) is on this port and takes the reader's bytes"
+        " -> sudo systemctl mask --now serial-getty@ttyUSB0.service"
+    )
