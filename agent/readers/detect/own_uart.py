@@ -52,14 +52,21 @@ def users_of(
 
 
 def _login(resolved: Path, names: set[str], dev: Path, units: Sequence[Path]) -> list[Advice]:
-    """The unit's control group exists while it runs; its instance is the path below /dev, escaped."""
+    """The unit's control group has processes while it runs; its instance is the path below /dev, escaped."""
     path = str(resolved.relative_to(dev)) if resolved.is_relative_to(dev) else resolved.name
     for instance in sorted({path.replace("/", "-"), *names}):
-        if any((slice_ / f"serial-getty@{instance}.service").exists() for slice_ in units):
+        if any(_has_process(slice_ / f"serial-getty@{instance}.service") for slice_ in units):
             unit = f"serial-getty@{instance}"
             text = f"a login ({unit}) is on this port and takes the reader's bytes"
             return [Advice(text, f"sudo systemctl mask --now {unit}.service")]
     return []
+
+
+def _has_process(group: Path) -> bool:
+    try:
+        return bool((group / "cgroup.procs").read_text().strip())
+    except OSError:
+        return False
 
 
 def _console(names: set[str], alias: str, proc: Path) -> str | None:

@@ -22,6 +22,13 @@ def pi(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run_login(pi: Path, name: str) -> None:
+    """The control group of a login that runs."""
+    group = pi / "units" / f"serial-getty@{name}.service"
+    group.mkdir()
+    (group / "cgroup.procs").write_text("4711\n")
+
+
 def texts(pi: Path, name: str) -> str:
     users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=[pi / "units"])
     return " | ".join(f"{user.text} -> {user.next}" for user in users)
@@ -42,7 +49,7 @@ def test_a_console_on_the_other_uart_is_none_of_this_one(pi: Path) -> None:
 
 
 def test_a_login_on_the_port_is_found_with_the_command_that_ends_it(pi: Path) -> None:
-    (pi / "units" / "serial-getty@ttyS0.service").mkdir()
+    run_login(pi, "ttyS0")
 
     assert "sudo systemctl mask --now serial-getty@ttyS0.service" in texts(pi, "serial0")
 
@@ -59,7 +66,7 @@ def test_a_usb_adapter_is_not_the_machines_own_uart(pi: Path) -> None:
 
 
 def test_a_login_on_a_usb_adapter_is_found_too(pi: Path) -> None:
-    (pi / "units" / "serial-getty@ttyUSB0.service").mkdir()
+    run_login(pi, "ttyUSB0")
 
     assert texts(pi, "ttyUSB0") == (
         "a login (serial-getty@ttyUSB0) is on this port and takes the reader's bytes"
