@@ -10,12 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agent import __version__
 from agent.errors import AgentError, ConfigError, OutputFullError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # The summaries of `badge-agent --help`, here so that help imports no command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -145,6 +148,15 @@ class _LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f"agent.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """As click's, without importing each command for its summary."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - for the shell only
+
+        commands = [
+            CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
+import time
 from pathlib import Path
 
 import click
@@ -10,10 +13,10 @@ import click
 from agent.cli import config_option, describe_error
 from agent.cli.state_access import give_up_root
 from agent.config.loader import load
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigError
 from agent.log import journal
 from agent.log.message_ids import MessageId, fields
-from agent.service import supervisor
+from agent.service import supervisor, systemctl
 
 _log = logging.getLogger(__name__)
 
@@ -37,4 +40,14 @@ def command(context: click.Context, config: Path) -> None:
             journal.flush()  # the error is the last line
             raise
         _log.critical("%s", describe_error(error), extra=fields(MessageId.GAVE_UP, error=error))
+        if error.exit_code != ConfigError.exit_code:  # after which systemd does not restart it
+            _wait_for_restart()
         context.exit(error.exit_code)
+
+
+def _wait_for_restart() -> None:
+    """The systemd of Debian 12 restarts after 1 s each time, which repeats the error 40,000 times a day."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # a stop ends the wait
+    with contextlib.suppress(AgentError):
+        time.sleep(systemctl.missing_restart_delay_s())

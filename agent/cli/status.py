@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from agent.cli import config_option
-from agent.cli.console import Finding, show, table
+from agent.cli.console import Finding, State, show, table
 from agent.cli.state_access import load_as_owner
 from agent.clock.system_clock import off
 from agent.keys.lookup import OLD_AFTER, ROTATE
@@ -167,7 +167,7 @@ def clock(state: dict[str, Any]) -> Finding:
 def _uploader(uploader: dict[str, Any]) -> Finding:
     match uploader["state"]:
         case "holding":
-            text = f"Snowflake refuses the agent: {uploader['reason']}; every swipe is kept"
+            text = f"delivery is held: {uploader['reason']}; every swipe is kept"
             return Finding("uploader", "failed", text, "badge-agent check")
         case "waiting" if not uploader["consecutive_failures"]:
             text = f"{uploader['reason']}, at most {_duration(uploader['next_try_seconds'])} more"
@@ -199,10 +199,13 @@ def _disk(disk: dict[str, Any]) -> Finding:
 def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
     for reader in readers:
         name = f"reader {reader['id']}"
-        if reader["state"] != "open":
-            text = f"{reader['device']} is not open; the agent retries"
-            hint = "check that it is plugged in, then: badge-agent check --offline"
-            yield Finding(name, "failed", text, hint)
+        is_open = reader["state"] == "open"
+        problems = reader.get("problems", ())  # absent in the status file of an earlier version
+        if not is_open and not problems:
+            yield Finding(name, "failed", f"{reader['device']} is not open yet; the agent retries")
+        for problem in problems:
+            state: State = "warning" if is_open else "failed"
+            yield Finding(name, state, problem["text"], problem["next"])
         if reader.get("silent"):
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"

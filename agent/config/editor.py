@@ -13,7 +13,8 @@ from agent.config.loader import parse, settings_of
 from agent.errors import ConfigError, NotPermittedError
 from agent.settings import Settings
 
-# The package installs the example as the configuration; no real installation has this account and port.
+# The package of version 0.1.0 installed the example as the configuration, and an upgrade leaves it there; no
+# real installation has this account and port.
 _EXAMPLE_ACCOUNT = "MYORG-MYACCOUNT"
 _EXAMPLE_PORT = "/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0"
 

@@ -132,8 +132,8 @@ def _readers(root: Table) -> tuple[ReaderSettings, ...]:
         for earlier, other in enumerate(readers[:index]):
             if reader.id and reader.id == other.id:
                 tables[index].problem("id", f"found {quoted(reader.id)}, already used by readers[{earlier}]")
-            # One device can have two names: /dev/ttyUSB0 and its link in /dev/serial/by-id.
-            if reader.port != Path() and os.path.realpath(reader.port) == os.path.realpath(other.port):
+            # Two names of one device are no mistake of the file: after a replugging they may be of two.
+            if reader.port != Path() and os.path.normpath(reader.port) == os.path.normpath(other.port):
                 for key, wrong in sharing_problems(reader, other, f"readers[{earlier}]").items():
                     tables[index].problem(key, wrong)
     return readers

@@ -40,6 +40,13 @@ def find_key(settings: Settings) -> tuple[Path, KeyPair]:
     if is_handed_over(settings.agent.runtime_dir):
         return handed_over, _read_handed_over(handed_over)
     if credential is not None and _exists(credential):
+        if systemd_creds.is_absent(credential):
+            raise KeyFileError(
+                "the service has no private key: none is stored, or this machine cannot decrypt it",
+                hint="systemctl status badge-agent-key; if the SD card was moved or "
+                "/var/lib/systemd/credential.secret was lost, make a new key: "
+                "sudo rm /etc/credstore.encrypted/badge-agent.*; sudo badge-agent setup",
+            )
         return credential, load_private_key(credential)
     stored = systemd_creds.find() if credential is None else None
     if stored is None:

@@ -99,12 +99,12 @@ def load_site_key(settings: Settings) -> SiteKey:
     if settings.privacy.site_key_file is not None:
         return read_site_key(settings.privacy.site_key_file)
     credential = systemd_creds.credential_path("site_key")
-    if credential is not None and credential.exists():
+    if credential is not None and credential.exists() and not systemd_creds.is_absent(credential):
         return read_site_key(credential)
     stored = systemd_creds.find("site_key") if credential is None else None
     if stored is None:
         raise KeyFileError(
-            "no site key is stored for the service, and [privacy] site_key_file is not set",
+            "the service has no site key: none is stored, or this machine cannot decrypt it",
             hint="sudo badge-agent setup --site-key FILE: the file of another door, or a new name",
         )
     return parse_site_key(systemd_creds.read(stored), stored.path)

@@ -1,10 +1,11 @@
 """The agent's secrets as systemd credentials: stored for the service, readable by root.
 
 The only module with systemd's credential paths. The unit loads both names of each secret, the private key
-and the site key; one of the two files exists:
+and the site key, here of the private key:
 
-  LoadCredential=private_key:badge-agent.private_key
-  LoadCredentialEncrypted=private_key_encrypted:badge-agent.private_key_encrypted
+  private_key            /etc/credstore/badge-agent.private_key; absent without that file
+  private_key_encrypted  /etc/credstore.encrypted/badge-agent.private_key_encrypted as decrypted by
+                         badge-agent-key.service; the text `none` if it was not
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ ETC = Path("/etc")
 CredentialName = Literal["private_key", "site_key"]  # as in the unit
 _ENCRYPTED = "_encrypted"  # the end of the names of encrypted ones
 _WAITING = ".next"
+_NOT_DECRYPTED = b"none"  # SetCredential= of the unit
 _PROGRAM = "systemd-creds"
 _PROGRAM_TIMEOUT_S = 60.0  # creating the first host key waits for entropy on a freshly booted machine
 
@@ -50,7 +52,14 @@ def credential_path(name: CredentialName = "private_key") -> Path | None:
     if not directory:
         return None
     encrypted, plain = Path(directory, f"{name}{_ENCRYPTED}"), Path(directory, name)
-    return encrypted if encrypted.exists() else plain
+    if plain.exists() and (not encrypted.exists() or is_absent(encrypted)):
+        return plain
+    return encrypted
+
+
+def is_absent(credential: Path) -> bool:
+    """Whether this is the text in place of a secret that was not decrypted. Raises OSError."""
+    return credential.stat().st_size == len(_NOT_DECRYPTED) and credential.read_bytes() == _NOT_DECRYPTED
 
 
 def remember() -> None:

@@ -35,6 +35,8 @@ class MessageId(StrEnum):
     READER_FAULT = (
         "97e32fe8af634a15a6173258cf3cdce4"  # reported by the reader, or wrong wiring or configuration
     )
+    PORT_SHARED = "4b5e6fcede3946a79ba27beb57b8b9b6"  # another program or adapter uses its port or name
+    PORT_ALONE = "c4c2f43c5489407d98c847e505d2c738"
     CARDHOLDERS_UNREADABLE = "b55e74ee6e054de88e895689641c81da"  # the last good file stays in use
 
     SNOWFLAKE_UNREACHABLE = (
@@ -44,6 +46,8 @@ class MessageId(StrEnum):
     CREDENTIALS_REFUSED = (
         "d6785985ffa041178803640965adbf29"  # 401 or 403: delivery is paused, all rows are kept
     )
+    KEY_NOT_RELOADED = "c11d563a44064aeb8b93a9a726922a34"  # no usable key at a reload: the present one stays
+    KEY_RELOADED = "d8a5a4483c384a00adfff1e934eb4b00"
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: the cause is the table or pipe
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
     POSITION_WENT_BACK = "003c051601e74ada9ec2003ae997cd4f"  # Snowflake lost rows that it had confirmed

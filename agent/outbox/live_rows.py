@@ -119,6 +119,16 @@ class LiveRows:
             last_token=self._token(*last[:2]),
         )
 
+    def oldest_pending_boot_us(self, boot_id: str) -> int | None:
+        """The boot-time clock at the oldest pending swipe of this boot; None without one."""
+        number = self._outbox.boots.number_of(boot_id)
+        with self._outbox.reading() as connection:
+            found = connection.execute(
+                "SELECT boot_us FROM swipes WHERE n > ? AND boot = ? ORDER BY n LIMIT 1",
+                (self._outbox.state.committed_n, number),
+            ).fetchone()
+        return found[0] if found is not None and isinstance(found[0], int) else None
+
     def _intact_after(self, state: OutboxState, n: int, limit: int, max_bytes: int) -> list[Columns]:
         """The next rows of this generation. A damaged row is held for an operator and passed over."""
         end = state.last_n_of(state.sending)

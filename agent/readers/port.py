@@ -29,6 +29,9 @@ _SLICE_S = 0.25
 # 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
 # larger one, bytes may follow that arrived before it.
 _BACKLOG_BYTES = 1024
+# Device numbers of pseudo-terminals: the major of their slaves, the device that creates them.
+_PTS, _PTMX = 136, os.makedev(5, 2)
+_INIT = 1
 
 
 class FdStore(Protocol):
@@ -261,7 +264,7 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
     text = str(error)
     number = getattr(error, "errno", None)
     if "exclusively lock" in text or "Device or resource busy" in text:
-        holder = holder_of(device)
+        holder = next(iter(holders_of(device)), None)
         by = f"process {holder}" if holder else "another process"
         return PortBusyError(
             f"{device} is held by {by}",
@@ -273,6 +276,8 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
         return NotPermittedError(
             f"not permitted to open {device}", hint="sudo usermod -aG dialout $USER, then log in again"
         )
+    if number == errno.EPERM:
+        return _not_allowed(device)
     if number == errno.ENOTTY or "Inappropriate ioctl" in text:
         return PortError(f"{device} is not a serial port", hint="list them: ls -l /dev/serial/by-id/")
     if number == errno.ENOENT or not Path(device).exists():
@@ -280,23 +285,47 @@ def _error(device: str, error: Exception) -> PortError | NotPermittedError:
     return PortError(f"{device} was lost: {text}", hint="it is reopened as soon as it is available")
 
 
+def _not_allowed(device: str) -> NotPermittedError:
+    """EPERM: file modes allow the open, the device filter of the service's control group does not."""
+    try:
+        number = f"char-{os.major(Path(device).stat().st_rdev)}"
+    except OSError:
+        number = "char-MAJOR"
+    return NotPermittedError(
+        f"{device}: DeviceAllow= of the unit does not name this device ({number})",
+        hint=f"sudo systemctl edit badge-agent, add: [Service] DeviceAllow={number} rw; "
+        "then: sudo systemctl restart badge-agent",
+    )
+
+
 def not_there(device: str) -> PortError:
     """The error for a port that does not exist at present."""
     return PortError(f"{device} is not there", hint="is the reader plugged in? ls -l /dev/serial/by-id/")
 
 
-def holder_of(device: str) -> int | None:
-    """The pid of another process that has the device open, if /proc shows it to this user."""
+def holders_of(device: str) -> list[int]:
+    """The pids of the other processes that have the device open, as far as /proc shows them to this user.
+
+    Without systemd, which stores the descriptor of the agent's port and never reads it.
+    """
     try:
         target = Path(device).stat()
     except OSError:
-        return None
-    for process in Path("/proc").iterdir():
-        if not process.name.isdecimal() or int(process.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            for fd in (process / "fd").iterdir():
+        return []
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return sorted(pid for pid in pids if pid not in {_INIT, os.getpid()} and _has_open(pid, target))
+
+
+def _has_open(pid: int, target: os.stat_result) -> bool:
+    found, is_pty = False, os.major(target.st_rdev) == _PTS
+    with contextlib.suppress(OSError):  # the process has ended, or belongs to another user
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                stat_of_fd = fd.stat()
                 # Compared by device, not by name: a container has terminals of the same names.
-                if os.path.samestat(fd.stat(), target):
-                    return int(process.name)
-    return None
+                found = found or os.path.samestat(stat_of_fd, target)
+                if is_pty and stat_of_fd.st_rdev == _PTMX:
+                    return False  # the other end of a pseudo-terminal, which simulates a reader
+                if found and not is_pty:
+                    return True
+    return found

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from agent.errors import AgentError
+from agent.errors import NotPermittedError, PortError
 from agent.keys.site_key import SiteKey
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
@@ -72,15 +72,17 @@ class Reader:
         )
         self._failures.recovered()
         self.counts.resolved_device = resolved_device
+        self.counts.problem = None
         self.counts.state = "open"
 
-    def port_lost(self, error: AgentError) -> bool:
+    def port_lost(self, error: PortError | NotPermittedError) -> bool:
         """The port was lost, or cannot be opened; True if it was open before."""
         was_open = self.counts.state == "open"
         self._failures.failed(error, MessageId.READER_LOST)
         self.line_monitor.port_lost()
         self._pipeline.update(time.monotonic())
         self.counts.resolved_device = None
+        self.counts.problem = error
         self.counts.state = "lost"
         return was_open
 

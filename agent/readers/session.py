@@ -15,6 +15,7 @@ from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
 from agent.keys.site_key import SiteKey
 from agent.readers.port import FdStore, Port
+from agent.readers.port_names import require_own_device
 from agent.readers.reader import Reader
 from agent.readers.swipe_pipeline import ReadTime, SwipeSink
 from agent.settings import ReaderSettings
@@ -54,14 +55,17 @@ class PortSession:
         fd_store: FdStore,
         previous: PreviousRun = _NO_RUN,
         site_key: SiteKey | None = None,
+        all_readers: Sequence[ReaderSettings] = (),
     ) -> None:
         """`readers` have the same port, line settings and protocol. `changed` is called after the counts of
         one changed; `fd_store` holds the port that the `previous` agent process had open, and receives this
-        one's. With `site_key`, swipes have pseudonyms.
+        one's. With `site_key`, swipes have pseudonyms. `all_readers` are the first ones of each port.
         """
         self.readers = [Reader(reader, sink=sink, site_key=site_key) for reader in readers]
         self.ids = ", ".join(reader.id for reader in readers)
-        self._device = str(readers[0].port)
+        self.device = str(readers[0].port)
+        self.opening_since: float | None = None  # time.monotonic() while the driver opens the port
+        self._all_readers = all_readers
         self._line = self.readers[0].protocol.line.of(readers[0])
         self._clock = clock
         self._changed = changed
@@ -77,7 +81,8 @@ class PortSession:
         """Read until stop(). A lost port is reopened.
 
         `busy` is called with False before each wait and with True after it, so that the watchdog can
-        recognise a hung thread. Opening the port counts as work, not as a wait.
+        recognise a hung thread. Opening the port counts as a wait: a driver that does not return from it
+        stops this reader only, and is reported from `opening_since`.
         """
         while not self._stopping.is_set():
             try:
@@ -99,13 +104,7 @@ class PortSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        port = Port(
-            self._device,
-            self._line,
-            held=self._fd_store.take(),
-            held_since_us=self._previous.last_us,
-            busy=busy,
-        )
+        port = self._open(busy)
         self._fd_store.put(port.fileno())
         with self._port_guard:
             self._port = port
@@ -128,6 +127,22 @@ class PortSession:
             with self._port_guard:
                 self._port = None
             port.close()
+
+    def _open(self, busy: Callable[[bool], None]) -> Port:
+        require_own_device(self.readers[0].settings, self._all_readers)
+        self.opening_since = time.monotonic()
+        busy(False)
+        try:
+            return Port(
+                self.device,
+                self._line,
+                held=self._fd_store.take(),
+                held_since_us=self._previous.last_us,
+                busy=busy,
+            )
+        finally:
+            busy(True)
+            self.opening_since = None
 
     def _step(self, port: Port) -> None:
         """Send the requests that are due; wait for bytes or the next timer; process what has happened."""

@@ -19,6 +19,11 @@ def by_port(readers: Iterable[ReaderSettings]) -> list[tuple[ReaderSettings, ...
     return list(ports.values())
 
 
+def one_of_each_port(readers: Iterable[ReaderSettings]) -> tuple[ReaderSettings, ...]:
+    """The first reader of each port."""
+    return tuple(first for first, *_ in by_port(readers))
+
+
 def sharing_problems(reader: ReaderSettings, other: ReaderSettings, other_path: str) -> Mapping[str, str]:
     """Why a reader cannot share the device with another one: a sentence for each key, empty if it can.
 
@@ -27,7 +32,7 @@ def sharing_problems(reader: ReaderSettings, other: ReaderSettings, other_path: 
     select, others = str(reader.options.get("select", "")), str(other.options.get("select", ""))
     if not (select and others) or reader.port != other.port:
         return {
-            "port": f"is the same device as {other_path}.port; each reader needs its own serial line, "
+            "port": f"is that of {other_path}, too; each reader needs its own serial line, "
             "or the same port as the other and options.select in both, for lines that name the reader"
         }
     if names_reader(select, others) or names_reader(others, select):

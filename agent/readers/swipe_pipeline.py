@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from agent.clock.reading import ClockReading
+from agent.errors import NotPermittedError, PortError
 from agent.keys.site_key import SiteKey
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.cardholders import UNKNOWN
@@ -28,6 +29,7 @@ class ReaderCounts:
 
     state: Literal["open", "lost"] = "lost"
     resolved_device: str | None = None  # the target of the configured port while it is open
+    problem: PortError | NotPermittedError | None = None  # why the port is not open
     repeats: int = 0
     keys_discarded: int = 0
     noise: Counter[NoiseReason] = field(default_factory=Counter)

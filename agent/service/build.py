@@ -15,13 +15,15 @@ from agent.outbox.generation import machine_id
 from agent.outbox.state_lock import StateLock
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.cards.cardholders import Cardholders
+from agent.readers.port_names import rival_of
 from agent.readers.session import PortSession, PreviousRun
-from agent.readers.shared_port import by_port
+from agent.readers.shared_port import by_port, one_of_each_port
 from agent.service.fd_store import LastRepeats, StoredPorts
+from agent.service.port_watch import PortWatch
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
-from agent.settings import Settings
+from agent.settings import ReaderSettings, Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.swipe import Swipe
@@ -38,6 +40,7 @@ class Readers:
     lock: StateLock
     queue: SwipeQueue
     sessions: list[PortSession]
+    port_watch: PortWatch
     last_repeats: LastRepeats
 
 
@@ -71,20 +74,28 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
     previous = PreviousRun(run_before.last_us, run_before.last_reads, held_ports.last_repeats.before_us)
+    firsts = one_of_each_port(settings.readers)
     sessions = [
         PortSession(
             readers,
             sink=queue,
             clock=clock,
             changed=changed,
-            fd_store=held_ports.of(readers[0].id, str(readers[0].port)),
+            fd_store=held_ports.of(readers[0].id, _own_port(readers[0], firsts)),
             previous=previous,
             site_key=site_key,
+            all_readers=firsts,
         )
         for readers in by_port(settings.readers)
     ]
     held_ports.clear_others()
-    return Readers(settings, clock, client, lock, queue, sessions, held_ports.last_repeats)
+    port_watch = PortWatch(sessions)
+    return Readers(settings, clock, client, lock, queue, sessions, port_watch, held_ports.last_repeats)
+
+
+def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str | None:
+    """The port of a reader; None while it is the device of another port's reader."""
+    return str(reader.port) if rival_of(reader, readers) is None else None
 
 
 def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
@@ -118,6 +129,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         client=readers.client,
         readers=[reader for session in readers.sessions for reader in session.readers],
         queue=readers.queue,
+        port_watch=readers.port_watch,
     )
     return Agent(
         *(settings, readers.clock, readers.client, outbox, uploader, write_loop, status_report),

@@ -30,12 +30,12 @@ class StoredPorts:
         self._names.discard(_LAST_REPEATS)
         self.last_repeats = LastRepeats(fd)
 
-    def of(self, reader_id: str, device: str) -> StoredPort:
-        """The stored port of one reader, matched by device rather than by name.
+    def of(self, reader_id: str, device: str | None) -> StoredPort:
+        """The stored port of one reader, matched by device rather than by name; empty without a device.
 
         A reader may have been renamed in the configuration; the buffered data belongs to the device.
         """
-        left = next((fd for fd in self._left if leads_to(fd, device)), None)
+        left = next((fd for fd in self._left if device is not None and leads_to(fd, device)), None)
         self._left.discard(left)
         self._names.discard(reader_id)
         return StoredPort(reader_id, left)

@@ -31,11 +31,6 @@ def stored_descriptors() -> dict[int, str]:
     return daemon.listen_fds_with_names(unset_environment=True) if daemon is not None else {}
 
 
-def is_service_process() -> bool:
-    """True if systemd executed this very process, not a shell or terminal that started it."""
-    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
-
-
 def watchdog_seconds() -> float | None:
     """The watchdog timeout of this process in seconds (WatchdogSec=); None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.reader import Reader
 from agent.rows import iso
+from agent.service.port_watch import PortWatch
 from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
 
@@ -47,6 +49,7 @@ class StatusReport:
         client: Client,
         readers: list[Reader],
         queue: SwipeQueue,
+        port_watch: PortWatch,
     ) -> None:
         self._agent_id = agent_id
         self._clock = clock
@@ -55,6 +58,7 @@ class StatusReport:
         self._client = client
         self._readers = readers
         self._queue = queue
+        self._port_watch = port_watch
         self._started_us = clock.now().boot_us
 
     def snapshot(self) -> dict[str, Any]:
@@ -85,7 +89,11 @@ class StatusReport:
             },
             "clock": self._clock_state(now),
             "disk": {"flushes": self._outbox.file.flushes, "bytes_written": _bytes_written()},
-            "readers": [_reader(reader, self._queue, monotonic_s, now) for reader in self._readers],
+            "readers": [
+                _reader(reader, self._queue, monotonic_s, now)
+                | {"problems": [asdict(one) for one in self._port_watch.problems(reader)]}
+                for reader in self._readers
+            ],
         }
 
     def _clock_state(self, now: ClockReading) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build, build_readers
 from agent.service.inspector import Inspector
+from agent.service.port_watch import LOOK_EVERY_S
 from agent.service.state_disk import HINT, state_problem
 from agent.service.upload_loop import UploadLoop
 from agent.service.wakeup import Wakeup
@@ -205,9 +206,10 @@ class Supervisor:
             if self._reload_requested:
                 self._reload_requested = False
                 self._reload(agent)
+            self._readers.port_watch.look()
             self._write_status(agent)
             time.sleep(_STATUS_PAUSE_S)
-            self._wakeup.wait(watchdog_s / 3 if watchdog_s is not None else None)
+            self._wakeup.wait(watchdog_s / 3 if watchdog_s is not None else LOOK_EVERY_S)
 
     def _reload(self, agent: Agent) -> None:
         """Load the private key again; readers, outbox and a request in progress are not interrupted."""
@@ -221,11 +223,16 @@ class Supervisor:
                 "reload: %s; the agent keeps its present key; %s",
                 error,
                 error.hint,
-                extra=fields(error=error),
+                extra=fields(MessageId.KEY_NOT_RELOADED, error=error),
             )
         else:
             what = "the same key" if key == before else "a new key"
-            _log.info("reload: signing with %s, %s...", what, key.fingerprint[:_FINGERPRINT_SHOWN])
+            _log.info(
+                "reload: signing with %s, %s...",
+                what,
+                key.fingerprint[:_FINGERPRINT_SHOWN],
+                extra=fields(MessageId.KEY_RELOADED),
+            )
             agent.uploader.retry_now()
             self._wake_uploader()
         notify.send("READY=1", f"STATUS={_status_line(agent)}")

@@ -20,8 +20,9 @@ def context(ca_file: Path | None) -> ssl.SSLContext:
         try:
             made.load_verify_locations(cafile=ca_file)
         except (OSError, ssl.SSLError) as error:
+            why = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(
-                f"snowflake.ca_file: {ca_file}: {error.strerror or 'holds no certificate'}",
+                f"snowflake.ca_file: {ca_file}: {why}",
                 hint="name a PEM file with the certificate authority's certificate",
             ) from error
     return made

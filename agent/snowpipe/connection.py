@@ -233,8 +233,13 @@ class Dialer:
         limits = connection.limits
         connection.settimeout(limits.timeout_s(_HANDSHAKE_S))
         try:
+            context = self.context()
+        except ConfigError as error:
+            # The file may be corrected while rows wait: it is read again at the next try.
+            raise UnreachableError(str(error), hint=error.hint) from error
+        try:
             # Without an end of TLS an answer until the end of the connection may be cut short.
-            secure = self.context().wrap_socket(connection, server_hostname=host, suppress_ragged_eofs=False)
+            secure = context.wrap_socket(connection, server_hostname=host, suppress_ragged_eofs=False)
         except (OSError, ValueError) as error:  # ValueError: a name that no certificate can contain
             raise UnreachableError(
                 f"TLS with {host} port {port}{via(self.proxy_for(url))} failed: {certificates.reason(error)}",

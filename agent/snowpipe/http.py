@@ -57,9 +57,8 @@ class Http:
     """Sends requests, one at a time. Not thread-safe. Takes no setting from the environment."""
 
     def __init__(self, *, ca_file: Path | None, proxy: Proxy | None = None) -> None:
-        """`ca_file` has additional certificate authorities. Raises ConfigError if it cannot be used."""
+        """`ca_file` has additional certificate authorities, and is read at the first connection."""
         self.dialer = Dialer(ca_file, proxy)
-        self.dialer.context()
         self._kept: dict[str, _Kept] = {}
         weakref.finalize(self, _close_all, self._kept).atexit = False
 

@@ -36,7 +36,8 @@ class Uploader:
     """Two channel senders, for live swipes and for replays, that share one rate limit.
 
     Each step first passes a clock reading to the outbox. Rows whose time is not known are withheld
-    until it is, at most `hold_unsynced_s` after the start; then they are sent with an estimate.
+    until it is, at most `hold_unsynced_s` after the start, or after the oldest pending swipe of this boot, so
+    that restarts do not prolong it; then they are sent with an estimate.
 
     Not thread-safe: one thread steps it. status() and retry_now() may be called from others.
     """
@@ -59,7 +60,10 @@ class Uploader:
         self._server_time = server_time
         self._last_server_time: ServerTime | None = None
         self._now = clock.now()
-        self._hold_until_us = self._now.boot_us + int(hold_unsynced_s * 1e6)
+        live_rows = LiveRows(outbox, self._may_wait_s)
+        oldest_us = live_rows.oldest_pending_boot_us(self._now.boot_id)
+        since_us = self._now.boot_us if oldest_us is None else min(oldest_us, self._now.boot_us)
+        self._hold_until_us = since_us + int(hold_unsynced_s * 1e6)
         self._rate = RateLimiter(
             requests_per_second=settings.max_requests_per_second,
             bytes_per_second=settings.max_bytes_per_second,
@@ -74,7 +78,7 @@ class Uploader:
                 wall_us=lambda: self._now.wall_us,
                 random=random,
             )
-            for source in (LiveRows(outbox, self._may_wait_s), ReplayRows(outbox))
+            for source in (live_rows, ReplayRows(outbox))
         )
 
     def step(self) -> float | None:

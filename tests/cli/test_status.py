@@ -146,7 +146,7 @@ def test_a_refusal_by_snowflake_is_1_and_leads_to_check(
         code, out = page(door, capsys)
 
     assert code == 1
-    assert "failed   uploader: Snowflake refuses the agent: " in out
+    assert "failed   uploader: delivery is held: " in out
     assert "next: badge-agent check\n" in out
 
 
@@ -156,7 +156,7 @@ def test_a_lost_reader_is_1_and_named(door: CliRig, capsys: pytest.CaptureFixtur
         code, out = page(door, capsys)
 
     assert code == 1
-    assert "failed   reader RDR-101: /dev/no-such-reader is not open" in out
+    assert "failed   reader RDR-101: /dev/no-such-reader is not there" in out
 
 
 def test_a_damaged_outbox_is_1_and_leads_to_check(door: CliRig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,3 +119,18 @@ def test_the_age_is_told_by_a_trusted_clock_alone() -> None:
     assert age_of(born, now) == timedelta(days=91)
     assert age_of(born, replace(now, trusted=False)) is None
     assert age_of(None, now) is None
+
+
+def test_a_key_that_systemd_could_not_decrypt_is_none_and_the_plain_one_is_used(
+    settings: Settings, keys: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials/private_key_encrypted").write_text("none")  # SetCredential= of the unit
+
+    with pytest.raises(KeyFileError, match="this machine cannot decrypt it") as caught:
+        find_key(settings)
+
+    assert "badge-agent setup" in caught.value.hint
+    plain = secret_file(tmp_path / "credentials/private_key", keys[0])
+    assert find_key(settings) == (plain, keys[0])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from agent.clock.system_clock import boottime_us
 from agent.errors import LineSettingsError, NotPermittedError, PortBusyError, PortError
-from agent.readers.port import Port, holder_of
+from agent.readers.port import Port, holders_of
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import PROTOCOLS
 from tests.support.agent_process import PtyReader
@@ -226,6 +227,31 @@ def test_a_port_without_permission_says_which_group_is_missing(locked_device: Pa
     assert "dialout" in caught.value.hint
 
 
+def test_a_device_that_the_unit_does_not_allow_has_its_own_words(
+    line: PtyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filtered:
+        """The system's calls under a device filter, which needs a control group of its own."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        @staticmethod
+        def open(_path: str, _flags: int) -> int:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("serial.serialposix.os", Filtered())
+
+    with pytest.raises(NotPermittedError) as caught:
+        Port(str(line.device), LineSettings())
+
+    number = f"char-{os.major(line.device.stat().st_rdev)}"
+    assert (
+        str(caught.value) == f"{line.device}: DeviceAllow= of the unit does not name this device ({number})"
+    )
+    assert f"DeviceAllow={number} rw" in caught.value.hint
+
+
 def test_a_line_that_hangs_up_is_a_lost_port(line: PtyReader, port: Port) -> None:
     line.unplug()
 
@@ -339,4 +365,4 @@ def test_readers_that_may_be_powered_by_those_lines_have_them(name: str) -> None
 
 
 def test_nobody_holds_a_device_that_nobody_opened(tmp_path: Path) -> None:
-    assert holder_of(str(tmp_path / "device")) is None
+    assert holders_of(str(tmp_path / "device")) == []

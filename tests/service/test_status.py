@@ -20,7 +20,9 @@ from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.events import NoiseReason
 from agent.readers.reader import Reader
+from agent.readers.session import PortSession
 from agent.readers.uart import LineErrors
+from agent.service.port_watch import PortWatch
 from agent.service.status import STATUS_FILE, StatusReport, read_status
 from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
@@ -28,6 +30,7 @@ from agent.snowpipe.client import Client
 from agent.snowpipe.http import Http
 from agent.snowpipe.wire import PipeName
 from agent.uploader.uploader import Uploader
+from tests.support.fd_store import MemoryFdStore
 from tests.support.outbox_rig import commit
 from tests.support.pipe_model import snowflake_settings
 from tests.support.swipes import swipe
@@ -59,22 +62,28 @@ def queue() -> SwipeQueue:
 
 
 @pytest.fixture
-def reader(queue: SwipeQueue) -> Reader:
-    return Reader(
-        ReaderSettings(
-            id="RDR-101",
-            zone_id="ZONE-LOBBY-1",
-            port=Path("/dev/ttyUSB0"),
-            protocol="rdm6300",
-            formats=(),
-            badge_id="{raw}",
-        ),
-        sink=queue,
+def session(queue: SwipeQueue) -> Iterator[PortSession]:
+    reader = ReaderSettings(
+        id="RDR-101",
+        zone_id="ZONE-LOBBY-1",
+        port=Path("/dev/ttyUSB0"),
+        protocol="rdm6300",
+        formats=(),
+        badge_id="{raw}",
     )
+    with MemoryFdStore() as fd_store:
+        yield PortSession([reader], sink=queue, clock=SystemClock(), changed=lambda: None, fd_store=fd_store)
 
 
 @pytest.fixture
-def report(outbox: Outbox, reader: Reader, queue: SwipeQueue, rsa_key_file: Path) -> Iterator[StatusReport]:
+def reader(session: PortSession) -> Reader:
+    return session.readers[0]
+
+
+@pytest.fixture
+def report(
+    outbox: Outbox, session: PortSession, queue: SwipeQueue, rsa_key_file: Path
+) -> Iterator[StatusReport]:
     http, clock = Http(ca_file=None), SystemClock("always")
     client = Client(
         http,
@@ -100,8 +109,9 @@ def report(outbox: Outbox, reader: Reader, queue: SwipeQueue, rsa_key_file: Path
         outbox=outbox,
         uploader=uploader,
         client=client,
-        readers=[reader],
+        readers=session.readers,
         queue=queue,
+        port_watch=PortWatch([session]),
     )
     http.close()
 

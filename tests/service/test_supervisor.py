@@ -448,6 +448,13 @@ def test_a_reload_takes_the_key_that_is_there_now_and_the_readers_go_on(
         assert changed == f"reload: signing with a new key, {new.fingerprint[:15]}..."
         assert "holds no PEM private key" in broken
         assert "keeps its present key" in broken
+        events = [
+            fields_of(record).get("MESSAGE_ID")
+            for record in caplog.records
+            if record.getMessage().startswith("reload: ")
+        ]
+        reloaded, failed = str(MessageId.KEY_RELOADED), str(MessageId.KEY_NOT_RELOADED)
+        assert events == [reloaded, reloaded, failed]
         assert key_of(settings)["fingerprint"] == new.fingerprint
 
     run_while(settings, replace_key)

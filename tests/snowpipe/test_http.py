@@ -435,8 +435,26 @@ def test_an_authority_file_that_cannot_be_used_is_a_fault_of_the_configuration(
     if content is not None:
         path.write_bytes(content)
 
+    client = Http(ca_file=path)
+
     with pytest.raises(ConfigError, match=rf"snowflake\.ca_file: {path}"):
-        Http(ca_file=path)
+        client.dialer.context()
+
+
+def test_an_authority_file_is_read_again_until_it_can_be_used(tmp_path: Path) -> None:
+    ca_file, certificate, key = make_certificate(tmp_path)
+    right = ca_file.read_bytes()
+    ca_file.write_bytes(b"")
+    client = Http(ca_file=ca_file)
+    with ScriptedServer(always(Answer()), certificate=(certificate, key)) as server:
+        with pytest.raises(UnreachableError, match="holds no certificate"):
+            send(client, server.url)
+
+        ca_file.write_bytes(right)
+        reply = send(client, server.url)
+
+    client.close()
+    assert reply.status == 200
 
 
 def test_a_certificate_that_strict_verification_refuses_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from agent.readers import port_names
 from agent.service import systemctl
 root = Path(sys.argv.pop(1))
 systemd_creds.ETC, port_names.DEV, systemctl.BOOTED = root / "etc", root / "dev", root / "booted"
-port_names.SYS_TTY = root / "sys"
+port_names.SYS_TTY, port_names.UDEV_LINKS = root / "sys", root / "links"
 settings.AgentSettings.state_dir, settings.AgentSettings.runtime_dir = root / "state", root / "run"
 loader.DEFAULT_CONFIG = root / "etc/badge-agent/config.toml"
 sys.exit(main(sys.argv[1:]))
@@ -60,6 +60,13 @@ class SetupRig:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(device)
         return str(link)
+
+    def claim(self, link: str, *devices: str) -> None:
+        """Record, as udev does, that these devices claim a name under /dev."""
+        name = link.removeprefix(f"{self.root}/dev/").replace("/", "\\x2f")
+        (self.root / "links" / name).mkdir(parents=True)
+        for device in devices:
+            (self.root / "links" / name / device).touch()
 
     @property
     def told(self) -> list[str]:

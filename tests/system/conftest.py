@@ -23,6 +23,8 @@ collect_ignore = ["test_foreign.py"] if _ARCH == _NATIVE else ["test_door.py"]
 # Unpacking, booting or an upgrade, on a busy machine and, for another processor, under emulation.
 _LONGEST_TEST_S = 1800
 
+CONFIG = "etc/badge-agent/config.toml"
+
 _FIGURES = pytest.StashKey[str]()
 _BROKEN = pytest.StashKey[str]()
 _LINES: list[str] = []
@@ -50,14 +52,39 @@ def package() -> Path:
 
 def newer(package: Path, directory: Path) -> Path:
     """The same package with the next version number."""
-    root = directory / "package"
-    _run("dpkg-deb", "--raw-extract", str(package), str(root))
+    root = _unpacked(package, directory)
+    _change_version(root, ".1")
+    return _packed(root)
+
+
+def earlier(package: Path, directory: Path) -> Path:
+    """The same package as version 0.1.0 had it: its configuration is a file of the package."""
+    root = _unpacked(package, directory)
+    _change_version(root, "~earlier")
+    example = root / "usr/share/doc/badge-agent/examples/config.example.toml"
+    # Another text than that of the next version, which would make dpkg ask if that still had the file.
+    (root / CONFIG).write_text("# An example.\n" + example.read_text())
+    (root / "DEBIAN/conffiles").write_text(f"/{CONFIG}\n")
+    return _packed(root)
+
+
+def _unpacked(package: Path, directory: Path) -> Path:
+    _run("dpkg-deb", "--raw-extract", str(package), str(directory / "package"))
+    return directory / "package"
+
+
+def _change_version(root: Path, suffix: str) -> None:
     for path in (root / "DEBIAN/control", root / "usr/share/badge-agent/agent/__init__.py"):
         text = path.read_text()
-        changed = re.sub(r'^(Version: |__version__ = ")([0-9.]+)', r"\1\2.1", text, flags=re.MULTILINE)
+        changed = re.sub(
+            r'^(Version: |__version__ = ")([0-9.]+)', rf"\g<1>\g<2>{suffix}", text, flags=re.MULTILINE
+        )
         assert changed != text
         path.write_text(changed)
-    made = _run("dpkg-deb", "--root-owner-group", "--build", str(root), str(directory))
+
+
+def _packed(root: Path) -> Path:
+    made = _run("dpkg-deb", "--root-owner-group", "--build", str(root), str(root.parent))
     return Path(made.split("'")[-2])
 
 

@@ -71,6 +71,19 @@ def test_an_agent_that_starts_again_waits_again(unset: UploaderRig) -> None:
     assert unset.pipe.table == []
 
 
+def test_restarts_do_not_prolong_the_wait_of_a_swipe(unset: UploaderRig) -> None:
+    unset.keep(1)
+    for _ in range(3):
+        unset.run(HOLD_S / 4)
+        unset.crash()
+    went_before = list(unset.pipe.table)
+
+    unset.run(HOLD_S / 4 + 5)
+
+    assert went_before == []
+    assert unset.pipe.table == [1]
+
+
 def test_swipes_with_a_trusted_time_never_wait(door: UploaderRig) -> None:
     door.keep(3)
     door.clock.trusted = False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
+import pwd
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from importlib import metadata
@@ -15,12 +18,15 @@ import click
 
 from agent import __version__
 from agent.cli import config_option
+from agent.cli.check.in_service import find_service, line_of, run
 from agent.cli.check.runner import Found, Step, in_order, within
 from agent.cli.console import Finding, show
 from agent.errors import AgentError
+from agent.service import systemctl
 from agent.settings import Settings
 
 _TIMEOUT_S = 60.0
+_CONTEXT_HINT = "systemctl cat badge-agent: a drop-in may have a setting that systemd-run does not know"
 _NEXT_INDENT = " " * len("warning  next: ")
 
 # Python distribution -> Debian package.
@@ -40,13 +46,15 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
 @click.command("check", epilog="Example: badge-agent check --config config.toml")
 @click.option("--offline", is_flag=True, help="Check this machine only, not Snowflake.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--in-service", is_flag=True, hidden=True)
 @config_option
 @click.pass_context
-def command(context: click.Context, config: Path, *, offline: bool, as_json: bool) -> None:
+def command(context: click.Context, config: Path, *, offline: bool, as_json: bool, in_service: bool) -> None:
     """Check every prerequisite for delivering swipes.
 
     Each failure comes with its cause and the next command or SQL to run. The agent may be running: its
-    ports, outbox and channel are not disturbed. Takes one minute at most.
+    ports, outbox and channel are not disturbed. Takes one minute at most. Run by root on a door, it
+    checks with the user, the sandbox and the key of the service.
 
     \b
     Exit code, of the first failure:
@@ -57,6 +65,11 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
       78  configuration, key or cardholders file
       1   any other failure, such as a reader's port
     """  # noqa: D301 - click's escape for unwrapped lines
+    if in_service:
+        for found in within(partial(_checks, config, offline=offline), _TIMEOUT_S):
+            click.echo(line_of(found))
+            sys.stdout.flush()
+        return
     results = run_checks(config, offline=offline)
     founds = list(results if as_json else shown(results))
     exit_code = next((found.exit_code for found in founds if found.exit_code), 0)
@@ -68,7 +81,7 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
 
 def run_checks(config: Path, *, offline: bool = False) -> Iterator[Found]:
     """Run every check and yield each result as it is found, for at most _TIMEOUT_S seconds."""
-    return within(partial(_checks, config, offline=offline), _TIMEOUT_S)
+    return within(partial(_in_context, config, offline=offline), _TIMEOUT_S)
 
 
 def shown(founds: Iterable[Found]) -> Iterator[Found]:
@@ -80,6 +93,50 @@ def shown(founds: Iterable[Found]) -> Iterator[Found]:
         show(dataclasses.replace(finding, next=following))
         next_before = finding.next
         yield found
+
+
+def _in_context(config: Path, *, offline: bool) -> Iterator[Found]:
+    """The checks in the service's context if that is possible, else in this process; says which."""
+    service = find_service(config)
+    if service is None:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        yield Found(Finding("context", "ok", f"user {user}, without the sandbox of a service"))
+        yield from _checks(config, offline=offline)
+        return
+    context = Finding("context", "ok", f"as the service: user {service.user}, with its sandbox and its key")
+    seen: set[Finding] = set()
+    try:
+        for found in run(service, offline=offline):
+            if not seen:
+                yield Found(context)
+            seen |= {context, found.finding}
+            yield found
+    except AgentError as error:
+        yield Found(
+            Finding(
+                "context",
+                "warning",
+                f"{error}; checked without the sandbox of the service instead",
+                _CONTEXT_HINT,
+            )
+        )
+        yield from _checks(config, offline=offline)
+        return
+    # Only root sees the open files of other programs.
+    yield from (found for found in _port_users(config) if found.finding not in seen)
+
+
+def _port_users(config: Path) -> Iterator[Found]:
+    from agent.cli.check.local import port_users  # noqa: PLC0415 - as in load()
+    from agent.config.loader import load  # noqa: PLC0415 - as in load()
+
+    try:
+        settings = load(config)
+    except AgentError:  # reported by the checks
+        return
+    agent_pid = systemctl.main_pid()
+    for reader in settings.readers:
+        yield from map(Found, port_users(reader, agent_pid))
 
 
 def _checks(config: Path, *, offline: bool) -> Iterator[Found]:

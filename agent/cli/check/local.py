@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import stat
@@ -17,25 +16,22 @@ from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.status import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
-from agent.errors import NotPermittedError, OutboxError, PortBusyError
+from agent.errors import NotPermittedError, OutboxError, PortBusyError, PortError
 from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
 from agent.keys.site_key import site_key_of
 from agent.outbox import is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
-from agent.readers.detect.own_uart import users_of
-from agent.readers.port import Port, holder_of, not_there
-from agent.readers.port_names import stable_name_of
+from agent.readers.detect.port_users import port_advice
+from agent.readers.port import Port, holders_of
+from agent.readers.port_names import is_unstable, require_own_device, stable_name_of
 from agent.readers.protocols import PROTOCOLS
+from agent.readers.shared_port import one_of_each_port
 from agent.readers.uart import LineErrors
-from agent.service import notify
 from agent.service.state_disk import HINT, state_problem
 from agent.service.status import read_status
-from agent.settings import AgentSettings, ReaderSettings, Settings, SnowflakeSettings
-
-# The kernel assigns these numbers again at every plugging and every boot.
-_UNSTABLE_NAME = re.compile(r"/dev/tty(USB|ACM)[0-9]+")
+from agent.settings import ReaderSettings, Settings, SnowflakeSettings
 
 # Limit: a complete check of a million swipes on a slow card takes longer.
 _INSPECTION_S = 15.0
@@ -49,10 +45,7 @@ def local_steps(settings: Settings) -> list[Step]:
         Step("key file", partial(_key_file, settings)),
         Step("site key", partial(_site_key, settings)),
         Step("account", partial(_account, settings.snowflake)),
-        *(
-            Step(f"reader {reader.id}", partial(_reader, reader, settings.agent))
-            for reader in settings.readers
-        ),
+        *(Step(f"reader {reader.id}", partial(_reader, reader, settings)) for reader in settings.readers),
         Step("cardholders", partial(_cardholders, settings.cardholders_file)),
         Step("files", partial(_files, settings)),
         Step("outbox", partial(_outbox, settings.agent.state_dir)),
@@ -89,39 +82,49 @@ def _account(snowflake: SnowflakeSettings) -> Iterator[Finding]:
 # --- readers --------------------------------------------------------------------------------
 
 
-def _reader(reader: ReaderSettings, agent: AgentSettings) -> Iterator[Finding]:
+def _reader(reader: ReaderSettings, settings: Settings) -> Iterator[Finding]:
+    agent = settings.agent
     status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
     name, device = f"reader {reader.id}", str(reader.port)
-    if _open_in_agent(reader, status):
-        pid, errors = status["pid"], _errors_in_agent(reader, status)
-        yield Finding(name, "ok", f"{device} is open in the running agent (pid {pid}){errors}")
-    elif notify.is_service_process():
-        # ExecStartPre=: opening the port would discard the data that its buffer collected meanwhile.
-        if not reader.port.exists():
-            raise not_there(device)
-        yield Finding(name, "ok", f"{device} exists ({reader.protocol})")
-    else:
+    in_agent = _in_agent(reader, status)
+    if in_agent is None:
+        require_own_device(reader, one_of_each_port(settings.readers))
         yield Finding(name, "ok", _try_port(reader, status))
-    for user in users_of(device):
-        yield Finding(name, "warning", user.text, user.next)
+    elif in_agent["state"] == "open":
+        pid, errors = status["pid"], _errors_in_agent(in_agent)
+        yield Finding(name, "ok", f"{device} is open in the running agent (pid {pid}){errors}")
+    else:
+        # The agent's own error: it may be in another sandbox than this command.
+        problem = next(iter(in_agent.get("problems", ())), {"text": f"{device} is not open yet", "next": ""})
+        text = f"the running agent (pid {status['pid']}) reports: {problem['text']}"
+        raise PortError(text, hint=problem["next"])
+    yield from port_users(reader, status["pid"] or 0)
     if reader.keypad == "unknown":
         text = "keypad is not set: if the reader has keys, each PIN typed at them is sent as a card"
         yield Finding(name, "warning", text, 'set keypad = "none" if it has none, else the kind of its keys')
-    if _UNSTABLE_NAME.fullmatch(device):
+    if is_unstable(device):
         text = f"{device} may be another device after the next plugging or boot"
         yield Finding(name, "warning", text, _stable_name_hint(device))
 
 
-def _open_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> bool:
-    """Whether the running agent reports this port as open; then it is not opened here."""
-    return bool(status["running"]) and any(
-        (other["id"], other["device"], other["state"]) == (reader.id, str(reader.port), "open")
+def port_users(reader: ReaderSettings, agent_pid: int) -> Iterator[Finding]:
+    """Who uses the port beside the running agent (0: none runs), as far as this user may see it."""
+    for user in port_advice(str(reader.port), own_pids=(agent_pid,)):
+        yield Finding(f"reader {reader.id}", "warning", user.text, user.next)
+
+
+def _in_agent(reader: ReaderSettings, status: dict[str, Any]) -> dict[str, Any] | None:
+    """What the running agent reports of this reader on this port; None if it does not run with it."""
+    found = (
+        other
         for other in status["readers"]
+        if (other["id"], other["device"]) == (reader.id, str(reader.port))
     )
+    return next(found, None) if status["running"] else None
 
 
-def _errors_in_agent(reader: ReaderSettings, status: dict[str, Any]) -> str:
-    reported = next(other for other in status["readers"] if other["id"] == reader.id).get("line_errors")
+def _errors_in_agent(in_agent: dict[str, Any]) -> str:
+    reported = in_agent.get("line_errors")
     errors = LineErrors(**reported) if reported else LineErrors()
     return f"; it had {errors} since the agent's start" if any(errors) else ""
 
@@ -132,7 +135,7 @@ def _try_port(reader: ReaderSettings, status: dict[str, Any]) -> str:
         port = Port(str(reader.port), line)
     except PortBusyError:
         # The agent opened it just now or under another name; unknown if /proc is not readable.
-        if status["running"] and holder_of(str(reader.port)) == status["pid"]:
+        if status["running"] and status["pid"] in holders_of(str(reader.port)):
             return f"{reader.port} is in use by the running agent"
         raise
     with closing(port):

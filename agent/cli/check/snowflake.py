@@ -61,6 +61,7 @@ class _Connection:
     def prepare(self) -> Iterator[Finding]:
         """Load the certificate authorities, name the proxy."""
         self._http = make_http(self._settings)
+        self._dialer.context()  # raises ConfigError for an unusable ca_file
         yield from check_proxy(self._dialer)
 
     def host_name(self) -> Iterator[Finding]:

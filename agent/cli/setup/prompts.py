@@ -17,7 +17,7 @@ from agent.config.editor import Document
 from agent.config.loader import settings_of
 from agent.errors import ConfigError
 from agent.readers.detect.own_uart import users_of
-from agent.readers.port_names import serial_devices
+from agent.readers.port_names import is_shared, serial_devices
 from agent.readers.protocols import PROTOCOLS
 from agent.settings import Direction, Keypad
 
@@ -115,6 +115,7 @@ def filled(document: Document, options: Mapping[str, str | None], readers: Seque
             missing.append(f"--{question.option}")
     document["readers"] = [_merged(document, reader) for reader in readers] or document.get("readers", [])
     missing += _missing_of_readers(document["readers"])
+    missing += [f"another port: {text}" for text in map(_shared_problem, document["readers"]) if text]
     if missing:
         raise click.UsageError("--yes, but these are missing:\n  " + "\n  ".join(missing))
     return document
@@ -144,6 +145,9 @@ def asked(document: Document, options: Mapping[str, str | None], readers: Sequen
 
 
 def _keep(readers: Sequence[Reader]) -> bool:
+    if problems := [text for text in map(_shared_problem, readers) if text]:
+        click.echo("\n".join(problems))
+        return False
     for reader in readers:
         click.echo(f"Reader {reader.get('id')}: {reader.get('protocol')} at {reader.get('port')}")
     return click.confirm("Keep these readers?", default=True)
@@ -209,6 +213,14 @@ def _merged(document: Document, given: Reader) -> Reader:
     return reader
 
 
+def _shared_problem(reader: Reader) -> str | None:
+    """The problem with a port whose name several adapters claim: it is another one after a replugging."""
+    port = str(reader.get("port", ""))
+    if not is_shared(port):
+        return None
+    return f"several adapters claim {port}; name the socket instead: ls -l /dev/serial/by-path/"
+
+
 def _missing_of_readers(readers: Sequence[Reader]) -> list[str]:
     if not readers:
         return ["--reader " + ",".join(f"{word}=..." for word in _REQUIRED)]
@@ -237,6 +249,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
 
         def checked(answer: str) -> object:
             value = meaning(answer)
+            if key == "port" and (problem := _shared_problem({"port": value})):
+                raise click.BadParameter(problem)
             trial = {**document, "readers": [*document["readers"], {**reader, key: value}]}
             _refuse(trial, f"readers[{index}].{key}")
             return value

@@ -1,9 +1,10 @@
-"""What else uses the Raspberry Pi's own UART: the kernel's console, a login, Bluetooth."""
+"""What else uses a serial port of this machine: a login; on its own UART the kernel's console, Bluetooth."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.readers.detect.advice import Advice
@@ -11,6 +12,11 @@ from agent.readers.detect.advice import Advice
 _CONSOLE = re.compile(r"\bconsole=(serial0|ttyAMA0|ttyS0)\b")
 _OWN = re.compile(r"(?:serial[01]|ttyAMA\d+|ttyS\d+)")
 _ALIAS = "serial0"
+# The logins' control groups; below `systemd` with the legacy hierarchy of version 1.
+_UNITS = tuple(
+    Path("/sys/fs/cgroup", hierarchy, "system.slice", r"system-serial\x2dgetty.slice")
+    for hierarchy in ("", "systemd")
+)
 
 
 def users_of(
@@ -18,27 +24,21 @@ def users_of(
     *,
     proc: Path = Path("/proc"),
     dev: Path = Path("/dev"),
-    units: Path = Path("/sys/fs/cgroup/system.slice/system-serial\\x2dgetty.slice"),
+    units: Sequence[Path] = _UNITS,
 ) -> list[Advice]:
-    """Who else uses this device, if it is a UART of the machine's own; empty for a USB adapter."""
-    name = Path(os.path.realpath(device)).name
+    """Who else uses this device: a login on any port, the rest on a UART of the machine's own."""
+    resolved = Path(os.path.realpath(device))
+    name = resolved.name
     alias = Path(os.path.realpath(dev / _ALIAS)).name
-    if not (_OWN.fullmatch(name) or Path(device).name == _ALIAS):
-        return []
     names = {name, Path(device).name} | ({_ALIAS} if alias == name else set())
-    found = []
+    found = _login(resolved, names, dev, units)
+    if not (_OWN.fullmatch(name) or Path(device).name == _ALIAS):
+        return found
     if console := _console(names, alias, proc):
         found.append(
             Advice(
                 f"the kernel's console is on this port (console={console}): its messages are among the data",
                 "sudo raspi-config nonint do_serial_cons 1, then reboot",
-            )
-        )
-    if any((units / f"serial-getty@{each}.service").exists() for each in names):
-        found.append(
-            Advice(
-                f"a login (serial-getty@{name}) is on this port and takes the reader's bytes",
-                f"sudo systemctl disable --now serial-getty@{name}.service",
             )
         )
     if name == "ttyS0" and (dev / "ttyAMA0").exists() and (dev / "serial1").exists():
@@ -49,6 +49,24 @@ def users_of(
             )
         )
     return found
+
+
+def _login(resolved: Path, names: set[str], dev: Path, units: Sequence[Path]) -> list[Advice]:
+    """The unit's control group has processes while it runs; its instance is the path below /dev, escaped."""
+    path = str(resolved.relative_to(dev)) if resolved.is_relative_to(dev) else resolved.name
+    for instance in sorted({path.replace("/", "-"), *names}):
+        if any(_has_process(slice_ / f"serial-getty@{instance}.service") for slice_ in units):
+            unit = f"serial-getty@{instance}"
+            text = f"a login ({unit}) is on this port and takes the reader's bytes"
+            return [Advice(text, f"sudo systemctl mask --now {unit}.service")]
+    return []
+
+
+def _has_process(group: Path) -> bool:
+    try:
+        return bool((group / "cgroup.procs").read_text().strip())
+    except OSError:
+        return False
 
 
 def _console(names: set[str], alias: str, proc: Path) -> str | None:

@@ -24,7 +24,7 @@ def test_a_door_in_order_passes_every_step(check: Check) -> None:
 
     assert (checked.code, checked.ok, checked.failed) == (0, True, [])
     assert [one["name"] for one in checked.findings] == [
-        *("Python", "libraries", "config", "key file", "account", "reader RDR-101", "cardholders"),
+        *("context", "Python", "libraries", "config", "key file", "account", "reader RDR-101", "cardholders"),
         *("outbox", "disk", "clock", "host name", "TLS", "JWT", "server clock", "ingest host"),
         *("scoped token", "channel"),
     ]

@@ -403,3 +403,16 @@ def test_a_keyed_configuration_without_a_site_key_changes_nothing(machine: Setup
     assert done.returncode == 78
     assert "no site key is stored" in done.stderr
     assert machine.config.read_text() == before
+
+
+def test_a_name_that_two_adapters_claim_is_never_written(machine: SetupRig) -> None:
+    shared = f"{machine.root}/dev/serial/by-id/usb-reader"
+    machine.claim(shared, "c188:0", "c188:1")
+
+    chosen = machine.run("setup", *ANSWERS)
+    given = machine.run("setup", *ANSWERS[:-1], f"{READER},port={shared}")
+
+    assert (chosen.returncode, given.returncode) == (2, 2)
+    assert "port= (no serial port found)" in chosen.stderr
+    assert f"several adapters claim {shared}; name the socket instead" in given.stderr
+    assert not machine.config.exists()

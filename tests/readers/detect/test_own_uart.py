@@ -22,8 +22,15 @@ def pi(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run_login(pi: Path, name: str) -> None:
+    """The control group of a login that runs."""
+    group = pi / "units" / f"serial-getty@{name}.service"
+    group.mkdir()
+    (group / "cgroup.procs").write_text("4711\n")
+
+
 def texts(pi: Path, name: str) -> str:
-    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=pi / "units")
+    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=[pi / "units"])
     return " | ".join(f"{user.text} -> {user.next}" for user in users)
 
 
@@ -42,9 +49,9 @@ def test_a_console_on_the_other_uart_is_none_of_this_one(pi: Path) -> None:
 
 
 def test_a_login_on_the_port_is_found_with_the_command_that_ends_it(pi: Path) -> None:
-    (pi / "units" / "serial-getty@ttyS0.service").mkdir()
+    run_login(pi, "ttyS0")
 
-    assert "sudo systemctl disable --now serial-getty@ttyS0.service" in texts(pi, "serial0")
+    assert "sudo systemctl mask --now serial-getty@ttyS0.service" in texts(pi, "serial0")
 
 
 def test_bluetooth_on_the_good_uart_is_found(pi: Path) -> None:
@@ -56,3 +63,12 @@ def test_a_usb_adapter_is_not_the_machines_own_uart(pi: Path) -> None:
     (pi / "cmdline").write_text("console=serial0,115200\n")
 
     assert texts(pi, "ttyUSB0") == ""
+
+
+def test_a_login_on_a_usb_adapter_is_found_too(pi: Path) -> None:
+    run_login(pi, "ttyUSB0")
+
+    assert texts(pi, "ttyUSB0") == (
+        "a login (serial-getty@ttyUSB0) is on this port and takes the reader's bytes"
+        " -> sudo systemctl mask --now serial-getty@ttyUSB0.service"
+    )
