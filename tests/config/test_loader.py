@@ -311,7 +311,7 @@ def test_one_name_for_two_readers_is_refused(tmp_path: Path) -> None:
 
     assert error.problems == (
         (
-            "readers[1].port: is the same device as readers[0].port; each reader needs its own serial line, "
+            "readers[1].port: is that of readers[0], too; each reader needs its own serial line, "
             "or the same port as the other and options.select in both, for lines that name the reader"
         ),
     )
@@ -343,7 +343,7 @@ def test_readers_whose_lines_name_them_share_a_device(tmp_path: Path, names: tup
 @pytest.mark.parametrize(
     ("names", "more", "problem"),
     [
-        (("A", ""), "", "readers[1].port: is the same device as readers[0].port"),
+        (("A", ""), "", "readers[1].port: is that of readers[0], too"),
         (("A", "A"), "", "readers[1].options.select: must be another name than that of readers[0]"),
         (("Gate", "Gate in"), "", "readers[1].options.select: must be another name than that of readers[0]"),
         (("A", "B"), "baudrate = 19200", "readers[1].baudrate: must be as in readers[0]"),
