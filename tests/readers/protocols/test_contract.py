@@ -232,7 +232,7 @@ every_protocol = pytest.mark.parametrize("name", PROTOCOLS)
 every_sample = pytest.mark.parametrize(("name", "sample"), CASES)
 
 # Few, because they are many times few: `make fuzz` looks for longer.
-few = settings(max_examples=25)
+few = settings(max_examples=10)
 
 # Arbitrary bytes hardly ever look like a frame; pieces of frames do.
 pieces = st.one_of(
