@@ -123,7 +123,7 @@ def test_every_term_of_the_glossary_is_a_name_in_the_code() -> None:
 
 
 def test_the_states_of_the_sender_are_those_of_the_code() -> None:
-    module = ast.parse((ROOT / "agent" / "uploader" / "channel_sender.py").read_text())
+    module = ast.parse((ROOT / "agent" / "uploader" / "sender_state.py").read_text())
     (states,) = (
         node for node in module.body if isinstance(node, ast.ClassDef) and node.name == "SenderState"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agent.errors import ChannelLostError, SnowpipeError, TransientError
 from agent.snowpipe import wire
 from agent.snowpipe.client import Client, RequestAttempt
+from agent.snowpipe.refusal import UNCOMMITTED_DATA
 from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
 
 
@@ -47,14 +48,20 @@ class Channel:
 
         `offset_token` sets the position of a channel that was deleted meanwhile. With
         `fail_on_uncommitted_rows` nothing is discarded: if there is anything, TransientError with the
-        code refusal.UNCOMMITTED_DATA is raised.
+        code refusal.UNCOMMITTED_DATA is raised, and a channel that is open stays so.
         Raises ChannelLostError if the channel exists but cannot take rows.
         """
+        before = self._continuation_token, self._session
         self.forget()
         request = wire.open_channel(
             self._pipe, self.name, offset_token, fail_on_uncommitted_rows=fail_on_uncommitted_rows
         )
-        opened = wire.parse_opened(self._client.call(request))
+        try:
+            opened = wire.parse_opened(self._client.call(request))
+        except TransientError as error:
+            if error.code == UNCOMMITTED_DATA:
+                self._continuation_token, self._session = before
+            raise
         self._check(opened.status)
         self._continuation_token = opened.continuation_token
         spelling = opened.status.name

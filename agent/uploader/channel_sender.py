@@ -17,7 +17,7 @@ Transitions:
     SENDING          -> AWAITING_COMMIT  accepted
     SENDING          -> OPEN, AWAITING   not processed and too large for the way: prepared again, smaller
     SENDING          -> CLOSED           refused: smaller, or the same row later (append_request.py)
-    AWAITING_COMMIT  -> OPEN             a poll reports the last row sent as committed
+    AWAITING_COMMIT  -> OPEN             the last row sent is committed, or the server has lost what was sent
     any              -> CLOSED           unknown outcome, lost channel, foreign position, failed polls
     any              -> BACKING_OFF -> the state above, once the delay has passed
 
@@ -31,8 +31,7 @@ What follows from an answer:
                                     and the rows after it are tried (refused_rows.py)
     broke on the way, timed out     halve the request (request_size.py)
     any other, credentials          the same request after a delay; no row is the cause
-    no commit for ten minutes       report it, poll less often; no reopen while the channel is healthy
-                                    (slow_commits.py)
+    no commit for ten minutes       report it, poll less often; then open if nothing is uncommitted
     polls fail                      reopen: the answer has the committed token, too
 
 Invariants:
@@ -59,7 +58,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from enum import Enum, auto
 
 from agent.errors import (
     AgentError,
@@ -74,6 +72,7 @@ from agent.log.message_ids import MessageId, fields
 from agent.outbox import RowSource
 from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
+from agent.snowpipe.wire import ChannelStatus
 from agent.uploader import append_request
 from agent.uploader.append_request import AppendRequest
 from agent.uploader.channel_opening import RETRY_S, ChannelOpening, has_uncommitted
@@ -84,26 +83,16 @@ from agent.uploader.poll_timer import PollTimer
 from agent.uploader.rate_limiter import RateLimiter
 from agent.uploader.refused_rows import RefusedRows
 from agent.uploader.request_size import RequestSize
+from agent.uploader.sender_state import SenderState
 from agent.uploader.slow_commits import SlowCommits
 
 _log = logging.getLogger(__name__)
 
 # After so many failed polls in a row the position is read by opening the channel.
 _FAILED_POLLS = 3
-# While requests fail, at most one leaves in this time, or in a shorter configured back-off.
-_FAILING_PAUSE_S = 1.0
+_FAILING_PAUSE_S = 1.0  # while requests fail, at most one leaves in this time, or in a shorter back-off
 # How often to ask again for rows that wait for the clock: it may be set at any moment.
 _CLOCK_WAIT_S = 1.0
-
-
-class SenderState(Enum):
-    """The states of a sender, described at the top of this module."""
-
-    CLOSED = auto()
-    OPEN = auto()
-    SENDING = auto()
-    AWAITING_COMMIT = auto()
-    BACKING_OFF = auto()
 
 
 class ChannelSender:
@@ -148,6 +137,7 @@ class ChannelSender:
 
     def _start_over(self) -> None:
         """Forget everything about the channel."""
+        self.channel.forget()
         self._enter(SenderState.CLOSED)
         self._sent = self.source.committed
         self._open_at: str | None = None  # the offset token to set at the next open
@@ -168,13 +158,13 @@ class ChannelSender:
         """Failed tries since the last commit or idle moment; overdue commits count as one."""
         return self._delay.failures + (self._slow_commits.failure is not None)
 
-    @property
-    def _has_uncommitted(self) -> bool:
-        return self._sent > self.source.committed
-
     def retry_now(self) -> None:
         """End the wait for the next try. From any thread."""
         self.not_before = 0.0
+
+    @property
+    def _has_uncommitted(self) -> bool:
+        return self._sent > self.source.committed
 
     def step(self) -> float | None:
         """Do one bounded thing.
@@ -190,7 +180,6 @@ class ChannelSender:
         try:
             return self._try(now)
         except OutboxReplacedError as error:
-            self.channel.forget()
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
             return self._back_off(self._delay.after(error))
@@ -235,7 +224,8 @@ class ChannelSender:
         if self.state is SenderState.CLOSED:
             return pause or self._open(now)
         if (poll_at := self._poll_at()) is not None and now >= poll_at:
-            return pause or self._poll_status(now)
+            is_probe_due = self._has_uncommitted and self._slow_commits.is_probe_due(now)
+            return pause or (self._probe(now) if is_probe_due else self._poll_status(now))
         if self.state in {SenderState.OPEN, SenderState.AWAITING_COMMIT}:
             self._prepare()
         if self._request is not None:
@@ -256,20 +246,14 @@ class ChannelSender:
         """When a poll is due; None for never."""
         return self._poll_timer.due_at if self._has_uncommitted else self.commits.count_due_at
 
-    def _close(self) -> None:
-        self.channel.forget()
-        self._enter(SenderState.CLOSED)
-
     def _switch(self, now: float) -> float:
         """Fence the channel used so far and adopt its position, then go to the next one."""
         self._switching.check(self.channel.name, now, self._wall_us())
         if self.state is not SenderState.CLOSED:
-            self.channel.forget()
             self._start_over()
         self._rate.spend(now)
         if self._switching.adopt(self.channel, self._opening, self.commits, now):
             self._advanced(now)
-        self.channel.forget()
         self._start_over()
         self.source.switch(self._wall_us())
         self._switching = ChannelSwitch(self.source)
@@ -277,9 +261,24 @@ class ChannelSender:
 
     def _open(self, now: float) -> float:
         self._rate.spend(now)
-        open_at = self._open_at
-        status = self._opening.open(self.channel, now, open_at)
-        self._open_at = None
+        return self._opened(self._opening.open(self.channel, now, self._open_at), now)
+
+    def _probe(self, now: float) -> float:
+        """Open if nothing is uncommitted: the rows that are waited for are no longer there then."""
+        self._rate.spend(now)
+        self._slow_commits.probed()
+        try:
+            status = self.channel.open(fail_on_uncommitted_rows=True)
+        except SnowpipeError as error:
+            if not has_uncommitted(error):
+                raise
+            self._poll_timer.schedule_next(self._monotonic_s(), is_busy=False, is_overdue=True)
+            return 0.0
+        return self._opened(status, now)
+
+    def _opened(self, status: ChannelStatus, now: float) -> float:
+        """Continue after the position of the open channel."""
+        open_at, self._open_at = self._open_at, None
         self.source.record_channel(self._wall_us())
         position = self.commits.position_of(status.committed_token)
         if position is None:
@@ -301,9 +300,9 @@ class ChannelSender:
         self._failed_polls = 0
         self._enter(SenderState.OPEN)
         # INFO once per channel: the cause of a reopening is logged where it occurs.
-        level = logging.DEBUG if self._announced == self.channel.name else logging.INFO
-        self._announced = self.channel.name
         name, token = self.channel.name, status.committed_token
+        level = logging.DEBUG if self._announced == name else logging.INFO
+        self._announced = name
         _log.log(level, "channel %s is open, committed up to %s", name, token, extra=fields(channel=name))
         return 0.0
 
@@ -330,10 +329,8 @@ class ChannelSender:
         except SnowpipeError as error:
             is_unprocessed, elapsed_s = isinstance(error, TransientError), self._monotonic_s() - now
             request.append.tries.count += is_unprocessed
-            if (
-                append_request.is_too_large_for_the_way(error, request, self._size, elapsed_s)
-                and is_unprocessed
-            ):
+            is_too_large = append_request.is_too_large_for_the_way(error, request, self._size, elapsed_s)
+            if is_too_large and is_unprocessed:
                 self._enter(SenderState.AWAITING_COMMIT if self._has_uncommitted else SenderState.OPEN)
             raise
         is_first = not self._has_uncommitted
@@ -376,6 +373,10 @@ class ChannelSender:
         return 0.0
 
     # --- failures ---------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        self.channel.forget()
+        self._enter(SenderState.CLOSED)
 
     def _went_well(self) -> None:
         self._slow_commits.ended()

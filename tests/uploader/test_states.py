@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.uploader.channel_sender import SenderState
+from agent.uploader.sender_state import SenderState
 from tests.support.pipe_model import Lose, Refuse
 from tests.support.uploader_rig import UploaderRig
 
