@@ -393,6 +393,20 @@ def test_a_site_key_is_made_once_and_taken_to_the_next_door(machine: SetupRig, t
     assert key.line.decode().strip() not in first.stdout + again.stdout
 
 
+def test_setup_again_after_the_site_key_file_was_deleted_writes_the_stored_key(
+    machine: SetupRig, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "site.key"
+    machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+    key = read_site_key(key_file)
+    key_file.unlink()
+
+    again = machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+
+    assert f"site key: unchanged, {key.fingerprint}" in again.stdout
+    assert read_site_key(key_file) == key
+
+
 def test_a_keyed_configuration_without_a_site_key_changes_nothing(machine: SetupRig) -> None:
     machine.run("setup", *ANSWERS)
     machine.config.write_text(machine.config.read_text() + '\n[privacy]\ncard_numbers = "keyed"\n')
