@@ -19,6 +19,7 @@ from agent.cli.check.snowflake import snowflake_steps
 from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import compare, set_key
 from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
+from agent.cli.state_access import give_up_root
 from agent.config import loader as configuration
 from agent.config.editor import Document, read_document, write_document
 from agent.config.loader import settings_of
@@ -28,9 +29,10 @@ from agent.keys.key_store import replacing_key
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
 from agent.keys.lookup import is_handed_over
 from agent.keys.site_key import SiteKey, new_site_key, parse_site_key, read_site_key, write_site_key
-from agent.owner import call_as_owner
+from agent.owner import call_in_child
 from agent.service import systemctl
 from agent.service.key_rotation import pass_on
+from agent.settings import Settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -146,10 +148,7 @@ def command(
     if is_new and is_handed_over(settings.agent.runtime_dir):
         pass_on(settings, key)  # else the check would use the key of the last rotation
     _print_sql(document["snowflake"]["user"], key)
-    agent = settings.agent
-    code = call_as_owner(
-        partial(_check, config), agent.state_dir, agent.runtime_dir, first=systemd_creds.remember
-    )
+    code = call_in_child(partial(_check, settings))
     if no_start:
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
@@ -292,10 +291,12 @@ def _print_sql(user: str, key: KeyPair) -> None:
     )
 
 
-def _check(config: Path) -> int:
-    """Run and show all checks; 1 if one on this machine failed."""
-    network = {step.name for step in snowflake_steps(configuration.load(config))}
-    founds = list(check.shown(map(_without_repeated_sql, check.run_checks(config))))
+def _check(settings: Settings) -> int:
+    """Run and show all checks, which give up root; 1 if one on this machine failed."""
+    # Before the checks, and with the key as it is now stored: the service may still have the one before.
+    give_up_root(settings, with_key=True)
+    network = {step.name for step in snowflake_steps(settings)}
+    founds = list(check.shown(map(_without_repeated_sql, check.run_checks(settings.path))))
     if any(found.exit_code and found.finding.name in network for found in founds):
         click.echo("Swipes are kept until Snowflake accepts them; to check again: sudo badge-agent check")
     local = {found.exit_code for found in founds if found.finding.name not in network}
