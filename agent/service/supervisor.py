@@ -287,7 +287,7 @@ class Supervisor:
         self._store_repeats()
         if self._agent is None or self._upload_loop is None:
             self._log_lost()
-            # A thread that still opens, and perhaps recovers, the outbox needs the lock until the process ends.
+            # A thread that still opens or recovers the outbox needs the lock until the process ends.
             if self._opening is None or not self._opening.is_alive():
                 self._readers.lock.release()
             return
