@@ -61,6 +61,18 @@ def test_a_port_that_another_process_holds_is_a_failure(door: CliRig, check: Che
     assert "held by" in checked.named("reader RDR-101")["text"]
 
 
+def test_readers_that_share_a_port_are_no_failure_while_no_agent_runs(door: CliRig, check: Check) -> None:
+    one = f'protocol = "monkeyboard"\nport = "{door.port}"\nkeypad = "none"\noptions = {{ select = "IN" }}\n'
+    other = f'[[readers]]\nid = "RDR-102"\nzone_id = "Z"\n{one.replace("IN", "OUT")}'
+    line = f'protocol = "rdm6300"\nport = "{door.port}"\n'
+    door.config.write_text(door.config.read_text().replace(line, one + other))
+
+    checked = check("--offline")
+
+    assert "opens with" in checked.named("reader RDR-101")["text"]
+    assert "opens with" in checked.named("reader RDR-102")["text"]
+
+
 def test_a_name_that_changes_at_every_plugging_is_a_warning(
     door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
