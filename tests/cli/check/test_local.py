@@ -12,6 +12,7 @@ import pytest
 
 from agent.cli.check import local
 from agent.keys.keypair import generate_key, new_key, pem
+from agent.keys.site_key import new_site_key, write_site_key
 from agent.outbox import Outbox
 from agent.readers import port_names
 from agent.readers.port import Port
@@ -220,6 +221,26 @@ def test_a_running_agent_is_not_disturbed(door: CliRig, check: Check, emulator: 
         assert "in use by the running agent" in checked.named("outbox")["text"]
         assert sequencer_of(emulator, live) == before
         assert checked.named("channel")["text"].startswith(f"{AGENT_ID}-check opens")
+
+
+def test_every_file_that_the_configuration_names_is_among_them(
+    door: CliRig, check: Check, tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    folder.chmod(0o777)
+    write_site_key(folder / "site.key", new_site_key())
+    login = folder / "login"
+    login.touch(mode=0o600)
+    login.write_text("user:password\n")
+    proxy = f'proxy = "http://127.0.0.1:9"\nproxy_login_file = "{login}"\n'
+    privacy = f'[privacy]\nsite_key_file = "{folder}/site.key"\n'
+    door.config.write_text(door.config.read_text().replace('proxy = ""\n', proxy) + privacy)
+
+    checked = check("--offline")
+
+    warned = {one["name"] for one in checked.findings if "every user may change it" in one["text"]}
+    assert warned == {"proxy login", "site key"}
 
 
 def test_files_of_the_configuration_that_others_may_change_are_warnings(
