@@ -20,11 +20,7 @@ from agent.errors import AgentError, NotPermittedError
 Result = TypeVar("Result")
 
 
-def _nothing() -> None:
-    """For a callback that is not needed."""
-
-
-def become_owner(*directories: Path, first: Callable[[], None] = _nothing) -> None:
+def become_owner(*directories: Path, first: Callable[[], None] | None = None) -> None:
     """Give up root for good, for the owner of the first of these directories that exists.
 
     `first` is called before, as root. No effect for other users than root, for directories of root, and
@@ -33,7 +29,8 @@ def become_owner(*directories: Path, first: Callable[[], None] = _nothing) -> No
     owner = _owner_of(directories)
     if owner is None:
         return
-    first()
+    if first is not None:
+        first()
     uid, gid = owner
     os.setgroups(_groups_of(uid, gid))
     os.setresgid(gid, gid, gid)
@@ -43,24 +40,34 @@ def become_owner(*directories: Path, first: Callable[[], None] = _nothing) -> No
         raise NotPermittedError("the process could not give up root", hint=f"run it as the user {uid}")
 
 
-def call_as_owner(
-    function: Callable[[], Result], *directories: Path, first: Callable[[], None] = _nothing
-) -> Result:
+def call_as_owner(function: Callable[[], Result], *directories: Path) -> Result:
     """Call a function as the owner of the directories, in a child process if that takes a change of user.
 
-    `first` is called in the child before, as root. The result passes through JSON: the child reads files of
-    an account that may be compromised. Raises an AgentError with the text, hint and exit code of the
-    function's. For a process with one thread.
+    Raises what call_in_child() does; without a child, what the function raises.
     """
     if _owner_of(directories) is None:
         return function()
+
+    def as_owner() -> Result:
+        become_owner(*directories)
+        return function()
+
+    return call_in_child(as_owner)
+
+
+def call_in_child(function: Callable[[], Result]) -> Result:
+    """Call a function that may give up root, in a child process: this one keeps it.
+
+    The result passes through JSON: the child reads files of an account that may be compromised. Raises an
+    AgentError with the text, hint and exit code of the function's. For a process with one thread.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
-        _child(function, directories, first, write_end)
+        _child(function, write_end)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
         content = pipe.read()
@@ -79,26 +86,17 @@ def call_as_owner(
     return result
 
 
-def _child(
-    function: Callable[[], object],
-    directories: tuple[Path, ...],
-    first: Callable[[], None],
-    write_end: int,
-) -> None:
+def _child(function: Callable[[], object], write_end: int) -> None:
     """The body of the child process; does not return."""
     code = 1
     try:
-        become_owner(*directories, first=first)
         try:
             outcome: dict[str, object] = {"result": function()}
         except AgentError as error:
             outcome = {"error": str(error), "hint": error.hint, "exit_code": error.exit_code}
         except OSError as error:
-            outcome = {
-                "error": str(error),
-                "hint": f"ls -ld {directories[0]}",
-                "exit_code": AgentError.exit_code,
-            }
+            hint = f"ls -ld {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
+            outcome = {"error": str(error), "hint": hint, "exit_code": AgentError.exit_code}
         sys.stdout.flush()
         sys.stderr.flush()
         text = json.dumps(outcome)

@@ -22,9 +22,5 @@ def load_as_owner(config: Path, *, with_key: bool = False) -> Settings:
 
 def give_up_root(settings: Settings, *, with_key: bool = False) -> None:
     """As load_as_owner(), for settings that are loaded."""
-    first = systemd_creds.remember if with_key else _nothing
+    first = systemd_creds.remember if with_key else None
     become_owner(settings.agent.state_dir, settings.agent.runtime_dir, first=first)
-
-
-def _nothing() -> None:
-    """Without the key there is nothing to read as root."""

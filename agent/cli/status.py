@@ -16,6 +16,7 @@ from agent.cli.state_access import load_as_owner
 from agent.clock.system_clock import off
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
+from agent.readers.flood_monitor import FLOOD_PER_SECOND
 from agent.readers.uart import LineErrors
 from agent.service.state_disk import state_problem
 from agent.service.status import STATUS_FILE, read_status
@@ -217,7 +218,7 @@ def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
         if reader.get("flooding"):
             refused = reader["flood_refused"]
             because = f"; {refused} were refused, because the disk is short of space" if refused else ""
-            text = f"sends more than 20 swipes a second{because}"
+            text = f"sends more than {FLOOD_PER_SECOND} swipes a second{because}"
             yield Finding(name, "failed", text, "a broken or hostile device: disconnect it")
         if reader.get("noisy"):
             reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,8 @@ class _KeyFile:
         # The directory may be one of the agent's account, and this process one of root.
         if kind := kind_of(self._next):
             raise KeyFileError(
-                f"{self._next} is {kind}, not a key file", hint=f"remove it: sudo rm -r {self._next}"
+                f"{self._next} is {kind}, not a key file",
+                hint=f"remove it: sudo rm -r {shlex.quote(str(self._next))}",
             )
         return load_private_key(self._next, self.passphrase_file) if self._next.exists() else None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agent.log.log_queue import LogQueue
-from agent.log.message_ids import fields_of
+from agent.log.message_ids import READERS_SEPARATOR, fields_of
 
 _SOCKET = Path("/run/systemd/journal/socket")
 _IDENTIFIER = "badge-agent"
@@ -125,7 +125,11 @@ def _entry(record: logging.LogRecord) -> bytes:
         "CODE_FUNC": record.funcName or "",
         **fields_of(record),
     }
-    return b"".join(_field(name, value.encode(errors="backslashreplace")) for name, value in values.items())
+    # One field for each reader of a port, so that READER= finds the line by the id of any of them.
+    readers = values.get("READER", "").split(READERS_SEPARATOR)
+    pairs = [pair for pair in values.items() if pair[0] != "READER"]
+    pairs += [("READER", reader) for reader in readers if reader]
+    return b"".join(_field(name, value.encode(errors="backslashreplace")) for name, value in pairs)
 
 
 def _field(name: str, value: bytes) -> bytes:

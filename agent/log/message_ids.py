@@ -76,6 +76,7 @@ NEEDS_OPERATOR = frozenset(
     }
 )
 
+READERS_SEPARATOR = ", "  # no id has either character
 _ATTRIBUTE = "journal_fields"
 _NONE = MappingProxyType[str, str]({})
 
@@ -90,6 +91,7 @@ def fields(
 ) -> dict[str, Any]:
     """The `extra` of a log call: journal fields by which its line can be found.
 
+    `reader`: an id, or those of all readers of a port, joined by READERS_SEPARATOR.
     Only these and the message reach the journal: arguments and exceptions may contain personal data.
     """
     values = {

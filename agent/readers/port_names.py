@@ -75,6 +75,7 @@ def rival_of(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> Reade
     """The reader whose port is the same device at present and which has it before this one; None without.
 
     A name that can lead to another device yields to one that cannot, a later reader to an earlier one.
+    Readers that share one port are no rivals.
     """
     device = os.path.realpath(reader.port)
     ranks = {
@@ -83,7 +84,7 @@ def rival_of(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> Reade
         if os.path.realpath(other.port) == device
     }
     first = ranks[min(ranks)] if ranks else reader
-    return None if first.id == reader.id else first
+    return None if first.port == reader.port else first
 
 
 def _claimants(directory: Path) -> int:

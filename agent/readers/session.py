@@ -14,6 +14,7 @@ from agent.backoff import Backoff
 from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
 from agent.keys.site_key import SiteKey
+from agent.log.message_ids import READERS_SEPARATOR
 from agent.readers.port import FdStore, Port
 from agent.readers.port_names import require_own_device
 from agent.readers.reader import Reader
@@ -62,7 +63,7 @@ class PortSession:
         one's. With `site_key`, swipes have pseudonyms. `all_readers` are the first ones of each port.
         """
         self.readers = [Reader(reader, sink=sink, site_key=site_key) for reader in readers]
-        self.ids = ", ".join(reader.id for reader in readers)
+        self.ids = READERS_SEPARATOR.join(reader.id for reader in readers)
         self.device = str(readers[0].port)
         self.opening_since: float | None = None  # time.monotonic() while the driver opens the port
         self._all_readers = all_readers

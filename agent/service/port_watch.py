@@ -21,7 +21,7 @@ _HUNG_S = 20.0
 
 
 class PortWatch:
-    """For the main thread. Logs each problem when it begins and when it ends."""
+    """For the main thread. Logs each problem of a port when it begins, and once when none is left."""
 
     def __init__(self, sessions: Sequence[PortSession]) -> None:
         self._sessions = sessions
@@ -35,7 +35,7 @@ class PortWatch:
         return found if lost is None or found else (Advice(str(lost), lost.hint),)
 
     def look(self) -> None:
-        """Look at every port once a minute, and when one was opened or lost."""
+        """Examine every port once a minute, and when one was opened or lost."""
         now_s = time.monotonic()
         ports = [
             (session.readers[0].counts.resolved_device, _is_hung(session, now_s))

@@ -78,6 +78,7 @@ class Supervisor:
         ]
         self._workers = list(self._reader_workers)
         self._agent: Agent | None = None  # until the outbox is open
+        self._opening: threading.Thread | None = None  # of the last try to open it
         self._upload_loop: UploadLoop | None = None
         self._inspector: Inspector | None = None
         self._hung: list[Worker] = []
@@ -113,7 +114,8 @@ class Supervisor:
                 notify.extend_start(f"the outbox cannot be opened: {error}")
                 self._sleep(_REOPEN_S)
             else:
-                failures.recovered()
+                if agent is not None:
+                    failures.recovered()
                 return agent
         return None
 
@@ -131,7 +133,7 @@ class Supervisor:
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failed.append(error)
 
-        thread = threading.Thread(target=body, name="opening", daemon=True)
+        self._opening = thread = threading.Thread(target=body, name="opening", daemon=True)
         thread.start()
         while thread.is_alive() and (self._stop_by_s is None or time.monotonic() < self._stop_by_s):
             thread.join(_PAUSE_S)
@@ -285,7 +287,9 @@ class Supervisor:
         self._store_repeats()
         if self._agent is None or self._upload_loop is None:
             self._log_lost()
-            self._readers.lock.release()
+            # A thread that still opens or recovers the outbox needs the lock until the process ends.
+            if self._opening is None or not self._opening.is_alive():
+                self._readers.lock.release()
             return
         self._upload_loop.stop()
         if self._inspector is not None:

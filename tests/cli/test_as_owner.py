@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import check, key, outbox, replay, sql, status  # noqa: F401 - imported before root is given up
+from agent.cli import check, key, main, outbox, replay, sql, status  # noqa: F401 - imported before root is given up
 from agent.cli.check import local, snowflake  # noqa: F401 - as above
 from agent.errors import AgentError, NotPermittedError
 from agent.owner import call_as_owner
@@ -186,6 +186,15 @@ def test_an_export_of_root_goes_where_only_root_may_write(account: ServiceAccoun
     assert ended.code == 0, ended.output
     assert len(out.read_bytes().splitlines()) == 2
     assert (out.stat().st_uid, out.stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_a_check_names_the_user_that_it_runs_as(account: ServiceAccount) -> None:
+    by_root = account.run("check", "--offline")
+    by_account = account.as_service(lambda: main(["check", "--offline", "--config", str(account.config)]))
+
+    assert "context: as the owner of the state directory, without" in by_root.output
+    assert f"context: as user {UID}, without" in by_account.output  # the account has no name
+    assert by_account.seconds < LONGEST_S, by_account.output
 
 
 def test_a_result_of_a_child_is_data(account: ServiceAccount) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.log.message_ids import MessageId
+from agent.log import journal
+from agent.log.message_ids import MessageId, fields
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.support.paths import ROOT
 from tests.support.service_manager import ServiceManager
@@ -76,6 +78,14 @@ log.info("%.0s", "card 02F657AE")
 
     assert [entry.keys() for entry in manager.entries] == [ALWAYS, ALWAYS]
     assert b"02F657AE" not in b"".join(manager.datagrams)
+
+
+def test_a_line_about_a_port_has_a_field_for_each_of_its_readers() -> None:
+    record = logging.makeLogRecord({"name": "agent", "msg": "hangs", **fields(reader="IN, OUT")})
+
+    entry = journal._entry(record).splitlines()
+
+    assert [line for line in entry if line.startswith(b"READER=")] == [b"READER=IN", b"READER=OUT"]
 
 
 def test_what_has_several_lines_is_one_entry(manager: ServiceManager) -> None:

@@ -22,7 +22,7 @@ from agent.config.loader import load
 from agent.errors import NotPermittedError, OutboxInUseError
 from agent.keys.keypair import new_key, pem
 from agent.log.message_ids import MessageId, fields_of
-from agent.outbox import ErrorCount, LiveRows, Outbox, database, read_counts
+from agent.outbox import ErrorCount, LiveRows, Outbox, database, is_held, read_counts
 from agent.service import supervisor as supervisor_module
 from agent.service.build import build, build_readers
 from agent.service.status import read_status
@@ -405,8 +405,14 @@ def test_a_stop_of_an_agent_that_waits_for_the_lock_at_its_start_is_not_delayed(
             ),
         )
         ended = time.monotonic()
+        was_held = is_held(settings.agent.state_dir)
 
     assert ended - signalled[-1] < _LOCK_WAIT_S
+    # The thread that opens the file may still change it.
+    assert was_held
+    assert supervisor._opening is not None
+    supervisor._opening.join()
+    supervisor._readers.lock.release()
 
 
 # --- reload -----------------------------------------------------------------------------------

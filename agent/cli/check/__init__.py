@@ -18,7 +18,7 @@ import click
 
 from agent import __version__
 from agent.cli import config_option
-from agent.cli.check.in_service import find_service, line_of, run
+from agent.cli.check.in_service import Service, find_service, line_of, run
 from agent.cli.check.runner import Found, Step, in_order, within
 from agent.cli.console import Finding, show
 from agent.errors import AgentError
@@ -97,33 +97,39 @@ def shown(founds: Iterable[Found]) -> Iterator[Found]:
 
 def _in_context(config: Path, *, offline: bool) -> Iterator[Found]:
     """The checks in the service's context if that is possible, else in this process; says which."""
-    service = find_service(config)
-    if service is None:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        yield Found(Finding("context", "ok", f"user {user}, without the sandbox of a service"))
-        yield from _checks(config, offline=offline)
-        return
-    context = Finding("context", "ok", f"as the service: user {service.user}, with its sandbox and its key")
+    context = Finding("context", "ok", f"{_acting_user()}, without the sandbox of a service")
     seen: set[Finding] = set()
     try:
-        for found in run(service, offline=offline):
-            if not seen:
-                yield Found(context)
-            seen |= {context, found.finding}
-            yield found
+        service = find_service(config)
+        if service is not None:
+            for found in run(service, offline=offline):
+                if not seen:
+                    yield Found(_context_of(service))
+                seen.add(found.finding)
+                yield found
     except AgentError as error:
-        yield Found(
-            Finding(
-                "context",
-                "warning",
-                f"{error}; checked without the sandbox of the service instead",
-                _CONTEXT_HINT,
-            )
-        )
+        text = f"{error}; checked without the sandbox of the service instead"
+        context, service = Finding("context", "warning", text, _CONTEXT_HINT), None
+    if service is None:
+        yield Found(context)
         yield from _checks(config, offline=offline)
-        return
-    # Only root sees the open files of other programs.
-    yield from (found for found in _port_users(config) if found.finding not in seen)
+    else:
+        # Only root sees the open files of other programs.
+        yield from (found for found in _port_users(config) if found.finding not in seen)
+
+
+def _context_of(service: Service) -> Finding:
+    return Finding("context", "ok", f"as the service: user {service.user}, with its sandbox and its key")
+
+
+def _acting_user() -> str:
+    uid = os.geteuid()
+    if uid == 0:
+        return "as the owner of the state directory"  # see give_up_root()
+    try:
+        return f"as user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:  # a container may run a process under a number without an account
+        return f"as user {uid}"
 
 
 def _port_users(config: Path) -> Iterator[Found]:

@@ -97,6 +97,9 @@ def line_of(found: Found) -> str:
 
 
 def parse_line(line: str) -> Found:
-    """The result in a line of line_of()."""
-    values = json.loads(line)
-    return Found(Finding(**values["finding"]), values["exit_code"])
+    """The result in a line of line_of(). Raises AgentError for any other line."""
+    try:
+        values = json.loads(line)
+        return Found(Finding(**values["finding"]), values["exit_code"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgentError("the checks cannot be run as the service: its program printed no result") from error

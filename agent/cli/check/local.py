@@ -169,6 +169,9 @@ def _files(settings: Settings) -> Iterator[Finding]:
         "cardholders": settings.cardholders_file,
         "ca_file": snowflake.ca_file,
         "private key": snowflake.private_key_file,
+        "passphrase": snowflake.private_key_passphrase_file,
+        "proxy login": snowflake.proxy_login_file,
+        "site key": settings.privacy.site_key_file,
     }
     for name, path in named.items():
         for place in (path, path.resolve().parent) if path is not None else ():

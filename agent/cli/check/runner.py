@@ -58,9 +58,14 @@ def within(checks: Callable[[], Iterator[Found]], seconds: float) -> Iterator[Fo
     results: queue.SimpleQueue[Found | None] = queue.SimpleQueue()
 
     def run() -> None:
-        for found in checks():
-            results.put(found)
-        results.put(None)
+        try:
+            for found in checks():
+                results.put(found)
+        except Exception as error:  # noqa: BLE001 - else the results would be waited for until the time limit
+            for found in _failures("check", error):
+                results.put(found)
+        finally:
+            results.put(None)
 
     threading.Thread(target=run, name="check", daemon=True).start()
     deadline = time.monotonic() + seconds
@@ -85,13 +90,18 @@ def _take(step: Step) -> Iterator[Found]:
     try:
         for finding in step.check():
             yield Found(finding)
-    except AgentError as error:
-        for text in _problems(error):
-            yield Found(Finding(step.name, "failed", text, error.hint), error.exit_code)
     except Exception as error:  # noqa: BLE001 - a bug in one check must not hide the results of the others
+        yield from _failures(step.name, error)
+
+
+def _failures(name: str, error: Exception) -> Iterator[Found]:
+    if isinstance(error, AgentError):
+        for text in _problems(error):
+            yield Found(Finding(name, "failed", text, error.hint), error.exit_code)
+    else:
         # Without its message, which may quote data such as a card number.
         text = f"stopped with an unexpected {type(error).__name__}"
-        yield Found(Finding(step.name, "failed", text, "please report this as a bug"), AgentError.exit_code)
+        yield Found(Finding(name, "failed", text, "please report this as a bug"), AgentError.exit_code)
 
 
 def _problems(error: AgentError) -> tuple[str, ...]:

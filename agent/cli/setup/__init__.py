@@ -19,6 +19,7 @@ from agent.cli.check.snowflake import snowflake_steps
 from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import compare, set_key
 from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
+from agent.cli.state_access import give_up_root
 from agent.config import loader as configuration
 from agent.config.editor import Document, read_document, write_document
 from agent.config.loader import settings_of
@@ -27,10 +28,11 @@ from agent.keys import systemd_creds
 from agent.keys.key_store import replacing_key
 from agent.keys.keypair import KeyPair, load_private_key, new_key, parse_private_key, pem
 from agent.keys.lookup import is_handed_over
-from agent.keys.site_key import SiteKey, new_site_key, read_site_key, write_site_key
-from agent.owner import call_as_owner
+from agent.keys.site_key import SiteKey, new_site_key, parse_site_key, read_site_key, write_site_key
+from agent.owner import call_in_child
 from agent.service import systemctl
 from agent.service.key_rotation import pass_on
+from agent.settings import Settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -81,8 +83,8 @@ def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
     "site_key_file",
     type=_FILE,
     metavar="FILE",
-    help="Replace card numbers by pseudonyms, with the key of this file; a file that does not exist is made. "
-    "Take it to every door of the site, then delete it.",
+    help="Replace card numbers by pseudonyms, with the key of this file. A file that does not exist is made, "
+    "with the stored key or a new one. Take it to every door of the site, then delete it.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask; a missing answer is an error.")
 @click.option("--no-start", is_flag=True, help="Do not start or restart the service.")
@@ -146,10 +148,7 @@ def command(
     if is_new and is_handed_over(settings.agent.runtime_dir):
         pass_on(settings, key)  # else the check would use the key of the last rotation
     _print_sql(document["snowflake"]["user"], key)
-    agent = settings.agent
-    code = call_as_owner(
-        partial(_check, config), agent.state_dir, agent.runtime_dir, first=systemd_creds.remember
-    )
+    code = call_in_child(partial(_check, settings))
     if no_start:
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
@@ -228,11 +227,15 @@ def _store_key(wanted: KeyPair | None, source: _KeyFile | None) -> tuple[KeyPair
 def _site_key(document: Document, file: Path | None) -> SiteKey | None:
     """The key to store; None to leave what is stored. Raises KeyFileError, also if there is none to use."""
     privacy = document.get("privacy", {})
+    stored = systemd_creds.find("site_key")
     if file is not None:
         document["privacy"] = {**privacy, "card_numbers": "keyed"}
-        return read_site_key(file) if file.exists() else new_site_key()
+        if file.exists():
+            return read_site_key(file)
+        # Not a new one: the same command again, after the file was deleted, must not change every pseudonym.
+        return parse_site_key(systemd_creds.read(stored), stored.path) if stored else new_site_key()
     needs_key = privacy.get("card_numbers") == "keyed" and not privacy.get("site_key_file")
-    if needs_key and systemd_creds.find("site_key") is None:
+    if needs_key and stored is None:
         raise KeyFileError(
             "[privacy] card_numbers is keyed, and no site key is stored",
             hint="add --site-key FILE: the file of another door of this site, or a new name",
@@ -243,11 +246,11 @@ def _site_key(document: Document, file: Path | None) -> SiteKey | None:
 def _store_site_key(key: SiteKey, file: Path | None) -> bool:
     """Store the service's site key; returns whether it differs from the one before."""
     stored = systemd_creds.find("site_key")
+    if file is not None and not file.exists():
+        write_site_key(file, key)  # first: a stored key of which there is no copy cannot be taken to a door
     if stored is not None and systemd_creds.read(stored) == key.line:
         show(Finding("site key", "ok", f"unchanged, {key.fingerprint}"))
         return False
-    if file is not None and not file.exists():
-        write_site_key(file, key)  # first: a stored key of which there is no copy cannot be taken to a door
     systemd_creds.store(key.line, "site_key")
     following = f"for the other doors of this site: --site-key {shlex.quote(str(file))}; then delete the file"
     show(Finding("site key", "ok", f"stored, {key.fingerprint}", following))
@@ -288,10 +291,12 @@ def _print_sql(user: str, key: KeyPair) -> None:
     )
 
 
-def _check(config: Path) -> int:
-    """Run and show all checks; 1 if one on this machine failed."""
-    network = {step.name for step in snowflake_steps(configuration.load(config))}
-    founds = list(check.shown(map(_without_repeated_sql, check.run_checks(config))))
+def _check(settings: Settings) -> int:
+    """Run and show all checks, which give up root; 1 if one on this machine failed."""
+    # Before the checks, and with the key as it is now stored: the service may still have the one before.
+    give_up_root(settings, with_key=True)
+    network = {step.name for step in snowflake_steps(settings)}
+    founds = list(check.shown(map(_without_repeated_sql, check.run_checks(settings.path))))
     if any(found.exit_code and found.finding.name in network for found in founds):
         click.echo("Swipes are kept until Snowflake accepts them; to check again: sudo badge-agent check")
     local = {found.exit_code for found in founds if found.finding.name not in network}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import RawCredential
 from agent.readers.framing.line_template import LONGEST_TEMPLATE, SKIPS_MAX
+from agent.readers.framing.safe_pattern import LONGEST_MATCHED_BYTES
 from agent.readers.protocol import OptionError
 from agent.readers.protocols.custom_line import Line
 from agent.settings import DEFAULT_FORMATS
@@ -50,6 +51,7 @@ _FEWEST_CARD_DIGITS = 3
 _MOST_COUNT_DIGITS = 3
 _FEWEST_LETTERS = 3  # of a line that is ignored for its text
 _IGNORED_MAX = 8
+_FORMS_MAX = 8  # that are tried; random text has a form for each line
 # Digits of a whole word with its parity bits -> its length.
 _WORD_BITS = {7: (26,), 9: (34, 35)}
 _SHORT_DIGITS, _SHORT_BITS, _LONG_DIGITS, _LONG_BITS = 6, 24, 8, 32
@@ -78,8 +80,11 @@ def suggestion(lines: Sequence[str]) -> Suggestion:
     """Options for the likeliest form of these lines; `lines` is not empty."""
     forms: dict[str, list[str]] = {}
     for line in lines:
-        forms.setdefault(form_of(line), []).append(line)
-    likeliest = sorted(forms, key=lambda form: _worth(forms[form]), reverse=True)
+        if len(line) <= LONGEST_MATCHED_BYTES:  # a longer one is no card of the protocol
+            forms.setdefault(form_of(line), []).append(line)
+    if not forms:
+        return Suggestion({}, lines[0])
+    likeliest = sorted(forms, key=lambda form: _worth(forms[form]), reverse=True)[:_FORMS_MAX]
     for form in likeliest:
         for options in _candidates(forms[form]):
             if _reads(options, forms[form]):

@@ -196,6 +196,17 @@ def test_a_walk_that_hangs_comes_to_an_end() -> None:
     assert founds[-1].exit_code == 69
 
 
+def test_a_walk_that_raises_ends_with_the_reason_and_not_at_the_time_limit() -> None:
+    def walk() -> Iterator[Found]:
+        yield Found(Finding("a", "ok", ""))
+        raise KeyError("11223")
+
+    founds = list(within(walk, 5.0))
+
+    assert names(founds, "failed") == ["check"]
+    assert founds[-1].finding.text == "stopped with an unexpected KeyError"
+
+
 def test_a_walk_that_ends_is_passed_on_whole() -> None:
     founds = list(within(lambda: in_order([step("a"), step("b", error=AgentError("x"))]), 60))
 

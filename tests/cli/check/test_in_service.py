@@ -8,6 +8,7 @@ from agent.cli.check import in_service
 from agent.cli.check.in_service import line_of, parse_line, parse_unit
 from agent.cli.check.runner import Found
 from agent.cli.console import Finding
+from agent.errors import AgentError
 from agent.service import systemctl
 from tests.support.cli_rig import Check
 from tests.support.paths import ROOT
@@ -49,6 +50,12 @@ def test_a_result_passes_from_one_process_to_the_other_unchanged() -> None:
     found = Found(Finding("reader A", "failed", "not there", "plug it in\nagain"), 1)
 
     assert parse_line(line_of(found) + "\n") == found
+
+
+def test_a_line_that_is_no_result_is_an_error_of_the_context() -> None:
+    for line in ("Traceback (most recent call last):\n", "{}\n", "1\n"):
+        with pytest.raises(AgentError, match="printed no result"):
+            parse_line(line)
 
 
 def test_a_configuration_that_is_not_the_services_is_checked_here_and_check_says_so(

@@ -12,6 +12,7 @@ import pytest
 
 from agent.cli.check import local
 from agent.keys.keypair import generate_key, new_key, pem
+from agent.keys.site_key import new_site_key, write_site_key
 from agent.outbox import Outbox
 from agent.readers import port_names
 from agent.readers.port import Port
@@ -59,6 +60,18 @@ def test_a_port_that_another_process_holds_is_a_failure(door: CliRig, check: Che
     port.close()
     assert checked.failed == ["reader RDR-101"]
     assert "held by" in checked.named("reader RDR-101")["text"]
+
+
+def test_readers_that_share_a_port_are_no_failure_while_no_agent_runs(door: CliRig, check: Check) -> None:
+    one = f'protocol = "monkeyboard"\nport = "{door.port}"\nkeypad = "none"\noptions = {{ select = "IN" }}\n'
+    other = f'[[readers]]\nid = "RDR-102"\nzone_id = "Z"\n{one.replace("IN", "OUT")}'
+    line = f'protocol = "rdm6300"\nport = "{door.port}"\n'
+    door.config.write_text(door.config.read_text().replace(line, one + other))
+
+    checked = check("--offline")
+
+    assert "opens with" in checked.named("reader RDR-101")["text"]
+    assert "opens with" in checked.named("reader RDR-102")["text"]
 
 
 def test_a_name_that_changes_at_every_plugging_is_a_warning(
@@ -208,6 +221,26 @@ def test_a_running_agent_is_not_disturbed(door: CliRig, check: Check, emulator: 
         assert "in use by the running agent" in checked.named("outbox")["text"]
         assert sequencer_of(emulator, live) == before
         assert checked.named("channel")["text"].startswith(f"{AGENT_ID}-check opens")
+
+
+def test_every_file_that_the_configuration_names_is_among_them(
+    door: CliRig, check: Check, tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    folder.chmod(0o777)
+    write_site_key(folder / "site.key", new_site_key())
+    login = folder / "login"
+    login.touch(mode=0o600)
+    login.write_text("user:password\n")
+    proxy = f'proxy = "http://127.0.0.1:9"\nproxy_login_file = "{login}"\n'
+    privacy = f'[privacy]\nsite_key_file = "{folder}/site.key"\n'
+    door.config.write_text(door.config.read_text().replace('proxy = ""\n', proxy) + privacy)
+
+    checked = check("--offline")
+
+    warned = {one["name"] for one in checked.findings if "every user may change it" in one["text"]}
+    assert warned == {"proxy login", "site key"}
 
 
 def test_files_of_the_configuration_that_others_may_change_are_warnings(

@@ -18,6 +18,7 @@ from agent.keys.keypair import KeyPair, generate_key, load_private_key, new_key,
 from agent.keys.site_key import read_site_key
 from tests.support.agent_process import PtyReader
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.needs import ROOT_USER, needs
 from tests.support.paths import ROOT
 from tests.support.programs import install
 from tests.support.setup_rig import SetupRig
@@ -375,6 +376,22 @@ def bare_pem(key: KeyPair) -> bytes:
     return b"-----BEGIN" + pem(key).partition(b"-----BEGIN")[2]
 
 
+def test_setup_can_start_the_service_after_a_check_that_gave_up_root(machine: SetupRig) -> None:
+    needs(ROOT_USER)
+    (machine.etc / "unit").write_text("[Service]\nExecStart=/usr/bin/badge-agent run\n")
+    systemctl = machine.programs / "systemctl"
+    cases = 'case "$1" in\n'
+    systemctl.write_text(systemctl.read_text().replace(cases, f"{cases}  cat) cat {machine.etc}/unit ;;\n"))
+    # The state directory becomes the service's with its first start, here before the check fails.
+    install(machine.programs, "systemd-run", f"chown 12345 {machine.root}/state; exit 1")
+
+    done = machine.run("setup", *ANSWERS)
+
+    assert "checked without the sandbox of the service" in done.stdout
+    assert "service: running" in done.stdout, done.stdout + done.stderr
+    assert "enable --now badge-agent.service" in machine.told
+
+
 def test_a_site_key_is_made_once_and_taken_to_the_next_door(machine: SetupRig, tmp_path: Path) -> None:
     key_file = tmp_path / "site.key"
 
@@ -391,6 +408,20 @@ def test_a_site_key_is_made_once_and_taken_to_the_next_door(machine: SetupRig, t
     files = [path for path in machine.etc.rglob("*") if path.is_file()]
     assert not any(key.line.strip() in path.read_bytes() for path in files)
     assert key.line.decode().strip() not in first.stdout + again.stdout
+
+
+def test_setup_again_after_the_site_key_file_was_deleted_writes_the_stored_key(
+    machine: SetupRig, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "site.key"
+    machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+    key = read_site_key(key_file)
+    key_file.unlink()
+
+    again = machine.run("setup", *ANSWERS, "--site-key", str(key_file))
+
+    assert f"site key: unchanged, {key.fingerprint}" in again.stdout
+    assert read_site_key(key_file) == key
 
 
 def test_a_keyed_configuration_without_a_site_key_changes_nothing(machine: SetupRig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +132,12 @@ def test_any_text_has_a_suggestion_that_reads_its_example_or_none(lines: list[st
     if options:
         events = make_protocol("line", options).receive_data(f"{example}\r\n".encode(), 0.0)
         assert any(isinstance(event, RawCredential) for event in events)
+
+
+@pytest.mark.timeout(20)  # took minutes when lines of any length were tried
+def test_lines_that_are_too_long_for_a_card_are_not_searched() -> None:
+    chooser = Random(1)  # noqa: S311 - a fixed text
+    text = "".join(chooser.choices("0123456789ABCDEFabcxX :-,.=", k=4000))
+
+    assert suggestion([text] * 3) == ({}, text)
+    assert suggestion([text, "UID: 04292E5A"]).example == "UID: 04292E5A"
