@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent.errors import OutboxCorruptError
@@ -82,17 +83,20 @@ def set_aside(connection: sqlite3.Connection, n: int, reason: str) -> None:
     )
 
 
-def set_aside_refused(
-    connection: sqlite3.Connection, suspect_n: int, accepted_n: int, held: frozenset[int]
+def refused_before(
+    connection: sqlite3.Connection, accepted_n: int, suspect_n: int, held: frozenset[int]
 ) -> list[int]:
-    """Hold the suspect and the rows between it and the first row accepted, but for those in `held`."""
+    """The suspect and the rows between it and the first row accepted, but for those in `held`."""
     found = connection.execute(
         "SELECT n FROM swipes WHERE n >= ? AND n < ? ORDER BY n", (suspect_n, accepted_n)
     ).fetchall()
-    numbers = [n for (n,) in found if n not in held]
-    for n in numbers:
-        set_aside(connection, n, REFUSED if n == suspect_n else REFUSED_AFTER)
-    return numbers
+    return [n for (n,) in found if n not in held]
+
+
+def set_aside_refused(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    """Hold a suspect, the first of these rows, and the rows that were refused after it."""
+    for index, n in enumerate(numbers):
+        set_aside(connection, n, REFUSED_AFTER if index else REFUSED)
 
 
 def hold_lost(

@@ -23,10 +23,10 @@ _SENDABLE = """
   AND NOT EXISTS (SELECT 1 FROM held WHERE kind = 'set_aside' AND released = 0
                   AND held.first_n = n AND held.id IS NOT replays.held_id)
 """
-_MOST_FINISHED = 256
 _NOT_SUSPECT = (
     " AND NOT EXISTS (SELECT 1 FROM state WHERE suspect_replay_id = replays.id AND suspect_replay_n = n)"
 )
+_MOST_FINISHED = 256  # more than are requested in the minutes in which an error may be counted late
 
 
 class ReplayRows:
@@ -35,9 +35,8 @@ class ReplayRows:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._known: tuple[str, tuple[int, int, str]] | None = None
-        self._finished: dict[
-            int, tuple[int, int]
-        ] = {}  # the rows of replays, whose errors may be counted late
+        # First and last row of the replays that are done: errors among them may be counted late.
+        self._finished: dict[int, tuple[int, int]] = {}
 
     @property
     def channel(self) -> str:

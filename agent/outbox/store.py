@@ -265,7 +265,8 @@ class Outbox(OutboxChannels):
                             raise OutboxReplacedError(f"there is no swipe {n}", hint="sending starts again")
                         if is_passed:
                             held = self.set_aside_numbers - {record.suspect_n}
-                            aside = holds.set_aside_refused(connection, record.suspect_n, n, held)
+                            aside = holds.refused_before(connection, n, record.suspect_n, held)
+                            holds.set_aside_refused(connection, aside)
                         record = record._replace(
                             committed_n=n,
                             committed_chain=found[0],
@@ -339,10 +340,10 @@ class Outbox(OutboxChannels):
 
     def set_aside_replay_rows(self, numbers: Sequence[int]) -> None:
         """Hold the suspect of the replays and the rows refused after it; on disk on return."""
-        with self.file.write_lock:
-            for index, n in enumerate(numbers):
-                self.set_aside(n, holds.REFUSED_AFTER if index else holds.REFUSED)
-            self.mark_replay_suspect((0, 0))
+        for attempt in self._file.changing_with_reserve():
+            with attempt as connection:
+                holds.set_aside_refused(connection, numbers)
+                write_record(connection, self.state.record._replace(suspect_replay_id=0, suspect_replay_n=0))
 
     def _replace_set_aside(self, numbers: frozenset[int]) -> None:
         self._file.state = dataclasses.replace(self.state, set_aside_numbers=numbers)

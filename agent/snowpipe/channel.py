@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.errors import ChannelLostError, SnowpipeError, TransientError
+from agent.errors import AuthError, ChannelLostError, SnowpipeError, TransientError
 from agent.snowpipe import wire
 from agent.snowpipe.client import Client, RequestAttempt
-from agent.snowpipe.refusal import UNCOMMITTED_DATA
 from agent.snowpipe.wire import ChannelStatus, CompressedRows, PipeName
 
 
@@ -48,8 +47,8 @@ class Channel:
 
         `offset_token` sets the position of a channel that was deleted meanwhile. With
         `fail_on_uncommitted_rows` nothing is discarded: if there is anything, TransientError with the
-        code refusal.UNCOMMITTED_DATA is raised, and a channel that is open stays so.
-        Raises ChannelLostError if the channel exists but cannot take rows.
+        code refusal.UNCOMMITTED_DATA is raised; after this and any other TransientError or AuthError an open
+        channel is still open. Raises ChannelLostError if the channel exists but cannot take rows.
         """
         before = self._continuation_token, self._session
         self.forget()
@@ -58,8 +57,8 @@ class Channel:
         )
         try:
             opened = wire.parse_opened(self._client.call(request))
-        except TransientError as error:
-            if error.code == UNCOMMITTED_DATA:
+        except (TransientError, AuthError):
+            if fail_on_uncommitted_rows:
                 self._continuation_token, self._session = before
             raise
         self._check(opened.status)

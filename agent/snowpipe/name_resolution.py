@@ -28,10 +28,11 @@ class _Lookup:
 
 
 class Resolver:
-    """Looks names up. Not thread-safe.
+    """Finds the addresses of names. Not thread-safe.
 
     A lookup that takes longer than its caller waits continues, and the next call for the same name waits
-    for it: so a name server that does not answer holds one thread per name.
+    for it: so a name server that does not answer holds one thread per name. If it has failed meanwhile, the
+    next call starts another one.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class Resolver:
         cannot encode.
         """
         lookup = self._unfinished.pop((host, port), None)
-        if lookup is None:
+        if lookup is None or lookup.failure is not None:
             lookup = _Lookup()
             threading.Thread(target=lookup.run, args=(host, port), name="resolver", daemon=True).start()
         if not lookup.done.wait(timeout_s):

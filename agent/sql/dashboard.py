@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _headline(fleet: pd.DataFrame, gaps: pd.DataFrame, chain: pd.DataFrame) -> None:
-    healthy = int((fleet["status"] == "OK").sum())
+    healthy = int(fleet["status"].isin(["OK", "NO HEARTBEATS"]).sum())
     missing = int(gaps["missing_count"].sum())
     columns = st.columns(4)
     columns[0].metric("Doors", len(fleet))

@@ -215,7 +215,7 @@ class ChannelSender:
         if self._address != (address := (self.source.channel, self.source.pipe)):
             self._address, self.channel = address, self._open_channel(*address)
             self._start_over()
-        is_count_due = self.state is not SenderState.CLOSED and self.commits.count_due_at is not None
+        is_count_due = self.commits.count_due_at is not None
         if not self.source.needs_channel() and not self._has_uncommitted and not is_count_due:
             return None
         pause = self._pause(now)

@@ -189,6 +189,23 @@ def test_an_open_may_be_told_to_discard_nothing(rsa_key_file: Path) -> None:
     assert json.loads(seen[0].body) == {"fail_on_uncommitted_rows": True}
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [Answer(409, b'{"code": "ERR_CHANNEL_HAS_UNCOMMITTED_DATA"}'), Answer(503), Answer(429)],
+    ids=["uncommitted rows", "unavailable", "too many requests"],
+)
+def test_an_open_that_discards_nothing_and_fails_leaves_an_open_channel_open(
+    rsa_key_file: Path, refusal: Answer
+) -> None:
+    with door(rsa_key_file, opened("0_1"), refusal, answer(next_continuation_token="0_2")) as (channel, seen):
+        channel.open()
+        with pytest.raises(TransientError):
+            channel.open(fail_on_uncommitted_rows=True)
+        channel.append(an_append())
+
+    assert seen[2].query["continuationToken"] == "0_1"
+
+
 def test_a_status_is_asked_for_by_the_name_that_the_open_returned(rsa_key_file: Path) -> None:
     status = channel_status() | {"channel_name": "DOOR"}
     answers = [

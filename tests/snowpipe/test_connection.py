@@ -14,6 +14,7 @@ from agent.errors import OutcomeUnknownError, UnreachableError
 from agent.snowpipe import connection, http
 from agent.snowpipe.connection import Proxy
 from agent.snowpipe.http import Http
+from agent.snowpipe.name_resolution import Resolver
 from agent.snowpipe.wire import Reply
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.emulator_process import make_certificate
@@ -201,6 +202,31 @@ def test_a_name_server_that_does_not_answer_ends_the_exchange_in_time(
     assert took_s < 10
     assert status == 200
     assert calls == ["snowflake.example"]  # one thread, however often it is asked
+
+
+def test_a_lookup_that_failed_after_its_caller_gave_up_is_not_the_next_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookups: list[threading.Thread] = []
+    late = threading.Event()
+
+    def fail_late_once(host: str, port: int, *, type: socket.SocketKind) -> object:  # noqa: A002 - its name there
+        lookups.append(threading.current_thread())
+        if len(lookups) == 1:
+            late.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, host)
+        return [(socket.AF_INET, type, 0, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail_late_once)
+    resolver = Resolver()
+    with pytest.raises(TimeoutError):
+        resolver.lookup("snowflake.example", 443, 0.05)
+    late.set()
+    lookups[0].join()
+
+    addresses = resolver.lookup("snowflake.example", 443, 60.0)
+
+    assert [target for *_, target in addresses] == [("127.0.0.1", 443)]
 
 
 def test_dead_addresses_cost_a_moment_each_and_the_good_one_is_first_from_then_on(

@@ -82,7 +82,7 @@ def test_doors_gaps_latency_and_traffic_are_shown(app: Any, account: DuckDbAccou
     assert not app.exception
     assert metrics(app) == {
         "Doors": "3",
-        "Doors without a problem": "1",
+        "Doors without a problem": "2",
         "Missing rows": "2",
         "Chain problems": "1",
     }

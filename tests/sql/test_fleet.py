@@ -48,6 +48,14 @@ def test_every_door_is_there_with_its_reason(account: DuckDbAccount) -> None:
     assert (rows[-1]["site"], rows[-1]["version"], rows[-1]["readers_open"]) == ("HQ", "0.2.0", 2.0)
 
 
+def test_a_door_without_heartbeats_is_silent_when_its_swipes_are_missed(account: DuckDbAccount) -> None:
+    account.load(door_rows("gone", [50 * HOUR_S, 49 * HOUR_S]))
+    account.load(door_rows("rare", [80 * HOUR_S, 30 * HOUR_S]))
+
+    assert fleet(account) == {"gone": "SILENT", "rare": "NO HEARTBEATS"}
+    assert [row["agent_id"] for row in account.view("V_FLEET")] == ["gone", "rare"]
+
+
 @pytest.mark.parametrize(
     ("minutes", "interval", "status"), [(170, None, "OK"), (190, None, "SILENT"), (20, 5, "SILENT")]
 )

@@ -181,6 +181,27 @@ def test_rows_among_which_errors_may_still_be_counted_are_not_purged(door: Uploa
     assert read_counts(door.state_dir).kept == 3
 
 
+def test_an_outage_while_an_error_may_be_counted_late_stops_neither_the_count_nor_the_purge(
+    door: UploaderRig,
+) -> None:
+    door.keep(3)
+    door.drain()
+    door.pipe.cannot_load = lambda row: bool(row.get("replay", False))
+    door.pipe.errors_count_after_s = 200
+    door.replay(first_seq=2, last_seq=2)
+    door.run(30)
+    door.pipe.fails = lambda _: Reply(503, {}, b"")
+    door.run(1_800)
+    is_failing = door.uploader.status().consecutive_failures > 0
+    door.pipe.fails = lambda _: None
+
+    door.drain()
+
+    assert is_failing
+    assert held(door, "rejected") == [(2, 2)]
+    assert door.outbox.purge(kept_since_us=None, max_bytes=0, final_n=door.uploader.final_n) == 2
+
+
 def test_the_count_of_a_channel_made_anew_begins_at_nothing(door: UploaderRig) -> None:
     door.pipe.cannot_load = cards(2)
     door.keep(4)

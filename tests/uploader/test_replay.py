@@ -207,6 +207,19 @@ def test_a_crash_while_a_row_of_a_replay_is_suspected_neither_loses_nor_doubles(
     assert [hold.first_seq for hold in holds.holds(door.state_dir)] == [4]
 
 
+def test_rows_refused_in_a_replay_are_set_aside_in_one_transaction(door: UploaderRig) -> None:
+    door.keep(5)
+    door.drain()
+    door.outbox.mark_replay_suspect((1, 2))
+    flushes = door.outbox.file.flushes
+
+    door.outbox.set_aside_replay_rows([2, 3, 4])
+
+    assert door.outbox.file.flushes == flushes + 1
+    assert [hold.first_seq for hold in holds.holds(door.state_dir) if hold.kind == "set_aside"] == [2, 3, 4]
+    assert door.outbox.state.record.suspect_replay_n == 0
+
+
 def test_a_replay_that_is_refused_row_after_row_waits_for_better_times(door: UploaderRig) -> None:
     door.keep(60)
     door.drain()

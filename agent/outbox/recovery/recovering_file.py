@@ -143,6 +143,9 @@ class RecoveringFile:
             known, last_boot = boot_table.read(connection), boot_table.last_number(connection)
         self.boots.load(known, last_boot)
         self.state, self._is_state_of_file = state, True
+        if state.recoveries:
+            # Not before: the inspector would find nothing to move, and wait again.
+            self.needs_inspection.set()
 
     # --- access ---------------------------------------------------------------------------------
 
@@ -253,7 +256,6 @@ class RecoveringFile:
             self.file.close_for_now()
             self._replace(fault, self.state if self._is_state_of_file else None)
             self._is_state_of_file = False
-            self.needs_inspection.set()
             with damaged_again():
                 self.file.ensure_open()
 

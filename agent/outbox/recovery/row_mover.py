@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import rows
-from agent.errors import OutboxFullError, OutboxReplacedError
+from agent.errors import OutboxFullError, OutboxReplacedError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import holds
 from agent.outbox.database import translated
@@ -371,7 +371,10 @@ class RowMover:
         self._moved += len(new)
 
     def _note_search(self) -> None:
-        """Store how far the search of the bytes is, for `status`: seldom, and not flushed."""
+        """Store how far the search of the bytes is, for `status`: seldom, not flushed.
+
+        Without room, or while another process holds a lock, it is left out: an error would end the search.
+        """
         now_s = time.monotonic()
         if self._searched is None or now_s - self._noted_s < _NOTE_S:
             return
@@ -379,7 +382,8 @@ class RowMover:
         name, damaged = self._searched
         for one in self._file.state.recoveries:
             if one.name == name and one.searched_bytes != damaged.searched_bytes:
-                self._write(one, [one._replace(searched_bytes=damaged.searched_bytes)], durable=False)
+                with contextlib.suppress(OutboxUnavailableError):
+                    self._write(one, [one._replace(searched_bytes=damaged.searched_bytes)], durable=False)
 
     def _latest(self, one: Recovery) -> Recovery:
         return next(other for other in self._file.state.recoveries if other.name == one.name)

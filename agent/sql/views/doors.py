@@ -148,6 +148,7 @@ SELECT agent_id,
        is_expected,
        CASE
          WHEN reported_at IS NULL AND last_event_at IS NULL THEN 'NEVER SEEN'
+         WHEN reported_at IS NULL AND event_status = 'SILENT' THEN 'SILENT'
          WHEN reported_at IS NULL THEN 'NO HEARTBEATS'
          WHEN heartbeat_minutes > 3 * interval_minutes THEN 'SILENT'
          WHEN readers_lost > 0 THEN 'READER LOST'
@@ -172,6 +173,7 @@ FROM (
          DATEDIFF('minute', heartbeats.arrived_at, SYSDATE()) AS heartbeat_minutes,
          COALESCE(heartbeats.details:interval_minutes::NUMBER(38,0), 60) AS interval_minutes,
          seen.last_event_at,
+         seen.status AS event_status,
          heartbeats.details:version::VARCHAR AS version,
          heartbeats.details:clock::VARCHAR AS clock,
          heartbeats.details:readers_open::NUMBER(38,0) AS readers_open,
@@ -205,7 +207,7 @@ FROM (
   ) AS heartbeats ON heartbeats.agent_id = doors.agent_id
   LEFT JOIN {door_status} AS seen ON seen.agent_id = doors.agent_id
 ) AS fleet
-ORDER BY CASE WHEN status = 'OK' THEN 1 ELSE 0 END, agent_id"""
+ORDER BY CASE status WHEN 'OK' THEN 2 WHEN 'NO HEARTBEATS' THEN 1 ELSE 0 END, agent_id"""
 
 ANCHORS = View(
     "V_ANCHORS",
@@ -239,6 +241,7 @@ ERRORS = View(
 FLEET = View(
     "V_FLEET",
     "Every door that is expected (EXPECTED_DOORS) or that ever sent anything, those with a problem first.\n"
-    "SILENT: no heartbeat for three of its intervals. NO HEARTBEATS: swipes, but an agent that sends none.",
+    "SILENT: no heartbeat for three of its intervals, or, of an agent that sends none, SILENT in\n"
+    "V_DOOR_STATUS. NO HEARTBEATS: swipes in time, and an agent that sends no heartbeats; no problem.",
     _FLEET,
 )

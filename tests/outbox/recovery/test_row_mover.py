@@ -319,6 +319,29 @@ def test_the_search_of_the_bytes_goes_in_steps_beside_new_swipes_and_status_show
     assert cards(rows_after(outbox)) == [card for card in range(COMMITTED + 1, ROWS + 1) if card not in lost]
 
 
+def test_a_lock_of_another_process_does_not_begin_the_search_again(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sectors, "PIECE_BYTES", 4 * PAGE_BYTES)
+    monkeypatch.setattr(row_mover, "_STEP_S", 0.0)
+    monkeypatch.setattr(row_mover, "_NOTE_S", 0.0)
+    state_dir = outbox.file.path.parent
+    lost = without_a_page(state_dir / "outbox.db.corrupt-1")
+    while not any(one.searched_bytes for one in outbox.state.recoveries):
+        outbox.recover_step()
+    searched = outbox._mover._searched
+
+    outbox.file._limit_wait(0.0)
+    with closing(sqlite3.connect(outbox.file.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outbox.recover_step()
+        still_searched = outbox._mover._searched
+    recover(outbox)
+
+    assert still_searched == searched
+    assert cards(rows_after(outbox)) == [card for card in range(COMMITTED + 1, ROWS + 1) if card not in lost]
+
+
 def without_a_page(path: Path) -> set[int]:
     """Damage a page with pending rows; the cards in it."""
     content = bytearray(path.read_bytes())
