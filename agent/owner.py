@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import sys
 import traceback
 from collections.abc import Callable
@@ -125,6 +124,8 @@ def _owner_of(directories: tuple[Path, ...]) -> tuple[int, int] | None:
 
 def _groups_of(uid: int, gid: int) -> list[int]:
     """The account's groups, such as dialout for serial ports; the directory's group without an account."""
+    import pwd  # noqa: PLC0415 - not on a machine without root, on which `send-sample` runs, too
+
     try:
         return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
     except KeyError:

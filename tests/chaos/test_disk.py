@@ -114,12 +114,14 @@ def the_disk_is_full_of_what_is_already_committed(place: Path) -> None:
             stage.present(1000, per_second=1000)
             stage.swipe(1)
             stage.assert_delivered()
+            stage.rest()
         fill(disk, leave=4_096)
 
         for _ in range(4):
             stage.present(900, per_second=900)  # fewer than memory holds, should the purge be slow
             stage.swipe(1)
             stage.wait_until_delivered()
+            stage.rest()
 
         stage.assert_delivered()
 
@@ -281,7 +283,7 @@ def the_memory_is_full_too_and_then_there_is_room_while_cards_are_read(place: Pa
             if stage.reader()["lost"]:
                 break
             stage.present(200)
-            time.sleep(2.1)  # a whole second without a swipe: more than 20 in each of ten are a flood
+            stage.rest()
         time.sleep(1.0)  # until the last of them is read
         read, lost = stage.reader(), stage.reader()["lost"]
         kept = read["swipes"] + read["unkept"]

@@ -89,6 +89,10 @@ class ChaosRig:
         wanted = len(self.tags) - self._kept_before
         wait_until(lambda: self.kept() + self.reader()["unkept"] >= wanted, what=f"{wanted} swipes")
 
+    def rest(self) -> None:
+        """A whole second without a swipe: more than 20 in each of ten seconds in a row are a flood."""
+        time.sleep(2.1)
+
     def swipe(self, count: int) -> None:
         """Present new tags; on return each is stored."""
         self.present(count)

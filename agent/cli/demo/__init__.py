@@ -189,7 +189,7 @@ def _show_what_landed(stage: Stage, cards: list[Card], started: float) -> None:
     from agent.cli.demo.views import show_views  # noqa: PLC0415 - see above
 
     show_views(stage.database)
-    click.echo("\nThe other views, such as V_CHANNEL_ERRORS and V_FLEET, need what only Snowflake has")
+    click.echo("\nThe other views, such as V_CHANNEL_ERRORS and V_FLEET, need Snowflake itself")
     landed = compare(rows, cards)
     click.echo("\nSummary")
     counts = (len(cards), len(rows), landed.doubled, landed.lost, f"{time.monotonic() - started:.1f}")
