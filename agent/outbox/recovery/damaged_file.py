@@ -33,6 +33,9 @@ _MOST_N = 2**31 - 1
 _STATE = re.compile(rb"([0-9a-f]{12})[\x00-\xff]{0,8}?([0-9a-f]{16})")
 _LONGEST_STATE_BYTES = 12 + 8 + 16
 
+# Another program that holds a damaged file is not waited for: the rows are found in its bytes as well.
+_BUSY_MS = 50
+
 _T = TypeVar("_T")
 Search = Generator[None, None, _T]
 
@@ -48,6 +51,7 @@ class DamagedFile:
         self._connection: sqlite3.Connection | None = None
         with contextlib.suppress(OutboxError):
             self._connection = open_external(path.parent, "ro", name=path.name)
+        self._all(f"PRAGMA busy_timeout = {_BUSY_MS}")
         # How many rows the file can have.
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
         # How many single numbers are tried around damaged pages: in all, as each search meets the same pages.
@@ -151,9 +155,9 @@ class DamagedFile:
             yield None
             try:
                 chunk = self._chunk(connection, n + 1, last_n)
-            except QUERY_ERRORS:
+            except QUERY_ERRORS as error:
                 self.had_errors = True
-                if self._tries_left <= 0:
+                if self._tries_left <= 0 or _fails_for_all(error):
                     return
                 self._tries_left -= 1
                 n += 2 ** max(0, run - _ROWS_IN_PAGE)
@@ -277,6 +281,12 @@ def _blanked(pieces: Iterable[bytes], is_known: Callable[[bytes], bool]) -> Iter
 
 def _is_read_error(error: Exception) -> bool:
     return error_name(error).startswith("SQLITE_IOERR")
+
+
+def _fails_for_all(error: Exception) -> bool:
+    """Whether every query fails like this one: the file is locked, or its schema cannot be read."""
+    is_locked = error_name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOTADB"))
+    return is_locked or "malformed database schema" in str(error)
 
 
 def _is_timing(columns: tuple[Any, ...]) -> bool:
