@@ -53,7 +53,8 @@ class FloodMonitor:
     def wait_s(self, now_s: float) -> float:
         """Seconds until update() may change the state if no swipe is read; infinite if never."""
         if not self.flooding:
-            return math.inf
+            may_begin = self._run == FLOOD_SECONDS - 1 and self._count > FLOOD_PER_SECOND
+            return max(0.0, self._second + 1 - now_s) if may_begin else math.inf
         return max(0.0, self._second + FLOOD_SECONDS - self._run - now_s)
 
     def _complete(self, is_flood: bool, *, seconds: int = 1) -> None:  # noqa: FBT001 - one second's verdict

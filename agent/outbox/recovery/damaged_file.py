@@ -79,8 +79,9 @@ class DamagedFile:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _number(self, query: str) -> int:
         """A number that a query returns; 0 if it fails or returns none that a row can have."""
@@ -106,10 +107,13 @@ class DamagedFile:
         return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
-        """All rows of a query, or none if it fails: each query is independent of the others."""
-        with contextlib.suppress(*QUERY_ERRORS):
-            if self._connection is not None:
+        """All rows of a query, or none if it fails. None is tried after one that fails for all."""
+        if self._connection is not None:
+            try:
                 return self._connection.execute(query, values).fetchall()
+            except QUERY_ERRORS as error:
+                if _fails_for_all(error):
+                    self.close()
         return []
 
     def _read_state(self) -> tuple[StateRecord | None, tuple[Generation, ...]]:
@@ -284,9 +288,12 @@ def _is_read_error(error: Exception) -> bool:
 
 
 def _fails_for_all(error: Exception) -> bool:
-    """Whether every query fails like this one: the file is locked, or its schema cannot be read."""
-    is_locked = error_name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOTADB"))
-    return is_locked or "malformed database schema" in str(error)
+    """Whether every query fails like this one: the file is locked, or its schema cannot be read.
+
+    SQLite tries for ten seconds to lock a log before it reports SQLITE_PROTOCOL.
+    """
+    lasting = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_NOTADB")
+    return error_name(error).startswith(lasting) or "malformed database schema" in str(error)
 
 
 def _is_timing(columns: tuple[Any, ...]) -> bool:
