@@ -126,20 +126,28 @@ class Supervisor:
         """
         built: list[Agent] = []
         failed: list[BaseException] = []
+        is_late = threading.Event()
 
         def body() -> None:
             try:
-                built.append(build(self._readers, kept=self._wake_uploader, changed=self._wakeup.set))
+                agent = build(self._readers, kept=self._wake_uploader, changed=self._wakeup.set)
             except BaseException as error:  # noqa: BLE001 - raised again below
                 failed.append(error)
+            else:
+                built.append(agent)
+                if is_late.is_set():
+                    agent.outbox.close()
 
         self._opening = thread = threading.Thread(target=body, name="opening", daemon=True)
         thread.start()
         while thread.is_alive() and (self._stop_by_s is None or time.monotonic() < self._stop_by_s):
             thread.join(_PAUSE_S)
+        if thread.is_alive():
+            is_late.set()
+            return None
         if failed:
             raise failed[0]
-        return built[0] if built else None
+        return built[0]
 
     def _sleep(self, seconds: float) -> None:
         """Wait, or until a signal asks for the stop."""

@@ -412,7 +412,7 @@ def test_a_stop_of_an_agent_that_waits_for_the_lock_at_its_start_is_not_delayed(
     assert was_held
     assert supervisor._opening is not None
     supervisor._opening.join()
-    supervisor._readers.lock.release()
+    assert not is_held(settings.agent.state_dir)  # it closes what it has opened too late
 
 
 # --- reload -----------------------------------------------------------------------------------
