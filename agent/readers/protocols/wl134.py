@@ -5,17 +5,15 @@ from __future__ import annotations
 from functools import reduce
 from operator import xor
 
-from agent.readers.events import CredentialKind, NoiseReason, RawCredential
+from agent.readers.events import NoiseReason, RawCredential
+from agent.readers.framing import fdx_b
 from agent.readers.framing.em4100_id import HEX_DIGIT
 from agent.readers.framing.fixed_framer import ANY, FramedProtocol
-from agent.swipe import CardCheck
 
 # Ten digits of national number, four of country, one each for data block and animal, ten reserved.
 _NUMBER_END, _COUNTRY_END, _DIGITS_END = 11, 15, 27
 _INVERSE = _DIGITS_END + 1
 _ALL_ONES = 0xFF
-# ISO 11784: 10 bits of country, then 38 of national number.
-_NUMBER_BITS, _COUNTRY_BITS = 38, 10
 
 
 class Wl134(FramedProtocol):
@@ -29,11 +27,4 @@ class Wl134(FramedProtocol):
             return NoiseReason.CHECKSUM
         number = int(frame[1:_NUMBER_END][::-1], 16)
         country = int(frame[_NUMBER_END:_COUNTRY_END][::-1], 16)
-        if number >> _NUMBER_BITS or country >> _COUNTRY_BITS:
-            return NoiseReason.LENGTH
-        value = country << _NUMBER_BITS | number
-        if not value:
-            return NoiseReason.NULL
-        return RawCredential(
-            _COUNTRY_BITS + _NUMBER_BITS, value, CardCheck.CHECKSUM, CredentialKind.IDENTIFIER
-        )
+        return fdx_b.identifier(country, number)
