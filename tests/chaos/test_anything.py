@@ -44,7 +44,7 @@ _SAMPLE_S = 10.0
 _ANSWERS = int(os.environ.get("CHAOS_ANSWERS", "100000"))  # generated, under `make chaos`
 _MORE_MEMORY_KB = 60_000
 _LONGEST_EXCHANGE_S = 75.0
-# One call of the sender: two tries, each with host and token anew, the token by two clocks and two scopes.
+# One call of the sender: two tries, each with a new host and token, the token by two clocks and two scopes.
 _MOST_REQUESTS_A_STEP = 12
 _PAUSE_S = 0.99
 

@@ -108,10 +108,10 @@ def test_the_next_process_finds_its_readers_port_once_and_closes_those_of_others
             check=True,
         )
 
-        told = [manager.recv(4096) for _ in range(2)]
+        received = [manager.recv(4096) for _ in range(2)]
 
     assert ended.stdout.splitlines() == ["3 None None", "True False"]
-    assert told == [b"FDSTORE=1\nFDNAME=last repeats", b"FDSTOREREMOVE=1\nFDNAME=RDR-OLD"]
+    assert received == [b"FDSTORE=1\nFDNAME=last repeats", b"FDSTOREREMOVE=1\nFDNAME=RDR-OLD"]
 
 
 def test_without_a_service_manager_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

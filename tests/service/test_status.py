@@ -164,22 +164,22 @@ def test_readers_are_told_with_their_counts(
     reader.counts.last_rx_monotonic_s = time.monotonic() - 100
     report.write(tmp_path)
 
-    (told,) = status_of(tmp_path)["readers"]
+    (shown,) = status_of(tmp_path)["readers"]
 
-    assert (told["id"], told["state"], told["device"], told["swipes"]) == (
+    assert (shown["id"], shown["state"], shown["device"], shown["swipes"]) == (
         "RDR-101",
         "open",
         "/dev/ttyUSB0",
         3,
     )
-    assert (told["silent"], told["noisy"], told["resolved_device"]) == (False, True, "/dev/ttyUSB3")
-    assert told["line_errors"] == {"overrun": 1, "framing": 2, "parity": 0}
-    assert (told["noise"], told["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
-    ago = datetime.now(UTC) - datetime.fromisoformat(told["last_swipe_at"])
+    assert (shown["silent"], shown["noisy"], shown["resolved_device"]) == (False, True, "/dev/ttyUSB3")
+    assert shown["line_errors"] == {"overrun": 1, "framing": 2, "parity": 0}
+    assert (shown["noise"], shown["noise_reasons"]) == (3, {"checksum": 2, "stray": 1})
+    ago = datetime.now(UTC) - datetime.fromisoformat(shown["last_swipe_at"])
     assert 60 <= ago.total_seconds() < 600
-    assert told["last_rx_seconds"] >= 100
-    assert (told["unkept"], told["lost"]) == (0, 0)
-    assert (told["flooding"], told["flood_refused"]) == (True, 0)
+    assert shown["last_rx_seconds"] >= 100
+    assert (shown["unkept"], shown["lost"]) == (0, 0)
+    assert (shown["flooding"], shown["flood_refused"]) == (True, 0)
 
 
 def test_swipes_that_the_outbox_does_not_take_are_a_problem_with_their_number(
@@ -211,10 +211,10 @@ def test_a_stopped_agents_outbox_is_told_and_that_it_is_stopped(tmp_path: Path) 
 def test_an_outbox_that_cannot_be_read_is_told_as_the_problem(tmp_path: Path) -> None:
     (tmp_path / "outbox.db").write_bytes(b"no database at all" * 100)
 
-    told = status_of(tmp_path)["outbox"]
+    shown = status_of(tmp_path)["outbox"]
 
-    assert told["ok"] is False
-    assert "not a database" in told["problem"]
+    assert shown["ok"] is False
+    assert "not a database" in shown["problem"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"monotonic_s": "now"}', '{"monotonic_s": 1}'])
@@ -253,7 +253,7 @@ def test_no_card_and_no_token_is_in_the_status(tmp_path: Path, outbox: Outbox, r
     outbox.keep(swipe(0x63E9AE))
     report.write(tmp_path)
 
-    told = json.dumps(status_of(tmp_path))
+    shown = json.dumps(status_of(tmp_path))
 
-    assert "63E9AE" not in told
-    assert "eyJ" not in told
+    assert "63E9AE" not in shown
+    assert "eyJ" not in shown

@@ -295,12 +295,18 @@ def test_status_shows_how_far_the_recovery_is(outbox: Outbox) -> None:
     assert read_status("hq-lobby-1", state_dir, state_dir)["outbox"]["recovering"] is None
 
 
-def test_the_search_of_the_bytes_goes_in_steps_beside_new_swipes_and_status_shows_it(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def search_in_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step for each piece of four pages, and a note of the progress at each."""
     monkeypatch.setattr(sectors, "PIECE_BYTES", 4 * PAGE_BYTES)
     monkeypatch.setattr(row_mover, "_STEP_S", 0.0)
     monkeypatch.setattr(row_mover, "_NOTE_S", 0.0)
+
+
+@pytest.mark.usefixtures("search_in_small_steps")
+def test_the_search_of_the_bytes_goes_in_steps_beside_new_swipes_and_status_shows_it(
+    outbox: Outbox,
+) -> None:
     state_dir = outbox.file.path.parent
     lost = without_a_page(state_dir / "outbox.db.corrupt-1")
 
@@ -319,12 +325,10 @@ def test_the_search_of_the_bytes_goes_in_steps_beside_new_swipes_and_status_show
     assert cards(rows_after(outbox)) == [card for card in range(COMMITTED + 1, ROWS + 1) if card not in lost]
 
 
+@pytest.mark.usefixtures("search_in_small_steps")
 def test_a_lock_of_another_process_does_not_begin_the_search_again(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    outbox: Outbox,
 ) -> None:
-    monkeypatch.setattr(sectors, "PIECE_BYTES", 4 * PAGE_BYTES)
-    monkeypatch.setattr(row_mover, "_STEP_S", 0.0)
-    monkeypatch.setattr(row_mover, "_NOTE_S", 0.0)
     state_dir = outbox.file.path.parent
     lost = without_a_page(state_dir / "outbox.db.corrupt-1")
     while not any(one.searched_bytes for one in outbox.state.recoveries):
