@@ -98,7 +98,7 @@ def the_disk_is_full_for_a_while(place: Path) -> None:
             stage.take(200)
         assert not stage.status()["outbox"]["ok"]
         assert free(disk) < 65_536
-        assert "half of the reserve of" in stage.agent.log
+        wait_until(lambda: "half of the reserve of" in stage.agent.log, what="the used reserve in the log")
         (disk / "filler").unlink()
         wait_until(lambda: stage.status()["outbox"]["ok"], what="room again")
         stage.pipe.start()
@@ -211,7 +211,7 @@ def the_disk_fails_while_it_runs(place: Path) -> None:
         stage.line.present(999_999)  # waits in memory, with the cause in the log
         wait_until(lambda: stage.reader()["unkept"] == 1, what="a swipe in memory")
         assert not stage.status()["outbox"]["ok"]
-        assert "dmesg" in stage.agent.log
+        wait_until(lambda: "dmesg" in stage.agent.log, what="the cause in the log")
         assert stage.agent.end()[0] == 0
         assert "1 swipes in memory are lost" in stage.agent.log
         stage.kept_so_far()

@@ -71,11 +71,15 @@ class ReaderRig:
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
         wait_until(holds, what=what)
 
-    def close(self) -> None:
+    def end_session(self) -> None:
+        """After it every log line of the session has been written: a state is set before its line."""
         self.session.stop()
         if self.thread.ident is not None:
             self.thread.join(5.0)
             assert not self.thread.is_alive()
+
+    def close(self) -> None:
+        self.end_session()
         self.fd_store.clear()
         self.line.unplug()
 
@@ -212,6 +216,7 @@ def test_a_reader_that_was_unplugged_is_read_again_when_it_is_back(
     door.line.present(2)
 
     door.wait_until(lambda: len(door.kept) == 2, "a second swipe")
+    door.end_session()
     messages = [record.getMessage() for record in caplog.records]
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
     assert any("recovered after" in line for line in messages)
@@ -378,7 +383,6 @@ def test_the_log_and_the_status_name_the_device_behind_the_port(
 
     shown = door.session.readers[0].counts.resolved_device
     assert shown == device
-    assert f"open on {door.line.device} -> {device} (rdm6300)" in caplog.text
     door.line.unplug()
     door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
     assert (door.session.readers[0].counts.state, door.session.readers[0].counts.resolved_device) == (
@@ -386,6 +390,7 @@ def test_the_log_and_the_status_name_the_device_behind_the_port(
         None,
     )
     door.close()
+    assert f"open on {door.line.device} -> {device} (rdm6300)" in caplog.text
 
 
 def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
@@ -400,9 +405,9 @@ def test_a_reader_that_falls_silent_is_told_and_so_is_its_return(
     door.line.present(TAG)
 
     door.wait_until(lambda: len(door.kept) == 1, "a swipe")
+    door.close()
     assert "silent" in caplog.text
     assert "sends again" in caplog.text
-    door.close()
 
 
 def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
@@ -411,6 +416,7 @@ def test_a_reader_that_sends_mostly_noise_is_told_as_noisy(
     wiegand_door.line.write(b"26:2F657AF\r\n" * (NOISY_PER_MINUTE + 5))
 
     wiegand_door.wait_until(lambda: wiegand_door.session.readers[0].line_monitor.noisy, "a noisy reader")
+    wiegand_door.end_session()
 
     assert sum("noisy" in record.getMessage() for record in caplog.records) == 1
 
@@ -426,6 +432,8 @@ def test_no_card_is_in_the_log_at_any_level(
     wiegand_door.wait_until(lambda: wiegand_door.session.readers[0].counts.noise.total() > 0, "noise")
     door.line.unplug()
     door.wait_until(lambda: door.session.readers[0].counts.state == "lost", "a lost port")
+    door.end_session()
+    wiegand_door.end_session()
 
     assert len(door.kept) == len(wiegand_door.kept) == 1
     for secret in ("63E9AE", "6547886", "45015", raw_hex(26, h10301(123, 45_015)), "2F657AF", "nonsense"):
@@ -433,8 +441,7 @@ def test_no_card_is_in_the_log_at_any_level(
 
 
 def test_what_a_reader_sends_between_two_sessions_is_a_swipe_of_the_second(door: ReaderRig) -> None:
-    door.session.stop()
-    door.thread.join(5.0)
+    door.end_session()
 
     door.line.present(TAG)
     door.session = door.new_session()
