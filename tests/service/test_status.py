@@ -23,7 +23,8 @@ from agent.readers.reader import Reader
 from agent.readers.session import PortSession
 from agent.readers.uart import LineErrors
 from agent.service.port_watch import PortWatch
-from agent.service.status import STATUS_FILE, StatusReport, read_status
+from agent.service.status import StatusReport
+from agent.service.status_file import STATUS_FILE, read_status
 from agent.settings import ReaderSettings, UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
