@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "run": "Read the readers and deliver every swipe; the service runs this.",
         "check": "Check every prerequisite; each failure comes with the next step.",
         "status": "Show pending and delivered swipes and the state of the readers.",
+        "watch": "Show the door on one screen as it changes, or print one JSON line per change.",
         "outbox": "List, export or release rows that Snowflake could not load or refused.",
         "replay": "Send rows again that are kept on this machine.",
         "demo": "Show swipes becoming rows, without configuration or account.",
