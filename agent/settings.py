@@ -34,7 +34,7 @@ class AgentSettings:
 
     id: str  # the door's name in Snowflake: `agent_id` of every row
     state_dir: Path = Path("/var/lib/badge-agent")  # holds outbox.db; on a disk
-    runtime_dir: Path = Path("/run/badge-agent")  # holds status.json; in memory
+    runtime_dir: Path = Path("/run/badge-agent")  # holds status.json and metrics.prom; in memory
     log_level: LogLevel = "info"
 
 

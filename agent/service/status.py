@@ -18,8 +18,9 @@ from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.reader import Reader
 from agent.rows import iso
+from agent.service import metrics
 from agent.service.port_watch import PortWatch
-from agent.service.status_file import STATUS_FILE
+from agent.service.status_file import STATUS_FILE, read_outbox, status_of
 from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
 
@@ -27,7 +28,7 @@ _MODE = 0o640
 
 
 class StatusReport:
-    """Snapshots of the running agent, written to the file that `badge-agent status` reads.
+    """Snapshots of the running agent, written to the file that `badge-agent status` reads, and as metrics.
 
     Moments are recorded on the boot clock and converted to the present wall clock when reported.
     """
@@ -53,6 +54,7 @@ class StatusReport:
         self._queue = queue
         self._port_watch = port_watch
         self._started_us = clock.now().boot_us
+        self.look_at_outbox()
 
     def snapshot(self) -> dict[str, Any]:
         """State that only the running process has; times as UTC ISO 8601, durations in seconds."""
@@ -103,15 +105,37 @@ class StatusReport:
             "ahead_seconds": round(ahead_s, 1) if ahead_s is not None else None,
         }
 
+    def look_at_outbox(self) -> None:
+        """Read what the metrics have of the outbox. For the uploader's thread: the disk may be slow."""
+        self._outbox_seen = read_outbox(self._outbox.file.path.parent)
+
+    def _metrics(self, report: dict[str, Any]) -> str:
+        """The metrics of a snapshot, with the counts of the outbox that are in memory as they are now."""
+        outbox = self._outbox_seen | {
+            "outbox_id": self._outbox.outbox_id,
+            "pending": self._outbox.pending,
+            "last_seq": self._outbox.last_seq,
+            "committed_seq": self._outbox.committed_seq,
+        }
+        if not self._outbox.pending:
+            outbox["oldest_pending_seconds"] = None
+        return metrics.text_of(status_of(self._agent_id, report, outbox, running=True))
+
     def write(self, runtime_dir: Path) -> None:
-        """Replace the status file atomically."""
-        # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
-        temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
-        with os.fdopen(open_guarded(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-            # Not for all users: it shows when a door was used. Monitoring joins the group of the agent.
-            os.fchmod(file.fileno(), _MODE)
-            file.write(json.dumps(self.snapshot()) + "\n")
-        temporary.replace(runtime_dir / STATUS_FILE)
+        """Replace the status file and the metrics file, each atomically."""
+        report = self.snapshot()
+        _replace(runtime_dir / STATUS_FILE, json.dumps(report) + "\n")
+        _replace(runtime_dir / metrics.METRICS_FILE, self._metrics(report))
+
+
+def _replace(path: Path, content: str) -> None:
+    # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(open_guarded(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+        # Not for all users: it shows when a door was used. Monitoring joins the group of the agent.
+        os.fchmod(file.fileno(), _MODE)
+        file.write(content)
+    temporary.replace(path)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -31,13 +31,17 @@ def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, 
     """The object that `status --json` prints, for a running or stopped agent. A bad file raises nothing."""
     running = is_held(state_dir)
     report = _report(runtime_dir / STATUS_FILE)
-    outbox = _outbox(state_dir) | {"quarantined": [copy.name for copy in copies(state_dir)]}
+    return status_of(agent_id, report, read_outbox(state_dir), running=running)
+
+
+def status_of(
+    agent_id: str, report: dict[str, Any], outbox: dict[str, Any], *, running: bool
+) -> dict[str, Any]:
+    """The object that `status --json` prints, from the agent's report and the state of its outbox."""
     waiting = sum(reader.get("unkept", 0) for reader in report.get("readers", [])) if running else 0
     if waiting:
-        outbox |= {
-            "ok": False,
-            "problem": f"it cannot be written, see the log: {waiting} swipes wait in memory",
-        }
+        problem = f"it cannot be written, see the log: {waiting} swipes wait in memory"
+        outbox = outbox | {"ok": False, "problem": problem}
     return {
         "agent_id": agent_id,
         "version": report.get("version", __version__),
@@ -92,7 +96,12 @@ def _key(report: dict[str, Any]) -> dict[str, Any]:
     return {**key, "age_days": None if age is None else age.days}
 
 
-def _outbox(state_dir: Path) -> dict[str, Any]:
+def read_outbox(state_dir: Path) -> dict[str, Any]:
+    """The member `outbox` of a status, from one short transaction; `problem` says why it cannot be read."""
+    return _counts(state_dir) | {"quarantined": [copy.name for copy in copies(state_dir)]}
+
+
+def _counts(state_dir: Path) -> dict[str, Any]:
     try:
         if not is_there(state_dir):
             return _unknown(f"no outbox in {state_dir} yet; the first start creates it")

@@ -15,6 +15,8 @@ _PURGE_EVERY_S = 600.0
 _PURGE_PAUSE_S = 0.1
 # How often an idle uploader reads the clock: readings of a synchronised clock correct earlier timestamps.
 _CLOCK_READ_EVERY_S = 10.0
+# How often the outbox is counted for the metrics: node_exporter is scraped once in 15 s or more.
+_COUNT_EVERY_S = 10.0
 
 
 class UploadLoop:
@@ -39,7 +41,7 @@ class UploadLoop:
     def run(self, busy: Busy) -> None:
         """The thread's body: busy(True) before each step, busy(False) before each wait."""
         uploader = self._agent.uploader
-        purge_at = time.monotonic()
+        purge_at = count_at = time.monotonic()
         while not self._stopping:
             busy(True)
             before = self._news()
@@ -49,6 +51,9 @@ class UploadLoop:
                 self._on_news()
             if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
                 purge_at = time.monotonic() + (_PURGE_PAUSE_S if self.purge() else _PURGE_EVERY_S)
+            if time.monotonic() >= count_at:
+                self._agent.status_report.look_at_outbox()
+                count_at = time.monotonic() + _COUNT_EVERY_S
             wait_s = min(max(0.0, purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
             busy(False)
             if delay != 0.0:
