@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "watch": "Show the door on one screen as it changes, or print one JSON line per change.",
         "outbox": "List, export or release rows that Snowflake could not load or refused.",
         "replay": "Send rows again that are kept on this machine.",
+        "report": "Write an archive for support, without card numbers, keys and tokens.",
         "demo": "Show swipes becoming rows, without configuration or account.",
         "emulator": "Run a local emulator of Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",

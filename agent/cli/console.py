@@ -73,16 +73,22 @@ def console() -> Console:
 
 def show(finding: Finding) -> None:
     """Print a finding as `state  name: text`, and the next step on a second line."""
-    state = finding.state.ljust(STATE_WIDTH)
-    rest = f"  {finding.name}: {finding.text}"
+    first, *rest = plain_lines(finding)
     if is_terminal():
         from rich.text import Text  # noqa: PLC0415 - see the top of this file
 
-        console().print(Text.assemble((state, _STYLES[finding.state]), rest))
+        state = Text(first[:STATE_WIDTH], _STYLES[finding.state])
+        console().print(Text.assemble(state, first[STATE_WIDTH:]))
     else:
-        print(state + rest)
-    if finding.next:
-        print(f"{'':{STATE_WIDTH}}  next: {finding.next}")
+        print(first)
+    for line in rest:
+        print(line)
+
+
+def plain_lines(finding: Finding) -> list[str]:
+    """The lines of a finding, without colours."""
+    lines = [f"{finding.state:{STATE_WIDTH}}  {finding.name}: {finding.text}"]
+    return [*lines, f"{'':{STATE_WIDTH}}  next: {finding.next}"] if finding.next else lines
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

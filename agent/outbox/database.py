@@ -27,6 +27,7 @@ from agent.errors import (
 from agent.guarded_file import kind_of
 from agent.outbox import schema
 
+SQLITE_VERSION = sqlite3.sqlite_version
 OUTBOX_FILE = "outbox.db"
 # What a query on a damaged file raises. SQLite's message quotes the damaged schema, and Python's sqlite3
 # decodes that message as UTF-8.
