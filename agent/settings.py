@@ -112,6 +112,14 @@ class ClockSettings:
 
 
 @dataclass(frozen=True)
+class HeartbeatSettings:
+    """The table [heartbeat]: an address of a monitoring service, which raises an alarm without requests."""
+
+    url: str | None = field(default=None, repr=False)  # who knows it can make a dead door look alive
+    minutes: float = 5  # between two requests
+
+
+@dataclass(frozen=True)
 class PrivacySettings:
     """The table [privacy]."""
 
@@ -132,4 +140,5 @@ class Settings:
     uploader: UploaderSettings
     clock: ClockSettings
     privacy: PrivacySettings
+    heartbeat: HeartbeatSettings
     path: Path

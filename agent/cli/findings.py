@@ -13,7 +13,7 @@ from agent.keys.age import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
 from agent.readers.flood_monitor import FLOOD_PER_SECOND
 from agent.readers.uart import LineErrors
-from agent.service.status_file import STATUS_FILE
+from agent.service.status_file import STATUS_FILE, needs_operator
 from agent.settings import AgentSettings
 from agent.snowpipe.server_clock import TOLERATED_S
 
@@ -22,18 +22,6 @@ _SHOWN_FROM_S = 1.0  # smaller corrections are not shown
 _LINE_HINT = "check ground wire and cable length, then baudrate, line_parity and stop_bits"
 _LOG_HINT = "journalctl -u badge-agent -n 50"
 READER_HEADERS = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
-
-
-def is_healthy(status: dict[str, Any]) -> bool:
-    """True if the agent works and needs no operator; swipes may wait while the network is down."""
-    return (
-        status["running"]
-        and status["outbox"]["ok"]
-        and not needs_operator(status["outbox"])
-        and status["uploader"] is not None
-        and status["uploader"]["state"] != "holding"
-        and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
-    )
 
 
 def findings(status: dict[str, Any], agent: AgentSettings) -> Iterator[Finding]:
@@ -102,11 +90,6 @@ def recovering(outbox: dict[str, Any]) -> str:
         return text
     searched, size = (now[name] / 1e6 for name in ("searched_bytes", "bytes"))
     return f"{text}, then {searched:,.0f} of {size:,.0f} MB of its bytes searched for others"
-
-
-def needs_operator(outbox: dict[str, Any]) -> bool:
-    """True if rows of the `outbox` object are held for an operator."""
-    return bool(outbox["set_aside"] or outbox["rejected"])
 
 
 def _held(outbox: dict[str, Any]) -> Finding:

@@ -9,9 +9,9 @@ import click
 
 from agent.cli import config_option
 from agent.cli.console import show, table
-from agent.cli.findings import READER_HEADERS, findings, is_healthy, is_reporting, reader_rows
+from agent.cli.findings import READER_HEADERS, findings, is_reporting, reader_rows
 from agent.cli.state_access import load_as_owner
-from agent.service.status_file import door_status
+from agent.service.status_file import door_status, is_healthy
 
 
 @click.command("status", epilog="Example: badge-agent status --json")

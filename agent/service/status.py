@@ -109,8 +109,12 @@ class StatusReport:
         """Read what the metrics have of the outbox. For the uploader's thread: the disk may be slow."""
         self._outbox_seen = read_outbox(self._outbox.file.path.parent)
 
-    def _metrics(self, report: dict[str, Any]) -> str:
-        """The metrics of a snapshot, with the counts of the outbox that are in memory as they are now."""
+    def status(self) -> dict[str, Any]:
+        """The object that `status --json` prints, for the running agent itself."""
+        return self._status_of(self.snapshot())
+
+    def _status_of(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The counts of the outbox are a few seconds old, except those that are in memory."""
         outbox = self._outbox_seen | {
             "outbox_id": self._outbox.outbox_id,
             "pending": self._outbox.pending,
@@ -119,13 +123,13 @@ class StatusReport:
         }
         if not self._outbox.pending:
             outbox["oldest_pending_seconds"] = None
-        return metrics.text_of(status_of(self._agent_id, report, outbox, running=True))
+        return status_of(self._agent_id, report, outbox, running=True)
 
     def write(self, runtime_dir: Path) -> None:
         """Replace the status file and the metrics file, each atomically."""
         report = self.snapshot()
         _replace(runtime_dir / STATUS_FILE, json.dumps(report) + "\n")
-        _replace(runtime_dir / metrics.METRICS_FILE, self._metrics(report))
+        _replace(runtime_dir / metrics.METRICS_FILE, metrics.text_of(self._status_of(report)))
 
 
 def _replace(path: Path, content: str) -> None:

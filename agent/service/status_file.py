@@ -58,6 +58,23 @@ def status_of(
     }
 
 
+def is_healthy(status: dict[str, Any]) -> bool:
+    """True if the agent works and needs no operator; swipes may wait while the network is down."""
+    return (
+        status["running"]
+        and status["outbox"]["ok"]
+        and not needs_operator(status["outbox"])
+        and status["uploader"] is not None
+        and status["uploader"]["state"] != "holding"
+        and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
+    )
+
+
+def needs_operator(outbox: dict[str, Any]) -> bool:
+    """True if rows of the `outbox` object are held for an operator."""
+    return bool(outbox["set_aside"] or outbox["rejected"])
+
+
 def door_status(settings: Settings) -> dict[str, Any]:
     """read_status() of a configured door, with the state directory that a power cut would lose as a problem.
 

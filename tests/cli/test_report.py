@@ -65,6 +65,7 @@ def test_no_card_pin_key_or_token_of_a_run_is_in_it_also_after_the_agent_was_kil
                 reader_table(keypad.device, protocol="bits", reader_id="PAD", more='keypad = "burst4"'),
             ],
             log_level="debug",
+            tables='[heartbeat]\nurl = "https://127.0.0.1:9/ping-secret"',
         ) as agent,
     ):
         for tag in tags:
@@ -94,6 +95,7 @@ def test_no_card_pin_key_or_token_of_a_run_is_in_it_also_after_the_agent_was_kil
         assert raw_hex(40, tag)[2:] not in text.upper()
         assert str(tag & 0xFFFF_FFFF) not in text
     assert PIN not in text
+    assert "ping-secret" not in text
     assert "eyJ" not in text
     assert f"Bearer {REMOVED}" in text
     key_lines = pipe.private_key_file.read_text().splitlines()

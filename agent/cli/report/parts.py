@@ -19,6 +19,7 @@ from typing import Any
 from agent import __version__
 from agent.cli.check import LIBRARIES, run_checks
 from agent.cli.console import plain_lines
+from agent.cli.report.redaction import REMOVED
 from agent.errors import AgentError
 from agent.outbox.database import SQLITE_VERSION
 from agent.outbox.external import holds
@@ -75,7 +76,11 @@ def _check(config: Path, *, offline: bool) -> str:
 
 def _config(settings: Settings | None, why: str) -> str:
     """The settings that the agent knows: a file that names a secret is named, nothing is read from it."""
-    return _json(asdict(_loaded(settings, why)))
+    loaded = _loaded(settings, why)
+    values = asdict(loaded)
+    if loaded.heartbeat.url is not None:
+        values["heartbeat"]["url"] = REMOVED
+    return _json(values)
 
 
 def _as_owner(function: Callable[[Settings], str], settings: Settings | None, why: str) -> str:
