@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "check": "Check every prerequisite; each failure comes with the next step.",
         "status": "Show pending and delivered swipes and the state of the readers.",
         "watch": "Show the door on one screen as it changes, or print one JSON line per change.",
+        "page": "Show the same as a web page on 127.0.0.1 while the command runs.",
         "outbox": "List, export or release rows that Snowflake could not load or refused.",
         "replay": "Send rows again that are kept on this machine.",
         "report": "Write an archive for support, without card numbers, keys and tokens.",

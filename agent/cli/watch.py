@@ -54,7 +54,7 @@ def command(config: Path, *, as_json: bool, show_cards: bool) -> int:
     card = plain if show_cards else masked
     # Ctrl-C, and the end of a terminal or of a unit, are the ways to end it without a key.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
             _print_changes(settings, card)
@@ -63,7 +63,8 @@ def command(config: Path, *, as_json: bool, show_cards: bool) -> int:
     return 0
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """A signal handler: end as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

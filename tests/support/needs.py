@@ -129,6 +129,7 @@ SYSTEMD_PYTHON = Need(
 )
 OPENSSL = Need("openssl", lambda: shutil.which("openssl") is not None, "openssl")
 SYSTEMD_ANALYZE = Need("systemd-analyze", lambda: shutil.which("systemd-analyze") is not None, "systemd")
+CHROMIUM = Need("chromium", lambda: shutil.which("chromium") is not None, "chromium")
 PROMTOOL = Need("promtool", lambda: shutil.which("promtool") is not None, "prometheus")
 NODE_EXPORTER = Need(
     "node_exporter",
