@@ -65,7 +65,7 @@ from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, Outb
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, retention
 from agent.outbox.channels import OutboxChannels
-from agent.outbox.database import damaged_again
+from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve

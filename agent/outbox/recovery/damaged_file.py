@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from agent import rows
 from agent.errors import OutboxError
 from agent.outbox import holds, schema
-from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, error_name, open_external
+from agent.outbox.database import PAGE_BYTES, open_external
+from agent.outbox.file_errors import QUERY_ERRORS, error_name
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader

@@ -42,7 +42,8 @@ from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, schema
-from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, damaged_again, translated
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES
+from agent.outbox.file_errors import damaged_again, translated
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
