@@ -6,6 +6,7 @@ import ctypes
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -50,6 +51,15 @@ class Disk:
     ) -> None:  # fmt: skip
         """Add a rule; see disk.c. `count` -1: until recover()."""
         self._library.disk_rule(kinds.encode(), name.encode(), skip, count, first, last, code)
+
+    @contextmanager
+    def healthy(self) -> Iterator[None]:
+        """Inside, nothing fails: for what only the simulation reads."""
+        self._library.disk_pause(1)
+        try:
+            yield
+        finally:
+            self._library.disk_pause(0)
 
     def recover(self) -> None:
         """No operation fails, and there is room."""
@@ -128,17 +138,16 @@ class Disk:
         return iter(found)
 
 
-def flip_bits(directory: Path, draw: Random, count: int) -> int:
-    """Flip so many bits of the database or its WAL; returns how many were flipped."""
-    path = draw.choice([directory / "outbox.db", directory / "outbox.db", directory / "outbox.db-wal"])
-    if not path.exists() or not path.stat().st_size:
-        return 0
+def flip_bits(path: Path, draw: Random, count: int) -> bool:
+    """Flip so many bits of a file; False if there are none."""
+    used = path.stat().st_size if path.exists() else 0
+    if not used:
+        return False
     with path.open("r+b") as file:
-        used = path.stat().st_size
         for _ in range(count):
             at = draw.randrange(used)
             file.seek(at)
             byte = file.read(1)[0]
             file.seek(at)
             file.write(bytes([byte ^ 1 << draw.randrange(8)]))
-    return count
+    return True

@@ -58,7 +58,7 @@ class Door:
         self.retention_days = draw.choice((0.01, 1.0, 7.0))
         self.reserve_bytes = draw.choice((0, 60_000))
         self.hold_unsynced_s = draw.choice((0, 120))
-        self.protocols = draw.sample(("rdm6300", "twn4", "em18"), 2)
+        self.protocols = draw.sample(("rdm6300", "twn4"), 2)
         self.lost = 0  # swipes that the agent counted as lost
         self._last_write_s = -_NEVER
         self._stop_tasks()
@@ -133,12 +133,10 @@ class Door:
         now_s = self.now_s
         self.due = {"write": now_s, "upload": now_s, "inspect": now_s}
 
-    def stop(self) -> None:
-        """SIGTERM: what waits is stored, then the file is closed."""
-        if self.readers is None:
-            self.due.clear()
-            return
-        if self.agent is not None:
+    def stop(self) -> list[Swipe]:
+        """SIGTERM: what waits is stored, then the file is closed. Returns the swipes that were not stored."""
+        left: list[Swipe] = []
+        if self.readers is not None and self.agent is not None:
             self.agent.outbox.boots.observe(self.readers.clock.now())
             ends_s = self.machine.monotonic_s + _STOP_S
             self.agent.write_loop.stop(ends_s)
@@ -147,12 +145,15 @@ class Door:
                     delay_s = self.agent.write_loop.step()
                 except OutboxError:
                     delay_s = _WORKER_S
-                self.pass_time(max(delay_s or 0.0, 1e-4))
+                self.pass_time(max(delay_s or 0.0, 1e-4) + self.machine.disk.slept_s())
+            left = self.waiting()
             self.agent.outbox.close()
-        else:
+        elif self.readers is not None:
+            left = self.waiting()
             self.readers.lock.release()
         self.readers = self.agent = None
         self._stop_tasks()
+        return left
 
     def kill(self, copy: Callable[[Path, Path], object]) -> None:
         """The process ends between two operations; the next one finds what `copy` leaves of its files."""

@@ -254,7 +254,7 @@ def server_goes_back(history: History, draw: Random) -> bool:
     channel = service.channels.get(name)
     if channel is None or not rows or channel.committed is None:
         return False
-    with door.agent.outbox.file.reading() as connection:
+    with history.disk.healthy(), door.agent.outbox.file.reading() as connection:
         (oldest,) = connection.execute("SELECT min(n) FROM swipes").fetchone()
     base = door.agent.outbox.state.base
     lost = rows[-draw.randint(1, 6) :]
@@ -426,7 +426,12 @@ def disk_locked(history: History, draw: Random) -> bool:
 @event
 def bits_flip(history: History, draw: Random) -> bool:
     history.is_damaged = True
-    return flip_bits(history.door.state_dir, draw, draw.randint(1, 3)) > 0
+    name = draw.choice(("outbox.db", "outbox.db", "outbox.db-wal"))
+    if name.endswith("-wal"):
+        # After a crash SQLite ends its log at the first frame whose checksum is wrong.
+        for swiped in history.swiped.values():
+            swiped.may_be_lost = swiped.may_be_doubled = True
+    return flip_bits(history.door.state_dir / name, draw, draw.randint(1, 3))
 
 
 # --- the process --------------------------------------------------------------------------------------

@@ -50,7 +50,8 @@ class Swiped:
 
 @dataclass
 class Plan:
-    """What is drawn for a history before it begins: each event has a time, a kind and a seed of its own."""
+    """What is drawn for a history before it begins: each event has the seconds
+    after the one before it, a kind and a seed of its own."""
 
     seed: int
     events: list[tuple[float, str, int]]
@@ -112,8 +113,8 @@ class History:
 
         with self._installed():
             self.door.start()
-            for at_s, kind, seed in self.plan.events:
-                self.pass_until(self._first_us / 1e6 + at_s)
+            for after_s, kind, seed in self.plan.events:
+                self.pass_until(self.now_s + after_s)
                 if EVENTS[kind](self, Random(seed)):
                     self.figures.drawn[kind] += 1
                 self.service.commit_what_is_due()
@@ -169,8 +170,7 @@ class History:
         if self.figures.steps > _MOST_STEPS:
             raise FailedError("the door steps without end")
         requests = len(self.network.requests)
-        agent = self.door.agent
-        fails = agent is not None and agent.uploader.status().consecutive_failures > 0
+        fails = self._fails()
         began_s = self.now_s
         try:
             self.door.step()
@@ -184,9 +184,14 @@ class History:
             self.kill()
             return
         if len(self.network.requests) > requests:
+            fails = fails and self._fails()
             if fails and began_s - self._last_request_s < _PAUSE_S:
                 raise FailedError(f"a request {began_s - self._last_request_s:.3f} s after the last, failing")
             self._last_request_s = began_s
+
+    def _fails(self) -> bool:
+        agent = self.door.agent
+        return agent is not None and agent.uploader.status().consecutive_failures > 0
 
     def window(self, seconds: float, end: Callable[[], None]) -> None:
         """Call `end` after so many seconds."""
@@ -205,9 +210,9 @@ class History:
 
     def stop(self) -> None:
         """A clean stop; what cannot be stored until its end is lost."""
-        self.door.stop() if self.door.agent is not None else self.kill()
-        if self.disk.is_frozen:
-            self.kill()
+        for swipe in self.door.stop():
+            self.swiped[number_of(swipe.card.raw)].may_be_lost = True
+        self.disk.freeze_after(-1)
         self.door.due.clear()
 
     # --- the end of all faults ------------------------------------------------------------------------
@@ -222,6 +227,7 @@ class History:
         self.network.recover()
         self.service.recover()
         self.machine.free_blocks = 5_000_000
+        upload_loop._CLOCK_READ_EVERY_S = _HOUR_S
         if not self.machine.has_ntp:
             self.machine.ntp_comes()
         if not self.door.is_running and not self.door.due:
@@ -249,7 +255,7 @@ class History:
             return False
         if self.door.waiting() or agent.outbox.pending:
             return False
-        with agent.outbox.file.reading() as connection:
+        with self.disk.healthy(), agent.outbox.file.reading() as connection:
             (replays,) = connection.execute("SELECT count(*) FROM replays").fetchone()
         return replays == 0 and not agent.outbox.is_switch_due
 
@@ -258,7 +264,8 @@ class History:
         """The swipes that are held for an operator now."""
         from tests.simulation.checks import held_rows
 
-        return [number for _, numbers, _ in held_rows(self) for number in numbers]
+        with self.disk.healthy():
+            return [number for _, numbers, _ in held_rows(self) for number in numbers]
 
     @property
     def lost_holds(self) -> int:
@@ -284,11 +291,11 @@ def plan(seed: int) -> Plan:
     chosen = draw.sample(kinds, draw.randint(2, 9))
     weights = {kind: 10 ** draw.uniform(-1, 0.7) for kind in chosen} | dict(ALWAYS)
     scale_s = draw.choice((0.5, 5.0, 60.0, 600.0, 3_600.0))
-    at_s, events = 0.0, []
+    events = []
     for _ in range(draw.choice((15, 40, 80))):
-        at_s += draw.expovariate(1.0) * scale_s * draw.choice((0.02, 1.0, 1.0, 3.0))
+        after_s = draw.expovariate(1.0) * scale_s * draw.choice((0.02, 1.0, 1.0, 3.0))
         kind = draw.choices(list(weights), list(weights.values()))[0]
-        events.append((at_s, kind, draw.getrandbits(40)))
+        events.append((after_s, kind, draw.getrandbits(40)))
     return Plan(seed, events)
 
 
