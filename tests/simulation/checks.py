@@ -45,14 +45,21 @@ def _once(history: History) -> list[str]:
     live = Counter(card(row) for row in _rows(history, replay=False))
     again = Counter(card(row) for row in _rows(history, replay=True))
     held = {number for _, numbers, _ in held_rows(history) for number in numbers}
+    stored = stored_numbers(history) if history.went_back else set()
     lost, doubled = [], []
     for number, swiped in history.swiped.items():
-        if not live[number] and not again[number] and number not in held and not swiped.may_be_lost:
+        is_there = live[number] or again[number] or number in held
+        if not is_there and not swiped.may_be_lost and (not swiped.went_back or number in stored):
             lost.append(number)
         if live[number] > 1 and not swiped.may_be_doubled:
             doubled.append(number)
     problems = []
     counts = read_counts(history.door.state_dir)
+    if history.service.had_late_counts:
+        # An error that is counted after the channel was changed is not heard.
+        channels = {landed.channel for landed in history.service.landed}
+        if len(channels) > 1:
+            lost = [number for number in lost if number not in not_loaded_numbers(history)]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")
     if doubled and not history.is_damaged:
@@ -67,12 +74,20 @@ def _once(history: History) -> list[str]:
     return problems
 
 
+def not_loaded_numbers(history: History) -> set[int]:
+    """The swipes whose rows the server could not load."""
+    return {card(row) for _, row in history.service.not_loaded}
+
+
 def _in_order(history: History) -> list[str]:
-    first = list(dict.fromkeys(card(row) for row in _rows(history, replay=False)))
     if history.is_restored or history.is_damaged:
         return []
-    back = [pair for pair in pairwise(first) if pair[0] > pair[1]]
-    return [f"out of order: {back}"] if back else []
+    first = list(dict.fromkeys(card(row) for row in _rows(history, replay=False)))
+    problems = []
+    for reader in range(2):  # what two readers send at the same time has no order
+        numbers = [number for number in first if history.swiped[number].reader == reader]
+        problems += [f"out of order: {pair}" for pair in pairwise(numbers) if pair[0] > pair[1]]
+    return problems
 
 
 def held_rows(history: History) -> list[tuple[str, list[int], str]]:
@@ -90,6 +105,12 @@ def held_rows(history: History) -> list[tuple[str, list[int], str]]:
     return found
 
 
+def stored_numbers(history: History) -> set[int]:
+    """The swipes whose rows are in the file."""
+    with closing(open_external(history.door.state_dir, "ro")) as connection:
+        return {number for (row,) in connection.execute("SELECT row FROM swipes") if (number := _number(row))}
+
+
 def _number(row: bytes) -> int | None:
     try:
         return number_of(json.loads(row)["card_raw"])
@@ -100,7 +121,7 @@ def _number(row: bytes) -> int | None:
 def _held_with_guilt(history: History) -> list[str]:
     problems = []
     refused = {card(row) for _, row in history.service.refused}
-    not_loaded = {card(row) for _, row in history.service.not_loaded}
+    not_loaded = not_loaded_numbers(history)
     for kind, numbers, reason in held_rows(history):
         if reason.startswith(("damaged", "lost", "unreadable")) or "recover" in reason:
             if not history.is_damaged:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from agent.errors import AgentError, NotPermittedError, OutboxError, OutboxUnavailableError
+from agent.errors import AgentError, NotPermittedError, OutboxError, OutboxUnavailableError, PortError
 from agent.outbox.external.connection import is_there
-from agent.readers.swipe_pipeline import ReadTime
+from agent.readers.port import Port
 from agent.service import build as service
 from agent.service.inspector import Inspector
 from agent.service.upload_loop import UploadLoop
@@ -25,6 +26,7 @@ from agent.settings import (
     UploaderSettings,
 )
 from agent.swipe import Swipe
+from tests.simulation.lines import Lines
 from tests.simulation.machine import Machine
 
 _NEVER = math.inf
@@ -42,8 +44,11 @@ class BugError(Exception):
 class Door:
     """The state directory and the process that runs on it, if one runs. Times are true seconds."""
 
-    def __init__(self, place: Path, machine: Machine, key_file: Path, draw: Random) -> None:
+    def __init__(
+        self, place: Path, machine: Machine, lines: Lines, key_file: Path, draw: Random
+    ) -> None:
         self.machine = machine
+        self.lines = lines
         self.agent_id = "door"
         self.pipe = "PIPE"
         self._place = place
@@ -58,7 +63,7 @@ class Door:
         self.retention_days = draw.choice((0.01, 1.0, 7.0))
         self.reserve_bytes = draw.choice((0, 60_000))
         self.hold_unsynced_s = draw.choice((0, 120))
-        self.protocols = draw.sample(("rdm6300", "twn4"), 2)
+        self.protocols = draw.sample(("rdm6300", "twn4", "em18"), 2)
         self.lost = 0  # swipes that the agent counted as lost
         self._last_write_s = -_NEVER
         self._stop_tasks()
@@ -69,6 +74,7 @@ class Door:
         self.due: dict[str, float] = {}
         self._upload_loop: UploadLoop | None = None
         self._inspector: Inspector | None = None
+        self.ports: list[Port | None] = [None, None]
 
     @property
     def is_running(self) -> bool:
@@ -110,7 +116,7 @@ class Door:
         except AgentError:
             self.due["start"] = self.now_s + _RESTART_S
             return
-        self.due = {"open": self.now_s}
+        self.due = {"open": self.now_s + 0.05, "port 0": self.now_s, "port 1": self.now_s}
 
     def _open(self) -> None:
         assert self.readers is not None
@@ -131,11 +137,18 @@ class Door:
         self._upload_loop = UploadLoop(agent, on_news=_nothing)
         self._inspector = Inspector(agent.outbox, recovered=self._wake_uploader)
         now_s = self.now_s
-        self.due = {"write": now_s, "upload": now_s, "inspect": now_s}
+        self.due |= {"write": now_s, "upload": now_s, "inspect": now_s}
 
     def stop(self) -> list[Swipe]:
         """SIGTERM: what waits is stored, then the file is closed. Returns the swipes that were not stored."""
         left: list[Swipe] = []
+        if self.readers is not None:
+            for session, port in zip(self.readers.sessions, self.ports, strict=True):
+                if port is not None:
+                    session.stop()
+                    with contextlib.suppress(PortError):
+                        session.read_last(port)
+            self._store_repeats()
         if self.readers is not None and self.agent is not None:
             self.agent.outbox.boots.observe(self.readers.clock.now())
             ends_s = self.machine.monotonic_s + _STOP_S
@@ -151,6 +164,7 @@ class Door:
         elif self.readers is not None:
             left = self.waiting()
             self.readers.lock.release()
+        self._close_ports()
         self.readers = self.agent = None
         self._stop_tasks()
         return left
@@ -174,6 +188,7 @@ class Door:
 
     def _abandon(self) -> None:
         """Free what a process has that does not end with it here, without its last writes."""
+        self._close_ports()
         if self.agent is not None:
             file = self.agent.outbox.file
             for connection in (file._reader, file._writer):
@@ -202,6 +217,8 @@ class Door:
                 case "upload":
                     assert self._upload_loop is not None
                     self.due[name] = self.now_s + self._upload_loop.step()
+                case "port 0" | "port 1":
+                    self._read(int(name[-1]))
                 case "inspect":
                     assert self._inspector is not None
                     wait_s = self._inspector.step()
@@ -232,17 +249,73 @@ class Door:
 
     # --- readers ------------------------------------------------------------------------------------
 
-    def receive(self, number: int, data: bytes) -> int:
-        """Bytes of a reader's line arrive; returns how many swipes they were."""
+    def _close_ports(self) -> None:
+        for port in self.ports:
+            if port is not None:
+                port.close()
+        self.ports = [None, None]
+
+    def _store_repeats(self) -> None:
         assert self.readers is not None
-        queue = self.readers.queue
-        reader = self.readers.sessions[number].readers[0]
+        readers = [reader for session in self.readers.sessions for reader in session.readers]
+        self.readers.last_repeats.write({one.settings.id: one.counts.last_repeat_boot_us for one in readers})
+
+    def _read(self, number: int) -> None:
+        """One step of a port's thread, as PortSession.run() does it."""
+        assert self.readers is not None
+        session, queue = self.readers.sessions[number], self.readers.queue
         before = len(queue)
-        now_s = self.machine.monotonic_s
-        reader.receive(data, None, ReadTime(self.readers.clock.now()), now_s)
-        if len(queue) > before:
+        try:
+            port = self.ports[number]
+            if port is None:
+                self.ports[number] = session.begin(_ignored)
+            elif self._has_work(number):
+                session.step(port)
+        except (PortError, NotPermittedError) as error:
+            if port is not None:
+                port.close()
+            self.ports[number] = None
+            session._fd_store.clear()
+            for reader in session.readers:
+                reader.port_lost(error)
+            self.due[f"port {number}"] = self.now_s + session._backoff.next()
+            return
+        if len(queue) != before:
             self.wake_writer()
-        return len(queue) - before
+            self._store_repeats()
+        has_more = bool(self.lines.lines[number].buffer)
+        self.due[f"port {number}"] = self.now_s + (0.0 if has_more else max(self._wait_s(number), 1e-6))
+
+    def _wait_s(self, number: int) -> float:
+        """Seconds until a timer of a port's readers."""
+        assert self.readers is not None
+        now_s = self.machine.monotonic_s
+        return min(reader.wait_s(now_s) for reader in self.readers.sessions[number].readers)
+
+    def _has_work(self, number: int) -> bool:
+        """Whether a step of the port ends: it waits for bytes or for a timer."""
+        line = self.lines.lines[number]
+        is_readable = bool(line.buffer) or line.incoming is not None or not line.is_plugged
+        return is_readable or self._wait_s(number) < 0.001
+
+    def arrive(self, number: int, data: bytes, after_us: int) -> int:
+        """Bytes arrive at a line; returns how many the kernel keeps, or the agent reads immediately."""
+        line = self.lines.lines[number]
+        if not self.is_running or self.ports[number] is None or not line.is_plugged:
+            self.machine.advance_us(after_us)
+            return line.arrive(data)
+        line.incoming = after_us, data
+        while line.incoming is not None and self.ports[number] is not None:
+            self._read(number)
+        line.incoming = None
+        return len(data)
+
+    def poll(self) -> None:
+        """The threads of the ports look at their lines once more, before they are stopped for a while."""
+        for port in self.ports:
+            if port is not None:
+                with contextlib.suppress(PortError):
+                    port._read([port.fileno()], 0.0)
 
     def waiting(self) -> list[Swipe]:
         """The swipes in memory."""
@@ -256,3 +329,7 @@ class Door:
 
 def _nothing() -> None:
     """For a callback that is not needed."""
+
+
+def _ignored(_: bool) -> None:  # noqa: FBT001 - as the agent calls it
+    """For the watchdog's callback."""

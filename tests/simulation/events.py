@@ -34,7 +34,7 @@ def event(function: Event) -> Event:
 
 def _extent(draw: Random) -> float:
     """How long a fault lasts: seconds, minutes or hours."""
-    return draw.choice((1.0, 20.0, 300.0, 4_000.0, 30_000.0)) * draw.uniform(0.3, 3.0)
+    return draw.choice((1.0, 10.0, 100.0, 1_000.0, 10_000.0)) * draw.uniform(0.3, 2.0)
 
 
 # --- readers --------------------------------------------------------------------------------------
@@ -49,18 +49,37 @@ def frame(protocol: str, number: int) -> bytes:
             return b"\x02" + digits + b"%02X\x03" % reduce(xor, tag)
         case "twn4":
             return digits + b"\r"
+        case "em18":
+            return digits + b"%02X" % reduce(xor, tag)
     raise ValueError(protocol)
 
 
 def present(history: History, draw: Random) -> bool:
-    """A card is presented to a reader."""
+    """A card is presented to a reader, which may send its frame in pieces, and several times."""
     door = history.door
-    if not door.is_running or len(history.swiped) >= _MOST_SWIPES:
+    if len(history.swiped) >= _MOST_SWIPES:
         return False
     number, reader = len(history.swiped) + 1, draw.randrange(2)
-    history.swiped[number] = Swiped(history.machine.true_us, reader)
-    if door.receive(reader, frame(door.protocols[reader], number)) != 1:
-        raise AssertionError(f"the card of swipe {number} was not read")
+    line, protocol, process = door.lines.lines[reader], door.protocols[reader], door.readers
+    if not line.is_open:
+        return False
+    data = frame(protocol, number)
+    at = draw.randrange(1, len(data)) if draw.random() < 0.2 else 0
+    history.swiped[number] = swiped = Swiped(history.machine.true_us, reader)
+    if at:
+        swiped.may_be_lost |= door.arrive(reader, data[:at], draw.randrange(1_000, 8_000)) < at
+    line.unread.append(number)
+    kept = door.arrive(reader, data[at:], draw.randrange(1_000, 8_000))
+    swiped.true_us = history.machine.true_us
+    if kept < len(data) - at or door.readers is not process:
+        swiped.may_be_lost = True
+    if protocol == "rdm6300" and draw.random() < 0.2:
+        for _ in range(draw.randint(1, 8)):
+            last_us = history.machine.true_us
+            history.pass_until(history.now_s + 0.055)
+            if history.machine.true_us - last_us > 500_000:
+                break  # other threads have taken long: it would be another presentation
+            door.arrive(reader, data, 5_000)
     return True
 
 
@@ -74,17 +93,44 @@ def burst(history: History, draw: Random) -> bool:
     for _ in range(draw.choice((3, 10, 40))):
         if not present(history, draw):
             return False
-        if draw.random() < 0.7:
-            history.pass_until(history.now_s + draw.uniform(0.001, 0.3))
+        history.pass_until(history.now_s + draw.uniform(0.03, 0.3))
     return True
 
 
 @event
 def noise(history: History, draw: Random) -> bool:
-    if not history.door.is_running:
+    """Bytes that are no frame, and the end of a line after them."""
+    history.pass_until(history.now_s + 0.2)
+    history.door.arrive(draw.randrange(2), draw.randbytes(draw.randint(1, 60)) + b"\x03\r\n", 1_000)
+    history.pass_until(history.now_s + 0.2)
+    return True
+
+
+@event
+def unplugged(history: History, draw: Random) -> bool:
+    """A reader's adapter is pulled out, and plugged in again after a while."""
+    line = draw.choice(history.lines.lines)
+    if not line.is_plugged:
         return False
-    bytes_ = draw.randbytes(draw.randint(1, 60))
-    history.door.receive(draw.randrange(2), bytes_ + b"\x03\r\n")
+    history.pass_until(history.now_s + 0.3)
+    line.unplug()
+    for number in range(2):
+        if f"port {number}" in history.door.due:
+            history.door.due[f"port {number}"] = history.now_s
+    history.window(_extent(draw) / 10, line.plug)
+    return True
+
+
+@event
+def chatter(history: History, draw: Random) -> bool:
+    """A reader sends more than the kernel buffers while nothing reads it."""
+    if history.door.is_running:
+        return False
+    reader = draw.randrange(2)
+    line = history.lines.lines[reader]
+    for swiped in history.swiped.values():
+        swiped.may_be_lost |= swiped.reader == reader and bool(line.unread)
+    line.arrive(b"\xff" * 5_000)
     return True
 
 
@@ -266,6 +312,8 @@ def server_goes_back(history: History, draw: Random) -> bool:
     channel.buffered.clear()
     channel.is_invalid = True
     history.went_back = True
+    for landed in lost:
+        history.swiped[card(landed.row)].went_back = True
     return True
 
 
@@ -301,6 +349,7 @@ def rows_refused(history: History, draw: Random) -> bool:
 @event
 def rows_not_loaded(history: History, draw: Random) -> bool:
     history.service.errors_count_after_s = draw.choice((0.0, 1.0, 100.0))
+    history.service.had_late_counts |= history.service.errors_count_after_s > 0
     return _bad(history, draw, "not loaded")
 
 
@@ -460,6 +509,7 @@ def killed_in_an_operation(history: History, draw: Random) -> bool:
 @event
 def power_cut(history: History, draw: Random) -> bool:
     history.kill(lambda old, new: history.disk.cut_power(old, new, draw))
+    history.lines.power_off()
     machine = history.machine
     if draw.random() < 0.5:
         machine.wakes_at_us = max(machine.wakes_at_us, machine.wall_us)  # it saves its clock
@@ -492,6 +542,7 @@ def other_machine(history: History, draw: Random) -> bool:
     """The SD card is moved into another Pi."""
     history.stop()
     history.machine.move(draw.choice("123456789"))
+    history.lines.power_off()
     history.machine.wakes_at_us = 0
     history.machine.boot(off_s=60.0)
     history.door.due = {"start": history.now_s + 1.0}
@@ -544,16 +595,35 @@ def clock_set_by_hand(history: History, draw: Random) -> bool:
     return True
 
 
+def _stopped_for(history: History, draw: Random, pass_time: Callable[[float], object], seconds: float) -> None:
+    """Nothing of the agent runs for a while; cards that are presented wait in the kernel."""
+    history.door.poll()
+    parts = draw.randint(1, 4)
+    for _ in range(parts):
+        pass_time(seconds / parts)
+        reader, number = draw.randrange(2), len(history.swiped) + 1
+        line = history.lines.lines[reader]
+        if draw.random() < 0.5 and line.is_open and len(history.swiped) < _MOST_SWIPES:
+            data = frame(history.door.protocols[reader], number)
+            history.swiped[number] = Swiped(history.machine.true_us, reader)
+            line.unread.append(number)
+            history.swiped[number].may_be_lost = line.arrive(data) < len(data)
+    pass_time(0.05)
+    for number, port in enumerate(history.door.ports):
+        if port is not None:
+            history.door.due[f"port {number}"] = history.now_s
+
+
 @event
 def suspended(history: History, draw: Random) -> bool:
-    history.machine.suspend(draw.choice((1.0, 60.0, 5_000.0)))
+    _stopped_for(history, draw, history.machine.suspend, draw.choice((1.0, 60.0, 5_000.0)))
     return True
 
 
 @event
 def stalled(history: History, draw: Random) -> bool:
-    """SIGSTOP, or a machine under load: nothing of the agent runs for a while."""
-    history.machine.advance_us(int(draw.choice((0.3, 5.0, 400.0)) * 1e6))
+    """SIGSTOP, or a machine under load."""
+    _stopped_for(history, draw, history.door.pass_time, draw.choice((0.3, 5.0, 400.0)))
     return True
 
 

@@ -44,6 +44,7 @@ class Network:
         self.machine = machine
         self._serve = serve
         self.requests: list[float] = []  # true seconds of each
+        self.last_failed = False
         self.recover()
         quiet, self._quiet_end = os.pipe()
         readable, write = os.pipe()
@@ -76,6 +77,12 @@ class Network:
     def exchange(self, message: Message) -> Response:
         """The answer to a request."""
         self.requests.append(self.machine.true_us / 1e6)
+        response = self._carried(message)
+        head = response.pieces[0][:12] if response.pieces else b""
+        self.last_failed = head[9:10] in {b"3", b"4", b"5"} or not head
+        return response
+
+    def _carried(self, message: Message) -> Response:
         if self.machine.disk.is_frozen or self.is_down:
             return Response((), ends="silent")
         self.machine.advance_us(int(self.way_s * 1e6))

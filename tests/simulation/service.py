@@ -54,6 +54,7 @@ class Service(PipeModel):
         self.bad_cards: dict[int, str] = {}  # "refused" or "not loaded"
         self.refuses = lambda row: self.bad_cards.get(card(row)) == "refused"
         self.cannot_load = lambda row: self.bad_cards.get(card(row)) == "not loaded"
+        self.had_late_counts = False
         self.recover()
 
     def recover(self) -> None:
