@@ -105,22 +105,12 @@ class PortSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        port = self._open(busy)
-        self._fd_store.put(port.fileno())
-        with self._port_guard:
-            self._port = port
+        port = self.begin(busy)
         opened_s = time.monotonic()
         try:
-            for reader in self.readers:
-                # Once: the cards that were in the field when the previous process ended may still be there.
-                last_reads = self._previous.last_reads.get(reader.settings.id, ())
-                last_repeat_ms = self._previous.last_repeats_us.get(reader.settings.id, 0) // 1_000
-                reader.port_opened(port.resolved, opened_s, last_reads, last_repeat_ms)
-            self._previous = _NO_RUN
-            self._changed()
             while not self._stopping.is_set():
-                self._step(port)
-            self._read_last(port)
+                self.step(port)
+            self.read_last(port)
         finally:
             if time.monotonic() - opened_s >= _STEADY_S:
                 self._backoff.reset()
@@ -128,6 +118,29 @@ class PortSession:
             with self._port_guard:
                 self._port = None
             port.close()
+
+    def begin(self, busy: Callable[[bool], None]) -> Port:
+        """Open the port and begin the readers. Raises PortError, NotPermittedError."""
+        port = self._open(busy)
+        try:
+            self._fd_store.put(port.fileno())
+            with self._port_guard:
+                self._port = port
+            self._begin_readers(port)
+        except BaseException:
+            port.close()
+            raise
+        return port
+
+    def _begin_readers(self, port: Port) -> None:
+        opened_s = time.monotonic()
+        for reader in self.readers:
+            # Once: the cards that were in the field when the previous process ended may still be there.
+            last_reads = self._previous.last_reads.get(reader.settings.id, ())
+            last_repeat_ms = self._previous.last_repeats_us.get(reader.settings.id, 0) // 1_000
+            reader.port_opened(port.resolved, opened_s, last_reads, last_repeat_ms)
+        self._previous = _NO_RUN
+        self._changed()
 
     def _open(self, busy: Callable[[bool], None]) -> Port:
         require_own_device(self.readers[0].settings, self._all_readers)
@@ -145,7 +158,7 @@ class PortSession:
             busy(True)
             self.opening_since = None
 
-    def _step(self, port: Port) -> None:
+    def step(self, port: Port) -> None:
         """Send the requests that are due; wait for bytes or the next timer; process what has happened."""
         now_s = time.monotonic()
         for reader in self.readers:
@@ -162,7 +175,7 @@ class PortSession:
         elif not self._stopping.is_set():
             self._handle_timers(now_s, now_s)
 
-    def _read_last(self, port: Port) -> None:
+    def read_last(self, port: Port) -> None:
         """After a stop: process the bytes that have already arrived, and wait for the rest of a frame."""
         now_s = time.monotonic()
         ends_s = now_s + _LAST_FRAME_S

@@ -182,11 +182,11 @@ class ChannelSender:
         except OutboxReplacedError as error:
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
-            return self._back_off(self._delay.after(error))
+            return self._back_off(self._delay_after(error))
         except OutboxUnavailableError as error:
             # What could not be recorded is asked for again; sending waits for the outbox.
             self._note(error)
-            return self._back_off(self._delay.after(error))
+            return self._back_off(self._delay_after(error))
 
     def _try(self, now: float) -> float | None:
         try:
@@ -239,7 +239,7 @@ class ChannelSender:
 
     def _pause(self, now: float, size: int = 0) -> float:
         """Seconds until a request may leave."""
-        failing_s = self._failing_pause_s if self._delay.failures else 0.0
+        failing_s = self._failing_pause_s if self._rate.failing else 0.0
         return max(self._rate.ready_in(now, size), self._rate.after_last(failing_s, now))
 
     def _poll_at(self) -> float | None:
@@ -381,14 +381,20 @@ class ChannelSender:
     def _went_well(self) -> None:
         self._slow_commits.ended()
         self._delay.reset()
+        self._rate.failing.discard(self)
         self._faults.recovered()
+
+    def _delay_after(self, error: AgentError) -> float:
+        """Count a failure of the series. Returns the seconds until the next try."""
+        self._rate.failing.add(self)
+        return self._delay.after(error)
 
     def _failed(self, error: SnowpipeError) -> float:
         """Enter the state that the failure leaves. Returns the seconds until the next try."""
         if has_uncommitted(error):
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
-        delay = self._delay.after(error)
+        delay = self._delay_after(error)
         if isinstance(error, RowsRefusedError) and self._request is not None:
             request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token
