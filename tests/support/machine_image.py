@@ -34,7 +34,8 @@ _FILES = {
     "etc/systemd/journald.conf.d/door.conf": "[Journal]\nStorage=persistent\nSyncIntervalSec=1s\n",
     "etc/systemd/system/guest-shell.service": (
         "[Unit]\nDefaultDependencies=no\nAfter=local-fs.target systemd-udevd.service\n"
-        "[Service]\nExecStart=/usr/bin/python3 /usr/local/sbin/guest_shell.py\nRestart=always\nKillMode=process\n"
+        "[Service]\nExecStart=/usr/bin/python3 /usr/local/sbin/guest_shell.py\n"
+        "Restart=always\nKillMode=process\n"
         "[Install]\nWantedBy=sysinit.target\n"
     ),
 }
