@@ -44,6 +44,7 @@ class UploadLoop:
             busy(True)
             before = self._news()
             delay = uploader.step()
+            self._agent.delivery_state.observe(self._agent.outbox)
             is_news = self._news() != before
             if is_news:
                 self._on_news()

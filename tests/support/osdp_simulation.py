@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.readers.events import Condition, ConditionChange, Key, RawCredential, ReaderEvent
-from agent.readers.protocols.osdp.line import Line
+from agent.readers.protocols.osdp.line import OsdpLine
 from agent.readers.protocols.osdp.reader import Osdp
 from tests.support.osdp_device import OsdpDevice
 
@@ -73,7 +73,7 @@ class SimulatedLine:
         self.to_panel: Fault = intact
         self._byte_s = 10 / baudrate
         self._arriving: list[tuple[float, bytes]] = []
-        line = Line(baudrate)
+        line = OsdpLine(baudrate)
         for reader in readers:
             reader.protocol.join(line)
             reader.protocol.reset()

@@ -29,6 +29,11 @@ class Lights:
         self._shown: Light | None = None
         self._signal: deque[tuple[Command, bytes]] = deque()
 
+    @property
+    def steady(self) -> Light | None:
+        """The steady state that was set last."""
+        return self._wanted
+
     def show(self, light: Light) -> None:
         """Set the steady state."""
         self._wanted = light

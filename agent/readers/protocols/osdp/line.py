@@ -15,7 +15,7 @@ _IDLE_BYTES = 2  # before a command the line is idle for two characters
 _RETRY_MAX_S = 1.6  # a reader is asked at least so often, that it is back within two seconds
 
 
-class Line:
+class OsdpLine:
     """The readers of one line, in turn: of those that are due, the one that is due for the longest time.
 
     So a reader that does not answer costs the others one reply time now and then: `retry_s` grows with the

@@ -11,7 +11,7 @@ from typing import ClassVar
 from agent.readers.events import ReaderEvent
 from agent.readers.protocol import LineSettings, Option
 from agent.readers.protocols.osdp.codes import HIGHEST_ADDRESS
-from agent.readers.protocols.osdp.line import Line
+from agent.readers.protocols.osdp.line import OsdpLine
 from agent.readers.protocols.osdp.link import Link, Random
 
 DEFAULT_BAUDRATE = 9600
@@ -20,7 +20,7 @@ DEFAULT_BAUDRATE = 9600
 class Osdp:
     """OSDP v2 readers on RS-485, with the secure channel.
 
-    Readers on one line share a `Line` (join()). Without a key a reader is asked in clear text, and only if
+    Readers on one line share an OsdpLine. Without a key a reader is asked in clear text, and only if
     `secure` is "none"; else it is not asked at all.
     """
 
@@ -63,9 +63,9 @@ class Osdp:
         self.link = Link(address, key=None, poll_s=poll_ms / 1000, random=random)
         self.link.is_used = secure == "none"
         self.link.reset()
-        self.join(Line(DEFAULT_BAUDRATE))
+        self.join(OsdpLine(DEFAULT_BAUDRATE))
 
-    def join(self, line: Line) -> None:
+    def join(self, line: OsdpLine) -> None:
         """Share this line with the readers that joined it before."""
         self._line = line
         line.add(self.link)
