@@ -12,9 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Texts(NamedTuple):
-    """The log lines of one condition: when it begins, with the next step, and when it ends."""
+    """The words for one condition: what is wrong, what to do, and the line when it ends."""
 
     begins: str
+    next: str
     begin_id: MessageId
     ends: str
     end_id: MessageId
@@ -22,49 +23,62 @@ class _Texts(NamedTuple):
 
 _TEXTS = {
     Condition.OFFLINE: _Texts(
-        "offline: it does not answer; check its power, the two data wires, address and baudrate",
+        "offline: it does not answer",
+        "check its power, the two data wires, its address and baudrate",
         MessageId.READER_OFFLINE,
         "online",
         MessageId.READER_ONLINE,
     ),
     Condition.KEY_REFUSED: _Texts(
-        "it answers, but there is no encrypted session with the stored key: another reader was put in its "
-        "place, or it was reset; examine it, then give it a new key: sudo badge-agent setup",
+        "it answers, but there is no encrypted session with the stored key: it was reset, or another one was "
+        "put in its place",
+        "examine it, then give it a new key: sudo badge-agent setup",
         MessageId.READER_KEY_REFUSED,
         "its key is accepted",
         MessageId.READER_SECURED,
     ),
+    Condition.NO_KEY: _Texts(
+        "it is not asked, because no key is stored for it",
+        'make one: sudo badge-agent setup; or set secure = "none" in its options',
+        MessageId.READER_KEY_REFUSED,
+        "there is a key for it",
+        MessageId.READER_SECURED,
+    ),
     Condition.TAMPER: _Texts(
         "tamper: it was opened or taken off its wall",
+        "examine it",
         MessageId.READER_TAMPERED,
         "tamper ended",
         MessageId.READER_TAMPER_ENDED,
     ),
     Condition.POWER: _Texts(
         "it reports a power failure",
+        "check its power supply",
         MessageId.READER_POWER_FAILED,
         "its power is restored",
         MessageId.READER_POWER_RESTORED,
     ),
     Condition.HEAD_TAMPER: _Texts(
         "tamper: its reader head was opened or taken off its wall",
+        "examine it",
         MessageId.READER_TAMPERED,
         "tamper of its reader head ended",
         MessageId.READER_TAMPER_ENDED,
     ),
     Condition.HEAD_MISSING: _Texts(
         "its reader head is not connected",
+        "check the cable of the reader head",
         MessageId.READER_OFFLINE,
         "its reader head is connected",
         MessageId.READER_ONLINE,
     ),
-    Condition.NO_KEY: _Texts(
-        'it is not asked: no key is stored for it; make one: sudo badge-agent setup, or set secure = "none"',
-        MessageId.READER_KEY_REFUSED,
-        "there is a key for it",
-        MessageId.READER_SECURED,
-    ),
 }
+
+
+def condition_texts(condition: Condition) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    texts = _TEXTS[condition]
+    return texts.begins, texts.next
 
 
 class ConditionMonitor:
@@ -86,7 +100,7 @@ class ConditionMonitor:
         texts = _TEXTS[change.condition]
         if change.active and not was_active:
             self.active |= {change.condition}
-            self._log(logging.WARNING, texts.begins, texts.begin_id)
+            self._log(logging.WARNING, f"{texts.begins}; {texts.next}", texts.begin_id)
         elif not change.active and (was_active or self._is_first_answer(change)):
             self.active -= {change.condition}
             self._log(logging.INFO, texts.ends, texts.end_id)

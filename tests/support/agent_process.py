@@ -81,6 +81,10 @@ class PtyReader:
             os.close(self._master)
             self._master = self._slave = -1
 
+    def fileno(self) -> int:
+        """The reader's end, for one that is asked."""
+        return self._master
+
     def write(self, data: bytes) -> None:
         """Send bytes on the line."""
         assert os.write(self._master, data) == len(data)

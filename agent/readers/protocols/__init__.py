@@ -80,7 +80,7 @@ STANDALONE: Mapping[str, type[WireProtocol]] = MappingProxyType(
 )
 """The protocols whose frames have a meaning by themselves; those of OSDP answer a command."""
 
-# Modules that have no keys, and readers of transponders other than cards.
+# Modules that have no keys, readers of transponders other than cards, and readers whose keys are never cards.
 WITHOUT_KEYS = frozenset(
     {
         *(
@@ -95,7 +95,7 @@ WITHOUT_KEYS = frozenset(
             "rdm6300",
             "sm130",
         ),
-        *("twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
+        *("osdp", "twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
     }
 )
 

@@ -69,7 +69,7 @@ class Link:
         self._random = random
         self._conditions: dict[Condition, bool] = {}
         self._requests: deque[tuple[Command, bytes]] = deque()
-        self._replies: list[tuple[Command, int, bytes]] = []
+        self.replies: list[tuple[Command, int, bytes]] = []
         self._unsupported: set[Command] = set()  # not sent again, lest each of them ends the session
         self._heard_s: float | None = None  # None: counted from the first command
         # How the reader's frames are checked; it is tried out until the reader has answered once.
@@ -122,7 +122,7 @@ class Link:
 
     def take_replies(self) -> list[tuple[Command, int, bytes]]:
         """The command, reply code and reply data of each request that was answered since the last call."""
-        replies, self._replies = self._replies, []
+        replies, self.replies = self.replies, []
         return replies
 
     # --- the line's calls -------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class Link:
                 self._refusals = 0
                 events += self._change(Condition.KEY_REFUSED, active=False)
         elif self._requests and command == self._requests[0]:
-            self._replies.append((*self._requests.popleft()[:1], code, data))
+            self.replies.append((*self._requests.popleft()[:1], code, data))
         elif self._start_up and command == self._start_up[0]:
             self._start_up.popleft()
             self._learn(code, data)
