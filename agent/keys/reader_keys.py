@@ -69,6 +69,8 @@ def load_reader_keys(settings: Settings) -> ReaderKeys:
     Raises KeyFileError or NotPermittedError.
     """
     path = settings.agent.reader_keys_file
+    if path is not None and not path.exists():
+        return ReaderKeys()  # before setup has made them
     if path is not None:
         return parse_reader_keys(read_secret(path, "reader keys"), path)
     credential = systemd_creds.credential_path("reader_keys")

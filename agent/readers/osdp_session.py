@@ -16,6 +16,7 @@ from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
 
 # A lost reply, a handshake, identity and capabilities at 9600 baud, twice.
 _CONNECT_S = 3.0
+_NO_ANSWER_S = 1.0  # two tries
 _SHORTEST_WAIT_S = 0.001
 
 
@@ -97,9 +98,9 @@ class OsdpSession:
     def _run(self, is_done: Callable[[], bool]) -> bool:
         """Exchange commands and replies until it is done; False after the time for that."""
         protocol, now = self._protocol, self._monotonic_s()
-        ends_s = now + _CONNECT_S
+        gives_up_s, ends_s = now + _NO_ANSWER_S, now + _CONNECT_S
         while not is_done():
-            if now >= ends_s:
+            if now >= (ends_s if protocol.link.has_answered else gives_up_s):
                 return False
             if command := protocol.data_to_send(now):
                 self._line.write(command)

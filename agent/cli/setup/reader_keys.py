@@ -12,8 +12,9 @@ from agent.cli.console import Finding, show
 from agent.errors import KeyFileError, NotPermittedError, PortBusyError, PortError
 from agent.keys import systemd_creds
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys, new_reader_key
-from agent.readers.osdp_session import OsdpSession
+from agent.readers.osdp_session import OsdpSession, only_reader_of
 from agent.readers.port import Port
+from agent.readers.protocol import LineSettings
 from agent.readers.protocols import make_protocol, osdp_of
 from agent.settings import ReaderSettings, Settings
 
@@ -78,6 +79,14 @@ def _give_key(reader: ReaderSettings, keys: ReaderKeys, settings: Settings) -> R
             show(Finding(name, "warning", text))
             session = OsdpSession.in_install_mode(port, line.baudrate, address, monotonic_s=time.monotonic)
             contact = session.connect()
+        if not contact.answers and _is_alone(reader, settings) and _set_address(port, line, address):
+            show(
+                Finding(
+                    name, "warning", f"the only reader of the line had another address; it is {address} now"
+                )
+            )
+            session = OsdpSession.in_install_mode(port, line.baudrate, address, monotonic_s=time.monotonic)
+            contact = session.connect()
         if not contact.answers:
             where = f"no OSDP reader answers at {reader.port}, {line}, address {address}"
             return Finding(name, "failed", where, f"badge-agent identify --port {reader.port}")
@@ -102,6 +111,17 @@ def _give_key(reader: ReaderSettings, keys: ReaderKeys, settings: Settings) -> R
     who = f", {contact.identity}" if contact.identity is not None else ""
     show(Finding(name, "ok", f"new key set and tried{who}; {where}"))
     return with_new
+
+
+def _is_alone(reader: ReaderSettings, settings: Settings) -> bool:
+    """Whether the configuration has no other reader on its port."""
+    return sum(other.port == reader.port for other in settings.readers) == 1
+
+
+def _set_address(port: Port, line: LineSettings, address: int) -> bool:
+    """Set the address of the only reader that is on the line; False if none answers, or it refuses."""
+    session = only_reader_of(port, line.baudrate, monotonic_s=time.monotonic)
+    return session.connect().answers and session.set_address(address, line.baudrate)
 
 
 def _store(keys: ReaderKeys, settings: Settings) -> str:

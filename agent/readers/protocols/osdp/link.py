@@ -96,6 +96,11 @@ class Link:
         self._begin_again()
 
     @property
+    def has_answered(self) -> bool:
+        """Whether there was any reply since the port was opened."""
+        return self._is_check_known
+
+    @property
     def is_online(self) -> bool:
         """Whether the reader answers, in a session if there is a key."""
         return self._conditions.get(Condition.OFFLINE) is False and not self._conditions.get(
