@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,11 @@ from tests.support.osdp_device import OsdpDevice
 
 
 @contextmanager
-def devices_on(line: PtyReader, *devices: OsdpDevice) -> Iterator[None]:
-    """These readers answer on the line until the end of the block."""
+def devices_on(line: PtyReader, *devices: OsdpDevice, baudrate: int | None = None) -> Iterator[None]:
+    """These readers answer on the line until the end of the block.
+
+    With `baudrate` after the time that command and reply take on such a line, and 3 ms.
+    """
     ended = threading.Event()
 
     def answer() -> None:
@@ -27,6 +31,8 @@ def devices_on(line: PtyReader, *devices: OsdpDevice) -> Iterator[None]:
                 held = held[held.index(b"\x53") + len(frame) :]
                 for device in devices:
                     if reply := device.reply(frame):
+                        if baudrate is not None:
+                            time.sleep((len(frame) + len(reply)) * 10 / baudrate + 0.003)
                         line.write(reply)
 
     thread = threading.Thread(target=answer)
