@@ -36,6 +36,7 @@ class AgentSettings:
     state_dir: Path = Path("/var/lib/badge-agent")  # holds outbox.db; on a disk
     runtime_dir: Path = Path("/run/badge-agent")  # holds status.json; in memory
     log_level: LogLevel = "info"
+    reader_keys_file: Path | None = None  # None: the service's credential; see agent.keys.reader_keys
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from agent.cli.state_access import load_as_owner
 from agent.clock.system_clock import off
 from agent.keys.lookup import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
+from agent.readers.conditions import condition_texts
+from agent.readers.events import Condition
 from agent.readers.flood_monitor import FLOOD_PER_SECOND
 from agent.readers.uart import LineErrors
 from agent.service.state_disk import state_problem
@@ -40,9 +42,9 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
     \b
     Exit code:
       0   the agent works; swipes may wait while the network is down
-      1   the agent is not running, a reader is missing or silent, the outbox cannot be used,
-          a power cut would lose swipes, Snowflake refuses the key or the role, or rows are held
-          for an operator
+      1   the agent is not running, a reader is missing, silent, offline or tampered with, the
+          outbox cannot be used, a power cut would lose swipes, Snowflake refuses the key or the
+          role, or rows are held for an operator
       77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines
@@ -67,7 +69,10 @@ def _is_healthy(status: dict[str, Any]) -> bool:
         and not needs_operator(status["outbox"])
         and status["uploader"] is not None
         and status["uploader"]["state"] != "holding"
-        and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
+        and all(
+            reader["state"] == "open" and not reader.get("silent") and not reader.get("conditions")
+            for reader in status["readers"]
+        )
     )
 
 
@@ -207,6 +212,8 @@ def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
         for problem in problems:
             state: State = "warning" if is_open else "failed"
             yield Finding(name, state, problem["text"], problem["next"])
+        for condition in reader.get("conditions", ()):
+            yield Finding(name, "failed", *condition_texts(Condition(condition)))
         if reader.get("silent"):
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"
@@ -231,7 +238,9 @@ def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
     last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
     flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
-    state = ", ".join([reader["state"], *flags])
+    osdp = reader.get("osdp")
+    secure = ["encrypted" if osdp["secure"] else "in clear text"] if osdp and osdp["online"] else []
+    state = ", ".join([reader["state"], *secure, *flags, *reader.get("conditions", ())])
     return reader["id"], state, *counts, last_swipe, reader["protocol"]
 
 

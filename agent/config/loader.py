@@ -114,6 +114,7 @@ def _agent(table: Table, base: Path) -> AgentSettings:
         state_dir=table.path("state_dir", default.state_dir, base=base),
         runtime_dir=table.path("runtime_dir", default.runtime_dir, base=base),
         log_level=table.choice("log_level", default.log_level, allowed=get_args(LogLevel)),
+        reader_keys_file=table.path("reader_keys_file", None, base=base),
     )
 
 

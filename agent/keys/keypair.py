@@ -1,4 +1,4 @@
-"""Key pairs: generate, read and write PEM; the only module that imports cryptography."""
+"""Key pairs: generate, read and write PEM; imports cryptography, as aes.py does and no other module."""
 
 from __future__ import annotations
 

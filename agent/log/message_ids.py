@@ -35,6 +35,16 @@ class MessageId(StrEnum):
     READER_FAULT = (
         "97e32fe8af634a15a6173258cf3cdce4"  # reported by the reader, or wrong wiring or configuration
     )
+    READER_OFFLINE = (
+        "0f59d8c3fc904581a14f503b92c9e357"  # a two-way reader does not answer, or its head is missing
+    )
+    READER_ONLINE = "cb6573d22c8e4759ab6d25f902757b33"
+    READER_KEY_REFUSED = "384d44cdc16040feb92cb3e1cb3c33cb"  # no encrypted session: another key, or none
+    READER_SECURED = "d3e625e0c5c14e3c8d4eb7572eb16321"
+    READER_TAMPERED = "cee2deeeb3824826a0f9796260a29cc3"  # opened, or taken off its wall
+    READER_TAMPER_ENDED = "b09ac82123574172846fb6ce4eb2c8f5"
+    READER_POWER_FAILED = "2887b8cea66447ce82bc748109ea299c"
+    READER_POWER_RESTORED = "152d8ea60a1a45b7bbf63d7effbc5e37"
     PORT_SHARED = "4b5e6fcede3946a79ba27beb57b8b9b6"  # another program or adapter uses its port or name
     PORT_ALONE = "c4c2f43c5489407d98c847e505d2c738"
     CARDHOLDERS_UNREADABLE = "b55e74ee6e054de88e895689641c81da"  # the last good file stays in use

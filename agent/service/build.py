@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
+from agent.errors import KeyFileError, NotPermittedError
+from agent.keys.reader_keys import ReaderKeys, load_reader_keys
 from agent.keys.site_key import site_key_of
+from agent.log.message_ids import MessageId, fields
 from agent.outbox import Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
@@ -18,6 +22,7 @@ from agent.readers.cards.cardholders import Cardholders
 from agent.readers.port_names import rival_of
 from agent.readers.session import PortSession, PreviousRun
 from agent.readers.shared_port import by_port, one_of_each_port
+from agent.service.durability import DeliveryState
 from agent.service.fd_store import LastRepeats, StoredPorts
 from agent.service.port_watch import PortWatch
 from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
@@ -28,6 +33,8 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.swipe import Swipe
 from agent.uploader.uploader import Uploader
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Readers:
     sessions: list[PortSession]
     port_watch: PortWatch
     last_repeats: LastRepeats
+    delivery_state: DeliveryState
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Agent:
     uploader: Uploader
     write_loop: WriteLoop
     status_report: StatusReport
+    delivery_state: DeliveryState
 
 
 def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers:
@@ -74,6 +83,8 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
     previous = PreviousRun(run_before.last_us, run_before.last_reads, held_ports.last_repeats.before_us)
+    delivery_state = DeliveryState(queue)
+    reader_keys = _reader_keys(settings)
     firsts = one_of_each_port(settings.readers)
     sessions = [
         PortSession(
@@ -84,13 +95,28 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             fd_store=held_ports.of(readers[0].id, _own_port(readers[0], firsts)),
             previous=previous,
             site_key=site_key,
+            reader_keys=reader_keys,
+            durability=delivery_state,
             all_readers=firsts,
         )
         for readers in by_port(settings.readers)
     ]
     held_ports.clear_others()
     port_watch = PortWatch(sessions)
-    return Readers(settings, clock, client, lock, queue, sessions, port_watch, held_ports.last_repeats)
+    return Readers(
+        *(settings, clock, client, lock, queue, sessions, port_watch, held_ports.last_repeats, delivery_state)
+    )
+
+
+def _reader_keys(settings: Settings) -> ReaderKeys:
+    """The keys of encrypted readers. Without them these are not asked, and the others are read."""
+    if not any(reader.protocol == "osdp" for reader in settings.readers):
+        return ReaderKeys()
+    try:
+        return load_reader_keys(settings)
+    except (KeyFileError, NotPermittedError) as error:
+        _log.error("%s; %s", error, error.hint, extra=fields(MessageId.READER_KEY_REFUSED, error=error))
+        return ReaderKeys()
 
 
 def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str | None:
@@ -133,6 +159,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
     )
     return Agent(
         *(settings, readers.clock, readers.client, outbox, uploader, write_loop, status_report),
+        readers.delivery_state,
     )
 
 

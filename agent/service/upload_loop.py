@@ -54,6 +54,7 @@ class UploadLoop:
         """
         before = self._news()
         delay = self._agent.uploader.step()
+        self._agent.delivery_state.observe(self._agent.outbox)
         is_news = self._news() != before
         if is_news:
             self._on_news()
