@@ -343,6 +343,26 @@ def card_of(row: object) -> tuple[str, int, str] | None:
     return None
 
 
+class RowSummary(NamedTuple):
+    """What a row says to a person at the door; None for absent members."""
+
+    reader_id: str
+    zone_id: str
+    direction: str | None
+    badge_id: str | None  # None after the person was erased
+    event_timestamp: str
+    clock: str
+
+
+def summary_of(row: object) -> RowSummary | None:
+    """The summary of a stored row; None for a damaged one."""
+    members = _members_of(row) or {}
+    match [members.get(name) for name in RowSummary._fields]:
+        case [str(reader_id), str(zone_id), direction, badge_id, str(event_timestamp), str(clock)]:
+            return RowSummary(reader_id, zone_id, direction, badge_id, event_timestamp, clock)
+    return None
+
+
 def _members_of(row: object) -> dict[str, Any] | None:
     try:
         members = json.loads(row) if isinstance(row, bytes) else None

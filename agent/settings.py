@@ -34,7 +34,7 @@ class AgentSettings:
 
     id: str  # the door's name in Snowflake: `agent_id` of every row
     state_dir: Path = Path("/var/lib/badge-agent")  # holds outbox.db; on a disk
-    runtime_dir: Path = Path("/run/badge-agent")  # holds status.json; in memory
+    runtime_dir: Path = Path("/run/badge-agent")  # holds status.json and metrics.prom; in memory
     log_level: LogLevel = "info"
     reader_keys_file: Path | None = None  # None: the service's credential; see agent.keys.reader_keys
 
@@ -113,6 +113,14 @@ class ClockSettings:
 
 
 @dataclass(frozen=True)
+class HeartbeatSettings:
+    """The table [heartbeat]: an address of a monitoring service, which raises an alarm without requests."""
+
+    url: str | None = field(default=None, repr=False)  # who knows it can make a dead door look alive
+    minutes: float = 5  # between two requests
+
+
+@dataclass(frozen=True)
 class PrivacySettings:
     """The table [privacy]."""
 
@@ -133,4 +141,5 @@ class Settings:
     uploader: UploaderSettings
     clock: ClockSettings
     privacy: PrivacySettings
+    heartbeat: HeartbeatSettings
     path: Path

@@ -1,4 +1,4 @@
-"""Service start to READY=1, next to what Python and the libraries take alone."""
+"""Service start to READY=1 and `badge-agent status`, next to what Python and the libraries take alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.support.swipes import wait_until
 
 _STARTS = 9
 _READY_S = 1.0
+_STATUS_S = 0.25
 _LIBRARIES = (
     "import click, jwt, requests, serial, sqlite3, zstandard\n"
     "try: import systemd.journal\n"
@@ -36,6 +37,10 @@ def run() -> list[Figure]:
         Figure("floor: and the libraries' imports", f"{libraries:.2f} s"),
         Figure("and the agent's own", f"{imports:.2f} s"),
     ]
+    with tempfile.TemporaryDirectory() as name:
+        status = _median([_status(Path(name)) for _ in range(_STARTS + 1)][1:])
+    target = f"<= {_STATUS_S} s"
+    floors.append(Figure("badge-agent status", f"{status:.2f} s", target, status <= _STATUS_S))
     if not SYSTEMD_PYTHON.is_met():
         return [*floors, Figure("READY", "not measured: systemd-python is not installed")]
     with tempfile.TemporaryDirectory() as name:
@@ -54,6 +59,19 @@ def run() -> list[Figure]:
 def _python(code: str) -> float:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - begun
+
+
+def _status(directory: Path) -> float:
+    agent = AgentProcess(
+        directory,
+        url="http://127.0.0.1:9",  # the discard port: no listener
+        private_key_file=directory / "no-key.p8",
+        readers=[reader_table(directory / "reader")],
+    )
+    words = [sys.executable, "-m", "agent", "status", "--config", str(agent.config)]
+    begun = time.perf_counter()
+    subprocess.run(words, stdout=subprocess.DEVNULL, check=False)  # 1: no agent runs
     return time.perf_counter() - begun
 
 

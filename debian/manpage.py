@@ -29,6 +29,7 @@ _FILES = {
     "/etc/credstore*/badge-agent.private_key*": "the private key, as a systemd credential",
     "/var/lib/badge-agent/outbox.db": "pending swipes, and those kept for replay",
     "/run/badge-agent/status.json": "the state shown by badge-agent status",
+    "/run/badge-agent/metrics.prom": "the same as metrics, for node_exporter",
 }
 
 

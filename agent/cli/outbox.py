@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +13,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.console import progress, table
+from agent.cli.new_file import incomplete, new_file
 from agent.cli.recovery_note import note_recovery
 from agent.cli.state_access import load_as_owner
 from agent.config.loader import load
@@ -108,7 +106,7 @@ def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     # The file is made, and removed after a failure, by the caller; the outbox is read as its owner.
     state_dir = load(config).agent.state_dir
     total = call_as_owner(partial(_count, state_dir, hold_id), state_dir)
-    with _new_file(out) as file:
+    with new_file(out) as file:
         call_as_owner(partial(_write_to, file, out, state_dir, hold_id, total), state_dir)
     click.echo(f"written to {out}")
 
@@ -133,39 +131,7 @@ def _write_to(file: BinaryIO, path: Path, state_dir: Path, hold_id: int | None, 
             advance(written % _ROWS_PER_STEP)
         file.flush()
     except OSError as error:
-        raise _incomplete(path, error) from error
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file of mode 0600 from its creation, on disk at the end; removed if the body raises.
-
-    Raises AgentError if it exists, also as a symbolic link, or cannot be written.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise AgentError(
-            f"{path}: {error.strerror}", hint="name a new file in a directory that this user may write"
-        ) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise _incomplete(path, error) from error
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _incomplete(path: Path, error: OSError) -> AgentError:
-    return AgentError(
-        f"{path}: {error.strerror}; the incomplete file was removed",
-        hint="free some space, or name a file on another disk",
-    )
+        raise incomplete(path, error) from error
 
 
 @command.command()

@@ -20,7 +20,7 @@ from agent.errors import AgentError, OutboxInUseError
 from agent.outbox import state_lock
 from agent.outbox.external import replay_queue
 from agent.service import drain
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from agent.settings import Settings
 
 _POLL_S = 0.2

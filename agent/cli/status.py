@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from agent.cli import config_option
-from agent.cli.console import Finding, State, show, table
+from agent.cli.console import show, table
+from agent.cli.findings import READER_HEADERS, findings, is_reporting, reader_rows
 from agent.cli.state_access import load_as_owner
-from agent.clock.system_clock import off
-from agent.keys.lookup import OLD_AFTER, ROTATE
-from agent.outbox.external.connection import is_there
-from agent.readers.conditions import condition_texts
-from agent.readers.events import Condition
-from agent.readers.flood_monitor import FLOOD_PER_SECOND
-from agent.readers.uart import LineErrors
-from agent.service.state_disk import state_problem
-from agent.service.status import STATUS_FILE, read_status
-from agent.snowpipe.server_clock import TOLERATED_S
-
-CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"
-_SHOWN_FROM_S = 1.0  # smaller corrections are not shown
-_LINE_HINT = "check ground wire and cable length, then baudrate, line_parity and stop_bits"
-_LOG_HINT = "journalctl -u badge-agent -n 50"
+from agent.service.status_file import door_status, is_healthy
 
 
 @click.command("status", epilog="Example: badge-agent status --json")
@@ -49,208 +33,13 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines
     settings = load_as_owner(config)
-    agent = settings.agent
-    has_outbox = is_there(agent.state_dir)  # raises without permission
-    status = read_status(agent.id, agent.state_dir, agent.runtime_dir)
-    problem = state_problem(settings)
-    if problem and status["outbox"]["ok"]:
-        status["outbox"] |= {"ok": False, "problem": problem}
+    status = door_status(settings)
     if as_json:
         click.echo(json.dumps(status))
     else:
-        _show_page(status, agent.runtime_dir, has_outbox=has_outbox)
-    context.exit(0 if _is_healthy(status) else 1)
-
-
-def _is_healthy(status: dict[str, Any]) -> bool:
-    return (
-        status["running"]
-        and status["outbox"]["ok"]
-        and not needs_operator(status["outbox"])
-        and status["uploader"] is not None
-        and status["uploader"]["state"] != "holding"
-        and all(
-            reader["state"] == "open" and not reader.get("silent") and not reader.get("conditions")
-            for reader in status["readers"]
-        )
-    )
-
-
-def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -> None:
-    show(_process(status, runtime_dir))
-    show(_outbox(status["outbox"], has_outbox=has_outbox))
-    if needs_operator(status["outbox"]):
-        show(_held(status["outbox"]))
-    if status["outbox"]["quarantined"]:
-        show(_quarantine(status["outbox"]))
-    # The status file of a stopped agent is obsolete.
-    if not status["running"] or status["uploader"] is None:
-        return
-    show(_uploader(status["uploader"]))
-    if status["key"]["fingerprint"] is not None:
-        show(_key(status["key"]))
-    if status["disk"]["bytes_written"] is not None:
-        show(_disk(status["disk"]))
-    show(clock(status["clock"]))
-    for finding in _reader_findings(status["readers"]):
-        show(finding)
-    click.echo()
-    headers = ("reader", "state", "swipes", "noise", "last swipe", "protocol")
-    table(headers, [_reader_cells(reader) for reader in status["readers"]])
-
-
-def _process(status: dict[str, Any], runtime_dir: Path) -> Finding:
-    name = f"agent {status['agent_id']}"
-    if not status["running"]:
-        return Finding(name, "failed", "not running", f"sudo systemctl start badge-agent; {_LOG_HINT}")
-    if status["uploader"] is None:
-        text = f"running, but {runtime_dir / STATUS_FILE} is missing or unusable"
-        return Finding(name, "failed", text, f"ls -l {runtime_dir}; {_LOG_HINT}")
-    since = _ago(status["started_at"])
-    return Finding(name, "ok", f"running, version {status['version']}, pid {status['pid']}, started {since}")
-
-
-def _outbox(outbox: dict[str, Any], *, has_outbox: bool) -> Finding:
-    if not has_outbox:
-        return Finding("outbox", "warning", outbox["problem"], "badge-agent check")
-    if not outbox["ok"]:
-        return Finding("outbox", "failed", outbox["problem"], "badge-agent check --offline")
-    delivered = f"{outbox['delivered']} delivered, {outbox['kept']} of them kept for replay"
-    free = f"{outbox['disk_free_bytes'] / 1e6:,.0f} MB free"
-    if outbox["recovering"] is not None:
-        return Finding("outbox", "warning", f"{recovering(outbox)}; {outbox['pending']} pending; {free}")
-    if not outbox["pending"]:
-        return Finding("outbox", "ok", f"nothing pending; {delivered}; {free}")
-    pending = "1 swipe pending" if outbox["pending"] == 1 else f"{outbox['pending']} swipes pending"
-    if outbox["oldest_pending_seconds"] is not None:
-        pending += f", the oldest for {_duration(outbox['oldest_pending_seconds'])}"
-    return Finding("outbox", "ok", f"{pending}; {delivered}; {free}")
-
-
-def recovering(outbox: dict[str, Any]) -> str:
-    """The progress with the rows of a damaged file."""
-    now = outbox["recovering"]
-    text = f"recovering the {now['rows']} swipes of {now['file']}: {now['done']:,} of {now['total']:,}"
-    if not now["searched_bytes"]:
-        return text
-    searched, size = (now[name] / 1e6 for name in ("searched_bytes", "bytes"))
-    return f"{text}, then {searched:,.0f} of {size:,.0f} MB of its bytes searched for others"
-
-
-def needs_operator(outbox: dict[str, Any]) -> bool:
-    """True if rows of the `outbox` object are held for an operator."""
-    return bool(outbox["set_aside"] or outbox["rejected"])
-
-
-def _held(outbox: dict[str, Any]) -> Finding:
-    text = f"{outbox['set_aside']} set aside, {outbox['rejected']} in ranges with load errors"
-    return Finding("held rows", "failed", text, "badge-agent outbox list")
-
-
-def _quarantine(outbox: dict[str, Any]) -> Finding:
-    names, lost = ", ".join(outbox["quarantined"]), outbox["unreadable"]
-    text = f"{names}; {lost} swipes could not be read" if lost else names
-    return Finding("damaged files", "warning", text, "look for disk errors: dmesg | grep -iE 'mmc|i/o error'")
-
-
-def clock(state: dict[str, Any]) -> Finding:
-    """A finding on the `clock` object of the status report."""
-    since = f" since {_ago(state['since']).removesuffix(' ago')}" if state.get("since") else ""
-    parts = []
-    moved_s, ahead_s = state.get("correction_seconds"), state.get("ahead_seconds")
-    if moved_s is not None and abs(moved_s) >= _SHOWN_FROM_S:
-        parts.append(f"it was {off(-moved_s)} before; earlier swipes are corrected by that")
-    if ahead_s is not None and abs(ahead_s) > TOLERATED_S:
-        parts.append(f"compared with Snowflake's clock it is {off(ahead_s)}")
-    text = "; ".join([f"{'synchronised' if state['trusted'] else 'not synchronised'}{since}", *parts])
-    if not state["trusted"]:
-        text += "; swipes are kept and get their correct times once it is"
-    elif ahead_s is None or abs(ahead_s) <= TOLERATED_S:
-        return Finding("clock", "ok", text)
-    return Finding("clock", "warning", text, CLOCK_HINT)
-
-
-def _uploader(uploader: dict[str, Any]) -> Finding:
-    match uploader["state"]:
-        case "holding":
-            text = f"delivery is held: {uploader['reason']}; every swipe is kept"
-            return Finding("uploader", "failed", text, "badge-agent check")
-        case "waiting" if not uploader["consecutive_failures"]:
-            text = f"{uploader['reason']}, at most {_duration(uploader['next_try_seconds'])} more"
-            return Finding("uploader", "warning", text, CLOCK_HINT)
-        case "waiting":
-            again = f"try {uploader['consecutive_failures'] + 1} in {_duration(uploader['next_try_seconds'])}"
-            text = f"{uploader['reason']}; every swipe is kept, {again}"
-            hint = "nothing during a known network outage; otherwise: badge-agent check"
-            return Finding("uploader", "warning", text, hint)
-        case state:
-            last = uploader["last_commit_at"]
-            delivered = f"last delivery {_ago(last)}" if last else "nothing delivered since the start"
-            return Finding("uploader", "ok", f"{state}; {delivered}")
-
-
-def _key(key: dict[str, Any]) -> Finding:
-    days = key["age_days"]
-    age = "" if days is None else f", {days} days old"
-    if days is not None and days > OLD_AFTER.days:
-        return Finding("key", "warning", f"{key['fingerprint']}{age}: change it", ROTATE)
-    return Finding("key", "ok", f"{key['fingerprint']}{age}")
-
-
-def _disk(disk: dict[str, Any]) -> Finding:
-    written = f"{disk['bytes_written'] / 1e6:,.1f} MB written"
-    return Finding("disk", "ok", f"{written} and {disk['flushes']} flushes since the start")
-
-
-def _reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
-    for reader in readers:
-        name = f"reader {reader['id']}"
-        is_open = reader["state"] == "open"
-        problems = reader.get("problems", ())  # absent in the status file of an earlier version
-        if not is_open and not problems:
-            yield Finding(name, "failed", f"{reader['device']} is not open yet; the agent retries")
-        for problem in problems:
-            state: State = "warning" if is_open else "failed"
-            yield Finding(name, state, problem["text"], problem["next"])
-        for condition in reader.get("conditions", ()):
-            yield Finding(name, "failed", *condition_texts(Condition(condition)))
-        if reader.get("silent"):
-            last = reader["last_rx_seconds"]
-            text = f"its port is open, but no data {'yet' if last is None else f'for {_duration(last)}'}"
-            yield Finding(name, "failed", text, "check the reader's power and its data wire")
-        if reader.get("line_errors") and any(reader["line_errors"].values()):
-            text = f"its line had {LineErrors(**reader['line_errors'])}; these frames were not used"
-            noisy = reader.get("noisy")
-            yield Finding(name, "warning" if noisy else "ok", text, _LINE_HINT if noisy else "")
-        if reader.get("flooding"):
-            refused = reader["flood_refused"]
-            because = f"; {refused} were refused, because the disk is short of space" if refused else ""
-            text = f"sends more than {FLOOD_PER_SECOND} swipes a second{because}"
-            yield Finding(name, "failed", text, "a broken or hostile device: disconnect it")
-        if reader.get("noisy"):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in reader["noise_reasons"].items())
-            text = f"much of the received data is no card ({reasons} so far)"
-            hint = "check ground wire, data wires and cable length, then protocol and baud rate"
-            yield Finding(name, "warning", text, hint)
-
-
-def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
-    last_swipe = _ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
-    counts = (str(reader["swipes"]), str(reader["noise"]))
-    flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
-    osdp = reader.get("osdp")
-    secure = ["encrypted" if osdp["secure"] else "in clear text"] if osdp and osdp["online"] else []
-    state = ", ".join([reader["state"], *secure, *flags, *reader.get("conditions", ())])
-    return reader["id"], state, *counts, last_swipe, reader["protocol"]
-
-
-def _ago(moment: str) -> str:
-    return f"{_duration((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())} ago"
-
-
-def _duration(seconds: float) -> str:
-    """A duration in the largest unit of which it has at least two."""
-    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+        for finding in findings(status, settings.agent):
+            show(finding)
+        if is_reporting(status):
+            click.echo()
+            table(READER_HEADERS, reader_rows(status["readers"]))
+    context.exit(0 if is_healthy(status) else 1)

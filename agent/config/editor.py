@@ -24,7 +24,17 @@ _HEAD = """\
 """
 
 # The order of the example.
-_ORDER = ("agent", "readers", "cardholders", "snowflake", "outbox", "uploader", "clock", "privacy")
+_ORDER = (
+    "agent",
+    "readers",
+    "cardholders",
+    "snowflake",
+    "outbox",
+    "uploader",
+    "clock",
+    "privacy",
+    "heartbeat",
+)
 
 Document = dict[str, Any]
 

@@ -24,6 +24,7 @@ from agent.settings import (
     CardNumbers,
     ClockSettings,
     Direction,
+    HeartbeatSettings,
     Keypad,
     LineParity,
     LogLevel,
@@ -37,7 +38,13 @@ from agent.settings import (
     UnknownLengths,
     UploaderSettings,
 )
-from agent.snowpipe.account_url import account_problem, account_url, proxy_problem, url_problem
+from agent.snowpipe.account_url import (
+    account_problem,
+    account_url,
+    heartbeat_url_problem,
+    proxy_problem,
+    url_problem,
+)
 from agent.swipe import LONGEST_NAME
 
 DEFAULT_CONFIG = Path("/etc/badge-agent/config.toml")
@@ -67,6 +74,7 @@ def settings_of(document: Mapping[str, object], path: Path) -> Settings:
         uploader=_uploader(root.table("uploader")),
         clock=_clock(root.table("clock")),
         privacy=_privacy(root.table("privacy"), path.parent),
+        heartbeat=_heartbeat(root.table("heartbeat")),
         path=path,
     )
     root.report_unknown_keys()
@@ -249,6 +257,13 @@ def _privacy(table: Table, base: Path) -> PrivacySettings:
     return PrivacySettings(
         card_numbers=table.choice("card_numbers", default.card_numbers, allowed=get_args(CardNumbers)),
         site_key_file=table.path("site_key_file", None, base=base),
+    )
+
+
+def _heartbeat(table: Table) -> HeartbeatSettings:
+    return HeartbeatSettings(
+        url=_checked(table, "url", "", heartbeat_url_problem) or None,
+        minutes=table.number("minutes", HeartbeatSettings.minutes, low=1, high=1440),
     )
 
 

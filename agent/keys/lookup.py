@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.atomic_file import replace_file
-from agent.clock.reading import ClockReading
 from agent.errors import KeyFileError, NotPermittedError
 from agent.guarded_file import read_guarded
 from agent.keys import systemd_creds
@@ -16,9 +14,6 @@ from agent.settings import Settings
 # Written by a rotation for the running agent: systemd updates a credential only at the next start. The file
 # is removed with the runtime directory when the service stops.
 HANDED_OVER = "private_key"
-
-OLD_AFTER = timedelta(days=90)
-ROTATE = "sudo badge-agent key rotate"
 
 
 def load_key(settings: Settings) -> KeyPair:
@@ -81,13 +76,6 @@ def _read_handed_over(path: Path) -> KeyPair:
         raise KeyFileError(
             f"{path}: {error.strerror}", hint="sudo systemctl restart badge-agent makes the directory again"
         ) from error
-
-
-def age_of(created_at: datetime | None, now: ClockReading) -> timedelta | None:
-    """The age of a key; None if its creation time is unknown or the clock is not trusted."""
-    if created_at is None or not now.trusted:
-        return None
-    return datetime.fromtimestamp(now.wall_us / 1e6, UTC) - created_at
 
 
 def _exists(path: Path) -> bool:

@@ -23,6 +23,7 @@ from agent.guarded_file import kind_of
 from agent.outbox import schema
 from agent.outbox.file_errors import BUSY, FULL, error_name, translated
 
+SQLITE_VERSION = sqlite3.sqlite_version
 OUTBOX_FILE = "outbox.db"
 SIDE_FILES = ("-journal", "-wal", "-shm")
 

@@ -22,7 +22,7 @@ from agent.outbox import state_lock
 from agent.owner import call_as_owner
 from agent.service import systemctl
 from agent.service.snowflake import make_client, make_http
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from agent.settings import Settings
 
 _UNAUTHORIZED = 401

@@ -1,4 +1,4 @@
-"""The status report: what `badge-agent status` shows, written to a file in the runtime directory."""
+"""The status report of the running agent, written to a file in the runtime directory."""
 
 from __future__ import annotations
 
@@ -6,36 +6,30 @@ import json
 import os
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from agent import __version__, rows
+from agent import __version__
 from agent.clock.reading import ClockReading
-from agent.clock.system_clock import Clock, SystemClock, boottime_s
-from agent.errors import AgentError
-from agent.guarded_file import open_guarded, read_guarded
-from agent.outbox import Outbox, OutboxCounts, is_held, read_counts
-from agent.outbox.disk_room import free_bytes
-from agent.outbox.external.connection import is_there
-from agent.outbox.recovery.progress import Recovery
-from agent.outbox.recovery.quarantine import copies
-from agent.outbox.recovery.sectors import SectorReader
+from agent.clock.system_clock import Clock
+from agent.guarded_file import open_guarded
+from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.protocols.osdp.reader import Osdp
 from agent.readers.reader import Reader
 from agent.rows import iso
+from agent.service import metrics
 from agent.service.port_watch import PortWatch
+from agent.service.status_file import STATUS_FILE, read_outbox, status_of
 from agent.snowpipe.client import Client
 from agent.uploader.uploader import Uploader
 
-STATUS_FILE = "status.json"
 _MODE = 0o640
-_MAX_BYTES = 1_000_000  # a hundred readers have 60,000
 
 
 class StatusReport:
-    """Snapshots of the running agent, written to the file that `badge-agent status` reads.
+    """Snapshots of the running agent, written to the file that `badge-agent status` reads, and as metrics.
 
     Moments are recorded on the boot clock and converted to the present wall clock when reported.
     """
@@ -61,6 +55,7 @@ class StatusReport:
         self._queue = queue
         self._port_watch = port_watch
         self._started_us = clock.now().boot_us
+        self.look_at_outbox()
 
     def snapshot(self) -> dict[str, Any]:
         """State that only the running process has; times as UTC ISO 8601, durations in seconds."""
@@ -111,129 +106,41 @@ class StatusReport:
             "ahead_seconds": round(ahead_s, 1) if ahead_s is not None else None,
         }
 
-    def write(self, runtime_dir: Path) -> None:
-        """Replace the status file atomically."""
-        # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
-        temporary = runtime_dir / f".{STATUS_FILE}.{os.getpid()}"
-        with os.fdopen(open_guarded(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
-            # Not for all users: it shows when a door was used. Monitoring joins the group of the agent.
-            os.fchmod(file.fileno(), _MODE)
-            file.write(json.dumps(self.snapshot()) + "\n")
-        temporary.replace(runtime_dir / STATUS_FILE)
+    def look_at_outbox(self) -> None:
+        """Read what the metrics have of the outbox. For the uploader's thread: the disk may be slow."""
+        self._outbox_seen = read_outbox(self._outbox.file.path.parent)
 
+    def status(self) -> dict[str, Any]:
+        """The object that `status --json` prints, for the running agent itself."""
+        return self._status_of(self.snapshot())
 
-def read_status(agent_id: str, state_dir: Path, runtime_dir: Path) -> dict[str, Any]:
-    """The object that `status --json` prints, for a running or stopped agent. A bad file raises nothing."""
-    running = is_held(state_dir)
-    report = _report(runtime_dir / STATUS_FILE)
-    outbox = _outbox(state_dir) | {"quarantined": [copy.name for copy in copies(state_dir)]}
-    waiting = sum(reader.get("unkept", 0) for reader in report.get("readers", [])) if running else 0
-    if waiting:
-        outbox |= {
-            "ok": False,
-            "problem": f"it cannot be written, see the log: {waiting} swipes wait in memory",
+    def _status_of(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The counts of the outbox are a few seconds old, except those that are in memory."""
+        outbox = self._outbox_seen | {
+            "outbox_id": self._outbox.outbox_id,
+            "pending": self._outbox.pending,
+            "last_seq": self._outbox.last_seq,
+            "committed_seq": self._outbox.committed_seq,
         }
-    return {
-        "agent_id": agent_id,
-        "version": report.get("version", __version__),
-        "running": running,
-        "pid": report.get("pid") if running else None,
-        "started_at": report.get("started_at") if running else None,
-        "outbox": outbox,
-        "uploader": report.get("uploader"),
-        "token": report.get("token", {"expires_at": None}),
-        "key": _key(report),
-        "clock": report.get("clock"),
-        "disk": report.get("disk"),
-        "readers": report.get("readers", []),
-    }
+        if not self._outbox.pending:
+            outbox["oldest_pending_seconds"] = None
+        return status_of(self._agent_id, report, outbox, running=True)
+
+    def write(self, runtime_dir: Path) -> None:
+        """Replace the status file and the metrics file, each atomically."""
+        report = self.snapshot()
+        _replace(runtime_dir / STATUS_FILE, json.dumps(report) + "\n")
+        _replace(runtime_dir / metrics.METRICS_FILE, metrics.text_of(self._status_of(report)))
 
 
-def _report(path: Path) -> dict[str, Any]:
-    """The status file with its durations updated to now; empty if it is missing or unusable."""
-    try:
-        content = json.loads(read_guarded(path, _MAX_BYTES))
-        since = boottime_s() - content["boot_s"]
-        uploader, readers = content["uploader"], content["readers"]
-        uploader["next_try_seconds"] = max(0.0, round(uploader["next_try_seconds"] - since, 1))
-        for reader in readers:
-            if reader["last_rx_seconds"] is not None:
-                reader["last_rx_seconds"] = round(reader["last_rx_seconds"] + since, 1)
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return cast("dict[str, Any]", content)
-
-
-def _key(report: dict[str, Any]) -> dict[str, Any]:
-    """The key that the agent signs with, and its age in days if a trusted clock allows it."""
-    key: dict[str, Any] = report.get("key", {"fingerprint": None, "created_at": None})
-    born, clock = key["created_at"], report.get("clock")
-    is_known = born is not None and clock is not None and clock["trusted"]
-    age = datetime.now(UTC) - datetime.fromisoformat(born) if is_known else None
-    return {**key, "age_days": None if age is None else age.days}
-
-
-def _outbox(state_dir: Path) -> dict[str, Any]:
-    try:
-        if not is_there(state_dir):
-            return _unknown(f"no outbox in {state_dir} yet; the first start creates it")
-        counts = read_counts(state_dir)
-    except AgentError as error:
-        return _unknown(str(error))
-    return {
-        "outbox_id": counts.outbox_id,
-        "pending": counts.pending,
-        "kept": counts.kept,
-        "rejected": counts.rejected,
-        "set_aside": counts.set_aside,
-        "unreadable": counts.unreadable,
-        "replays": counts.replays,
-        "last_seq": counts.last_seq,
-        "committed_seq": counts.committed_seq,
-        "delivered": counts.delivered,
-        "oldest_pending_seconds": _age(counts),
-        "bytes": counts.bytes,
-        "disk_free_bytes": free_bytes(state_dir),
-        "recovering": _recovering(counts.recovery, state_dir),
-        "ok": True,
-        "problem": None,
-    }
-
-
-def _unknown(problem: str) -> dict[str, Any]:
-    """The members of a readable outbox, all null, so that the schema of the JSON stays the same."""
-    members = ("outbox_id", "pending", "kept", "rejected", "set_aside", "last_seq", "committed_seq")
-    others = ("delivered", "unreadable", "replays", "oldest_pending_seconds", "bytes", "disk_free_bytes")
-    return {**dict.fromkeys((*members, *others, "recovering")), "ok": False, "problem": problem}
-
-
-def _recovering(recovery: Recovery | None, state_dir: Path) -> dict[str, Any] | None:
-    """The progress with the rows of a damaged file: pending ones, then committed ones kept for replay.
-
-    Of rows that no number leads to, the progress is `searched_bytes` of `bytes`.
-    """
-    if recovery is None:
-        return None
-    files = [SectorReader(state_dir / (recovery.name + side)) for side in ("", "-wal")]
-    return {
-        "file": recovery.name,
-        "rows": "pending" if recovery.withholds else "kept",
-        "done": recovery.done,
-        "total": recovery.total,
-        "searched_bytes": recovery.searched_bytes,
-        "bytes": sum(file.size for file in files),
-    }
-
-
-def _age(counts: OutboxCounts) -> float | None:
-    """How long the oldest pending swipe has waited, in seconds; None if unknown."""
-    if counts.oldest_pending_row is None:
-        return None
-    try:
-        waited = rows.age_s(counts.oldest_pending_row, SystemClock().now())
-    except (ValueError, KeyError, TypeError):
-        return None  # the row was damaged on disk
-    return round(waited, 1) if waited is not None else None
+def _replace(path: Path, content: str) -> None:
+    # No fsync, unlike replace_file(): of no use after a power cut, and written up to five times a second.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(open_guarded(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+        # Not for all users: it shows when a door was used. Monitoring joins the group of the agent.
+        os.fchmod(file.fileno(), _MODE)
+        file.write(content)
+    temporary.replace(path)
 
 
 def _iso(moment: datetime | None) -> str | None:

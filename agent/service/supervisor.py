@@ -17,6 +17,7 @@ from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.service import notify
 from agent.service.build import Agent, build, build_readers
+from agent.service.heartbeat_url import HeartbeatUrl, heartbeat_of
 from agent.service.inspector import Inspector
 from agent.service.port_watch import LOOK_EVERY_S
 from agent.service.state_disk import HINT, state_problem
@@ -81,6 +82,7 @@ class Supervisor:
         self._opening: threading.Thread | None = None  # of the last try to open it
         self._upload_loop: UploadLoop | None = None
         self._inspector: Inspector | None = None
+        self._heartbeat: HeartbeatUrl | None = None
         self._hung: list[Worker] = []
 
     def run(self) -> None:
@@ -177,6 +179,9 @@ class Supervisor:
         notify.send("READY=1", f"STATUS={_status_line(agent)}")
         inspector.start()
         self._workers += [uploader, inspector]
+        self._heartbeat = heartbeat_of(agent.settings, agent.status_report.status)
+        if self._heartbeat is not None:
+            self._heartbeat.start()
 
     @contextlib.contextmanager
     def _runtime_dir_errors(self) -> Iterator[None]:
@@ -288,6 +293,8 @@ class Supervisor:
             self._agent.outbox.boots.observe(self._readers.clock.now())
         for worker in self._workers:
             worker.stopping()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         for session in self._readers.sessions:
             session.stop()
         # Readers first: their last swipes must be queued before the writer ends.

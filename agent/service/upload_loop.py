@@ -15,6 +15,8 @@ _PURGE_EVERY_S = 600.0
 _PURGE_PAUSE_S = 0.1
 # How often an idle uploader reads the clock: readings of a synchronised clock correct earlier timestamps.
 _CLOCK_READ_EVERY_S = 10.0
+# How often the outbox is counted for the metrics: node_exporter is scraped once in 15 s or more.
+_COUNT_EVERY_S = 10.0
 
 
 class UploadLoop:
@@ -26,7 +28,7 @@ class UploadLoop:
         self._on_news = on_news
         self._wanted = threading.Event()
         self._stopping = False
-        self._purge_at = time.monotonic()
+        self._purge_at = self._count_at = time.monotonic()
 
     def wake(self) -> None:
         """Run a step without waiting for the end of the current pause. Callable from any thread."""
@@ -60,6 +62,9 @@ class UploadLoop:
             self._on_news()
         if time.monotonic() >= self._purge_at or (is_news and self._agent.outbox.is_disk_full):
             self._purge_at = time.monotonic() + (_PURGE_PAUSE_S if self.purge() else _PURGE_EVERY_S)
+        if time.monotonic() >= self._count_at:
+            self._agent.status_report.look_at_outbox()
+            self._count_at = time.monotonic() + _COUNT_EVERY_S
         wait_s = min(max(0.0, self._purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
         return wait_s if delay is None else min(delay, wait_s)
 

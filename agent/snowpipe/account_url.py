@@ -48,7 +48,13 @@ def url_problem(url: str) -> str | None:
     return wrong and f"{wrong}; must be https://HOST or https://HOST:PORT, nothing after it"
 
 
-def _address_problem(url: str) -> str | None:
+def heartbeat_url_problem(url: str) -> str | None:
+    """What is wrong with the URL of a heartbeat; None if nothing. Never quotes it: its path is a secret."""
+    wrong = _address_problem(url, may_have_path=True)
+    return wrong and f"{wrong}; must be https://HOST/PATH"
+
+
+def _address_problem(url: str, *, may_have_path: bool = False) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -58,11 +64,15 @@ def _address_problem(url: str) -> str | None:
         return "found no https address"
     if "@" in parts.netloc:
         return "found a user name or password in it"
-    if parts.path not in {"", "/"} or "?" in url or "#" in url:
+    if "#" in url or (not may_have_path and (parts.path not in {"", "/"} or "?" in url)):
         return "found more than scheme, host and port"
+    if not url.isascii():
+        return "found a character that is not ASCII"
     if parts.scheme == "http" and not is_loopback(host):
+        secret = "its path" if may_have_path else "tokens"
         return (
-            f"found http to {quoted(host)}, which would send tokens in the clear (http is for loopback only)"
+            f"found http to {quoted(host)}, which would send {secret} in the clear "
+            "(http is for loopback only)"
         )
     return None
 

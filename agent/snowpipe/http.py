@@ -42,6 +42,8 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # a compressed answer could be any size
     "Connection": "keep-alive",
 }
+# Without version and system: the server need not know them.
+_ANONYMOUS_HEADERS = {"User-Agent": "badge-agent", "Accept-Encoding": "identity", "Connection": "close"}
 
 
 @dataclass(slots=True)
@@ -68,18 +70,29 @@ class Http:
         An answer is returned whatever its status. Redirects are not followed: a token must not be sent
         to a host that the account did not name.
         """
+        return self._send(base_url, request, _head(base_url, request, token, token_type))
+
+    def get(self, url: str, what: str) -> int:
+        """GET a URL without credentials; returns the HTTP status. Raises as send(); messages say `what`."""
+        parts = urlsplit(url)
+        base_url = f"{parts.scheme}://{parts.netloc}"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        head = {"Host": parts.netloc, **_ANONYMOUS_HEADERS}
+        return self._send(base_url, Request(what, "control", "GET", path), head).status
+
+    def _send(self, base_url: str, request: Request, head: dict[str, str]) -> Reply:
         body_bytes = len(request.body)
         allowed_s = _EXCHANGE_S + body_bytes / _SLOWEST_BYTES_PER_S
         limits = Limits(time.monotonic() + allowed_s)
         connection = self._connection(base_url, request, limits)
         try:
             with self._translated(request, base_url, connection, allowed_s):
-                head = _head(base_url, request, token, token_type)
                 reply, is_reusable = _exchange(connection, request, head)
         except BaseException:
             connection.close()
             raise
-        if is_reusable:
+        # After "close" the server closes it, without saying so in its answer.
+        if is_reusable and head["Connection"] == "keep-alive":
             self._kept[base_url] = _Kept(base_url, connection, boottime_s())
         else:
             connection.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from agent.cli import check, key, main, outbox, replay, sql, status  # noqa: F401 - imported before root is given up
+from agent.cli import check, key, main, outbox, replay, report, sql, status  # noqa: F401 - imported before root is given up
 from agent.cli.check import local, snowflake  # noqa: F401 - as above
 from agent.errors import AgentError, NotPermittedError
 from agent.owner import call_as_owner
@@ -186,6 +187,26 @@ def test_an_export_of_root_goes_where_only_root_may_write(account: ServiceAccoun
     assert ended.code == 0, ended.output
     assert len(out.read_bytes().splitlines()) == 2
     assert (out.stat().st_uid, out.stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_a_report_of_root_follows_no_link_of_the_account(account: ServiceAccount) -> None:
+    account.outside.chmod(0o700)
+    (account.outside / "file").write_text(_SECRET)
+    for place in (account.runtime_dir / "status.json", account.state_dir / "outbox.db-wal"):
+        remove(place)
+        link(place, account)
+        os.chown(place, UID, UID, follow_symlinks=False)
+    out = account.outside / "report"
+
+    ended = account.run("report", "--offline", "--out", str(out))
+
+    with tarfile.open(out) as archive:
+        files = [file.read().decode() for member in archive if (file := archive.extractfile(member))]
+    assert ended.code == 0, ended.output
+    assert out.stat().st_uid == 0
+    assert account.foreign_files() == []
+    assert any(f"{account.state_dir}/outbox.db-wal" in text for text in files)
+    assert not [text for text in files if _SECRET.strip() in text]
 
 
 def test_a_check_names_the_user_that_it_runs_as(account: ServiceAccount) -> None:

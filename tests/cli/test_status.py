@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main
-from agent.cli.status import _duration, _reader_findings, clock
+from agent.cli.findings import clock, duration, reader_findings
 from agent.clock.system_clock import SystemClock
 from agent.keys.keypair import new_key, pem
 from agent.outbox import Outbox
@@ -211,7 +211,7 @@ def test_who_may_not_look_is_told_so(
     [(-3, "0 s"), (0, "0 s"), (119.4, "119 s"), (120, "2 min"), (7200, "2 h"), (10**6, "12 days")],
 )
 def test_times_are_told_in_the_unit_a_person_would_use(seconds: float, said: str) -> None:
-    assert _duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_a_key_older_than_90_days_is_a_warning_with_the_way_to_a_new_one(
@@ -281,9 +281,30 @@ def test_line_errors_are_shown_and_a_warning_of_a_noisy_reader(
 ) -> None:
     reader = {"id": "RDR-101", "state": "open", "noise_reasons": {}, "line_errors": errors}
 
-    quiet = list(_reader_findings([reader]))
-    noisy = list(_reader_findings([{**reader, "noisy": True}]))
+    quiet = list(reader_findings([reader]))
+    noisy = list(reader_findings([{**reader, "noisy": True}]))
 
     assert [finding.state for finding in quiet] == ["ok"] * len(shown)
     assert [finding.state for finding in noisy] == ["warning"] * (len(shown) + 1)
     assert all(text in finding.text for text, finding in zip(shown, quiet, strict=True))
+
+
+def test_it_starts_without_the_libraries_of_delivery_and_reading(door: CliRig) -> None:
+    code = (
+        "import sys; from agent.cli import main; code = main(sys.argv[1:]);"
+        "print(code, *sorted(sys.modules), file=sys.stderr)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, "status", "--config", str(door.config)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    exit_code, *modules = result.stderr.split()
+    libraries = {"requests", "cryptography", "jwt", "serial", "zstandard", "rich", "ssl", "http", "systemd"}
+    ours = {"agent.outbox.store", "agent.uploader", "agent.readers.session", "agent.snowpipe.client"}
+    assert exit_code == "1"
+    assert "agent.cli.status" in modules
+    assert (libraries | ours) & set(modules) == set()

@@ -18,6 +18,7 @@ from agent.readers.protocols import PROTOCOLS
 from agent.settings import (
     AgentSettings,
     ClockSettings,
+    HeartbeatSettings,
     OutboxSettings,
     PrivacySettings,
     ReaderSettings,
@@ -37,6 +38,7 @@ SECTIONS = {
     "uploader": UploaderSettings,
     "clock": ClockSettings,
     "privacy": PrivacySettings,
+    "heartbeat": HeartbeatSettings,
 }
 
 # What has no default, as section.key -> TOML.
@@ -111,6 +113,7 @@ def test_a_file_with_only_what_is_required_has_every_default(tmp_path: Path) -> 
         uploader=UploaderSettings(),
         clock=ClockSettings(),
         privacy=PrivacySettings(),
+        heartbeat=HeartbeatSettings(),
         path=tmp_path / "config.toml",
     )
 
@@ -597,6 +600,35 @@ def test_a_proxy_and_its_login_file_are_loaded(tmp_path: Path) -> None:
 
     assert (snowflake.proxy, snowflake.proxy_login_file) == ("http://proxy:3128", tmp_path / "login")
     assert loaded(tmp_path, document({"snowflake.proxy": '""'})).snowflake.proxy is None
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("hc-ping.com/my-secret", "found no https address"),
+        ("http://monitor.example/my-secret", "found http to 'monitor.example', which would send its path in"),
+        ("https://me:my-secret@monitor.example/", "found a user name or password in it"),
+        ("https://monitor.example/my-secret#x", "found more than scheme, host and port"),
+        ("https://monitor.example/my-secret/é", "found a character that is not ASCII"),
+    ],
+)
+def test_a_heartbeat_url_that_cannot_be_one_is_named_without_its_secret(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, document({"heartbeat.url": json.dumps(url)}))
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"heartbeat.url: {words}")
+    assert "my-secret" not in problem
+
+
+def test_a_heartbeat_url_is_loaded_and_not_shown(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, document({"heartbeat.url": '"https://hc-ping.com/my-secret"'}))
+
+    assert settings.heartbeat.url == "https://hc-ping.com/my-secret"
+    assert "my-secret" not in repr(settings)
+    assert loaded(tmp_path, document({})).heartbeat.url is None
 
 
 def test_a_privatelink_address_as_account_is_named_as_one(tmp_path: Path) -> None:

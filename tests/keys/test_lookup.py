@@ -10,8 +10,9 @@ from agent.clock.reading import ClockReading
 from agent.config.loader import load
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys import systemd_creds
+from agent.keys.age import age_of
 from agent.keys.keypair import KeyPair, new_key, pem
-from agent.keys.lookup import HANDED_OVER, age_of, find_key
+from agent.keys.lookup import HANDED_OVER, find_key
 from agent.settings import Settings
 
 CONFIG = """

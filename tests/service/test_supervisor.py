@@ -25,7 +25,7 @@ from agent.log.message_ids import MessageId, fields_of
 from agent.outbox import ErrorCount, LiveRows, Outbox, database, is_held, read_counts
 from agent.service import supervisor as supervisor_module
 from agent.service.build import build, build_readers
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from agent.service.supervisor import Supervisor
 from agent.service.upload_loop import UploadLoop
 from agent.settings import Settings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER
 from tests.support.swipes import wait_until
 

@@ -129,6 +129,13 @@ SYSTEMD_PYTHON = Need(
 )
 OPENSSL = Need("openssl", lambda: shutil.which("openssl") is not None, "openssl")
 SYSTEMD_ANALYZE = Need("systemd-analyze", lambda: shutil.which("systemd-analyze") is not None, "systemd")
+CHROMIUM = Need("chromium", lambda: shutil.which("chromium") is not None, "chromium")
+PROMTOOL = Need("promtool", lambda: shutil.which("promtool") is not None, "prometheus")
+NODE_EXPORTER = Need(
+    "node_exporter",
+    lambda: shutil.which("prometheus-node-exporter") is not None,
+    "prometheus-node-exporter",
+)
 ROOT_USER = Need("root", lambda: os.getuid() == 0)
 MOUNTS = Need("permission to mount", _may_mount, "mount")
 COUNTING_UART = Need(f"a UART that counts its errors at {REAL_UART}", _counts_errors)

@@ -15,10 +15,11 @@ from typing import Any
 
 from agent.cli.check.runner import Step
 from agent.cli.console import Finding
-from agent.cli.status import CLOCK_HINT, clock
+from agent.cli.findings import CLOCK_HINT, clock
 from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.errors import NotPermittedError, OutboxError, PortBusyError, PortError
-from agent.keys.lookup import OLD_AFTER, ROTATE, age_of, find_key
+from agent.keys.age import OLD_AFTER, ROTATE, age_of
+from agent.keys.lookup import find_key
 from agent.keys.reader_keys import load_reader_keys
 from agent.keys.site_key import site_key_of
 from agent.outbox import is_held, read_counts
@@ -36,7 +37,7 @@ from agent.readers.protocols.osdp.reports import Identity
 from agent.readers.shared_port import one_of_each_port
 from agent.readers.uart import LineErrors
 from agent.service.state_disk import HINT, state_problem
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from agent.settings import ReaderSettings, Settings, SnowflakeSettings
 
 # Limit: a complete check of a million swipes on a slow card takes longer.

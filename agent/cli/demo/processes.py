@@ -18,7 +18,7 @@ import agent
 from agent.cli.demo.readers import READERS, Cable, Card, card
 from agent.errors import AgentError
 from agent.keys.keypair import KeyPair, generate_key
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 
 ACCOUNT, USER, ROLE = "MYORG-MYACCOUNT", "SFE_INGEST_USER", "SFE_INGEST_ROLE"
 DATABASE, SCHEMA, PIPE = "SNOWFLAKE_EXAMPLE", "RAW_INGESTION", "SFE_BADGE_EVENTS_PIPE"

@@ -19,7 +19,7 @@ from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.recovery import rebuild
 from agent.outbox.recovery.quarantine import copies
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from tests.support.outbox_rig import (
     PLENTY,
     commit,

@@ -23,7 +23,7 @@ from agent.outbox.recovery.found_rows import FoundRows
 from agent.outbox.recovery.holes import Holes, row_numbers
 from agent.outbox.recovery.quarantine import copies
 from agent.service.inspector import Inspector
-from agent.service.status import read_status
+from agent.service.status_file import read_status
 from tests.support.outbox_rig import PLENTY, commit, keep, opened, pending_rows, recover, rows_after, stored
 from tests.support.swipes import swipe, wait_until
 
