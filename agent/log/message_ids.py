@@ -48,6 +48,8 @@ class MessageId(StrEnum):
     )
     KEY_NOT_RELOADED = "c11d563a44064aeb8b93a9a726922a34"  # no usable key at a reload: the present one stays
     KEY_RELOADED = "d8a5a4483c384a00adfff1e934eb4b00"
+    DOOR_EVENTS_HELD = "038e863d5f39480bba26509a973de4b3"  # their pipe takes none; swipes are delivered
+    DOOR_EVENTS_SENT = "cdd3f3c6538746ad8b014f6cd3462d33"
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: the cause is the table or pipe
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
     POSITION_WENT_BACK = "003c051601e74ada9ec2003ae997cd4f"  # Snowflake lost rows that it had confirmed

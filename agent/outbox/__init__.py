@@ -1,5 +1,6 @@
-"""The outbox: the durable queue of swipes. The only package that imports sqlite3."""
+"""The outbox: the durable queue of swipes and door events. The only package that imports sqlite3."""
 
+from agent.outbox.event_source import EventRows, Heartbeats, NoHeartbeats
 from agent.outbox.external.counts import OutboxCounts, read_counts
 from agent.outbox.generation import machine_id
 from agent.outbox.live_rows import LiveRows
@@ -11,7 +12,10 @@ from agent.outbox.store import Outbox
 __all__ = [
     "Batch",
     "ErrorCount",
+    "EventRows",
+    "Heartbeats",
     "LiveRows",
+    "NoHeartbeats",
     "Outbox",
     "OutboxCounts",
     "Position",
