@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from logging import LogRecord
 from types import MappingProxyType
@@ -75,6 +76,23 @@ NEEDS_OPERATOR = frozenset(
         MessageId.ROWS_REFUSED,
         MessageId.SWIPES_LOST,
         MessageId.STATE_NOT_DURABLE,
+    }
+)
+
+# Which event ends an alarm; the others have no end that is logged.
+ENDS: Mapping[str, MessageId] = MappingProxyType(
+    {
+        MessageId.READER_LOST: MessageId.READER_BACK,
+        MessageId.READER_SILENT: MessageId.READER_HEARD,
+        MessageId.READER_NOISY: MessageId.READER_QUIET,
+        MessageId.READER_FLOODING: MessageId.READER_FLOOD_ENDED,
+        MessageId.PORT_SHARED: MessageId.PORT_ALONE,
+        MessageId.SNOWFLAKE_UNREACHABLE: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.CREDENTIALS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.ROWS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.DOOR_EVENTS_HELD: MessageId.DOOR_EVENTS_SENT,
+        MessageId.DISK_FULL: MessageId.DISK_HAS_ROOM,
+        MessageId.SWIPES_LOST: MessageId.DISK_HAS_ROOM,
     }
 )
 

@@ -114,6 +114,7 @@ class AgentProcess:
         readers: Sequence[str],
         tables: str = "",
         log_level: str = "info",
+        heartbeat_minutes: float = 0,
         under: ServiceManager | None = None,
         but_first: str = "",
     ) -> None:
@@ -134,6 +135,7 @@ id = "{AGENT_ID}"
 state_dir = "state"
 runtime_dir = "run"
 log_level = "{log_level}"
+heartbeat_minutes = {heartbeat_minutes}
 
 [snowflake]
 account = "{ACCOUNT}"
