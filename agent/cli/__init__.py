@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "status": "Show pending and delivered swipes and the state of the readers.",
         "outbox": "List, export or release rows that Snowflake could not load or refused.",
         "replay": "Send rows again that are kept on this machine.",
+        "verify": "Check exported rows: is one of them missing or altered?",
         "demo": "Show swipes becoming rows, without configuration or account.",
         "emulator": "Run a local emulator of Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",

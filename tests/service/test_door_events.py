@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from agent.cli.verify import command
 from agent.emulator.views import read_views
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
-from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_process import EmulatorProcess, make_key, public_pem
 from tests.support.events import follow_each_other, stored_events
 from tests.support.swipes import wait_until
 
@@ -31,6 +34,19 @@ def view(pipe: EmulatorProcess, name: str) -> list[dict[str, Any]]:
 
 def fleet(pipe: EmulatorProcess) -> dict[str, str]:
     return {row["agent_id"]: row["status"] for row in view(pipe, "V_FLEET")}
+
+
+def verified(pipe: EmulatorProcess, directory: Path) -> list[str]:
+    """What `verify` finds whole in the two tables."""
+    export, key_file = directory / "export.ndjson", directory / "door.pub"
+    rows = [*pipe.rows(), *pipe.rows(EVENTS)]
+    export.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    key_file.write_bytes(public_pem(make_key()))
+    result = CliRunner().invoke(
+        command, [str(export), "--public-key", str(key_file), "--json"], standalone_mode=False
+    )
+    assert result.exception is None
+    return [one["kind"] for one in json.loads(result.output) if one["problem"] is None]
 
 
 def test_what_happens_to_a_door_arrives_once_and_its_heartbeats_show_its_state(
@@ -68,5 +84,6 @@ def test_what_happens_to_a_door_arrives_once_and_its_heartbeats_show_its_state(
     assert follow_each_other(numbered, rows[0]["outbox_id"])
     assert view(pipe, "V_ANCHORS")[-1]["chain"] == swipe["chain"]
     assert view(pipe, "V_DOOR_CHAIN") == []
+    assert verified(pipe, tmp_path) == ["swipes", "door events"]
     stop = stored_events(agent.state_dir)[-1]
     assert (stop["kind"], stop["details"]["reason"]) == ("stop", "SIGTERM")
