@@ -40,7 +40,7 @@ def command(files: tuple[Path, ...], key_files: tuple[Path, ...], *, as_json: bo
 
     FILE is CSV or NDJSON, with rows of RAW_BADGE_EVENTS or V_BADGE_EVENTS, of RAW_DOOR_EVENTS, or of `outbox
     export`. Names the first row that does not fit. Needs no account and no network. A chain alone has no
-    secret; what a heartbeat confirms with a valid signature can be changed by nobody without the door's key.
+    secret. To change rows that a signed heartbeat confirms, one needs the private key of the door.
 
     \b
     Exit code:
