@@ -82,6 +82,9 @@ def _show_page(status: dict[str, Any], runtime_dir: Path, *, has_outbox: bool) -
     if not status["running"] or status["uploader"] is None:
         return
     show(_uploader(status["uploader"]))
+    if problem := status["door_events"]["problem"]:
+        text = f"not delivered, only swipes: {problem}"
+        show(Finding("door events", "warning", text, "badge-agent check"))
     if status["key"]["fingerprint"] is not None:
         show(_key(status["key"]))
     if status["disk"]["bytes_written"] is not None:
