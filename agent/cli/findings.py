@@ -38,6 +38,9 @@ def findings(status: dict[str, Any], agent: AgentSettings) -> Iterator[Finding]:
     if not is_reporting(status):
         return
     yield _uploader(status["uploader"])
+    if problem := status["door_events"]["problem"]:
+        text = f"not delivered, only swipes: {problem}"
+        yield Finding("door events", "warning", text, "badge-agent check")
     if status["key"]["fingerprint"] is not None:
         yield _key(status["key"])
     if status["disk"]["bytes_written"] is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from logging import LogRecord
 from types import MappingProxyType
@@ -58,6 +59,8 @@ class MessageId(StrEnum):
     )
     KEY_NOT_RELOADED = "c11d563a44064aeb8b93a9a726922a34"  # no usable key at a reload: the present one stays
     KEY_RELOADED = "d8a5a4483c384a00adfff1e934eb4b00"
+    DOOR_EVENTS_HELD = "038e863d5f39480bba26509a973de4b3"  # their pipe takes none; swipes are delivered
+    DOOR_EVENTS_SENT = "cdd3f3c6538746ad8b014f6cd3462d33"
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: the cause is the table or pipe
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
     POSITION_WENT_BACK = "003c051601e74ada9ec2003ae997cd4f"  # Snowflake lost rows that it had confirmed
@@ -83,6 +86,23 @@ NEEDS_OPERATOR = frozenset(
         MessageId.ROWS_REFUSED,
         MessageId.SWIPES_LOST,
         MessageId.STATE_NOT_DURABLE,
+    }
+)
+
+# Which event ends an alarm; the others have no end that is logged.
+ENDS: Mapping[str, MessageId] = MappingProxyType(
+    {
+        MessageId.READER_LOST: MessageId.READER_BACK,
+        MessageId.READER_SILENT: MessageId.READER_HEARD,
+        MessageId.READER_NOISY: MessageId.READER_QUIET,
+        MessageId.READER_FLOODING: MessageId.READER_FLOOD_ENDED,
+        MessageId.PORT_SHARED: MessageId.PORT_ALONE,
+        MessageId.SNOWFLAKE_UNREACHABLE: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.CREDENTIALS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.ROWS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.DOOR_EVENTS_HELD: MessageId.DOOR_EVENTS_SENT,
+        MessageId.DISK_FULL: MessageId.DISK_HAS_ROOM,
+        MessageId.SWIPES_LOST: MessageId.DISK_HAS_ROOM,
     }
 )
 

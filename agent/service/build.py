@@ -12,7 +12,7 @@ from agent.errors import KeyFileError, NotPermittedError
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys
 from agent.keys.site_key import site_key_of
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import Outbox, disk_room
+from agent.outbox import Heartbeats, Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
 from agent.outbox.generation import machine_id
@@ -23,9 +23,11 @@ from agent.readers.port_names import rival_of
 from agent.readers.session import PortSession, PreviousRun
 from agent.readers.shared_port import by_port, one_of_each_port
 from agent.service.durability import DeliveryState
+from agent.service.event_log import EventLog
 from agent.service.fd_store import LastRepeats, StoredPorts
+from agent.service.heartbeats import DoorHeartbeats
 from agent.service.port_watch import PortWatch
-from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
+from agent.service.snowflake import events_pipe_key, make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
 from agent.settings import ReaderSettings, Settings
@@ -50,6 +52,7 @@ class Readers:
     port_watch: PortWatch
     last_repeats: LastRepeats
     delivery_state: DeliveryState
+    event_log: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,9 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     ]
     held_ports.clear_others()
     port_watch = PortWatch(sessions)
+    last_repeats, event_log = held_ports.last_repeats, EventLog(clock.now, boottime_s, wake=queue.wake)
     return Readers(
-        *(settings, clock, client, lock, queue, sessions, port_watch, held_ports.last_repeats, delivery_state)
+        *(settings, clock, client, lock, queue, sessions, port_watch, last_repeats, delivery_state, event_log)
     )
 
 
@@ -145,8 +149,12 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         free_reserve=outbox.free_reserve,
         is_disk_short=lambda: disk_room.is_short(settings.agent.state_dir),
         changed=changed,
+        store_events=lambda: readers.event_log.store(outbox.door_events.keep),
     )
-    uploader = open_uploader(settings, outbox, readers.client, readers.clock)
+    heartbeats = DoorHeartbeats(
+        settings, outbox, readers.client, readers.clock, readers.sessions, readers.queue
+    )
+    uploader = open_uploader(settings, outbox, readers.client, readers.clock, heartbeats)
     status_report = StatusReport(
         agent_id=settings.agent.id,
         clock=readers.clock,
@@ -175,8 +183,10 @@ def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clock) -> Uploader:
-    """The uploader from the outbox to the configured pipe."""
+def open_uploader(
+    settings: Settings, outbox: Outbox, client: Client, clock: Clock, heartbeats: Heartbeats | None = None
+) -> Uploader:
+    """The uploader from the outbox to the configured pipes."""
     return Uploader(
         outbox,
         lambda name, pipe: Channel(client, pipe_of(pipe), name),
@@ -186,4 +196,6 @@ def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clo
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=boottime_s,  # continues during suspend
         random=random.random,
+        events_pipe=events_pipe_key(settings),
+        heartbeats=heartbeats,
     )

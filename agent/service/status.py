@@ -78,6 +78,7 @@ class StatusReport:
                 "consecutive_failures": uploader.consecutive_failures,
                 "rows_committed": uploader.rows_committed,
             },
+            "door_events": {"problem": uploader.events_problem},
             "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
             "key": {
                 "fingerprint": key.fingerprint if key is not None else None,

@@ -50,6 +50,7 @@ def status_of(
         "started_at": report.get("started_at") if running else None,
         "outbox": outbox,
         "uploader": report.get("uploader"),
+        "door_events": report.get("door_events", {"problem": None}),
         "token": report.get("token", {"expires_at": None}),
         "key": _key(report),
         "clock": report.get("clock"),

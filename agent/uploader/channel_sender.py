@@ -111,10 +111,14 @@ class ChannelSender:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         random: Callable[[], float],
+        subject: str = "uploader",
+        held: tuple[MessageId, MessageId] | None = None,
     ) -> None:
         """`open_channel` takes a name and the key of a pipe.
 
         `rate` is shared by all senders: whether Snowflake counts channels together is not documented.
+        `subject` begins each line of the log on a failure. `held`: the MESSAGE_IDs of any failure and of its
+        end; None for those of its cause.
         """
         self.source = source
         self._address = source.channel, source.pipe
@@ -132,7 +136,9 @@ class ChannelSender:
         self._switching = ChannelSwitch(source)
         self._failing_pause_s = min(_FAILING_PAUSE_S, settings.backoff_max_seconds)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
-        self._faults = FailureLog(_log, "uploader", monotonic_s, recovery=MessageId.SNOWFLAKE_RECOVERED)
+        self._failed_id = held[0] if held is not None else None
+        recovery = held[1] if held is not None else MessageId.SNOWFLAKE_RECOVERED
+        self._faults = FailureLog(_log, subject, monotonic_s, recovery=recovery)
         self._start_over()
 
     def _start_over(self) -> None:
@@ -206,7 +212,8 @@ class ChannelSender:
 
     def _note(self, failure: AgentError) -> None:
         self.failure = failure
-        self._faults.failed(failure, message_id_of(failure), channel=self.channel.name)
+        event = self._failed_id or message_id_of(failure)
+        self._faults.failed(failure, event, channel=self.channel.name)
 
     # --- one step ---------------------------------------------------------------------------------
 

@@ -119,6 +119,7 @@ class AgentProcess:
         tables: str = "",
         agent_lines: str = "",
         log_level: str = "info",
+        heartbeat_minutes: float = 0,
         under: ServiceManager | None = None,
         but_first: str = "",
     ) -> None:
@@ -140,6 +141,7 @@ id = "{AGENT_ID}"
 state_dir = "state"
 runtime_dir = "run"
 log_level = "{log_level}"
+heartbeat_minutes = {heartbeat_minutes}
 {agent_lines}
 
 [snowflake]

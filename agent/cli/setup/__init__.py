@@ -18,6 +18,7 @@ from agent.cli.check.runner import Found
 from agent.cli.check.snowflake import snowflake_steps
 from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import compare, set_key
+from agent.cli.operator_action import record
 from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
 from agent.cli.setup.reader_keys import give_keys
 from agent.cli.state_access import give_up_root
@@ -165,6 +166,8 @@ def command(
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
         _start(config, changed=changed)
+    if changed:
+        record(settings, "setup", "configured this door", new_key=is_new)
     context.exit(code if reader_keys.complete else code or 1)
 
 
