@@ -18,7 +18,7 @@ PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-agent test-versions test-bare chaos check bench fuzz test-system deb clean tools
+.PHONY: help demo test coverage test-agent test-versions test-bare chaos check bench fuzz soak test-system test-machine deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,12 +58,22 @@ bench: $(STAMP) ## the speed figures, each next to its floor
 fuzz: $(STAMP) ## every reader protocol under a coverage-guided fuzzer, for FUZZ_SECONDS (60)
 	@$(BIN)/python -m fuzz.protocols $(FUZZ_SECONDS)
 
+soak: $(STAMP) ## the real process for HOURS (4), with outages, replugs and new keys: draws docs/soak.svg
+	@$(BIN)/python -m bench.soak $${HOURS:-4}
+
 test-system: $(STAMP) ## the package on a real systemd, as root: RELEASES="trixie bookworm", ARCH=arm64
 	@[ "$$(id -u)" = 0 ] || { echo "It boots a Debian, which takes root: sudo make test-system"; exit 1; }
 	@for tool in debootstrap systemd-nspawn nsenter lintian; do command -v $$tool >/dev/null || { \
 	  echo "$$tool is missing. Install it: sudo apt install debootstrap systemd-container util-linux lintian"; \
 	  exit 1; }; done
 	@$(BIN)/python -m pytest -q tests/system
+
+test-machine: $(STAMP) ## the package on a whole machine in qemu, as root; figures of a small board with ARCH=arm64
+	@[ "$$(id -u)" = 0 ] || { echo "It makes a Debian root, which takes root: sudo make test-machine"; exit 1; }
+	@for tool in debootstrap qemu-img mke2fs setpriv qemu-system-$(if $(filter arm64,$(ARCH)),aarch64,x86_64); do \
+	  command -v $$tool >/dev/null || { echo "$$tool is missing. Install it: sudo apt install debootstrap qemu-utils" \
+	  "qemu-system-x86 qemu-system-arm qemu-user-static binfmt-support e2fsprogs util-linux"; exit 1; }; done
+	@$(BIN)/python -m pytest -q tests/machine
 
 test-bare: ## the README's commands on a Debian with nothing but its packages, as root: RELEASES="trixie bookworm"
 	@for release in $${RELEASES:-trixie}; do .ci/bare-root $$release || exit 1; done

@@ -21,6 +21,8 @@ from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGEST_DIGITS = 32
+_PERSONAL = ("person_salt", "badge_id", "user_id", "card_bits", "card_raw")
+_ERASED = "ERASED"
 # Random, per boot: 32 bits distinguish the boots of one agent, and save 28 bytes a row.
 _BOOT_ID_DIGITS = 8
 
@@ -106,7 +108,8 @@ def chain_hash(previous_chain: str, members: Mapping[str, Any]) -> str:
     `recorded_at` counts with its value also where the row leaves it out; other absent members are
     empty text.
     """
-    values = {"recorded_at": members["event_timestamp"], **members, "person": person_digest(members)}
+    person = members["person_digest"] if _is_erased(members) else person_digest(members)
+    values = {"recorded_at": members["event_timestamp"], **members, "person": person}
     names = (
         "event_id",
         "agent_id",
@@ -123,8 +126,12 @@ def chain_hash(previous_chain: str, members: Mapping[str, Any]) -> str:
 
 def person_digest(members: Mapping[str, Any]) -> str:
     """32 hex digits over the personal members and their salt; erasing both leaves nothing to guess."""
-    names = ("person_salt", "badge_id", "user_id", "card_bits", "card_raw")
-    return _digest([members.get(name, "") for name in names])
+    return _digest([members.get(name, "") for name in _PERSONAL])
+
+
+def _is_erased(members: Mapping[str, Any]) -> bool:
+    """Whether this row of a table has the digest in place of the personal members, see ERASE_PERSON."""
+    return "person_digest" in members and all(members.get(name, _ERASED) == _ERASED for name in _PERSONAL)
 
 
 def _digest(parts: list[Any]) -> str:

@@ -36,6 +36,8 @@ class AgentSettings:
     state_dir: Path = Path("/var/lib/badge-agent")  # holds outbox.db; on a disk
     runtime_dir: Path = Path("/run/badge-agent")  # holds status.json and metrics.prom; in memory
     log_level: LogLevel = "info"
+    heartbeat_minutes: float = 60  # between two heartbeats into the pipe for door events; 0: none
+    reader_keys_file: Path | None = None  # None: the service's credential; see agent.keys.reader_keys
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class SnowflakeSettings:
     ca_file: Path | None = None  # an additional certificate authority, PEM
     proxy: str | None = None  # http://HOST:PORT; the environment is not read
     proxy_login_file: Path | None = None  # one line, user:password
+    events_pipe: str = "SFE_DOOR_EVENTS_PIPE"  # for door events and heartbeats
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from operator import xor
 from agent.readers.cards.decoder import Decoder, encode
 from agent.readers.events import RawCredential
 from agent.readers.protocol import WireProtocol
-from agent.readers.protocols import PROTOCOLS, make_protocol, r200, uhfreader18
+from agent.readers.protocols import STANDALONE, make_protocol, r200, uhfreader18
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardRead
 from bench.figures import Figure
@@ -29,7 +29,7 @@ _OPTIONS = {"line": {"pattern": r"CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
 def run() -> list[Figure]:
     """The processor time of each protocol, and of the slowest one for noise."""
     figures = []
-    for name in PROTOCOLS:
+    for name in STANDALONE:
         data, cards = _frames(name)
         figures.append(
             _figure(
@@ -37,7 +37,7 @@ def run() -> list[Figure]:
             )
         )
     for title, noise in _noises():
-        worst, name = max((_parse(name, noise), name) for name in PROTOCOLS)
+        worst, name = max((_parse(name, noise), name) for name in STANDALONE)
         figures.append(_figure(f"1 MB of {title}, worst of all: {name}", worst, _NOISE_TARGET_S))
     return figures
 

@@ -21,14 +21,14 @@ with atheris.instrument_imports():
     from agent.readers.framing.line_framer import LONGEST_LINE_BYTES, LONGEST_PADDING_BYTES
     from agent.readers.framing.noise import LONGEST_RUN_BYTES
     from agent.readers.protocol import WireProtocol
-    from agent.readers.protocols import PROTOCOLS, make_protocol
+    from agent.readers.protocols import STANDALONE, make_protocol
 
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
 # Kept between runs, so that each continues the previous one.
 _CORPUS = Path(__file__).parent / ".corpus"
 _OPTIONS = {"line": {"pattern": r".*CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
-_NAMES = tuple(PROTOCOLS)
+_NAMES = tuple(STANDALONE)
 _DECODERS = (
     Decoder(FORMATS, keypad="burst8"),
     Decoder(FORMATS, parity="flag", keypad="card26"),

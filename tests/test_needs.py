@@ -42,5 +42,5 @@ def test_there_is_one_way_to_skip_a_test() -> None:
     }
 
     # The tests of a booted system go on where the one before them ended.
-    in_system = {"tests/system/conftest.py", "tests/system/test_door.py"}
+    in_system = {"tests/support/transcript.py", "tests/system/test_door.py"}
     assert others - {"tests/test_needs.py"} == {"tests/support/needs.py", *in_system}

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "outbox": "List, export or release rows that Snowflake could not load or refused.",
         "replay": "Send rows again that are kept on this machine.",
         "report": "Write an archive for support, without card numbers, keys and tokens.",
+        "verify": "Check exported rows: is one of them missing or altered?",
         "demo": "Show swipes becoming rows, without configuration or account.",
         "emulator": "Run a local emulator of Snowflake's pipe.",
         "protocols": "List the reader protocols and card formats.",

@@ -14,9 +14,17 @@ import click
 from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
-from agent.readers.events import Noise, NoiseReason, Outcome, RawCredential, ReaderEvent, Status
+from agent.readers.events import (
+    ConditionChange,
+    Noise,
+    NoiseReason,
+    Outcome,
+    RawCredential,
+    ReaderEvent,
+    Status,
+)
 from agent.readers.protocol import OptionError
-from agent.readers.protocols import PROTOCOLS, make_protocol, options_of
+from agent.readers.protocols import STANDALONE, make_protocol, options_of
 from agent.readers.protocols.bits import LONGEST_WORD_BITS
 from agent.settings import DEFAULT_FORMATS, Keypad, ParityPolicy
 from agent.swipe import CardCheck, CardRead
@@ -76,7 +84,7 @@ def _options(_context: click.Context, _option: click.Parameter, settings: Sequen
 
 
 @click.command("decode")
-@click.argument("protocol", type=click.Choice(list(PROTOCOLS)), required=False)
+@click.argument("protocol", type=click.Choice(list(STANDALONE)), required=False)
 @click.argument("text", nargs=-1, metavar="[TEXT_OR_HEX]...")
 @click.option("--hex", "as_hex", is_flag=True, help="The bytes are given in hex.")
 @click.option("--formats", callback=_named_formats, help="Enabled card formats, by commas.")
@@ -192,7 +200,11 @@ def _decoder(reader: Mapping[str, Any]) -> Decoder:
 
 
 def _outcomes(events: Iterable[ReaderEvent], decoder: Decoder) -> list[Outcome | Status]:
-    return [decoder(event) if isinstance(event, RawCredential) else event for event in events]
+    return [
+        decoder(event) if isinstance(event, RawCredential) else event
+        for event in events
+        if not isinstance(event, ConditionChange)
+    ]
 
 
 def _words(outcome: Outcome | Status) -> str:
@@ -306,8 +318,8 @@ def _query_events(query: dict[str, Any], options: Mapping[str, object]) -> list[
     if "protocol" not in query:
         return [_query_credential(query.get("bits"), query.get("raw"))]
     protocol, frame = query["protocol"], query.get("frame")
-    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise _BadLineError(f"protocol: unknown; known: {', '.join(PROTOCOLS)}")
+    if not isinstance(protocol, str) or protocol not in STANDALONE:
+        raise _BadLineError(f"protocol: unknown; known: {', '.join(STANDALONE)}")
     try:
         data = bytes.fromhex(frame if isinstance(frame, str) else "missing")
     except ValueError:

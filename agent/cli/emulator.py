@@ -81,6 +81,14 @@ Committed rows: sqlite-utils rows DIR/snowflake.db V_INGESTION_METRICS
     help="Repeat for more pipes.",
 )
 @click.option(
+    "--events-pipe",
+    "events_pipes",
+    multiple=True,
+    default=("SFE_DOOR_EVENTS_PIPE",),
+    show_default=True,
+    help="A pipe into RAW_DOOR_EVENTS.",
+)
+@click.option(
     "--commit-lag-seconds",
     type=click.FloatRange(min=0),
     default=1.0,
@@ -102,6 +110,7 @@ def command(
     database: str,
     schema: str,
     pipes: tuple[str, ...],
+    events_pipes: tuple[str, ...],
     commit_lag_seconds: float,
     scoped_token_seconds: float,
     no_limits: bool,
@@ -133,6 +142,7 @@ def command(
         database=database,
         schema=schema,
         pipes=pipes,
+        events_pipes=events_pipes,
         commit_lag_seconds=commit_lag_seconds,
         scoped_token_seconds=scoped_token_seconds,
         limits=not no_limits,

@@ -11,6 +11,8 @@ from agent.cli.console import Finding, State
 from agent.clock.system_clock import off
 from agent.keys.age import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
+from agent.readers.conditions import condition_texts
+from agent.readers.events import Condition
 from agent.readers.flood_monitor import FLOOD_PER_SECOND
 from agent.readers.uart import LineErrors
 from agent.service.status_file import STATUS_FILE, needs_operator
@@ -36,6 +38,9 @@ def findings(status: dict[str, Any], agent: AgentSettings) -> Iterator[Finding]:
     if not is_reporting(status):
         return
     yield _uploader(status["uploader"])
+    if problem := status["door_events"]["problem"]:
+        text = f"not delivered, only swipes: {problem}"
+        yield Finding("door events", "warning", text, "badge-agent check")
     if status["key"]["fingerprint"] is not None:
         yield _key(status["key"])
     if status["disk"]["bytes_written"] is not None:
@@ -163,6 +168,8 @@ def reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
         for problem in problems:
             state: State = "warning" if is_open else "failed"
             yield Finding(name, state, problem["text"], problem["next"])
+        for condition in reader.get("conditions", ()):
+            yield Finding(name, "failed", *condition_texts(Condition(condition)))
         if reader.get("silent"):
             last = reader["last_rx_seconds"]
             text = f"its port is open, but no data {'yet' if last is None else f'for {duration(last)}'}"
@@ -187,7 +194,9 @@ def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
     last_swipe = ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
     flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
-    state = ", ".join([reader["state"], *flags])
+    osdp = reader.get("osdp")
+    secure = ["encrypted" if osdp["secure"] else "in clear text"] if osdp and osdp["online"] else []
+    state = ", ".join([reader["state"], *secure, *flags, *reader.get("conditions", ())])
     return reader["id"], state, *counts, last_swipe, reader["protocol"]
 
 

@@ -15,12 +15,15 @@ from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.advice import Advice, advice, reader_block
 from agent.readers.detect.match import PLAIN, Card, Fit, LineForm, ProtocolMatch, Recording, match, ranked
+from agent.readers.detect.osdp_search import OSDP_SPEEDS, OsdpReader, osdp_readers
 from agent.readers.detect.own_uart import users_of
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, Attempt, survey
 from agent.readers.port import Port
 from agent.readers.port_names import stable_name_of
 from agent.readers.protocol import PARITIES, LineSettings
 from agent.settings import DEFAULT_FORMATS
+
+_LISTEN_FIRST = 2  # line speeds, before a command is sent to a line
 
 _NO_STABLE_NAME = Finding(
     "port",
@@ -45,15 +48,19 @@ def command(
 
     Tries every protocol at the usual line speeds, with 8N1 and then 7E1, 8E1 and
     8O1, reports the card and wiring faults, and prints the block for the configuration.
-    Ends when the card was read three times, or after a minute.
+    Ends when the card was read three times, or after a minute. A line on which
+    nothing is received is searched for OSDP readers, which need no card for that.
 
     \b
     Exit code:
-      0   a card was identified
+      0   a card or an OSDP reader was identified
       1   none was, or the port cannot be used
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
     click.echo(f"Present one card to the reader about once a second ({BUDGET_S:.0f} s at most).", err=True)
-    recordings = _recordings(port, baud)
+    recordings, osdp = _survey(port, baud)
+    if osdp:
+        _show_osdp(osdp, port, as_json=as_json)
+        context.exit(0)
     candidates = ranked(
         candidate for recording in recordings for candidate in match(recording, printed_number)
     )
@@ -74,7 +81,9 @@ def command(
     context.exit(0 if best is not None and best.card is not None else 1)
 
 
-def _recordings(port: str, baud: int | None) -> list[Recording]:
+def _survey(port: str, baud: int | None) -> tuple[list[Recording], list[OsdpReader]]:
+    """What was received, and the OSDP readers that answered on a line without a sound."""
+
     def open_line(baudrate: int, form: LineForm) -> Port:
         line = LineSettings(baudrate, form.data_bits, PARITIES[form.parity], hold_reset_lines=True)
         return Port(port, line)
@@ -84,15 +93,78 @@ def _recordings(port: str, baud: int | None) -> list[Recording]:
         asked = f", polling as {attempt.asked} needs it" if attempt.asked else ""
         click.echo(f"  {attempt.baudrate} baud{form}{asked} ...", err=True)
 
+    def searching(where: str) -> None:
+        click.echo(f"  {where} ...", err=True)
+
     speeds = SPEEDS if baud is None else (baud,)
+    recordings: list[Recording] = []
     try:
-        return list(survey(open_line, speeds, monotonic_s=time.monotonic, trying=trying, budget_s=BUDGET_S))
+        for recording in survey(
+            open_line, speeds, monotonic_s=time.monotonic, trying=trying, budget_s=BUDGET_S
+        ):
+            recordings.append(recording)
+            if len(recordings) == min(_LISTEN_FIRST, len(speeds)) and not any(map(_bytes, recordings)):
+                osdp_speeds = OSDP_SPEEDS if baud is None else (baud,)
+                found = osdp_readers(open_line, osdp_speeds, monotonic_s=time.monotonic, trying=searching)
+                if found:
+                    return recordings, found
     except PortBusyError as error:
         raise PortBusyError(
             str(error),
             hint=f"if that is the agent: sudo systemctl stop badge-agent, and start it again when done. "
             f"Otherwise {error.hint}",
         ) from error
+    return recordings, []
+
+
+def _bytes(recording: Recording) -> int:
+    return recording.bytes
+
+
+def _show_osdp(readers: Sequence[OsdpReader], port: str, *, as_json: bool) -> None:
+    stable_name = stable_name_of(port)
+    blocks = "\n\n".join(_osdp_block(reader, stable_name or port) for reader in readers)
+    if as_json:
+        found = [
+            {
+                "baudrate": reader.baudrate,
+                "address": reader.address,
+                "requires_key": reader.contact.refuses_key,
+                "offers_secure_channel": reader.contact.offers_secure_channel,
+                "identity": identity._asdict() if (identity := reader.contact.identity) else None,
+            }
+            for reader in readers
+        ]
+        answer = {"identified": True, "port": port, "lasting_port": stable_name, "protocol": "osdp"}
+        answer |= {"baudrate": readers[0].baudrate, "osdp": found, "config": blocks}
+        click.echo(json.dumps(answer))
+        return
+    for reader in readers:
+        contact = reader.contact
+        who = "" if contact.identity is None else f", {contact.identity}"
+        security = {True: ", with the secure channel", False: ", without the secure channel", None: ""}
+        how = ", which requires a key" if contact.refuses_key else security[contact.offers_secure_channel]
+        click.echo(f"OSDP reader at {reader.baudrate} baud, address {reader.address}{who}{how}")
+    click.echo(f"\nFor the configuration file, or let setup write it and set the key:\n\n{blocks}")
+    if stable_name is None:
+        click.echo()
+        show(_NO_STABLE_NAME)
+
+
+def _osdp_block(reader: OsdpReader, port: str) -> str:
+    """The [[readers]] table for the configuration file."""
+    secure = "none" if reader.contact.offers_secure_channel is False else "required"
+    return "\n".join(
+        [
+            "[[readers]]",
+            f'id = "RDR-{101 + reader.address}"        # your name for it',
+            'zone_id = "ZONE-1"    # your name for where it is',
+            f'port = "{port}"',
+            'protocol = "osdp"',
+            f"baudrate = {reader.baudrate}",
+            f'options = {{ address = {reader.address}, secure = "{secure}" }}',
+        ]
+    )
 
 
 def _show(best: ProtocolMatch, candidates: Sequence[ProtocolMatch], printed_number: int | None) -> None:

@@ -14,12 +14,14 @@ import click
 from agent.cli import config_option
 from agent.cli.console import progress, table
 from agent.cli.new_file import incomplete, new_file
+from agent.cli.operator_action import action, record
 from agent.cli.recovery_note import note_recovery
 from agent.cli.state_access import load_as_owner
 from agent.config.loader import load
 from agent.errors import AgentError
 from agent.outbox.external import holds
 from agent.owner import call_as_owner
+from agent.settings import Settings
 
 _NOT_THERE = ("lost", "damaged")  # how the reason of a hold begins whose rows cannot be sent
 _ROWS_PER_STEP = 1000  # of the progress bar
@@ -51,7 +53,7 @@ def command() -> None:
 @_json_option
 def list_(config: Path, *, as_json: bool) -> None:
     """List the entries that need an operator, with the reason."""
-    waiting = holds.holds(_state_dir(config))
+    waiting = holds.holds(_settings(config).agent.state_dir)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(hold) for hold in waiting]))
         return
@@ -89,7 +91,7 @@ def _next_step(waiting: list[holds.Hold]) -> str:
 @_id_argument
 def show(config: Path, hold_id: int) -> None:
     """Show the rows of one entry, one JSON object per line, including card numbers."""
-    _write_rows(config, hold_id)
+    _write_rows(config, hold_id, "outbox_show")
 
 
 @command.command()
@@ -101,11 +103,14 @@ def show(config: Path, hold_id: int) -> None:
 def export(config: Path, hold_id: int | None, out: Path | None) -> None:
     """Write the rows of one entry, or of all, as NDJSON, as they are sent to the pipe."""
     if out is None:
-        _write_rows(config, hold_id)
+        _write_rows(config, hold_id, "outbox_export")
         return
     # The file is made, and removed after a failure, by the caller; the outbox is read as its owner.
-    state_dir = load(config).agent.state_dir
+    settings = load(config)
+    state_dir = settings.agent.state_dir
     total = call_as_owner(partial(_count, state_dir, hold_id), state_dir)
+    if total:
+        record(settings, "outbox_export", _read_message(hold_id, total), rows=total)
     with new_file(out) as file:
         call_as_owner(partial(_write_to, file, out, state_dir, hold_id, total), state_dir)
     click.echo(f"written to {out}")
@@ -142,24 +147,40 @@ def release(config: Path, hold_ids: tuple[int, ...], *, everything: bool) -> int
     """Mark entries as resolved: their rows are not sent again, and are purged after the retention time."""
     if bool(hold_ids) == everything:
         raise click.UsageError("name the entries to release, or --all")
-    released = holds.release(_state_dir(config), None if everything else list(hold_ids))
+    settings = _settings(config)
+    done = action(settings, "outbox_release", f"released {_entries(None if everything else hold_ids)}")
+    released = holds.release(settings.agent.state_dir, None if everything else list(hold_ids), done)
     click.echo(f"{released} released")
     return 0 if everything or released == len(set(hold_ids)) else 1
 
 
-def _state_dir(config: Path) -> Path:
-    state_dir = load_as_owner(config).agent.state_dir
-    note_recovery(state_dir)
-    return state_dir
+def _settings(config: Path) -> Settings:
+    settings = load_as_owner(config)
+    note_recovery(settings.agent.state_dir)
+    return settings
 
 
-def _write_rows(config: Path, hold_id: int | None) -> None:
-    found = False
-    for row in holds.held_rows(_state_dir(config), hold_id):
-        found = True
-        sys.stdout.write(row.decode() + "\n")
-    if not found and hold_id is not None:
+def _write_rows(config: Path, hold_id: int | None, kind: str) -> None:
+    settings = _settings(config)
+    state_dir = settings.agent.state_dir
+    total = holds.count_held_rows(state_dir, hold_id)
+    if not total and hold_id is not None:
         raise _no_entry(hold_id)
+    if total:
+        record(settings, kind, _read_message(hold_id, total), rows=total)
+    for row in holds.held_rows(state_dir, hold_id):
+        sys.stdout.write(row.decode() + "\n")
+
+
+def _read_message(hold_id: int | None, total: int) -> str:
+    return f"read {total} rows of {_entries(None if hold_id is None else (hold_id,))}"
+
+
+def _entries(hold_ids: tuple[int, ...] | None) -> str:
+    """Entries of `outbox list` in a message; None for all."""
+    if hold_ids is None:
+        return "every entry"
+    return f"{'entry' if len(hold_ids) == 1 else 'entries'} {', '.join(map(str, hold_ids))}"
 
 
 def _no_entry(hold_id: int) -> AgentError:

@@ -14,6 +14,7 @@ import click
 from agent import rows
 from agent.cli import config_option
 from agent.cli.console import progress
+from agent.cli.operator_action import action, record
 from agent.cli.recovery_note import note_recovery
 from agent.cli.state_access import load_as_owner
 from agent.errors import AgentError, OutboxInUseError
@@ -76,12 +77,16 @@ def command(
     state_dir = settings.agent.state_dir
     note_recovery(state_dir)
     ranges = replay_queue.find(state_dir, _wanted(first, last, rejected=rejected, set_aside=set_aside))
+    total = sum(wanted.rows for wanted in ranges)
+    chosen = "rejected rows" if rejected else "rows set aside" if set_aside else "rows of a range"
     if dry_run:
+        record(settings, "replay_dry_run", f"read {total} {chosen}", rows=total)
         for row in replay_queue.rows_in(state_dir, ranges):
             sys.stdout.write(rows.as_replay(row).decode() + "\n")
         return 0
-    ids = replay_queue.request(state_dir, ranges)
-    return _follow(settings, ids, sum(wanted.rows for wanted in ranges))
+    done = action(settings, "replay", f"requested {total} {chosen} to be sent again", rows=total)
+    ids = replay_queue.request(state_dir, ranges, done)
+    return _follow(settings, ids, total)
 
 
 def _wanted(

@@ -26,9 +26,9 @@ def command(context: click.Context, config: Path, *, as_json: bool) -> None:
     \b
     Exit code:
       0   the agent works; swipes may wait while the network is down
-      1   the agent is not running, a reader is missing or silent, the outbox cannot be used,
-          a power cut would lose swipes, Snowflake refuses the key or the role, or rows are held
-          for an operator
+      1   the agent is not running, a reader is missing, silent, offline or tampered with, the
+          outbox cannot be used, a power cut would lose swipes, Snowflake refuses the key or the
+          role, or rows are held for an operator
       77  no permission: run it with sudo, or as the agent's user
       78  the configuration cannot be used
     """  # noqa: D301 - click's escape for unwrapped lines

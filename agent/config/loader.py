@@ -122,6 +122,8 @@ def _agent(table: Table, base: Path) -> AgentSettings:
         state_dir=table.path("state_dir", default.state_dir, base=base),
         runtime_dir=table.path("runtime_dir", default.runtime_dir, base=base),
         log_level=table.choice("log_level", default.log_level, allowed=get_args(LogLevel)),
+        heartbeat_minutes=table.number("heartbeat_minutes", default.heartbeat_minutes, low=0, high=1440),
+        reader_keys_file=table.path("reader_keys_file", None, base=base),
     )
 
 
@@ -201,6 +203,7 @@ def _snowflake(table: Table, base: Path) -> SnowflakeSettings:
         database=table.text("database", ""),
         schema=table.text("schema", ""),
         pipe=table.text("pipe", ""),
+        events_pipe=table.text("events_pipe", SnowflakeSettings.events_pipe),
         private_key_file=table.path("private_key_file", None, base=base),
         private_key_passphrase_file=table.path("private_key_passphrase_file", None, base=base),
         # A wrong account gives no default URL, and is reported once already.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from agent.emulator import row_loader
-from agent.emulator.channels import Batch, Channel
+from agent.emulator import event_loader, row_loader
+from agent.emulator.channels import Batch, Channel, stored
 from agent.emulator.database import ChannelRecord, Database
 from agent.emulator.responses import RefusalError
 
@@ -30,10 +30,18 @@ _Result = TypeVar("_Result")
 class Commits:
     """The buffer and its committer. Everything but the work in the database thread runs on the loop."""
 
-    def __init__(self, database: Database, worker: ThreadPoolExecutor, *, lag_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        worker: ThreadPoolExecutor,
+        *,
+        lag_seconds: float,
+        events_pipes: Iterable[str] = (),
+    ) -> None:
         self._database = database
         self._worker = worker
         self._lag_seconds = lag_seconds
+        self._events_pipes = frozenset(map(stored, events_pipes))
         self._waiting: deque[Batch] = deque()
         self._buffered_bytes = 0
         self._committing: list[Batch] = []
@@ -138,14 +146,17 @@ class Commits:
         now = datetime.now(UTC)
         ingestion_time = now.replace(tzinfo=None).isoformat(" ", "microseconds")
         rows: list[row_loader.Row] = []
+        events: list[row_loader.Row] = []
         records: dict[Channel, ChannelRecord] = {}
         for batch in batches:
             record = records.get(batch.channel, batch.channel.record)
             origin = (ingestion_time, record.pipe_name, record.channel_name, batch.offset_token)
-            loaded = row_loader.load(batch.body, origin, self.rejects)
-            rows += loaded.rows
+            is_events = record.pipe_name in self._events_pipes
+            load, table = (event_loader.load, events) if is_events else (row_loader.load, rows)
+            loaded = load(batch.body, origin, self.rejects)
+            table += loaded.rows
             records[batch.channel] = _after(record, batch, loaded, now)
-        self._database.commit(rows, records.values())
+        self._database.commit(rows, records.values(), events)
         return records
 
 

@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from agent.emulator import event_loader
 from agent.emulator.row_loader import COLUMNS, Row
 from agent.errors import AgentError
 from agent.sql.columns import COLUMNS as TABLE_COLUMNS
+from agent.sql.door_events import EVENT_COLUMNS
+from agent.sql.plan import EXPECTED_TABLE
 
 DATABASE_FILE = "snowflake.db"
 
@@ -26,21 +29,32 @@ _SECRET_BYTES = 32
 _SQLITE_TYPES = {"NUMBER(38,0)": "INTEGER", "BOOLEAN": "INTEGER", "NUMBER(5,2)": "NUMERIC"}
 
 
+def _event_declarations() -> dict[str, str]:
+    """The columns of RAW_DOOR_EVENTS, each as SQLite declares it; details and raw_json are JSON as text."""
+    types = {column.name: column.type for column in EVENT_COLUMNS}
+    return {name: _declared(name, types.get(name, "VARCHAR")) for name in event_loader.COLUMNS}
+
+
+def _declared(name: str, column_type: str) -> str:
+    kind, _, rest = column_type.partition(" ")
+    not_null = " NOT NULL" if rest == "NOT NULL" else ""
+    return f"{name} {_SQLITE_TYPES.get(kind, 'TEXT')}{not_null}"
+
+
 def _declarations() -> dict[str, str]:
     """The columns of RAW_BADGE_EVENTS, each as SQLite declares it."""
     types = {column.name: column.type for column in TABLE_COLUMNS}
-    declared = {}
-    for name in dict.fromkeys((*COLUMNS, *types)):
-        kind, _, rest = types.get(name, "VARCHAR").partition(" ")
-        not_null = " NOT NULL" if rest == "NOT NULL" else ""
-        declared[name] = f"{name} {_SQLITE_TYPES.get(kind, 'TEXT')}{not_null}"
-    return declared
+    return {name: _declared(name, types.get(name, "VARCHAR")) for name in dict.fromkeys((*COLUMNS, *types))}
 
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS RAW_BADGE_EVENTS (
   {", ".join(_declarations().values())}
 );
+CREATE TABLE IF NOT EXISTS {event_loader.TABLE} (
+  {", ".join(_event_declarations().values())}
+);
+CREATE TABLE IF NOT EXISTS {EXPECTED_TABLE} (agent_id TEXT NOT NULL, site TEXT, note TEXT);
 CREATE VIEW IF NOT EXISTS V_INGESTION_METRICS AS
 SELECT strftime('%Y-%m-%d %H:00:00', ingestion_time) AS ingestion_hour,
        COUNT(*) AS event_count,
@@ -96,6 +110,7 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 
 
 _INSERT_ROW = _insert("RAW_BADGE_EVENTS", COLUMNS)
+_INSERT_EVENT = _insert(event_loader.TABLE, event_loader.COLUMNS)
 _SAVE_CHANNEL = _insert("CHANNELS", [column.name for column in fields(ChannelRecord)])
 _DELETE_CHANNEL = "DELETE FROM CHANNELS WHERE pipe_name = ? AND channel_name = ?"
 
@@ -145,10 +160,13 @@ class Database:
         with self._transaction():
             self._connection.execute(_DELETE_CHANNEL, (record.pipe_name, record.channel_name))
 
-    def commit(self, rows: Iterable[Row], records: Iterable[ChannelRecord]) -> None:
-        """Write rows, offset tokens and counters in one transaction."""
+    def commit(
+        self, rows: Iterable[Row], records: Iterable[ChannelRecord], events: Iterable[Row] = ()
+    ) -> None:
+        """Write rows of swipes and of door events, offset tokens and counters in one transaction."""
         with self._transaction():
             self._connection.executemany(_INSERT_ROW, rows)
+            self._connection.executemany(_INSERT_EVENT, events)
             self._connection.executemany(_SAVE_CHANNEL, map(astuple, records))
 
     def _add_missing_columns(self) -> None:

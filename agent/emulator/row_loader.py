@@ -56,6 +56,7 @@ COLUMNS = (
 
 Row = tuple[object, ...]
 Rejects = Callable[[dict[str, Any]], bool]
+ToRow = Callable[[bytes, Row, Rejects | None], Row]
 
 
 @dataclass(slots=True)
@@ -67,16 +68,17 @@ class Loaded:
     last_error: str | None = None
 
 
-class _SkipError(Exception):
+class SkipError(Exception):
     """The line cannot be loaded; the text names the column, never the value."""
 
 
-def load(body: bytes, origin: Row, rejects: Rejects | None = None) -> Loaded:
+def load(body: bytes, origin: Row, rejects: Rejects | None = None, to_row: ToRow | None = None) -> Loaded:
     """Rows of an NDJSON body, each ending in `origin` (ingestion_time, pipe, channel, offset token).
 
-    Blank lines are ignored; lines that violate a constraint, or that `rejects` selects, are counted.
+    `to_row`: the pipe's SELECT; by default that of the pipe in `origin`, for swipes. Blank lines are ignored;
+    lines that violate a constraint, or that `rejects` selects, are counted.
     """
-    to_row = _matched_row if origin[1] == DEFAULT_PIPE else _row
+    to_row = to_row or (_matched_row if origin[1] == DEFAULT_PIPE else _row)
     loaded = Loaded()
     add = loaded.rows.append
     for line in body.split(b"\n"):
@@ -84,7 +86,7 @@ def load(body: bytes, origin: Row, rejects: Rejects | None = None) -> Loaded:
             continue
         try:
             add(to_row(line, origin, rejects))
-        except _SkipError as skipped:
+        except SkipError as skipped:
             loaded.errors += 1
             loaded.last_error = str(skipped)
     return loaded
@@ -109,9 +111,7 @@ def records(body: bytes) -> list[dict[str, Any]]:
 
 
 def _row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
-    record = _record(line)
-    if rejects is not None and rejects(record):
-        raise _SkipError("Rejected by a fault rule of the emulator")
+    record = record_of(line, rejects)
     values: tuple[Any, ...] = tuple(map(record.get, _FIELDS))
     if not _plain(tuple(map(type, values))):
         values = _cast(values)
@@ -122,7 +122,7 @@ def _row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
         user,
         zone,
         reader,
-        _timestamp("EVENT_TIMESTAMP", timestamp),
+        as_timestamp("EVENT_TIMESTAMP", timestamp),
         *_signal(strength),
         None if direction is None else _direction(direction),
         *rest,
@@ -133,9 +133,7 @@ def _row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
 
 def _matched_row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
     """A row of the default pipe: columns by the names of the members, whatever their case."""
-    record = _record(line)
-    if rejects is not None and rejects(record):
-        raise _SkipError("Rejected by a fault rule of the emulator")
+    record = record_of(line, rejects)
     members = {name.lower(): value for name, value in record.items()}
     values = _cast(tuple(map(members.get, _FIELDS)))
     badge, user, zone, reader, timestamp, strength, direction, *rest = values
@@ -146,13 +144,13 @@ def _matched_row(line: bytes, origin: Row, rejects: Rejects | None) -> Row:
         user,
         zone,
         reader,
-        _timestamp("EVENT_TIMESTAMP", timestamp),
+        as_timestamp("EVENT_TIMESTAMP", timestamp),
         None if strength is None else _strength(strength),
-        None if quality is None else _short("SIGNAL_QUALITY", _text(quality)),
+        None if quality is None else _short("SIGNAL_QUALITY", as_text(quality)),
         None if direction is None else _short("DIRECTION", direction),
         *rest,
         None if raw is None else orjson.dumps(raw).decode(),
-        None if ingested is None else _timestamp("INGESTION_TIME", _text(ingested)),
+        None if ingested is None else as_timestamp("INGESTION_TIME", as_text(ingested)),
         *origin[1:],
     )
 
@@ -163,27 +161,30 @@ def _check_sizes(values: tuple[Any, ...], rest: list[Any]) -> None:
         raise _too_long(values)
     for number in _whole_of(rest):
         if number is not None and not -MAX_WHOLE <= number <= MAX_WHOLE:
-            raise _SkipError("Numeric value is out of range")
+            raise SkipError("Numeric value is out of range")
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def record_of(line: bytes, rejects: Rejects | None) -> dict[str, Any]:
+    """The JSON object of a line. Raises SkipError."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
-        raise _SkipError("Error parsing JSON") from None
+        raise SkipError("Error parsing JSON") from None
     if not isinstance(record, dict):
-        raise _SkipError("Error parsing JSON: a row must be an object")
+        raise SkipError("Error parsing JSON: a row must be an object")
+    if rejects is not None and rejects(record):
+        raise SkipError("Rejected by a fault rule of the emulator")
     return record
 
 
-def _too_long(values: tuple[Any, ...]) -> _SkipError:
+def _too_long(values: tuple[Any, ...]) -> SkipError:
     column = next(name for name, value in zip(_NAMES, values, strict=False) if len(value) > NAME_LENGTH)
-    return _SkipError(f"User character length limit ({NAME_LENGTH}) exceeded in {column.upper()}")
+    return SkipError(f"User character length limit ({NAME_LENGTH}) exceeded in {column.upper()}")
 
 
 def _short(column: str, text: str) -> str:
     if len(text) > SHORT_LENGTH:
-        raise _SkipError(f"User character length limit ({SHORT_LENGTH}) exceeded in {column}")
+        raise SkipError(f"User character length limit ({SHORT_LENGTH}) exceeded in {column}")
     return text
 
 
@@ -192,7 +193,8 @@ def _direction(text: str) -> str:
     return upper if upper in {"ENTRY", "EXIT"} else _short("DIRECTION", text)
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value as ::STRING casts it."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
@@ -225,17 +227,22 @@ def _cast(values: Row) -> tuple[Any, ...]:
     for name, value in zip(_FIELDS, values, strict=True):
         if value is None:
             if name in _NAMES or name == "event_timestamp":
-                raise _SkipError(f"NULL result in a non-nullable column {name.upper()}")
+                raise SkipError(f"NULL result in a non-nullable column {name.upper()}")
             cast.append(None)
         elif name == "signal_strength":
             cast.append(_number(name, value))
         elif name in _WHOLE:
-            cast.append(int(_number(name, value).to_integral_value(ROUND_HALF_UP)))
+            cast.append(whole_number(name, value))
         elif name == "replay":
-            cast.append(_boolean(name, value))
+            cast.append(as_boolean(name, value))
         else:
-            cast.append(_text(value))
+            cast.append(as_text(value))
     return tuple(cast)
+
+
+def whole_number(name: str, value: object) -> int:
+    """A value as ::NUMBER(38,0) casts it. Raises SkipError."""
+    return int(_number(name, value).to_integral_value(ROUND_HALF_UP))
 
 
 def _number(name: str, value: object) -> Decimal:
@@ -247,15 +254,16 @@ def _number(name: str, value: object) -> Decimal:
                 return number
     except InvalidOperation:
         pass
-    raise _SkipError(f"Numeric value is not recognized in {name.upper()}")
+    raise SkipError(f"Numeric value is not recognized in {name.upper()}")
 
 
-def _boolean(name: str, value: object) -> bool:
+def as_boolean(name: str, value: object) -> bool:
+    """A value as ::BOOLEAN casts it. Raises SkipError."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise _SkipError(f"Boolean value is not recognized in {name.upper()}")
+    raise SkipError(f"Boolean value is not recognized in {name.upper()}")
 
 
 def _signal(strength: float | Decimal | None) -> tuple[float, str]:
@@ -272,11 +280,11 @@ def _signal(strength: float | Decimal | None) -> tuple[float, str]:
 def _strength(strength: float | Decimal) -> float:
     rounded = Decimal(str(strength)).quantize(Decimal("0.01"), ROUND_HALF_UP)
     if not -MAX_SIGNAL < rounded < MAX_SIGNAL:
-        raise _SkipError("Numeric value is out of range in SIGNAL_STRENGTH")
+        raise SkipError("Numeric value is out of range in SIGNAL_STRENGTH")
     return float(rounded)
 
 
-def _timestamp(column: str, text: str) -> str:
+def as_timestamp(column: str, text: str) -> str:
     """TIMESTAMP_NTZ as `YYYY-MM-DD HH:MM:SS.ffffff`: an offset is dropped, not applied."""
     try:
         # fromisoformat also takes dates without dashes, week dates and a space for the T.
@@ -284,7 +292,7 @@ def _timestamp(column: str, text: str) -> str:
             raise ValueError
         moment = datetime.fromisoformat(text)
     except (ValueError, IndexError):
-        raise _SkipError(f"Timestamp is not recognized in {column}") from None
+        raise SkipError(f"Timestamp is not recognized in {column}") from None
     if len(text) == _USUAL_LENGTH and text[26] == "Z" and text[19] == ".":
         return f"{text[:10]} {text[11:26]}"  # the same result as the line below, three times as fast
     return moment.replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -37,7 +37,9 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="database") as worker:
         database = worker.submit(Database, settings.state_dir).result()
         try:
-            channels = Channels(settings.pipes, worker.submit(database.channels).result())
+            channels = Channels(
+                (*settings.pipes, *settings.events_pipes), worker.submit(database.channels).result()
+            )
             credentials = Credentials(
                 account=settings.account,
                 user=settings.user,
@@ -47,7 +49,12 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 secret=worker.submit(database.token_secret).result(),
                 now=time.time,
             )
-            commits = Commits(database, worker, lag_seconds=settings.commit_lag_seconds)
+            commits = Commits(
+                database,
+                worker,
+                lag_seconds=settings.commit_lag_seconds,
+                events_pipes=settings.events_pipes,
+            )
             service = Endpoints(
                 names=Names(settings.database, settings.schema, settings.url_host),
                 channels=channels,

@@ -27,6 +27,7 @@ class Settings:
     commit_lag_seconds: float
     scoped_token_seconds: float
     limits: bool
+    events_pipes: tuple[str, ...] = ()
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -10,28 +11,43 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from agent.emulator import event_loader
 from agent.emulator.row_loader import TABLE
 from agent.errors import AgentError
-from agent.sql.views import CHAIN, EVENTS, GAPS, LATENCY, METRICS, STATUS, Sources, View
+from agent.sql.plan import EXPECTED_TABLE
+from agent.sql.views import (
+    ANCHORS,
+    CHAIN,
+    EVENTS,
+    FLEET,
+    GAPS,
+    LATENCY,
+    METRICS,
+    OPERATOR_ACTIONS,
+    STATUS,
+    Sources,
+    View,
+)
 
-# The views of what the emulator has: no error table, no door events, and JSON as text.
-SHOWN = (METRICS, GAPS, CHAIN, STATUS, LATENCY)
+# The views of what the emulator has: no error table, and JSON as text.
+SHOWN = (METRICS, ANCHORS, GAPS, CHAIN, STATUS, LATENCY, FLEET, OPERATOR_ACTIONS)
 
 # The emulator stamps a row when it commits it, so its ingestion_time is the time of arrival.
-# It has neither purged rows nor door events: these two are empty.
-_PURGED, _ANCHORS = "PURGED", "V_ANCHORS"
-_EMPTY = f"""
-CREATE TEMP TABLE {_PURGED} (outbox_id TEXT, up_to_seq INTEGER, chain TEXT);
-CREATE TEMP TABLE {_ANCHORS} (agent_id TEXT, outbox_id TEXT, seq INTEGER, chain TEXT, pending INTEGER);
-"""
+# It has no purged rows: this table is empty.
+_PURGED = "PURGED"
+_EMPTY = f"CREATE TEMP TABLE {_PURGED} (outbox_id TEXT, up_to_seq INTEGER, chain TEXT);"
+
+# A member of a JSON column, mostly with its cast, as in Snowflake's SQL.
+_MEMBER = re.compile(r"((?:\w+\.)?(?:details|raw_json)):(\w+)(?:::(NUMBER\(38,0\)|VARCHAR))?")
+_CASTS = {"VARCHAR": "TEXT", "NUMBER(38,0)": "INTEGER"}
 _SOURCES = Sources(
     table=TABLE,
     events=EVENTS.name,
     errors="",
     purged=_PURGED,
-    anchors=_ANCHORS,
-    door_events="",
-    expected_doors="",
+    anchors=ANCHORS.name,
+    door_events=event_loader.TABLE,
+    expected_doors=EXPECTED_TABLE,
     door_status=STATUS.name,
     arrived_at="ingestion_time",
     reported_at="ingestion_time",
@@ -56,16 +72,27 @@ def read_views(database: Path, *, now: Callable[[], datetime] = lambda: datetime
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             _add_functions(connection, now)
             connection.executescript(_EMPTY)
-            connection.execute(f"CREATE TEMP VIEW {EVENTS.name} AS {EVENTS.select(_SOURCES)}")
+            for view in (EVENTS, ANCHORS, STATUS):  # others are based on them
+                connection.execute(f"CREATE TEMP VIEW {view.name} AS {_select(view)}")
             return [
                 _read(connection, EVENTS, f"SELECT * FROM {EVENTS.name} ORDER BY event_timestamp DESC"),  # noqa: S608 - our own name
-                *(_read(connection, view, view.select(_SOURCES)) for view in SHOWN),
+                *(_read(connection, view, _select(view)) for view in SHOWN),
             ]
     except sqlite3.Error as error:
         raise AgentError(
             f"{database}: the views cannot be read: {error}",
             hint="Name the file snowflake.db in the directory that the emulator has as --state-dir.",
         ) from error
+
+
+def _select(view: View) -> str:
+    """The SELECT of a view, with SQLite's functions for members of a JSON text."""
+    return _MEMBER.sub(_as_json_extract, view.select(_SOURCES))
+
+
+def _as_json_extract(member: re.Match[str]) -> str:
+    value = f"json_extract({member[1]}, '$.{member[2]}')"
+    return f"CAST({value} AS {_CASTS[member[3]]})" if member[3] else value
 
 
 def _read(connection: sqlite3.Connection, view: View, select: str) -> Result:

@@ -1,4 +1,4 @@
-"""Key pairs: generate, read and write PEM; the only module that imports cryptography."""
+"""Key pairs: generate, read and write PEM; imports cryptography, as aes.py does and no other module."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
@@ -68,6 +68,55 @@ class KeyPair:
     def kind(self) -> str:
         """The type and size in words."""
         return f"{self.bits}-bit {'RSA' if self.algorithm == 'RS256' else 'ECDSA'}"
+
+    def sign(self, content: bytes) -> bytes:
+        """A signature: RSASSA-PKCS1-v1_5 with SHA-256 (RS256), or ECDSA with SHA-256 in DER."""
+        if isinstance(self.private_key, rsa.RSAPrivateKey):
+            return self.private_key.sign(content, padding.PKCS1v15(), hashes.SHA256())
+        return self.private_key.sign(content, ec.ECDSA(hashes.SHA256()))
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """The public half of a key, to verify what the door has signed. `fingerprint` as that of KeyPair."""
+
+    fingerprint: str
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey = field(repr=False)
+
+    def has_signed(self, content: bytes, signature: bytes) -> bool:
+        """Whether KeyPair.sign() of this key made the signature of this content."""
+        try:
+            if isinstance(self.key, rsa.RSAPublicKey):
+                self.key.verify(signature, content, padding.PKCS1v15(), hashes.SHA256())
+            else:
+                self.key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def load_public_key(path: Path) -> PublicKey:
+    """Read a public key from a PEM file, or from the line that Snowflake registers. Raises KeyFileError."""
+    try:
+        content = path.read_bytes()[:LARGEST_FILE_BYTES]
+    except OSError as error:
+        raise KeyFileError(f"{path}: the public key cannot be read: {error.strerror}") from error
+    text = b"".join(content.split(b"-----")[2 if b"-----" in content else 0].split())
+    try:
+        der = base64.b64decode(text, validate=True)
+        key = serialization.load_der_public_key(der)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _no_public_key(path) from error
+    if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+        raise _no_public_key(path)
+    return PublicKey(_fingerprint(der), key)
+
+
+def _no_public_key(path: Path) -> KeyFileError:
+    return KeyFileError(
+        f"{path}: not a public key",
+        hint="a PEM file, or the value of RSA_PUBLIC_KEY (DESC USER ...): badge-agent key public prints it",
+    )
 
 
 def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair:
@@ -302,13 +351,17 @@ def _described(private_key: PrivateKey, algorithm: Algorithm) -> KeyPair:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     der = public_key.public_bytes(serialization.Encoding.DER, form)
     return KeyPair(
-        fingerprint="SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode("ascii"),
+        fingerprint=_fingerprint(der),
         bits=private_key.key_size,
         public_key_line=base64.b64encode(der).decode("ascii"),
         public_key_pem=public_key.public_bytes(serialization.Encoding.PEM, form).decode("ascii"),
         private_key=private_key,
         algorithm=algorithm,
     )
+
+
+def _fingerprint(der: bytes) -> str:
+    return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode("ascii")
 
 
 def _quoted(path: Path) -> str:

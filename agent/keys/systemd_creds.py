@@ -1,7 +1,7 @@
 """The agent's secrets as systemd credentials: stored for the service, readable by root.
 
-The only module with systemd's credential paths. The unit loads both names of each secret, the private key
-and the site key, here of the private key:
+The only module with systemd's credential paths. The unit loads both names of each secret, the private key,
+the site key and the keys of readers, here of the private key:
 
   private_key            /etc/credstore/badge-agent.private_key; absent without that file
   private_key_encrypted  /etc/credstore.encrypted/badge-agent.private_key_encrypted as decrypted by
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 ETC = Path("/etc")
 
-CredentialName = Literal["private_key", "site_key"]  # as in the unit
+CredentialName = Literal["private_key", "site_key", "reader_keys"]  # as in the unit
 _ENCRYPTED = "_encrypted"  # the end of the names of encrypted ones
 _WAITING = ".next"
 _NOT_DECRYPTED = b"none"  # SetCredential= of the unit

@@ -37,8 +37,11 @@ def set_up(level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Log the agent's own lines from this level on."""
-    logging.getLogger("agent").setLevel(level.upper())
+    """Log the agent's own lines from this level on. Lines from INFO on are made: door events need them."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    for handler in logging.root.handlers:
+        handler.setLevel(number)
+    logging.getLogger("agent").setLevel(min(number, logging.INFO))
 
 
 def flush() -> None:

@@ -33,10 +33,14 @@ class _Seen:
 class LineLimit:
     """Decides which records are written; thread-safe. All kinds share the begin of a window."""
 
-    def __init__(self, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self, monotonic_s: Callable[[], float], *, window_s: float = WINDOW_S, lines: int = LINES_PER_WINDOW
+    ) -> None:
         self._monotonic_s = monotonic_s
+        self._window_s = window_s
+        self._lines = lines
         self._guard = threading.Lock()
-        self._ends_s = monotonic_s() + WINDOW_S
+        self._ends_s = monotonic_s() + window_s
         self._seen: dict[_Kind, _Seen] = {}
 
     def admit(
@@ -53,7 +57,7 @@ class LineLimit:
             if len(self._seen) >= _MOST_KINDS:
                 released += self._release()
             seen = self._seen.setdefault(_kind(record), _Seen())
-            if seen.lines < LINES_PER_WINDOW:
+            if seen.lines < self._lines:
                 seen.lines += 1
                 return [*released, ready(record)]
             seen.dropped += seen.last is not None
@@ -74,26 +78,23 @@ class LineLimit:
         now = self._monotonic_s()
         if now < self._ends_s:
             return []
-        self._ends_s = now + WINDOW_S
+        self._ends_s = now + self._window_s
         return self._release()
 
     def _release(self) -> list[logging.LogRecord]:
         held = [seen for seen in self._seen.values() if seen.last is not None]
         self._seen.clear()
-        records = [_counted(seen.last, seen.dropped) for seen in held if seen.last is not None]
+        records = [self._counted(seen.last, seen.dropped) for seen in held if seen.last is not None]
         return sorted(records, key=lambda record: record.created)
+
+    def _counted(self, record: logging.LogRecord, dropped: int) -> logging.LogRecord:
+        if dropped:
+            minutes, text = round(self._window_s / 60), record.getMessage()
+            record.msg = f"{text} (within {minutes} minutes, {dropped} more lines like this were dropped)"
+            record.args = None
+        return record
 
 
 def _kind(record: logging.LogRecord) -> _Kind:
     fields = fields_of(record)
     return (record.name, record.msg, fields.get("MESSAGE_ID"), fields.get("READER"))
-
-
-def _counted(record: logging.LogRecord, dropped: int) -> logging.LogRecord:
-    if dropped:
-        minutes = round(WINDOW_S / 60)
-        record.msg = (
-            f"{record.getMessage()} (within {minutes} minutes, {dropped} more lines like this were dropped)"
-        )
-        record.args = None
-    return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from logging import LogRecord
 from types import MappingProxyType
@@ -35,6 +36,16 @@ class MessageId(StrEnum):
     READER_FAULT = (
         "97e32fe8af634a15a6173258cf3cdce4"  # reported by the reader, or wrong wiring or configuration
     )
+    READER_OFFLINE = (
+        "0f59d8c3fc904581a14f503b92c9e357"  # a two-way reader does not answer, or its head is missing
+    )
+    READER_ONLINE = "cb6573d22c8e4759ab6d25f902757b33"
+    READER_KEY_REFUSED = "384d44cdc16040feb92cb3e1cb3c33cb"  # no encrypted session: another key, or none
+    READER_SECURED = "d3e625e0c5c14e3c8d4eb7572eb16321"
+    READER_TAMPERED = "cee2deeeb3824826a0f9796260a29cc3"  # opened, or taken off its wall
+    READER_TAMPER_ENDED = "b09ac82123574172846fb6ce4eb2c8f5"
+    READER_POWER_FAILED = "2887b8cea66447ce82bc748109ea299c"
+    READER_POWER_RESTORED = "152d8ea60a1a45b7bbf63d7effbc5e37"
     PORT_SHARED = "4b5e6fcede3946a79ba27beb57b8b9b6"  # another program or adapter uses its port or name
     PORT_ALONE = "c4c2f43c5489407d98c847e505d2c738"
     CARDHOLDERS_UNREADABLE = "b55e74ee6e054de88e895689641c81da"  # the last good file stays in use
@@ -48,6 +59,8 @@ class MessageId(StrEnum):
     )
     KEY_NOT_RELOADED = "c11d563a44064aeb8b93a9a726922a34"  # no usable key at a reload: the present one stays
     KEY_RELOADED = "d8a5a4483c384a00adfff1e934eb4b00"
+    DOOR_EVENTS_HELD = "038e863d5f39480bba26509a973de4b3"  # their pipe takes none; swipes are delivered
+    DOOR_EVENTS_SENT = "cdd3f3c6538746ad8b014f6cd3462d33"
     ROWS_REFUSED = "4bbf71064be24768a808bf006042223c"  # row after row: the cause is the table or pipe
     ROWS_REJECTED = "cfd29b1158d54b75abcca3c21bc864ec"  # Snowflake could not load some rows
     POSITION_WENT_BACK = "003c051601e74ada9ec2003ae997cd4f"  # Snowflake lost rows that it had confirmed
@@ -73,6 +86,23 @@ NEEDS_OPERATOR = frozenset(
         MessageId.ROWS_REFUSED,
         MessageId.SWIPES_LOST,
         MessageId.STATE_NOT_DURABLE,
+    }
+)
+
+# Which event ends an alarm; the others have no end that is logged.
+ENDS: Mapping[str, MessageId] = MappingProxyType(
+    {
+        MessageId.READER_LOST: MessageId.READER_BACK,
+        MessageId.READER_SILENT: MessageId.READER_HEARD,
+        MessageId.READER_NOISY: MessageId.READER_QUIET,
+        MessageId.READER_FLOODING: MessageId.READER_FLOOD_ENDED,
+        MessageId.PORT_SHARED: MessageId.PORT_ALONE,
+        MessageId.SNOWFLAKE_UNREACHABLE: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.CREDENTIALS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.ROWS_REFUSED: MessageId.SNOWFLAKE_RECOVERED,
+        MessageId.DOOR_EVENTS_HELD: MessageId.DOOR_EVENTS_SENT,
+        MessageId.DISK_FULL: MessageId.DISK_HAS_ROOM,
+        MessageId.SWIPES_LOST: MessageId.DISK_HAS_ROOM,
     }
 )
 

@@ -1,4 +1,4 @@
-"""The outbox: the durable queue of swipes. The only package that imports sqlite3.
+"""The outbox: the durable queue of swipes and door events. The only package that imports sqlite3.
 
 Its names are imported at their first use: `badge-agent status` needs none of the modules that write.
 """
@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agent.outbox.event_source import EventRows, Heartbeats, NoHeartbeats
     from agent.outbox.external.counts import OutboxCounts, read_counts
     from agent.outbox.generation import machine_id
     from agent.outbox.live_rows import LiveRows
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "ErrorCount",
+    "EventRows",
+    "Heartbeats",
     "LiveRows",
+    "NoHeartbeats",
     "Outbox",
     "OutboxCounts",
     "Position",
@@ -33,6 +37,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "event_source": ("EventRows", "Heartbeats", "NoHeartbeats"),
     "external.counts": ("OutboxCounts", "read_counts"),
     "generation": ("machine_id",),
     "live_rows": ("LiveRows",),

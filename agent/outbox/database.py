@@ -1,4 +1,4 @@
-"""The SQLite file of the outbox: opening, transactions, and the translation of sqlite3's errors."""
+"""The SQLite file of the outbox: opening and transactions."""
 
 from __future__ import annotations
 
@@ -13,25 +13,18 @@ from pathlib import Path
 
 from agent.atomic_file import sync
 from agent.errors import (
-    AgentError,
     NotPermittedError,
-    OutboxBusyError,
     OutboxCorruptError,
     OutboxError,
     OutboxFailingError,
-    OutboxFullError,
     OutboxReadOnlyError,
-    OutboxReplacedError,
-    OutboxUnavailableError,
 )
 from agent.guarded_file import kind_of
 from agent.outbox import schema
+from agent.outbox.file_errors import BUSY, FULL, error_name, translated
 
 SQLITE_VERSION = sqlite3.sqlite_version
 OUTBOX_FILE = "outbox.db"
-# What a query on a damaged file raises. SQLite's message quotes the damaged schema, and Python's sqlite3
-# decodes that message as UTF-8.
-QUERY_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 SIDE_FILES = ("-journal", "-wal", "-shm")
 
 # With psow=0 SQLite writes whole 4 KiB sectors: smaller pages would add their neighbours to every
@@ -45,14 +38,6 @@ _GROWN_WAL_BYTES = 1_100_000
 _BUSY_S = 5.0
 # The same after a wait that ended without the lock: meanwhile no reader is read.
 _STILL_BUSY_S = 0.1
-# IOERR_CORRUPTFS: EIO on a read, a sector that the disk cannot read.
-_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
-# Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
-_NO_TEXT = "Could not decode to UTF-8"
-# SHMSIZE: the disk is full, no room for the index of the WAL.
-_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
-_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
-_BUG_HINT = "this may be a bug, or a file that another program has changed; please report it"
 
 
 def _nothing() -> None:
@@ -204,9 +189,9 @@ class OutboxFile:
             yield
         except sqlite3.Error as error:
             name = error_name(error)
-            if name.startswith("SQLITE_IOERR") and not name.startswith(_FULL):
+            if name.startswith("SQLITE_IOERR") and not name.startswith(FULL):
                 self._must_reopen = True
-            self._wait_for_locks(is_busy=name.startswith(_BUSY))
+            self._wait_for_locks(is_busy=name.startswith(BUSY))
             raise
         self._wait_for_locks(is_busy=False)
 
@@ -222,12 +207,6 @@ class OutboxFile:
         self._writer.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}").fetchall()
 
 
-def error_name(error: BaseException) -> str:
-    """SQLite's name of an error; "" for an OSError and for errors of the module sqlite3 itself."""
-    name: str = getattr(error, "sqlite_errorname", "")
-    return name
-
-
 def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sqlite3.Connection:
     """A connection of another process, "ro" or "rw". Raises OutboxError if there is no file.
 
@@ -237,60 +216,6 @@ def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sql
     with translated(path):
         _refuse_other_kinds(path)
         return _connect(path, mode)
-
-
-@contextlib.contextmanager
-def damaged_again() -> Iterator[None]:
-    """Raise OutboxFailingError where the file that has just replaced a damaged one is damaged, too."""
-    try:
-        yield
-    except (OutboxCorruptError, OutboxReplacedError) as error:
-        raise OutboxFailingError(
-            str(error), hint="the disk damages what is written: replace it; dmesg | grep -i mmc"
-        ) from error
-
-
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise OutboxError or a subclass for sqlite3.Error and OSError, with the path and a hint."""
-    try:
-        yield
-    except AgentError:
-        raise
-    except PermissionError as error:
-        raise NotPermittedError(
-            f"not permitted to use {path}",
-            hint=f"run as the agent's user, or: sudo chown badge-agent: {path}",
-        ) from error
-    except UnicodeDecodeError as error:
-        text = f"{path}: the schema is damaged"
-        raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
-    except (sqlite3.Error, OSError) as error:
-        name = error_name(error)
-        text = f"{path}: {error}"
-        if name.startswith(_DAMAGE) or str(error).startswith(_NO_TEXT):
-            raise OutboxCorruptError(text, hint="it is set aside and a new one is made") from error
-        raise _unavailable(name, error, path) or OutboxError(text, hint=_BUG_HINT) from error
-
-
-def _unavailable(name: str, error: Exception, path: Path) -> OutboxUnavailableError | None:
-    """The error for a disk or a lock that lets nothing be written now; None for any other failure."""
-    text, code = f"{path}: {error}", error.errno if isinstance(error, OSError) else None
-    if name.startswith(_FULL) or code in {errno.ENOSPC, errno.EDQUOT}:
-        return OutboxFullError(text, hint="free space on the disk: df -h")
-    if name.startswith(_BUSY):
-        return OutboxBusyError(
-            text,
-            hint=f"another program holds the outbox open for writing (a sqlite3 shell, a backup): "
-            f"sudo fuser -v {path}",
-        )
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or code == errno.EROFS:
-        return OutboxReadOnlyError(
-            text, hint="is the disk read-only? A failing SD card becomes so: dmesg | grep -i mmc"
-        )
-    if name.startswith("SQLITE_IOERR") or code is not None:
-        return OutboxFailingError(text, hint="look for disk errors: dmesg | grep -iE 'mmc|i/o error'")
-    return None
 
 
 def _create(path: Path) -> bool:

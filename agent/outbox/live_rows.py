@@ -25,6 +25,8 @@ class LiveRows:
     `may_wait_s` returns for how many seconds rows with an untrusted time may still wait for the clock.
     """
 
+    where_kept = "they are kept: badge-agent outbox list"
+
     def __init__(self, outbox: Outbox, may_wait_s: Callable[[], float] = lambda: 0.0) -> None:
         self._outbox = outbox
         self._may_wait_s = may_wait_s

@@ -1,4 +1,4 @@
-"""Records of the outbox file that carry a checksum: rows, the state record, generations.
+"""Records of the outbox file that carry a checksum: rows, the state record, generations; and door events.
 
 SQLite has no checksums: a bit that changes on the disk in a value is not seen by its own checks.
 """
@@ -37,7 +37,8 @@ def number_in(checksum: int) -> int:
     return checksum >> 32
 
 
-def _crc(*values: object) -> int:
+def checksum_of(*values: object) -> int:
+    """The checksum over the values of a record."""
     return zlib.crc32("|".join(map(str, values)).encode())
 
 
@@ -75,13 +76,13 @@ class StateRecord(NamedTuple):
     @property
     def checksum(self) -> int:
         """The checksum over all of it."""
-        return _crc(*self)
+        return checksum_of(*self)
 
     @classmethod
     def checked(cls, columns: tuple[object, ...]) -> StateRecord | None:
         """The record with these columns and its checksum after them; None if it is damaged."""
         *values, checksum = columns
-        if len(values) != len(cls._fields) or checksum != _crc(*values):
+        if len(values) != len(cls._fields) or checksum != checksum_of(*values):
             return None
         record = cls(*values)  # type: ignore[arg-type] # checked next
         if not all(type(value) is kind for value, kind in zip(record, _STATE_KINDS, strict=True)):
@@ -119,7 +120,7 @@ class Generation(NamedTuple):
     @property
     def checksum(self) -> int:
         """The checksum over all of it."""
-        return _crc(*self)
+        return checksum_of(*self)
 
     @classmethod
     def checked(cls, columns: tuple[object, ...]) -> Generation | None:

@@ -32,6 +32,8 @@ _MOST_FINISHED = 256  # more than are requested in the minutes in which an error
 class ReplayRows:
     """The queue of replays, oldest first. An offset token is `<replay id>.<n>-<chain>`."""
 
+    where_kept = "they are kept: badge-agent outbox list"
+
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._known: tuple[str, tuple[int, int, str]] | None = None

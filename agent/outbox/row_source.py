@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-# The position of a row in its source: live rows are (0, n), replayed ones (replay id, n).
+# The position of a row in its source: live rows are (0, n), replayed ones (replay id, n), door events (n, 0).
 Position = tuple[int, int]
 
 
@@ -44,6 +44,10 @@ class RowSource(Protocol):
     Methods raise OutboxReplacedError if the outbox was damaged and replaced: then every position that
     the caller holds is invalid. All raise OutboxUnavailableError while it cannot be used.
     """
+
+    @property
+    def where_kept(self) -> str:
+        """What becomes of rows that Snowflake could not load, for the log."""
 
     @property
     def channel(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent import rows
 from agent.errors import OutboxCorruptError, OutboxError, OutboxVersionError, quoted
+from agent.outbox.event_store import EventState
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 
 # A number is never used again, also without AUTOINCREMENT, which would write one more page for every
@@ -134,7 +135,34 @@ CREATE TABLE generation(
 INSERT INTO generation VALUES (:first_n, :outbox_id, :chain_before, :generation_checksum);
 """
 
-_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
+# Door events: their own numbering, chain and committed position (event_store).
+_VERSION_5 = """
+CREATE TABLE door_events(
+  n INTEGER PRIMARY KEY,
+  chain TEXT NOT NULL,
+  row BLOB NOT NULL,
+  boot INTEGER,
+  boot_us INTEGER NOT NULL,
+  checksum INTEGER NOT NULL
+) STRICT;
+CREATE TABLE door_events_state(
+  only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+  committed_n INTEGER NOT NULL,
+  committed_chain TEXT NOT NULL,
+  first_n INTEGER NOT NULL,
+  outbox_id TEXT NOT NULL,
+  chain_before TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  pipe TEXT NOT NULL,
+  suspect_n INTEGER NOT NULL,
+  refused INTEGER NOT NULL,
+  version TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+) STRICT;
+INSERT INTO door_events_state VALUES (1, 0, '', 1, '', '', '', '', 0, 0, '', :event_checksum);
+"""
+
+_MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4, _VERSION_5)
 VERSION = len(_MIGRATIONS)
 _WITH_GENERATIONS = 4
 
@@ -226,12 +254,15 @@ def migrate(connection: sqlite3.Connection, *, to: int = VERSION) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version >= to:
         return
-    parameters: dict[str, object] = {"outbox_id": new_outbox_id()}
+    parameters: dict[str, object] = {
+        "outbox_id": new_outbox_id(),
+        "event_checksum": EventState().checksum,
+    }
     connection.execute("BEGIN IMMEDIATE")
     try:
         for number, script in enumerate(_MIGRATIONS[version:to], version + 1):
             if number == _WITH_GENERATIONS:
-                parameters = _with_generation(connection)
+                parameters |= _with_generation(connection)
             for statement in script.split(";\n"):
                 connection.execute(statement, parameters)
         connection.execute(f"PRAGMA user_version={to}")

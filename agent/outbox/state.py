@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agent import rows
 from agent.errors import OutboxCorruptError
-from agent.outbox import holds
+from agent.outbox import event_store, holds
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord
 from agent.outbox.recovery import progress
 from agent.outbox.recovery.progress import Recovery
@@ -47,6 +47,7 @@ class OutboxState:
             # The next swipe is its first one.
             last_n, last_chain = newest_generation.first_n - 1, newest_generation.chain_before
         holds.check(connection)
+        event_store.read_state(connection)  # a damaged one is found at open
         aside, lost = holds.set_aside_rows(connection)
         if record.suspect_n:
             aside |= {record.suspect_n}

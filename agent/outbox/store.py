@@ -39,6 +39,7 @@ Parts, and who may change what
   under the write lock together with the transaction it describes. Damage is handled there and only
   there: the file is replaced, and whoever holds a position gets OutboxReplacedError.
 - writer.SwipeWriter: the only one that appends rows. `last_n` and `last_chain` change there.
+- event_writer.EventWriter: appends door events, which have tables of their own (event_store).
 - channels.OutboxChannels, the base of Outbox: the recorded channels, a new outbox id.
 - Outbox (this module): `committed_n`, the rows set aside, the suspects, the applied curves.
 - live_rows, replay_rows: the order and the tokens of what is sent; they read through reading(), and
@@ -65,7 +66,8 @@ from agent.errors import OutboxError, OutboxFullError, OutboxReplacedError, Outb
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import generation, holds, retention
 from agent.outbox.channels import OutboxChannels
-from agent.outbox.database import damaged_again
+from agent.outbox.event_writer import EventWriter
+from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve
@@ -113,6 +115,7 @@ class Outbox(OutboxChannels):
             self._file = RecoveringFile(state_dir, self._reserve)
             self.boots = self._file.boots
             self._writer = SwipeWriter(self._file, agent_id)
+            self.door_events = EventWriter(self._file, agent_id)
             self._mover = RowMover(self._file, state_dir)
             self._wal_erasure = retention.WalErasure(self.file)
             try:
@@ -230,12 +233,12 @@ class Outbox(OutboxChannels):
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on disk when it ends, for tables that are no part of `state`.
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction for tables that are no part of `state`; if `durable`, on disk when it ends.
 
         Raises OutboxReplacedError as reading() does.
         """
-        with self._file.writing() as connection:
+        with self._file.writing(durable=durable) as connection:
             yield connection
 
     def writing_with_reserve(self) -> Iterator[AbstractContextManager[sqlite3.Connection]]:
@@ -299,6 +302,10 @@ class Outbox(OutboxChannels):
                 holds.set_aside(connection, n, reason)
             self._replace_set_aside(self.set_aside_numbers | {n})
 
+    def check_again(self) -> None:
+        """Have the file checked again, because something in it was damaged."""
+        self._file.check_again()
+
     def hold_damaged(self, numbers: Sequence[int]) -> None:
         """Hold rows whose checksums failed: later rows are sent, and the file is checked again."""
         for n in numbers:
@@ -309,7 +316,7 @@ class Outbox(OutboxChannels):
                 extra=fields(MessageId.ROW_SET_ASIDE),
             )
         if numbers:
-            self._file.check_again()
+            self.check_again()
 
     def hold_lost(self, first_n: int, last_n: int) -> None:
         """Hold numbers of which no row is in the file, so that the rows after them are sent."""

@@ -34,7 +34,7 @@ from agent.errors import (
     OutboxUnavailableError,
 )
 from agent.outbox import retention
-from agent.outbox.database import damaged_again
+from agent.outbox.file_errors import damaged_again
 from agent.outbox.records import row_checksum
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.timing import boot_table

@@ -92,7 +92,27 @@ class Status:
     ok: bool
 
 
-ReaderEvent = RawCredential | Noise | Key | Status
+class Condition(StrEnum):
+    """What can be wrong with a two-way reader, beside its port: the values of `conditions` in `status`."""
+
+    OFFLINE = "offline"  # it does not answer
+    KEY_REFUSED = "key_refused"  # it answers, but there is no encrypted session
+    TAMPER = "tamper"
+    POWER = "power"
+    HEAD_TAMPER = "head_tamper"  # of a reader head that is connected to the device on the line
+    HEAD_MISSING = "head_missing"
+    NO_KEY = "no_key"  # it is not asked, because the agent has no key for it
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionChange:
+    """A reader reports one of its conditions, changed or not."""
+
+    condition: Condition
+    active: bool
+
+
+ReaderEvent = RawCredential | Noise | Key | Status | ConditionChange
 
 
 Outcome = CardRead | Noise | Key

@@ -12,9 +12,11 @@ from agent.keys.site_key import SiteKey
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.readers.damaged_frames import DamagedFrames
-from agent.readers.events import ReaderEvent
+from agent.readers.events import Condition, ConditionChange, ReaderEvent
 from agent.readers.line_monitor import LineMonitor
-from agent.readers.protocols import make_protocol
+from agent.readers.protocol import WireProtocol
+from agent.readers.protocols import osdp_of
+from agent.readers.reader_light import Durability, ReaderLight
 from agent.readers.swipe_pipeline import ReadTime, SwipePipeline, SwipeSink
 from agent.readers.uart import LineErrors
 from agent.settings import ReaderSettings
@@ -28,12 +30,28 @@ _NO_ERRORS = LineErrors()
 class Reader:
     """One [[readers]] table at work. For the thread of its port; `counts` may be read by any.
 
-    Readers that share a port each parse all of its bytes; an option of the protocol selects their own lines.
+    Readers that share a port each parse all of its bytes; an option of the protocol selects their own lines,
+    or the reader whose turn it is takes them.
     """
 
-    def __init__(self, settings: ReaderSettings, *, sink: SwipeSink, site_key: SiteKey | None = None) -> None:
+    def __init__(
+        self,
+        settings: ReaderSettings,
+        protocol: WireProtocol,
+        *,
+        sink: SwipeSink,
+        site_key: SiteKey | None = None,
+        durability: Durability | None = None,
+    ) -> None:
+        """`durability`: what the light of a reader shows, if the agent manages it."""
         self.settings = settings
-        self.protocol = make_protocol(settings.protocol, settings.options)
+        self.protocol = protocol
+        self.osdp = osdp_of(protocol)
+        self._light: ReaderLight | None = None
+        if self.osdp is not None and self.osdp.amber_after_s is not None and durability is not None:
+            self._light = ReaderLight(
+                settings.id, self.osdp.link.lights, durability, amber_after_s=self.osdp.amber_after_s
+            )
         self.line_monitor = LineMonitor(settings.id, expect_within_s=settings.expect_traffic_within)
         self._pipeline = SwipePipeline(
             settings,
@@ -43,6 +61,7 @@ class Reader:
             site_key=site_key,
         )
         self.counts = self._pipeline.counts
+        self.conditions = self._pipeline.conditions
         self.flood_monitor = self._pipeline.flood_monitor
         self._damaged = DamagedFrames()
         self._failures = FailureLog(
@@ -74,6 +93,8 @@ class Reader:
         self.counts.resolved_device = resolved_device
         self.counts.problem = None
         self.counts.state = "open"
+        if self.osdp is not None and self.osdp.lacks_key:
+            self.conditions.observe(ConditionChange(Condition.NO_KEY, active=True))
 
     def port_lost(self, error: PortError | NotPermittedError) -> bool:
         """The port was lost, or cannot be opened; True if it was open before."""
@@ -81,6 +102,7 @@ class Reader:
         self._failures.failed(error, MessageId.READER_LOST)
         self.line_monitor.port_lost()
         self._pipeline.update(time.monotonic())
+        self.conditions.reset()
         self.counts.resolved_device = None
         self.counts.problem = error
         self.counts.state = "lost"
@@ -101,13 +123,24 @@ class Reader:
         timeout = self.protocol.next_timeout()
         return math.inf if timeout is None else max(0.0, timeout - now_s)
 
-    def receive(self, data: bytes, errors: LineErrors | None, read: ReadTime, now_s: float) -> None:
-        """Process bytes of the port, and the errors counted since the last ones."""
+    def data_to_send(self, now_s: float) -> bytes:
+        """The request that is due, empty if none is."""
+        if self._light is not None:
+            self._light.update()
+        return self.protocol.data_to_send(now_s)
+
+    def receive(self, data: bytes, errors: LineErrors | None, read: ReadTime, now_s: float) -> bool:
+        """Process bytes of the port, and the errors counted since the last ones; True if `status` changed."""
+        if self.osdp is not None and not self.osdp.awaits_reply:
+            return False  # of another reader
         self.counts.last_rx_monotonic_s = now_s
         if errors is not None:
             self.counts.line_errors = (self.counts.line_errors or _NO_ERRORS).and_also(errors)
         self.line_monitor.bytes_received(now_s)
-        self._process(self.protocol.receive_data(data, now_s), errors or _NO_ERRORS, read, now_s)
+        events = self.protocol.receive_data(data, now_s)
+        self._process(events, errors or _NO_ERRORS, read, now_s)
+        # A reader that is polled answers twenty times a second.
+        return bool(events) or self.osdp is None
 
     def handle_timeout(self, timeout_s: float, read: ReadTime, now_s: float) -> bool:
         """Process what the timers that have expired at `timeout_s` complete; True if that is anything.
@@ -119,6 +152,9 @@ class Reader:
         return bool(events)
 
     def _process(self, events: list[ReaderEvent], errors: LineErrors, read: ReadTime, now_s: float) -> None:
-        within_frame = self.protocol.is_within_frame()
-        events = self._damaged.screened(events, errors, within_frame=within_frame)
+        # A damaged reply of OSDP has no event, and is sent again; and a line of two wires that changes its
+        # direction is a line with errors.
+        if self.osdp is None:
+            within_frame = self.protocol.is_within_frame()
+            events = self._damaged.screened(events, errors, within_frame=within_frame)
         self._pipeline.process(events, read, now_s)

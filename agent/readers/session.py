@@ -13,11 +13,14 @@ from typing import NamedTuple
 from agent.backoff import Backoff
 from agent.clock.system_clock import Clock, boottime_us
 from agent.errors import NotPermittedError, PortError
+from agent.keys.reader_keys import ReaderKeys
 from agent.keys.site_key import SiteKey
 from agent.log.message_ids import READERS_SEPARATOR
 from agent.readers.port import FdStore, Port
 from agent.readers.port_names import require_own_device
+from agent.readers.protocols import make_protocols
 from agent.readers.reader import Reader
+from agent.readers.reader_light import Durability
 from agent.readers.swipe_pipeline import ReadTime, SwipeSink
 from agent.settings import ReaderSettings
 from agent.swipe import LastRead
@@ -41,6 +44,7 @@ class PreviousRun(NamedTuple):
 
 
 _NO_RUN = PreviousRun()
+_NO_KEYS = ReaderKeys()
 
 
 class PortSession:
@@ -56,13 +60,19 @@ class PortSession:
         fd_store: FdStore,
         previous: PreviousRun = _NO_RUN,
         site_key: SiteKey | None = None,
+        reader_keys: ReaderKeys = _NO_KEYS,
+        durability: Durability | None = None,
         all_readers: Sequence[ReaderSettings] = (),
     ) -> None:
         """`readers` have the same port, line settings and protocol. `changed` is called after the counts of
         one changed; `fd_store` holds the port that the `previous` agent process had open, and receives this
-        one's. With `site_key`, swipes have pseudonyms. `all_readers` are the first ones of each port.
+        one's. With `site_key`, swipes have pseudonyms. `reader_keys` and `durability` are for readers with
+        encryption and for those whose light the agent manages. `all_readers` are the first ones of each port.
         """
-        self.readers = [Reader(reader, sink=sink, site_key=site_key) for reader in readers]
+        self.readers = [
+            Reader(reader, protocol, sink=sink, site_key=site_key, durability=durability)
+            for reader, protocol in zip(readers, make_protocols(readers, reader_keys), strict=True)
+        ]
         self.ids = READERS_SEPARATOR.join(reader.id for reader in readers)
         self.device = str(readers[0].port)
         self.opening_since: float | None = None  # time.monotonic() while the driver opens the port
@@ -105,22 +115,12 @@ class PortSession:
                 self._port.stop()
 
     def _read_until_lost(self, busy: Callable[[bool], None]) -> None:
-        port = self._open(busy)
-        self._fd_store.put(port.fileno())
-        with self._port_guard:
-            self._port = port
+        port = self.begin(busy)
         opened_s = time.monotonic()
         try:
-            for reader in self.readers:
-                # Once: the cards that were in the field when the previous process ended may still be there.
-                last_reads = self._previous.last_reads.get(reader.settings.id, ())
-                last_repeat_ms = self._previous.last_repeats_us.get(reader.settings.id, 0) // 1_000
-                reader.port_opened(port.resolved, opened_s, last_reads, last_repeat_ms)
-            self._previous = _NO_RUN
-            self._changed()
             while not self._stopping.is_set():
-                self._step(port)
-            self._read_last(port)
+                self.step(port)
+            self.read_last(port)
         finally:
             if time.monotonic() - opened_s >= _STEADY_S:
                 self._backoff.reset()
@@ -128,6 +128,29 @@ class PortSession:
             with self._port_guard:
                 self._port = None
             port.close()
+
+    def begin(self, busy: Callable[[bool], None]) -> Port:
+        """Open the port and begin the readers. Raises PortError, NotPermittedError."""
+        port = self._open(busy)
+        try:
+            self._fd_store.put(port.fileno())
+            with self._port_guard:
+                self._port = port
+            self._begin_readers(port)
+        except BaseException:
+            port.close()
+            raise
+        return port
+
+    def _begin_readers(self, port: Port) -> None:
+        opened_s = time.monotonic()
+        for reader in self.readers:
+            # Once: the cards that were in the field when the previous process ended may still be there.
+            last_reads = self._previous.last_reads.get(reader.settings.id, ())
+            last_repeat_ms = self._previous.last_repeats_us.get(reader.settings.id, 0) // 1_000
+            reader.port_opened(port.resolved, opened_s, last_reads, last_repeat_ms)
+        self._previous = _NO_RUN
+        self._changed()
 
     def _open(self, busy: Callable[[bool], None]) -> Port:
         require_own_device(self.readers[0].settings, self._all_readers)
@@ -145,11 +168,11 @@ class PortSession:
             busy(True)
             self.opening_since = None
 
-    def _step(self, port: Port) -> None:
+    def step(self, port: Port) -> None:
         """Send the requests that are due; wait for bytes or the next timer; process what has happened."""
         now_s = time.monotonic()
         for reader in self.readers:
-            if request := reader.protocol.data_to_send(now_s):
+            if request := reader.data_to_send(now_s):
                 port.write(request)
         wait_s = min(reader.wait_s(now_s) for reader in self.readers)
         data = port.read(None if wait_s == math.inf else wait_s)
@@ -162,7 +185,7 @@ class PortSession:
         elif not self._stopping.is_set():
             self._handle_timers(now_s, now_s)
 
-    def _read_last(self, port: Port) -> None:
+    def read_last(self, port: Port) -> None:
         """After a stop: process the bytes that have already arrived, and wait for the rest of a frame."""
         now_s = time.monotonic()
         ends_s = now_s + _LAST_FRAME_S
@@ -180,9 +203,9 @@ class PortSession:
         self._last_read = ReadTime(read_at, _age_us(port))
         errors = port.new_errors()
         self._backoff.reset()
-        for reader in self.readers:
-            reader.receive(data, errors, self._last_read, now_s)
-        self._changed()
+        changes = [reader.receive(data, errors, self._last_read, now_s) for reader in self.readers]
+        if any(changes):
+            self._changed()
 
     def _handle_timers(self, timeout_s: float, now_s: float) -> None:
         """Process what timers complete, with the time of the last bytes read."""

@@ -13,7 +13,8 @@ from agent.keys.site_key import SiteKey
 from agent.readers.cards.badge_id import badge_id
 from agent.readers.cards.cardholders import UNKNOWN
 from agent.readers.cards.decoder import Decoder
-from agent.readers.events import Key, Noise, NoiseReason, ReaderEvent, Status
+from agent.readers.conditions import ConditionMonitor
+from agent.readers.events import ConditionChange, Key, Noise, NoiseReason, ReaderEvent, Status
 from agent.readers.flood_monitor import FloodMonitor
 from agent.readers.hold_off import HoldOff
 from agent.readers.line_monitor import LineMonitor
@@ -86,12 +87,14 @@ class SwipePipeline:
             unknown_lengths=reader.unknown_lengths,
         )
         self._wiring = WiringMonitor(reader.id, keypad=reader.keypad)
+        self.conditions = ConditionMonitor(reader.id)
         self.flood_monitor = FloodMonitor(reader.id)
         self._hold_off = HoldOff(reader.hold_off_ms, repeats_while_held=repeats_while_held)
 
     def reset(self) -> None:
-        """Forget the cards in hold-off: the port was reopened."""
+        """Forget the cards in hold-off and what the reader reported: the port was reopened."""
         self._hold_off.reset()
+        self.conditions.reset()
 
     def seed(self, last_reads: Sequence[LastRead], last_repeat_ms: int) -> None:
         """Hold off the cards that the previous process read last, oldest first.
@@ -137,6 +140,9 @@ class SwipePipeline:
 
     def _card(self, event: ReaderEvent, now: float) -> CardRead | None:
         """The card of an event; anything else is counted."""
+        if isinstance(event, ConditionChange):
+            self.conditions.observe(event)
+            return None
         if isinstance(event, Status):
             self._wiring.observe_status(event)
             return None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
+from agent.errors import KeyFileError, NotPermittedError
+from agent.keys.reader_keys import ReaderKeys, load_reader_keys
 from agent.keys.site_key import site_key_of
-from agent.outbox import Outbox, disk_room
+from agent.log.message_ids import MessageId, fields
+from agent.outbox import Heartbeats, Outbox, disk_room
 from agent.outbox.external.connection import is_there
 from agent.outbox.external.previous_run import last_run
 from agent.outbox.generation import machine_id
@@ -18,9 +22,12 @@ from agent.readers.cards.cardholders import Cardholders
 from agent.readers.port_names import rival_of
 from agent.readers.session import PortSession, PreviousRun
 from agent.readers.shared_port import by_port, one_of_each_port
+from agent.service.durability import DeliveryState
+from agent.service.event_log import EventLog
 from agent.service.fd_store import LastRepeats, StoredPorts
+from agent.service.heartbeats import DoorHeartbeats
 from agent.service.port_watch import PortWatch
-from agent.service.snowflake import make_client, make_http, pipe_key, pipe_of
+from agent.service.snowflake import events_pipe_key, make_client, make_http, pipe_key, pipe_of
 from agent.service.status import StatusReport
 from agent.service.write_loop import WriteLoop
 from agent.settings import ReaderSettings, Settings
@@ -28,6 +35,8 @@ from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
 from agent.swipe import Swipe
 from agent.uploader.uploader import Uploader
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,8 @@ class Readers:
     sessions: list[PortSession]
     port_watch: PortWatch
     last_repeats: LastRepeats
+    delivery_state: DeliveryState
+    event_log: EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,7 @@ class Agent:
     uploader: Uploader
     write_loop: WriteLoop
     status_report: StatusReport
+    delivery_state: DeliveryState
 
 
 def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers:
@@ -74,6 +86,8 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
     queue = SwipeQueue(reader.id for reader in settings.readers)
     held_ports = StoredPorts()
     previous = PreviousRun(run_before.last_us, run_before.last_reads, held_ports.last_repeats.before_us)
+    delivery_state = DeliveryState(queue)
+    reader_keys = _reader_keys(settings)
     firsts = one_of_each_port(settings.readers)
     sessions = [
         PortSession(
@@ -84,13 +98,29 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
             fd_store=held_ports.of(readers[0].id, _own_port(readers[0], firsts)),
             previous=previous,
             site_key=site_key,
+            reader_keys=reader_keys,
+            durability=delivery_state,
             all_readers=firsts,
         )
         for readers in by_port(settings.readers)
     ]
     held_ports.clear_others()
     port_watch = PortWatch(sessions)
-    return Readers(settings, clock, client, lock, queue, sessions, port_watch, held_ports.last_repeats)
+    last_repeats, event_log = held_ports.last_repeats, EventLog(clock.now, boottime_s, wake=queue.wake)
+    return Readers(
+        *(settings, clock, client, lock, queue, sessions, port_watch, last_repeats, delivery_state, event_log)
+    )
+
+
+def _reader_keys(settings: Settings) -> ReaderKeys:
+    """The keys of encrypted readers. Without them these are not asked, and the others are read."""
+    if not any(reader.protocol == "osdp" for reader in settings.readers):
+        return ReaderKeys()
+    try:
+        return load_reader_keys(settings)
+    except (KeyFileError, NotPermittedError) as error:
+        _log.error("%s; %s", error, error.hint, extra=fields(MessageId.READER_KEY_REFUSED, error=error))
+        return ReaderKeys()
 
 
 def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str | None:
@@ -119,8 +149,12 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         free_reserve=outbox.free_reserve,
         is_disk_short=lambda: disk_room.is_short(settings.agent.state_dir),
         changed=changed,
+        store_events=lambda: readers.event_log.store(outbox.door_events.keep),
     )
-    uploader = open_uploader(settings, outbox, readers.client, readers.clock)
+    heartbeats = DoorHeartbeats(
+        settings, outbox, readers.client, readers.clock, readers.sessions, readers.queue
+    )
+    uploader = open_uploader(settings, outbox, readers.client, readers.clock, heartbeats)
     status_report = StatusReport(
         agent_id=settings.agent.id,
         clock=readers.clock,
@@ -133,6 +167,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
     )
     return Agent(
         *(settings, readers.clock, readers.client, outbox, uploader, write_loop, status_report),
+        readers.delivery_state,
     )
 
 
@@ -148,8 +183,10 @@ def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:
     )
 
 
-def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clock) -> Uploader:
-    """The uploader from the outbox to the configured pipe."""
+def open_uploader(
+    settings: Settings, outbox: Outbox, client: Client, clock: Clock, heartbeats: Heartbeats | None = None
+) -> Uploader:
+    """The uploader from the outbox to the configured pipes."""
     return Uploader(
         outbox,
         lambda name, pipe: Channel(client, pipe_of(pipe), name),
@@ -159,4 +196,6 @@ def open_uploader(settings: Settings, outbox: Outbox, client: Client, clock: Clo
         hold_unsynced_s=settings.clock.hold_unsynced_seconds,
         monotonic_s=boottime_s,  # continues during suspend
         random=random.random,
+        events_pipe=events_pipe_key(settings),
+        heartbeats=heartbeats,
     )

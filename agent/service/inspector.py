@@ -39,21 +39,24 @@ class Inspector:
         """The thread's body: busy(True) before each step, busy(False) before each wait."""
         while not self._stopping:
             busy(True)
-            try:
-                wait_s = self._step()
-            except OutboxReplacedError:
-                wait_s = _PAUSE_S
-            except OutboxUnavailableError as error:
-                self._faults.failed(error, MessageId.DISK_FULL)
-                wait_s = _RETRY_S
+            wait_s = self.step()
             busy(False)
             if wait_s is not None:
                 self._sleep(wait_s)
             elif not self._stopping:  # the step may have cleared the event that stop() had set
                 self._outbox.needs_inspection.wait()
 
+    def step(self) -> float | None:
+        """One step; returns the seconds to wait after it, None until the outbox needs inspection again."""
+        try:
+            return self._step()
+        except OutboxReplacedError:
+            return _PAUSE_S
+        except OutboxUnavailableError as error:
+            self._faults.failed(error, MessageId.DISK_FULL)
+            return _RETRY_S
+
     def _step(self) -> float | None:
-        """One step; returns how long to wait after it, None if there is nothing to do."""
         needs_inspection = self._outbox.needs_inspection
         needs_inspection.clear()
         try:

@@ -41,7 +41,15 @@ def make_client(
 
 def pipe_key(settings: Settings) -> str:
     """The configured account and pipe as one text, for the outbox: rows of another one get a new channel."""
-    pipe = pipe_name(settings)
+    return _key_of(settings, pipe_name(settings))
+
+
+def events_pipe_key(settings: Settings) -> str:
+    """As pipe_key(), for the pipe of door events."""
+    return _key_of(settings, events_pipe_name(settings))
+
+
+def _key_of(settings: Settings, pipe: PipeName) -> str:
     return json.dumps([settings.snowflake.account.upper(), pipe.database, pipe.schema, pipe.pipe])
 
 
@@ -55,3 +63,9 @@ def pipe_name(settings: Settings) -> PipeName:
     """The configured pipe."""
     snowflake = settings.snowflake
     return PipeName(snowflake.database, snowflake.schema, snowflake.pipe)
+
+
+def events_pipe_name(settings: Settings) -> PipeName:
+    """The configured pipe of door events."""
+    snowflake = settings.snowflake
+    return PipeName(snowflake.database, snowflake.schema, snowflake.events_pipe)

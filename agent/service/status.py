@@ -16,6 +16,7 @@ from agent.clock.system_clock import Clock
 from agent.guarded_file import open_guarded
 from agent.outbox import Outbox
 from agent.outbox.swipe_queue import SwipeQueue
+from agent.readers.protocols.osdp.reader import Osdp
 from agent.readers.reader import Reader
 from agent.rows import iso
 from agent.service import metrics
@@ -77,6 +78,7 @@ class StatusReport:
                 "consecutive_failures": uploader.consecutive_failures,
                 "rows_committed": uploader.rows_committed,
             },
+            "door_events": {"problem": uploader.events_problem},
             "token": {"expires_at": iso(int(expires_at * 1e6)) if expires_at is not None else None},
             "key": {
                 "fingerprint": key.fingerprint if key is not None else None,
@@ -177,6 +179,8 @@ def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockRea
         "silent": reader.line_monitor.silent,
         "noisy": reader.line_monitor.noisy,
         "flooding": reader.flood_monitor.flooding,
+        "conditions": sorted(reader.conditions.active),
+        "osdp": _osdp(reader.osdp),
         "device": str(settings.port),
         "resolved_device": counts.resolved_device,
         "protocol": settings.protocol,
@@ -191,4 +195,18 @@ def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockRea
         "flood_refused": queue.flood_refused(settings.id),
         "last_swipe_at": _at(last_swipe, now) if last_swipe is not None else None,
         "last_rx_seconds": round(monotonic_s - last_rx, 1) if last_rx is not None else None,
+    }
+
+
+def _osdp(reader: Osdp | None) -> dict[str, Any] | None:
+    """What an OSDP reader says of itself; None for other readers."""
+    if reader is None:
+        return None
+    link = reader.link
+    identity = link.identity
+    return {
+        "address": link.address,
+        "online": link.is_online,
+        "secure": link.is_secure,
+        "identity": identity._asdict() if identity is not None else None,
     }

@@ -50,6 +50,7 @@ def status_of(
         "started_at": report.get("started_at") if running else None,
         "outbox": outbox,
         "uploader": report.get("uploader"),
+        "door_events": report.get("door_events", {"problem": None}),
         "token": report.get("token", {"expires_at": None}),
         "key": _key(report),
         "clock": report.get("clock"),
@@ -66,7 +67,10 @@ def is_healthy(status: dict[str, Any]) -> bool:
         and not needs_operator(status["outbox"])
         and status["uploader"] is not None
         and status["uploader"]["state"] != "holding"
-        and all(reader["state"] == "open" and not reader.get("silent") for reader in status["readers"])
+        and all(
+            reader["state"] == "open" and not reader.get("silent") and not reader.get("conditions")
+            for reader in status["readers"]
+        )
     )
 
 

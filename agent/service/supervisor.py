@@ -15,7 +15,7 @@ from agent import __version__
 from agent.errors import KeyFileError, NotPermittedError, OutboxUnavailableError
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
-from agent.service import notify
+from agent.service import notify, run_events
 from agent.service.build import Agent, build, build_readers
 from agent.service.heartbeat_url import HeartbeatUrl, heartbeat_of
 from agent.service.inspector import Inspector
@@ -57,6 +57,7 @@ class Supervisor:
         self._wakeup = Wakeup()
         self._stopping = False
         self._stop_by_s: float | None = None
+        self._stop_reason = "error"
         self._replay_requested = self._reload_requested = False
         # Before anything slow: a SIGTERM during start-up must be a clean stop, too.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +66,8 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._on_reload)
         signal.set_wakeup_fd(self._wakeup.fd, warn_on_full_buffer=False)
         self._readers = build_readers(settings, changed=self._wakeup.set)
+        self._event_log = self._readers.event_log
+        logging.getLogger("agent").addHandler(self._event_log)
         if problem := state_problem(settings):
             _log.error("%s; %s", problem, HINT, extra=fields(MessageId.STATE_NOT_DURABLE))
         self._runtime_dir = settings.agent.runtime_dir
@@ -98,6 +101,7 @@ class Supervisor:
                 self._watch(agent)
         finally:
             self._stop()
+            logging.getLogger("agent").removeHandler(self._event_log)
 
     def _open_outbox(self) -> Agent | None:
         """Open the outbox; again and again while the disk cannot be used. None: a signal came first.
@@ -177,6 +181,7 @@ class Supervisor:
             extra=fields(MessageId.READY),
         )
         notify.send("READY=1", f"STATUS={_status_line(agent)}")
+        run_events.note_start(agent, self._event_log)
         inspector.start()
         self._workers += [uploader, inspector]
         self._heartbeat = heartbeat_of(agent.settings, agent.status_report.status)
@@ -193,8 +198,9 @@ class Supervisor:
                 hint="run as the agent's user, or set [agent] runtime_dir to a directory that user may write",
             ) from error
 
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        self._stop_reason = signal.Signals(number).name
         if self._stop_by_s is None:
             self._stop_by_s = time.monotonic() + _STOP_S
 
@@ -222,6 +228,7 @@ class Supervisor:
                 self._reload_requested = False
                 self._reload(agent)
             self._readers.port_watch.look()
+            self._event_log.release_due()
             self._write_status(agent)
             time.sleep(_STATUS_PAUSE_S)
             self._wakeup.wait(watchdog_s / 3 if watchdog_s is not None else LOOK_EVERY_S)
@@ -313,7 +320,7 @@ class Supervisor:
         self._agent.write_loop.stop(deadline - _CLOSING_S)
         ended += [worker.join(max(0.0, deadline - time.monotonic())) for worker in self._workers]
         self._log_lost()
-        if all(ended) and _ends_by(deadline, self._agent.outbox.close):
+        if all(ended) and _ends_by(deadline, self._close):
             _log.info(
                 "stopped; %d swipes are not yet sent or not yet confirmed",
                 self._agent.outbox.pending,
@@ -325,6 +332,12 @@ class Supervisor:
                 "stopped during a request or work on the disk; the next start asks how much was committed",
                 extra=fields(MessageId.STOPPED),
             )
+
+    def _close(self) -> None:
+        """Store the last door events, the stop among them, and close the outbox."""
+        if self._agent is not None:
+            run_events.note_stop(self._agent, self._event_log, self._stop_reason)
+            self._agent.outbox.close()
 
     def _log_lost(self) -> None:
         if lost := len(self._readers.queue):

@@ -28,6 +28,7 @@ class UploadLoop:
         self._on_news = on_news
         self._wanted = threading.Event()
         self._stopping = False
+        self._purge_at = self._count_at = time.monotonic()
 
     def wake(self) -> None:
         """Run a step without waiting for the end of the current pause. Callable from any thread."""
@@ -40,25 +41,32 @@ class UploadLoop:
 
     def run(self, busy: Busy) -> None:
         """The thread's body: busy(True) before each step, busy(False) before each wait."""
-        uploader = self._agent.uploader
-        purge_at = count_at = time.monotonic()
         while not self._stopping:
             busy(True)
-            before = self._news()
-            delay = uploader.step()
-            is_news = self._news() != before
-            if is_news:
-                self._on_news()
-            if time.monotonic() >= purge_at or (is_news and self._agent.outbox.is_disk_full):
-                purge_at = time.monotonic() + (_PURGE_PAUSE_S if self.purge() else _PURGE_EVERY_S)
-            if time.monotonic() >= count_at:
-                self._agent.status_report.look_at_outbox()
-                count_at = time.monotonic() + _COUNT_EVERY_S
-            wait_s = min(max(0.0, purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
+            wait_s = self.step()
             busy(False)
-            if delay != 0.0:
-                self._wanted.wait(wait_s if delay is None else min(delay, wait_s))
+            if wait_s != 0.0:
+                self._wanted.wait(wait_s)
                 self._wanted.clear()
+
+    def step(self) -> float:
+        """Run one step of the uploader, and of the purge if it is due; returns the seconds until the next.
+
+        A wake() ends this wait.
+        """
+        before = self._news()
+        delay = self._agent.uploader.step()
+        self._agent.delivery_state.observe(self._agent.outbox)
+        is_news = self._news() != before
+        if is_news:
+            self._on_news()
+        if time.monotonic() >= self._purge_at or (is_news and self._agent.outbox.is_disk_full):
+            self._purge_at = time.monotonic() + (_PURGE_PAUSE_S if self.purge() else _PURGE_EVERY_S)
+        if time.monotonic() >= self._count_at:
+            self._agent.status_report.look_at_outbox()
+            self._count_at = time.monotonic() + _COUNT_EVERY_S
+        wait_s = min(max(0.0, self._purge_at - time.monotonic()), _CLOCK_READ_EVERY_S)
+        return wait_s if delay is None else min(delay, wait_s)
 
     def purge(self) -> int:
         """Delete one bounded batch of committed rows past retention or over max_bytes; returns how many.

@@ -59,7 +59,7 @@ _SHORTEST_RETRY_S = 0.1
 
 
 class WriteLoop:
-    """Stores queued swipes until stop(). step() does one bounded thing, without sleep or thread."""
+    """Stores queued swipes and door events until stop(). step() does one bounded thing, without sleep."""
 
     def __init__(
         self,
@@ -70,11 +70,13 @@ class WriteLoop:
         free_reserve: Callable[[], None],
         is_disk_short: Callable[[], bool],
         changed: Callable[[], None],
+        store_events: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`keep` returns once the swipes are on disk, and raises OutboxError if none of them is.
 
         `changed` is called after each try; `free_reserve` once, if the outbox takes nothing during the stop.
-        While `is_disk_short`, swipes of flooding readers are refused.
+        While `is_disk_short`, swipes of flooding readers are refused. `store_events` stores the door events
+        that wait, and returns as step() does; it is called when no swipe waits.
         """
         self._queue = queue
         self._keep = keep
@@ -82,6 +84,7 @@ class WriteLoop:
         self._is_disk_short = is_disk_short
         self._cut_off: dict[str, int] = {}  # by reader: how many swipes were refused before
         self._changed = changed
+        self._store_events = store_events
         self._limit = SWIPES_PER_TRANSACTION
         self._stops_at_s: float | None = None
         self._has_freed_reserve = False
@@ -126,7 +129,7 @@ class WriteLoop:
         self._cut_off_floods(self._is_disk_short)
         swipes = self._queue.first(self._limit)
         if not swipes:
-            return None
+            return self._store_events()
         try:
             self._keep(swipes)
         except OutboxError as error:
@@ -144,7 +147,7 @@ class WriteLoop:
         for failures in (self._failures, *self._losses.values()):
             failures.recovered()
         self._changed()
-        return 0.0 if self._queue else None
+        return 0.0 if self._queue else self._store_events()
 
     def _failed(self, error: OutboxError) -> None:
         if self._queue.problem is None or type(error) is not type(self._queue.problem):

@@ -111,10 +111,14 @@ class ChannelSender:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         random: Callable[[], float],
+        subject: str = "uploader",
+        held: tuple[MessageId, MessageId] | None = None,
     ) -> None:
         """`open_channel` takes a name and the key of a pipe.
 
         `rate` is shared by all senders: whether Snowflake counts channels together is not documented.
+        `subject` begins each line of the log on a failure. `held`: the MESSAGE_IDs of any failure and of its
+        end; None for those of its cause.
         """
         self.source = source
         self._address = source.channel, source.pipe
@@ -132,7 +136,9 @@ class ChannelSender:
         self._switching = ChannelSwitch(source)
         self._failing_pause_s = min(_FAILING_PAUSE_S, settings.backoff_max_seconds)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
-        self._faults = FailureLog(_log, "uploader", monotonic_s, recovery=MessageId.SNOWFLAKE_RECOVERED)
+        self._failed_id = held[0] if held is not None else None
+        recovery = held[1] if held is not None else MessageId.SNOWFLAKE_RECOVERED
+        self._faults = FailureLog(_log, subject, monotonic_s, recovery=recovery)
         self._start_over()
 
     def _start_over(self) -> None:
@@ -182,11 +188,11 @@ class ChannelSender:
         except OutboxReplacedError as error:
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
-            return self._back_off(self._delay.after(error))
+            return self._back_off(self._delay_after(error))
         except OutboxUnavailableError as error:
             # What could not be recorded is asked for again; sending waits for the outbox.
             self._note(error)
-            return self._back_off(self._delay.after(error))
+            return self._back_off(self._delay_after(error))
 
     def _try(self, now: float) -> float | None:
         try:
@@ -206,7 +212,8 @@ class ChannelSender:
 
     def _note(self, failure: AgentError) -> None:
         self.failure = failure
-        self._faults.failed(failure, message_id_of(failure), channel=self.channel.name)
+        event = self._failed_id or message_id_of(failure)
+        self._faults.failed(failure, event, channel=self.channel.name)
 
     # --- one step ---------------------------------------------------------------------------------
 
@@ -239,7 +246,7 @@ class ChannelSender:
 
     def _pause(self, now: float, size: int = 0) -> float:
         """Seconds until a request may leave."""
-        failing_s = self._failing_pause_s if self._delay.failures else 0.0
+        failing_s = self._failing_pause_s if self._rate.failing else 0.0
         return max(self._rate.ready_in(now, size), self._rate.after_last(failing_s, now))
 
     def _poll_at(self) -> float | None:
@@ -381,14 +388,20 @@ class ChannelSender:
     def _went_well(self) -> None:
         self._slow_commits.ended()
         self._delay.reset()
+        self._rate.failing.discard(self)
         self._faults.recovered()
+
+    def _delay_after(self, error: AgentError) -> float:
+        """Count a failure of the series. Returns the seconds until the next try."""
+        self._rate.failing.add(self)
+        return self._delay.after(error)
 
     def _failed(self, error: SnowpipeError) -> float:
         """Enter the state that the failure leaves. Returns the seconds until the next try."""
         if has_uncommitted(error):
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
-        delay = self._delay.after(error)
+        delay = self._delay_after(error)
         if isinstance(error, RowsRefusedError) and self._request is not None:
             request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token

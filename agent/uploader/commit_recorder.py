@@ -119,19 +119,19 @@ class CommitRecorder:
 
     def _report_rejected(self, channel: str, status: ChannelStatus, rejected: Rejected) -> None:
         _log.error(
-            "channel %s: Snowflake could not load some of the rows up to %s (%s); "
-            "they are kept: badge-agent outbox list",
+            "channel %s: Snowflake could not load some of the rows up to %s (%s); %s",
             channel,
             status.last_error_upper_bound or status.committed_token,
             rejected.reason,
+            self._source.where_kept,
             extra=fields(MessageId.ROWS_REJECTED, channel=channel, seq=self._source.seq(rejected.last)),
         )
 
     def _report_set_aside(self, channel: str, aside: list[Position]) -> None:
         _log.error(
-            "channel %s: %s set aside: Snowflake refused each on its own and accepted a row after it; "
-            "see badge-agent outbox list",
+            "channel %s: %s set aside: Snowflake refused each on its own and accepted a row after it; %s",
             channel,
             "a row was" if len(aside) == 1 else f"{len(aside)} rows were",
+            self._source.where_kept,
             extra=fields(MessageId.ROW_SET_ASIDE, channel=channel, seq=self._source.seq(aside[0])),
         )

@@ -1,20 +1,26 @@
-"""Outbox to Snowflake: live swipes first, replays when there is nothing else to do."""
+"""Outbox to Snowflake: live swipes first, then door events, then replays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from agent.clock.offset_model import OffsetSample
 from agent.clock.system_clock import Clock
-from agent.outbox import LiveRows, Outbox, ReplayRows
+from agent.log.message_ids import MessageId
+from agent.outbox import EventRows, Heartbeats, LiveRows, NoHeartbeats, Outbox, ReplayRows
 from agent.settings import UploaderSettings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.server_clock import ServerTime
 from agent.uploader.channel_sender import ChannelSender
 from agent.uploader.failures import needs_operator
 from agent.uploader.rate_limiter import RateLimiter
+
+# Between two tries to deliver door events while their pipe takes none. After an outage of Snowflake they are
+# tried as soon as swipes are accepted.
+_EVENTS_PAUSE_S = 900.0
 
 State = Literal["idle", "sending", "waiting", "holding"]  # as `status` shows it
 
@@ -30,10 +36,11 @@ class UploaderStatus:
     next_try_seconds: float
     consecutive_failures: int
     rows_committed: int
+    events_problem: str | None  # why door events are not delivered
 
 
 class Uploader:
-    """Two channel senders, for live swipes and for replays, that share one rate limit.
+    """Channel senders for live swipes, door events and replays, that share one rate limit.
 
     Each step first passes a clock reading to the outbox. Rows whose time is not known are withheld
     until it is, at most `hold_unsynced_s` after the start, or after the oldest pending swipe of this boot, so
@@ -53,12 +60,16 @@ class Uploader:
         hold_unsynced_s: float,
         monotonic_s: Callable[[], float],
         random: Callable[[], float],
+        events_pipe: str = "",
+        heartbeats: Heartbeats | None = None,
     ) -> None:
+        """`events_pipe`: the key of the pipe for door events and `heartbeats`; "" sends none."""
         self._outbox = outbox
         self._monotonic_s = monotonic_s
         self._clock = clock
         self._server_time = server_time
         self._last_server_time: ServerTime | None = None
+        self._is_away = False  # Snowflake, since the last failure of a live request
         self._now = clock.now()
         live_rows = LiveRows(outbox, self._may_wait_s)
         oldest_us = live_rows.oldest_pending_boot_us(self._now.boot_id)
@@ -68,18 +79,26 @@ class Uploader:
             requests_per_second=settings.max_requests_per_second,
             bytes_per_second=settings.max_bytes_per_second,
         )
-        self._live, self._replay = (
-            ChannelSender(
-                source,
-                open_channel,
-                settings,
-                self._rate,
-                monotonic_s=monotonic_s,
-                wall_us=lambda: self._now.wall_us,
-                random=random,
-            )
-            for source in (live_rows, ReplayRows(outbox))
+        sender = partial(
+            ChannelSender,
+            open_channel=open_channel,
+            rate=self._rate,
+            monotonic_s=monotonic_s,
+            wall_us=lambda: self._now.wall_us,
+            random=random,
         )
+        self._live = sender(live_rows, settings=settings)
+        self._replay = sender(ReplayRows(outbox), settings=settings)
+        self._heartbeats = heartbeats or NoHeartbeats()
+        self._events: ChannelSender | None = None
+        if events_pipe:
+            pause_s = max(_EVENTS_PAUSE_S, settings.backoff_max_seconds)
+            self._events = sender(
+                EventRows(outbox, events_pipe, self._heartbeats, self._may_wait_s),
+                settings=replace(settings, backoff_max_seconds=pause_s),
+                subject="door events",
+                held=(MessageId.DOOR_EVENTS_HELD, MessageId.DOOR_EVENTS_SENT),
+            )
 
     def step(self) -> float | None:
         """Do one bounded thing, with one call to Snowflake at most (client.LONGEST_CALL_S).
@@ -93,9 +112,29 @@ class Uploader:
         # 0.0: the live sender has more to do immediately. Only while it waits is a replay served.
         if live == 0.0 or self._rate.requests != requests:
             return 0.0
-        replay = self._replay.step()
-        waits = [delay for delay in (live, replay) if delay is not None]
+        events = self._step_events()
+        if events == 0.0 or self._rate.requests != requests:
+            return 0.0
+        waits = [delay for delay in (live, events, self._replay.step()) if delay is not None]
         return min(waits) if waits else None
+
+    def _step_events(self) -> float | None:
+        """As step(), for door events: they wait while Snowflake cannot be reached with swipes."""
+        if self._events is None:
+            return None
+        was_away = self._is_away
+        if self._live.failure is not None:
+            self._is_away = not needs_operator(self._live.failure)
+        elif self._live.failures == 0:
+            self._is_away = False
+        if self._is_away:
+            return None
+        if was_away:
+            self._events.retry_now()
+        delay, due_in_s = self._events.step(), self._heartbeats.due_in_s()
+        if delay is None:
+            return due_in_s or None
+        return min(delay, due_in_s) if due_in_s else delay
 
     def _observe_clock(self) -> None:
         """Pass the clock reading on, with the server's time if a new one has arrived."""
@@ -121,8 +160,14 @@ class Uploader:
 
     def retry_now(self) -> None:
         """End the wait for the next try, because its cause has been changed. From any thread."""
-        for sender in (self._live, self._replay):
-            sender.retry_now()
+        for sender in (self._live, self._replay, self._events):
+            if sender is not None:
+                sender.retry_now()
+
+    @property
+    def _events_problem(self) -> str | None:
+        failure = self._events.failure if self._events is not None else None
+        return str(failure) if failure is not None else None
 
     def status(self) -> UploaderStatus:
         """The live sender's status; the failure of a replay is shown only if live swipes have none."""
@@ -152,4 +197,5 @@ class Uploader:
             next_try_seconds=max(0.0, sender.not_before - self._monotonic_s()) if failure else waits_s or 0.0,
             consecutive_failures=sender.failures,
             rows_committed=live.commits.rows_committed,
+            events_problem=self._events_problem,
         )

@@ -21,7 +21,8 @@ from agent.errors import (
 )
 from agent.outbox import database as outbox_file
 from agent.outbox import schema
-from agent.outbox.database import PAGE_BYTES, OutboxFile, open_external, translated
+from agent.outbox.database import PAGE_BYTES, OutboxFile, open_external
+from agent.outbox.file_errors import translated
 from agent.outbox.records import new_outbox_id
 
 NEWER_AND_KILLED = """

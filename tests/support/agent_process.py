@@ -81,6 +81,10 @@ class PtyReader:
             os.close(self._master)
             self._master = self._slave = -1
 
+    def fileno(self) -> int:
+        """The reader's end, for one that is asked."""
+        return self._master
+
     def write(self, data: bytes) -> None:
         """Send bytes on the line."""
         assert os.write(self._master, data) == len(data)
@@ -113,11 +117,14 @@ class AgentProcess:
         private_key_file: Path,
         readers: Sequence[str],
         tables: str = "",
+        agent_lines: str = "",
         log_level: str = "info",
+        heartbeat_minutes: float = 0,
         under: ServiceManager | None = None,
         but_first: str = "",
     ) -> None:
-        """`readers` are bodies of [[readers]] tables (see reader_table), `tables` further TOML.
+        """`readers` are bodies of [[readers]] tables (see reader_table), `tables` further TOML, `agent_lines`
+        further lines of [agent].
 
         `but_first` is Python code to run before the agent starts, for intervals too long for a test.
         """
@@ -134,6 +141,8 @@ id = "{AGENT_ID}"
 state_dir = "state"
 runtime_dir = "run"
 log_level = "{log_level}"
+heartbeat_minutes = {heartbeat_minutes}
+{agent_lines}
 
 [snowflake]
 account = "{ACCOUNT}"

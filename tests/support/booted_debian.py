@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.support import debian_root
+from tests.support.machine import COMMAND_S, Machine, wait_until
 
 _BOOT_S = 180.0
-_COMMAND_S = 300.0
 
 
-class BootedDebian:
+class BootedDebian(Machine):
     """One booted container. It shares this machine's loopback, so that a server here is 127.0.0.1 there.
 
     `with` unpacks a new root and boots it; leaving ends the container.
@@ -79,7 +77,7 @@ class BootedDebian:
             ["nsenter", f"--target={leader}", "--all", "--wd=/", "systemctl", "poweroff"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_COMMAND_S,
+            timeout=COMMAND_S,
             check=False,
         )
         try:
@@ -122,8 +120,8 @@ class BootedDebian:
         inside = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root")
         return ["nsenter", f"--target={leader}", "--all", "--wd=/", *inside, *words]
 
-    def run(self, *words: str, check: bool = True, timeout_s: float = _COMMAND_S) -> str:
-        """Run a command in it as root; returns its output, standard error included."""
+    def execute(self, *words: str, timeout_s: float) -> tuple[int, str]:
+        """Run a command in it as root; returns its exit code and its output, standard error included."""
         ended = subprocess.run(
             self.words(*words),
             stdin=subprocess.DEVNULL,
@@ -133,15 +131,7 @@ class BootedDebian:
             timeout=timeout_s,
             check=False,
         )
-        if check:
-            assert ended.returncode == 0, f"{' '.join(words)}: exit {ended.returncode}\n{ended.stdout}"
-        return ended.stdout
-
-    def exit_code(self, *words: str) -> int:
-        """Run a command in it; returns its exit code."""
-        return subprocess.run(
-            self.words(*words), stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_S, check=False
-        ).returncode
+        return ended.returncode, ended.stdout
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file in it."""
@@ -153,23 +143,6 @@ class BootedDebian:
     def path(self, path: str) -> Path:
         """The host's path of a file in it."""
         return self.root / path.lstrip("/")
-
-    def service(self, *properties: str) -> dict[str, str]:
-        """Properties of the agent's unit."""
-        shown = self.run("systemctl", "show", "badge-agent", *(f"--property={name}" for name in properties))
-        return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-
-    def journal(self, *words: str) -> str:
-        """Journal of the agent's unit."""
-        return self.run("journalctl", "--no-pager", "--unit=badge-agent", *words)
-
-
-def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-    """Return when `holds()` is true; fail after the timeout."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 def _child_of(pid: int) -> int | None:

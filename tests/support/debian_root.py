@@ -37,6 +37,11 @@ def unpack(release: Release, into: Path) -> None:
     _run("tar", "--extract", "--numeric-owner", "--xattrs", f"--file={archive}", f"--directory={into}")
 
 
+def cache() -> Path:
+    """The directory that keeps what takes long to make."""
+    return _CACHE
+
+
 def package_cache(release: Release) -> Path:
     """The directory in which apt caches packages across roots."""
     directory = _CACHE / f"{release.name}-{release.arch}.archives"

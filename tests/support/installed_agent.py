@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from tests.support.agent_process import assert_in_order_and_whole, raws, rdm6300_frame, sent_rows
-from tests.support.booted_debian import BootedDebian, wait_until
+from tests.support.agent_process import rdm6300_frame
+from tests.support.booted_debian import BootedDebian
 from tests.support.debian_root import Release
-from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.door import Door
+from tests.support.emulator_process import EmulatorProcess
 
 PORT = "/dev/serial/by-id/usb-Stand-in_RDM6300_0001-if00-port0"
 _STAND_IN = Path(__file__).with_name("stand_in_reader.py")
@@ -22,11 +21,11 @@ _DELIVERED_S = 90.0
 
 
 class StandInReader:
-    """A simulated reader inside the machine; `tags` are those presented so far."""
+    """A simulated reader inside the machine; it adds each tag that it presents to `tags`."""
 
-    def __init__(self, machine: BootedDebian) -> None:
-        self.tags: list[int] = []
+    def __init__(self, machine: BootedDebian, tags: list[int]) -> None:
         self._machine = machine
+        self._tags = tags
         self._process: subprocess.Popen[str] | None = None
 
     def plug_in(self) -> None:
@@ -52,12 +51,12 @@ class StandInReader:
         """Present `count` new tags, whether or not the port is open."""
         assert self._process is not None
         assert self._process.stdin is not None
-        first = len(self.tags) + 1
+        first = len(self._tags) + 1
         for tag in range(first, first + count):
             self._process.stdin.write(rdm6300_frame(tag).hex() + "\n")
             self._process.stdin.flush()
             self._expect("sent")
-            self.tags.append(tag)
+            self._tags.append(tag)
 
     def _expect(self, answer: str) -> None:
         assert self._process is not None
@@ -65,13 +64,13 @@ class StandInReader:
         assert self._process.stdout.readline().strip() == answer
 
 
-class InstalledAgent:
+class InstalledAgent(Door):
     """Machine, reader and emulator of one release; the tests of a module share its state."""
 
     def __init__(self, release: Release, directory: Path) -> None:
-        self.machine = BootedDebian(release, directory)
-        self.pipe = EmulatorProcess(directory / f"{release.name}-pipe")
-        self.reader = StandInReader(self.machine)
+        self.machine: BootedDebian = BootedDebian(release, directory)
+        super().__init__(self.machine, EmulatorProcess(directory / f"{release.name}-pipe"), _DELIVERED_S)
+        self.reader = StandInReader(self.machine, self.tags)
         self._ends = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,15 +88,6 @@ class InstalledAgent:
         self._ends.close()
 
     # --- its environment ----------------------------------------------------------------------------
-
-    def cut_network(self) -> None:
-        """Wait until all rows are committed, then refuse every connection."""
-        self.wait_until_pending(0)
-        self.pipe.fault("refuse")
-
-    def restore_network(self) -> None:
-        """Accept connections again."""
-        self.pipe.fault("refuse", seconds=0.1)
 
     def set_clock(self) -> None:
         """A time server has answered: the mark that systemd-timesyncd leaves, now and at each boot.
@@ -121,70 +111,6 @@ class InstalledAgent:
             *("--option", "APT::Keep-Downloaded-Packages=true", f"/root/{package.name}"),
         )
 
-    def set_up(self) -> str:
-        """`badge-agent setup --yes`, as for a fleet; returns its output."""
-        reader = f"id=RDR-101,zone=ZONE-LOBBY-1,direction=ENTRY,protocol=rdm6300,port={PORT}"
-        return self.agent(
-            *("setup", "--yes", f"--account={ACCOUNT}", f"--user={USER}", f"--database={DATABASE}"),
-            *(f"--schema={SCHEMA}", f"--pipe={PIPE}", "--agent-id=door-1", f"--reader={reader}"),
-            *(f"--url={self.pipe.url}",),
-            check=False,
-        )
-
-    def agent(self, *words: str, check: bool = True) -> str:
-        """`sudo badge-agent WORDS`; returns its output."""
-        return self.machine.run("badge-agent", *words, check=check)
-
-    def register(self, sql: str) -> None:
-        """Apply the ALTER USER lines in a text, as an administrator would."""
-        found = re.findall(r"ALTER USER \S+ (SET|UNSET) (RSA_PUBLIC_KEY(?:_2)?)(?:='([^']+)')?", sql)
-        assert found, f"no ALTER USER in:\n{sql}"
-        for verb, name, line in found:
-            self.pipe.alter_user(name, line if verb == "SET" else None)
-
-    def signal(self, name: str) -> None:
-        """`kill -NAME` to the agent."""
-        self.machine.run("systemctl", "kill", f"--signal={name}", "--kill-who=main", "badge-agent")
-
-    # --- observation ----------------------------------------------------------------------------
-
-    def status(self) -> dict[str, Any]:
-        """`badge-agent status --json`."""
-        printed = self.agent("status", "--json", check=False)
-        assert printed.startswith("{"), printed
-        status: dict[str, Any] = json.loads(printed)
-        return status
-
-    def pid(self) -> int:
-        """The agent's process id inside the machine."""
-        return int(self.machine.service("MainPID")["MainPID"])
-
-    def wait_until_open(self) -> None:
-        """Return when the agent runs and its reader is open."""
-
-        def is_open() -> bool:
-            status = self.status()
-            readers = status["readers"]
-            return bool(status["running"] and readers and readers[0]["state"] == "open")
-
-        wait_until(is_open, "the reader is open", _DELIVERED_S)
-
-    def wait_until_pending(self, count: int) -> None:
-        """Return when `count` swipes are pending in the outbox."""
-        wait_until(lambda: self.status()["outbox"]["pending"] == count, f"{count} pending", _DELIVERED_S)
-
-    def assert_delivered(self) -> list[dict[str, Any]]:
-        """Every tag presented is in the table once, in order, with an unbroken chain; returns the rows."""
-        wanted = set(raws(self.reader.tags))
-
-        def all_there() -> bool:
-            return wanted <= {row["card_raw"] for row in sent_rows(self.pipe)}
-
-        try:
-            wait_until(all_there, "every swipe is in the table", _DELIVERED_S)
-        except AssertionError:
-            missing = wanted - {row["card_raw"] for row in sent_rows(self.pipe)}
-            raise AssertionError(f"{len(missing)} swipes are missing\n{self.machine.journal()}") from None
-        rows = sent_rows(self.pipe)
-        assert_in_order_and_whole(rows, self.reader.tags)
-        return rows
+    def set_up_reader(self) -> str:
+        """`badge-agent setup --yes` for the reader; returns its output."""
+        return self.set_up([f"id=RDR-101,zone=ZONE-LOBBY-1,direction=ENTRY,protocol=rdm6300,port={PORT}"])

@@ -146,3 +146,6 @@ WHEELS = Need(
     f"wheels of duckdb and the vendor's SDK, which {platform.machine()} does not have",
     lambda: platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"},
 )
+LIBOSDP = Need(
+    "libosdp, which has no wheels for 32-bit ARM", lambda: importlib.util.find_spec("osdp") is not None
+)

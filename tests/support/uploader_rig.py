@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 import pytest
 
 from agent.keys.keypair import KeyPair
-from agent.outbox import Outbox, read_counts
+from agent.outbox import Heartbeats, Outbox, read_counts
 from agent.outbox.external import replay_queue
 from agent.outbox.holds import Kind
 from agent.settings import UploaderSettings
@@ -43,6 +43,8 @@ class UploaderRig:
         machine_id: str = "",
         pipe: str = "PIPE",
         wall_off_s: float = 0.0,
+        events_pipe: str = "",
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         """`wall_off_s`: the wall clock is off by so much, and not synchronised."""
         self.clock = DrivenClock()
@@ -57,6 +59,8 @@ class UploaderRig:
         self._images = 0
         self._key = key
         self._settings = settings or UploaderSettings()
+        self.events_pipe = events_pipe
+        self.heartbeats = heartbeats
         self.uploader = self.new_uploader()
 
     def new_uploader(self) -> Uploader:
@@ -70,6 +74,8 @@ class UploaderRig:
             hold_unsynced_s=120,
             monotonic_s=self.clock.monotonic_s,
             random=lambda: 0.25,
+            events_pipe=self.events_pipe,
+            heartbeats=self.heartbeats,
         )
         return self.uploader
 

@@ -15,9 +15,9 @@ import pytest
 
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import has_clock
-from tests.support.booted_debian import wait_until
 from tests.support.installed_agent import PORT, InstalledAgent
-from tests.system.conftest import earlier, newer
+from tests.support.machine import wait_until
+from tests.support.package import earlier, newer
 
 Report = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def test_it_does_not_start_before_it_is_set_up(door: InstalledAgent) -> None:
 
 
 def test_setup_without_a_question_leaves_an_active_service(door: InstalledAgent) -> None:
-    printed = door.set_up()
+    printed = door.set_up_reader()
     door.register(printed)
 
     wait_until(lambda: door.machine.service("ActiveState")["ActiveState"] == "active", "it is active")
@@ -438,7 +438,7 @@ def test_an_upgrade_in_an_outage_loses_nothing(
     door.assert_delivered()
     assert door.status()["version"] == _installed_version(door)
     assert "RDR-101" in door.machine.path(CONFIG).read_text()
-    report(f"{len(door.reader.tags)} swipes in all, some in every phase of it")
+    report(f"{len(door.tags)} swipes in all, some in every phase of it")
 
 
 def test_a_new_key_takes_over_without_a_restart(door: InstalledAgent, report: Report) -> None:

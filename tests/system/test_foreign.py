@@ -15,8 +15,8 @@ import pytest
 
 from tests.support import debian_root
 from tests.support.agent_process import assert_in_order_and_whole, rdm6300_frame, sent_rows
-from tests.support.booted_debian import wait_until
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
+from tests.support.machine import wait_until
 from tests.support.paths import ROOT
 
 PORT = "/dev/serial/by-id/usb-Stand-in_RDM6300_0001-if00-port0"

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -19,15 +20,20 @@ from agent.clock.system_clock import SystemClock, is_synchronised
 from agent.errors import NotPermittedError, OutboxError, PortBusyError, PortError
 from agent.keys.age import OLD_AFTER, ROTATE, age_of
 from agent.keys.lookup import find_key
+from agent.keys.reader_keys import load_reader_keys
 from agent.keys.site_key import site_key_of
 from agent.outbox import is_held, read_counts
 from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
+from agent.readers.conditions import condition_texts
 from agent.readers.detect.port_users import port_advice
+from agent.readers.events import Condition
+from agent.readers.osdp_session import OsdpSession
 from agent.readers.port import Port, holders_of
 from agent.readers.port_names import is_unstable, require_own_device, stable_name_of
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols import PROTOCOLS, make_protocol, osdp_of
+from agent.readers.protocols.osdp.reports import Identity
 from agent.readers.shared_port import one_of_each_port
 from agent.readers.uart import LineErrors
 from agent.service.state_disk import HINT, state_problem
@@ -99,6 +105,7 @@ def _reader(reader: ReaderSettings, settings: Settings) -> Iterator[Finding]:
         problem = next(iter(in_agent.get("problems", ())), {"text": f"{device} is not open yet", "next": ""})
         text = f"the running agent (pid {status['pid']}) reports: {problem['text']}"
         raise PortError(text, hint=problem["next"])
+    yield from _osdp(reader, settings, in_agent)
     yield from port_users(reader, status["pid"] or 0)
     if reader.keypad == "unknown":
         text = "keypad is not set: if the reader has keys, each PIN typed at them is sent as a card"
@@ -106,6 +113,44 @@ def _reader(reader: ReaderSettings, settings: Settings) -> Iterator[Finding]:
     if is_unstable(device):
         text = f"{device} may be another device after the next plugging or boot"
         yield Finding(name, "warning", text, _stable_name_hint(device))
+
+
+def _osdp(reader: ReaderSettings, settings: Settings, in_agent: dict[str, Any] | None) -> Iterator[Finding]:
+    """Who an OSDP reader is, and whether it is encrypted; as the agent has it, or as it answers now."""
+    osdp = osdp_of(make_protocol(reader.protocol, reader.options))
+    if osdp is None:
+        return
+    name, key = f"reader {reader.id}", load_reader_keys(settings).of(reader.id)
+    if in_agent is not None:
+        for condition in in_agent["conditions"]:
+            yield Finding(name, "warning", *condition_texts(Condition(condition)))
+        if (found := in_agent["osdp"]) is None or not found["online"]:
+            return
+        identity, is_secure = found["identity"] and Identity(**found["identity"]), found["secure"]
+        offers = None
+    elif key is None and osdp.lacks_key:
+        yield Finding(name, "warning", *condition_texts(Condition.NO_KEY))
+        return
+    else:
+        line = osdp.line.of(reader)
+        try:
+            port = Port(str(reader.port), line)
+        except PortBusyError:
+            return  # of the agent, under another name: reported before
+        with closing(port):
+            session = OsdpSession(port, line.baudrate, osdp.link.address, key, monotonic_s=time.monotonic)
+            contact = session.connect()
+        if not contact.is_good:
+            wrong = Condition.KEY_REFUSED if contact.refuses_key else Condition.OFFLINE
+            yield Finding(name, "warning", *condition_texts(wrong))
+            return
+        identity, is_secure, offers = contact.identity, key is not None, contact.offers_secure_channel
+    text = f"OSDP address {osdp.link.address}" + (f", {identity}" if identity else "")
+    if is_secure:
+        yield Finding(name, "ok", f"{text}, encrypted")
+    else:
+        hint = 'set secure = "required" in its options, then: sudo badge-agent setup' if offers else ""
+        yield Finding(name, "warning", f"{text}, in clear text: its line can be read and imitated", hint)
 
 
 def port_users(reader: ReaderSettings, agent_pid: int) -> Iterator[Finding]:
@@ -173,6 +218,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
         "passphrase": snowflake.private_key_passphrase_file,
         "proxy login": snowflake.proxy_login_file,
         "site key": settings.privacy.site_key_file,
+        "reader keys": settings.agent.reader_keys_file,
     }
     for name, path in named.items():
         for place in (path, path.resolve().parent) if path is not None else ():

@@ -15,7 +15,7 @@ from agent.clock.system_clock import off
 from agent.errors import OutcomeUnknownError, SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
-from agent.service.snowflake import make_client, make_http, pipe_name
+from agent.service.snowflake import events_pipe_name, make_client, make_http, pipe_name
 from agent.settings import Settings
 from agent.snowpipe.channel import Channel
 from agent.snowpipe.client import Client
@@ -23,12 +23,14 @@ from agent.snowpipe.connection import Dialer
 from agent.snowpipe.http import Http
 from agent.snowpipe.refusal import CODES_WITH_HINT
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
+from agent.snowpipe.wire import PipeName
 from agent.sql.names import identifier, qualified, user_identifier
 
 # For 390144 the SQL here is more precise: it has the key's fingerprint.
 _OWN_HINT = CODES_WITH_HINT - {"390144"}
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
 
+_MAKE_PIPE = "to make it: badge-agent sql, which can be run again"
 _ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
 _NO_ANSWER_HINT = "is a proxy, a firewall or a captive portal in between? try again: badge-agent check"
 _ANY_HINT = "is Snowflake well? https://status.snowflake.com; then, in a few minutes: badge-agent check"
@@ -45,6 +47,7 @@ def snowflake_steps(settings: Settings) -> list[Step]:
         Step("ingest host", connection.ingest_host, needs=("JWT",)),
         Step("scoped token", connection.scoped_token, needs=("ingest host",)),
         Step("channel", connection.channel, needs=("scoped token",)),
+        Step("door events", connection.events_channel, needs=("channel",)),
     ]
 
 
@@ -115,19 +118,34 @@ class _Connection:
 
     def channel(self) -> Iterator[Finding]:
         """Open a separate channel, and drop it: opening the agent's own would fence the running agent."""
-        name = f"{self._settings.agent.id}-check"
-        channel = Channel(self._opened(), pipe_name(self._settings), name)
         try:
-            channel.open()
+            text = self._open_in(pipe_name(self._settings))
         except SnowpipeError as error:
-            self._advise(error, {_FORBIDDEN: self._sql_on_role(), _NOT_FOUND: self._sql_on_pipe()})
+            pipe = self._snowflake.pipe
+            self._advise(error, {_FORBIDDEN: self._sql_on_role(), _NOT_FOUND: self._sql_on_pipe(pipe)})
             raise
-        snowflake = self._snowflake
-        pipe = f"{snowflake.database}.{snowflake.schema}.{snowflake.pipe}"
-        yield Finding("channel", "ok", f"{name} opens in {pipe}")
+        yield Finding("channel", "ok", text)
+
+    def events_channel(self) -> Iterator[Finding]:
+        """As channel(), in the pipe for door events; swipes do not need it."""
+        try:
+            text = self._open_in(events_pipe_name(self._settings))
+        except SnowpipeError as error:
+            text = f"none are delivered, only swipes: {error}"
+            hint = f"{self._sql_on_pipe(self._snowflake.events_pipe)}\n{_MAKE_PIPE}"
+            yield Finding("door events", "warning", text, hint)
+        else:
+            yield Finding("door events", "ok", text)
+
+    def _open_in(self, pipe: PipeName) -> str:
+        """Open the channel in a pipe and drop it again. Raises SnowpipeError."""
+        name = f"{self._settings.agent.id}-check"
+        channel = Channel(self._opened(), pipe, name)
+        channel.open()
         # A pipe has room for 2,000 channels; what cannot be dropped now is deleted after 30 days.
         with contextlib.suppress(SnowpipeError):
             channel.drop()
+        return f"{name} opens in {pipe.database}.{pipe.schema}.{pipe.pipe}"
 
     @property
     def _dialer(self) -> Dialer:
@@ -187,10 +205,9 @@ class _Connection:
             f"SHOW GRANTS TO USER {user_identifier(user)};  -- needs {role}"
         )
 
-    def _sql_on_pipe(self) -> str:
-        snowflake = self._snowflake
-        schema = qualified(snowflake.database, snowflake.schema)
-        return f"SHOW PIPES IN SCHEMA {schema};  -- must list {snowflake.pipe}, with {self._role_words()}"
+    def _sql_on_pipe(self, pipe: str) -> str:
+        schema = qualified(self._snowflake.database, self._snowflake.schema)
+        return f"SHOW PIPES IN SCHEMA {schema};  -- must list {pipe}, with {self._role_words()}"
 
     def _role_words(self) -> str:
         role = self._snowflake.role

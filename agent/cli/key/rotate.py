@@ -12,6 +12,7 @@ import click
 from agent.cli import config_option
 from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import describe, set_key, unset_key
+from agent.cli.operator_action import record
 from agent.config.loader import load
 from agent.errors import AgentError, SnowpipeError
 from agent.keys.key_store import key_store_of, replacing_key
@@ -78,6 +79,7 @@ def _rotate(
     show(Finding("Snowflake", "ok", f"accepts the new key, {key.fingerprint}"))
     if interrupted is None:
         store.switch()
+    record(settings, "key_rotate", "stored a new private key", fingerprint=key.fingerprint)
     pid = activate(settings, key)
     if pid is None:
         show(Finding("agent", "warning", "not running; its next start uses the new key"))

@@ -18,7 +18,9 @@ from agent.cli.check.runner import Found
 from agent.cli.check.snowflake import snowflake_steps
 from agent.cli.console import Finding, show
 from agent.cli.key.alter_user import compare, set_key
+from agent.cli.operator_action import record
 from agent.cli.setup.prompts import QUESTIONS, READER_KEYS, Reader, asked, filled, reader_options
+from agent.cli.setup.reader_keys import give_keys
 from agent.cli.state_access import give_up_root
 from agent.config import loader as configuration
 from agent.config.editor import Document, read_document, write_document
@@ -86,6 +88,13 @@ def _answers(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Replace card numbers by pseudonyms, with the key of this file. A file that does not exist is made, "
     "with the stored key or a new one. Take it to every door of the site, then delete it.",
 )
+@click.option(
+    "--new-reader-key",
+    "renewed_readers",
+    multiple=True,
+    metavar="ID",
+    help="Give this OSDP reader a new key. A reader without a stored key gets one anyway.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask; a missing answer is an error.")
 @click.option("--no-start", is_flag=True, help="Do not start or restart the service.")
 @config_option
@@ -102,6 +111,7 @@ def command(
     private_key_file: Path | None,
     private_key_passphrase_file: Path | None,
     site_key_file: Path | None,
+    renewed_readers: tuple[str, ...],
     yes: bool,
     no_start: bool,
     config: Path,
@@ -110,13 +120,14 @@ def command(
     """Set up this door: key, configuration, service.
 
     Asks for values not given as options. Makes the private key and stores it for the service, encrypted
-    if this machine supports it; writes the configuration; prints the SQL to run; checks; starts the
-    service. It can be run again: the key is kept, and so is every setting not given again.
+    if this machine supports it; writes the configuration; gives keys to OSDP readers; prints the SQL to
+    run; checks; starts the service. It can be run again: the keys are kept, and so is every setting not
+    given again.
 
     \b
     Exit code:
       0   done; the key may not be registered in Snowflake yet
-      1   done, but a check on this machine failed, or the service does not start
+      1   done, but a reader has no key, a check on this machine failed, or the service does not start
       2   an answer is missing
       77  not permitted: run it as root
       78  an answer is invalid, or the key or the present configuration cannot be used
@@ -145,6 +156,8 @@ def command(
     is_new |= site_key is not None and _store_site_key(site_key, site_key_file)
     changed = _write(config, document, before) or is_new
     settings = configuration.load(config)
+    reader_keys = give_keys(settings, renewed_readers)
+    changed |= reader_keys.changed
     if is_new and is_handed_over(settings.agent.runtime_dir):
         pass_on(settings, key)  # else the check would use the key of the last rotation
     _print_sql(document["snowflake"]["user"], key)
@@ -153,7 +166,9 @@ def command(
         show(Finding("service", "ok", "unchanged", f"sudo systemctl enable --now {systemctl.UNIT}"))
     else:
         _start(config, changed=changed)
-    context.exit(code)
+    if changed:
+        record(settings, "setup", "configured this door", new_key=is_new)
+    context.exit(code if reader_keys.complete else code or 1)
 
 
 def _require_root(config: Path) -> None:

@@ -72,8 +72,12 @@ READER_KEYS: Mapping[str, str] = MappingProxyType(
         "baudrate": "baudrate",
         "formats": "formats",
         "keypad": "keypad",
+        "address": "address",
+        "secure": "secure",
     }
 )
+# Keys of --reader that set options of the protocol.
+_OPTION_KEYS = ("address", "secure")
 _REQUIRED = ("id", "zone", "protocol", "port")
 
 Reader = dict[str, Any]
@@ -95,6 +99,8 @@ def _reader_of(text: str) -> Reader:
                 f"found {part!r}; must be KEY=VALUE, each of these once: {', '.join(READER_KEYS)}"
             )
         reader[READER_KEYS[word]] = _typed(word, value)
+    if options := {key: reader.pop(key) for key in _OPTION_KEYS if key in reader}:
+        reader["options"] = options
     return reader
 
 
@@ -197,7 +203,7 @@ def _refuse(trial: Document, place: str) -> None:
 def _typed(word: str, text: str) -> object:
     if word == "formats":
         return text.split("+")
-    if word == "baudrate" and text.isdecimal():
+    if word in ("baudrate", "address") and text.isdecimal():
         return int(text)
     return text
 
@@ -207,6 +213,8 @@ def _merged(document: Document, given: Reader) -> Reader:
     present: list[Reader] = document.get("readers", [])
     before = next((old for old in present if old.get("id") == given.get("id")), {})
     reader = {**before, **given}
+    if "options" in before and "options" in given:
+        reader["options"] = {**before["options"], **given["options"]}
     devices = serial_devices()
     if "port" not in reader and len(devices) == 1:
         reader["port"] = devices[0]
@@ -259,7 +267,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
             reader[key] = click.prompt(text, default=default, value_proc=checked)
 
     taken = [old["port"] for old in document["readers"]]
-    devices = [name for name in serial_devices() if name not in taken]
+    osdp_lines = [old["port"] for old in document["readers"] if old["protocol"] == "osdp"]
+    devices = [name for name in serial_devices() if name not in taken or name in osdp_lines]
     if "port" not in reader:
         click.echo(
             "Serial ports:"
@@ -275,6 +284,7 @@ def _ask_reader(document: Document, reader: Reader) -> None:
         port = shlex.quote(reader["port"])
         click.echo(f"Protocols: {', '.join(PROTOCOLS)}\n  to detect it: badge-agent identify --port {port}")
     ask("protocol", "Its protocol", None)
+    _ask_osdp(document, reader)
     ask("id", "Its id", f"RDR-{101 + index}")
     ask("zone", "Its zone", None)
     ask("direction", f"Direction, {' or '.join(get_args(Direction))} ({_NONE} for none)", _NONE, _upper)
@@ -283,6 +293,35 @@ def _ask_reader(document: Document, reader: Reader) -> None:
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
     # Empty values are defaults and are not written.
     document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})
+
+
+def _ask_osdp(document: Document, reader: Reader) -> None:
+    """Prompt for the address, the line speed and the encryption of an OSDP reader."""
+    if reader["protocol"] != "osdp":
+        return
+    reader.setdefault("keypad", "none")  # its keys come as keys, whatever it has
+    index, options = len(document["readers"]), reader.setdefault("options", {})
+
+    def ask(table: Reader, key: str, text: str, default: object, meaning: Callable[[str], Any]) -> None:
+        def checked(answer: str) -> object:
+            value = meaning(answer)
+            trial = {**reader, "options": dict(options)}
+            (trial if table is reader else trial["options"])[key] = value
+            place = key if table is reader else f"options.{key}"
+            _refuse({**document, "readers": [*document["readers"], trial]}, f"readers[{index}].{place}")
+            return value
+
+        if key not in table:
+            table[key] = click.prompt(text, default=default, value_proc=checked)
+
+    ask(reader, "baudrate", "Its line speed", "9600", _number)
+    ask(options, "address", "Its address on the line, 0 to 126", "0", _number)
+    how = "Encryption: required, with a key that is made now; none, for a reader without the secure channel"
+    ask(options, "secure", how, "required", str)
+
+
+def _number(answer: str) -> object:
+    return int(answer) if answer.isdecimal() else answer
 
 
 def _one_of(devices: Sequence[str]) -> Callable[[str], str]:

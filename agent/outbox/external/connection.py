@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import NotPermittedError, OutboxError
-from agent.outbox.database import OUTBOX_FILE, open_external, translated
+from agent.outbox.database import OUTBOX_FILE, open_external
+from agent.outbox.file_errors import translated
 from agent.outbox.schema import VERSION
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent import rows
 from agent.outbox.external.connection import one_number, outbox_connection
+from agent.outbox.external.operator_actions import OperatorAction
 from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
 from agent.outbox.state import OutboxState
@@ -106,12 +107,18 @@ def _held_ranges(connection: sqlite3.Connection, hold_id: int | None) -> list[tu
     return merged
 
 
-def release(state_dir: Path, hold_ids: list[int] | None) -> int:
-    """Release these holds (None: all), so that their rows may be purged. Returns how many were released."""
+def release(state_dir: Path, hold_ids: list[int] | None, action: OperatorAction | None = None) -> int:
+    """Release these holds (None: all), so that their rows may be purged. Returns how many were released.
+
+    `action`: recorded in the same transaction.
+    """
     with outbox_connection(state_dir, "rw") as connection:
+        connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         chosen = [i for (i,) in connection.execute("SELECT id FROM held WHERE released = 0").fetchall()]
         chosen = chosen if hold_ids is None else [i for i in chosen if i in hold_ids]
         connection.executemany("UPDATE held SET released = 1 WHERE id = ?", [(i,) for i in chosen])
+        if chosen and action is not None:
+            action.append_to(connection)
         connection.execute("COMMIT")
         return len(chosen)

@@ -9,8 +9,9 @@ from pathlib import Path
 from agent import rows
 from agent.clock.reading import ClockReading
 from agent.errors import AgentError
-from agent.outbox.database import OUTBOX_FILE, open_external, translated
+from agent.outbox.database import OUTBOX_FILE, open_external
 from agent.outbox.external.connection import is_there
+from agent.outbox.file_errors import translated
 from agent.outbox.timing import boot_table
 from agent.swipe import LastRead
 

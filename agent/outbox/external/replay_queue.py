@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.errors import AgentError
 from agent.outbox.external.connection import one_number, outbox_connection
+from agent.outbox.external.operator_actions import OperatorAction
 from agent.outbox.external.steps import rows_between
 from agent.outbox.holds import Kind
 from agent.outbox.state import OutboxState
@@ -104,8 +105,11 @@ def _in_time(
     return (first, last) if first is not None else (1, 0)
 
 
-def request(state_dir: Path, ranges: list[Range]) -> list[int]:
-    """Queue ranges to be sent again; on disk when it returns. Returns the ids of the replays."""
+def request(state_dir: Path, ranges: list[Range], action: OperatorAction | None = None) -> list[int]:
+    """Queue ranges to be sent again; on disk when it returns. Returns the ids of the replays.
+
+    `action`: recorded in the same transaction.
+    """
     with outbox_connection(state_dir, "rw") as connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
@@ -121,6 +125,8 @@ def request(state_dir: Path, ranges: list[Range]) -> list[int]:
                 ).fetchone()
             )
         ]
+        if ids and action is not None:
+            action.append_to(connection)
         connection.execute("COMMIT")
         return ids
 

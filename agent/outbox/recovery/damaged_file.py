@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from agent import rows
 from agent.errors import OutboxError
-from agent.outbox import holds, schema
-from agent.outbox.database import PAGE_BYTES, QUERY_ERRORS, error_name, open_external
+from agent.outbox import event_store, holds, schema
+from agent.outbox.database import PAGE_BYTES, open_external
+from agent.outbox.event_store import EventState, StoredEvent
+from agent.outbox.file_errors import QUERY_ERRORS, error_name
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.sectors import SectorReader
@@ -69,6 +71,10 @@ class DamagedFile:
         self.boots = _with_points(list(filter(boot_table.is_boot, boots)))
         timings = self._all("SELECT first_n, boot, boot_id, points FROM timings")
         self.timings = _with_points(list(filter(_is_timing, timings)))
+        events = self._all(f"SELECT {event_store.STORED} FROM door_events")
+        self.events = [event for event in map(StoredEvent._make, events) if _is_event(event)]
+        event_states = self._all(f"SELECT {event_store.STATE_COLUMNS} FROM door_events_state")
+        self.event_state = next(filter(None, map(EventState.checked, event_states)), None)
         # Older schemas have no boot numbers and no checksums in `swipes`.
         known = {name for (name,) in self._all("SELECT name FROM pragma_table_info('swipes')")}
         others = (name if name in known else "NULL" for name in ("boot", "boot_us", "checksum"))
@@ -298,6 +304,12 @@ def _fails_for_all(error: Exception) -> bool:
 
 def _is_timing(columns: tuple[Any, ...]) -> bool:
     return all(map(isinstance, columns, (int, int, str, str)))
+
+
+def _is_event(event: StoredEvent) -> bool:
+    with contextlib.suppress(TypeError):  # a column of another type
+        return event.is_intact
+    return False
 
 
 def _with_points(records: list[Any]) -> list[Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from agent.errors import OutboxCorruptError
 from agent.outbox import schema
-from agent.outbox.database import OUTBOX_FILE, open_external, translated
+from agent.outbox.database import OUTBOX_FILE, open_external
+from agent.outbox.file_errors import translated
 
 # SQLite calls the progress handler after this many instructions of its virtual machine: often enough to
 # meet the deadline on a slow card, too seldom to slow the check.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from agent import rows
 from agent.outbox.database import open_external
+from agent.outbox.records import Generation
 from agent.outbox.recovery.holes import row_numbers
 
 
@@ -68,3 +71,17 @@ class MovedRows:
             first_n,
             last_n,
         )
+
+    def bases(self, generations: Iterable[Generation], legacy_n: int) -> dict[str, int]:
+        """What is added to a seq of schemas 1-3 to get `n`, by outbox id: of `generations`, and of the newest
+        row that was stored with such a schema, which has a number up to `legacy_n`.
+        """
+        bases = {one.outbox_id: one.first_n - 1 for one in generations}
+        newest = self.select(
+            "SELECT n, row FROM swipes WHERE n <= ? AND checksum IS NULL ORDER BY n DESC LIMIT 1", legacy_n
+        )
+        for n, row in newest:
+            parsed = rows.parse(row)
+            if parsed is not None and parsed.outbox_id is not None and parsed.seq is not None:
+                bases[parsed.outbox_id] = n - parsed.seq
+        return bases

@@ -41,8 +41,10 @@ from agent import rows
 from agent.atomic_file import sync
 from agent.errors import OutboxCorruptError, OutboxFailingError
 from agent.log.message_ids import MessageId, fields
-from agent.outbox import generation, schema
-from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES, damaged_again, translated
+from agent.outbox import event_store, generation, schema
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES, SIDE_FILES
+from agent.outbox.event_store import EventState
+from agent.outbox.file_errors import damaged_again, translated
 from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
@@ -197,6 +199,7 @@ def _last_number(
 
 
 def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
+    _copy_events(connection, damaged)
     connection.executemany("INSERT OR IGNORE INTO boots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", damaged.boots)
     if not damaged.boots:
         # The numbers of boots go on after those in the old rows.
@@ -211,3 +214,15 @@ def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> 
         "UPDATE replayed SET replay_id = ?, n = ?, chain = ?",
         [at for at in damaged.replayed if at[0] in waiting],
     )
+
+
+def _copy_events(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
+    """The door events that are whole. What is not known to be committed is sent again, with the same id."""
+    events, state = damaged.events, damaged.event_state
+    if state is None:
+        before = min((event.n for event in events), default=1) - 1
+        state = EventState(committed_n=before, first_n=before + 1)
+    connection.executemany(
+        f"INSERT OR IGNORE INTO door_events({event_store.STORED}) VALUES (?, ?, ?, ?, ?, ?)", events
+    )
+    event_store.write_state(connection, state)

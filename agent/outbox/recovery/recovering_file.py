@@ -11,7 +11,8 @@ from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
-from agent.outbox.database import OutboxFile, damaged_again
+from agent.outbox.database import OutboxFile
+from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery import integrity, rebuild
 from agent.outbox.reserve import Reserve
 from agent.outbox.state import OutboxState, write_record

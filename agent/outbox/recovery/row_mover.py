@@ -39,25 +39,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import sqlite3
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from agent import rows
-from agent.errors import OutboxFullError, OutboxReplacedError, OutboxUnavailableError
+from agent.errors import OutboxFullError, OutboxUnavailableError
 from agent.log.message_ids import MessageId, fields
 from agent.outbox import holds
-from agent.outbox.database import translated
 from agent.outbox.disk_room import free_bytes
-from agent.outbox.records import ADDRESS, Generation, StateRecord
+from agent.outbox.file_errors import translated
+from agent.outbox.records import ADDRESS, StateRecord
 from agent.outbox.recovery import progress, quarantine, recovered_ids
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows, held_when_read
 from agent.outbox.recovery.holes import Holes
 from agent.outbox.recovery.moved_rows import MovedRows
 from agent.outbox.recovery.progress import Recovery
+from agent.outbox.recovery.progress_record import ProgressRecord
 from agent.outbox.recovery.ranges import subtract
 from agent.outbox.recovery.rebuild import remove_copies, unfinished
 from agent.outbox.recovery.recovering_file import RecoveringFile
@@ -83,13 +82,13 @@ class RowMover:
 
     def __init__(self, file: RecoveringFile, state_dir: Path) -> None:
         self._file = file
+        self._progress = ProgressRecord(file)
         self._state_dir = state_dir
         self._steps: Steps | None = None
         self._new = MovedRows(state_dir)
         self._holes: Holes | None = None
         self._searched: tuple[str, DamagedFile] | None = None  # the quarantined file that is open
         self._noted_s = 0.0
-        self._outbox_id = ""
         self._moved = 0
 
     def step(self) -> bool:
@@ -97,12 +96,12 @@ class RowMover:
 
         Raises OutboxUnavailableError, also without room, and OutboxReplacedError; the next step() continues.
         """
-        if self._outbox_id != self._file.state.outbox_id:
+        if not self._progress.is_of_open_outbox():
             self.close()
         if self._steps is None:
             if not self._file.state.recoveries:
                 return False
-            self._outbox_id = self._file.state.outbox_id
+            self._progress.begin()
             self._steps = self._work()
         try:
             with self._file.recovering(), translated(self._file.file.path):
@@ -126,7 +125,7 @@ class RowMover:
     # --- the work, a step between two yields ------------------------------------------------------
 
     def _work(self) -> Steps:
-        while one := self._first(progress.STATE, progress.ALL, progress.PENDING):
+        while one := self._progress.first(progress.STATE, progress.ALL, progress.PENDING):
             with self._opened(one) as damaged:
                 if one.part == progress.STATE:
                     yield from self._find_state(one, damaged)
@@ -136,14 +135,11 @@ class RowMover:
         if self._file.state.is_withheld:
             self._end_withholding()
             yield
-        while one := self._first(progress.KEPT):
+        while one := self._progress.first(progress.KEPT):
             with self._opened(one) as damaged:
                 is_whole = yield from self._move_kept(one, damaged)
             self._finish(one, is_whole=is_whole)
             yield
-
-    def _first(self, *parts: str) -> Recovery | None:
-        return next((one for one in self._file.state.recoveries if one.part in parts), None)
 
     @contextlib.contextmanager
     def _opened(self, one: Recovery) -> Iterator[DamagedFile]:
@@ -162,12 +158,12 @@ class RowMover:
         copies = yield from damaged.states()
         possible = [copy for copy in copies if copy.committed_n <= one.end_n]
         if not possible:
-            self._write(one, [one._replace(part=progress.ALL)])
+            self._progress.write(one, [one._replace(part=progress.ALL)])
             return
         copy = max(possible, key=_age)
         first_n = copy.committed_n + 1
         found = one._replace(part=progress.PENDING, begin_n=first_n, first_n=first_n)
-        self._write(
+        self._progress.write(
             one,
             [found, *self._unfinished(one, copy, possible)],
             committed_n=copy.committed_n,
@@ -202,9 +198,9 @@ class RowMover:
             yield from self._move(held_when_read(one[0]) if one is not None else None for one in found)
         if damaged.unreadable_bytes:
             _log.warning("outbox: the disk could not read %d bytes of %s", damaged.unreadable_bytes, one.name)
-        is_whole = self._latest(one).is_whole and not damaged.unreadable_bytes
+        is_whole = self._progress.latest(one).is_whole and not damaged.unreadable_bytes
         moved = one._replace(part=progress.MOVED, first_n=one.end_n + 1, is_whole=is_whole)
-        self._write(one, [moved], **position)
+        self._progress.write(one, [moved], **position)
 
     def _find_position(self, one: Recovery, damaged: DamagedFile) -> Generator[None, None, int]:
         """The committed position where no copy of the state record is left.
@@ -215,7 +211,7 @@ class RowMover:
         first_n = self._new.number("SELECT min(n) FROM swipes WHERE n <= ?", one.end_n)
         if first_n:
             marks = yield from damaged.marks()
-            bases = self._bases(())
+            bases = self._new.bases((), self._file.state.record.legacy_n)
             found = (base + marks.get(outbox_id, 0) for outbox_id, base in bases.items())
             return max([first_n - 1, *found])
         renumbered = RenumberedRows(damaged)
@@ -226,7 +222,9 @@ class RowMover:
 
     def _move_found(self, one: Recovery, damaged: DamagedFile) -> Steps:
         """Rows by their bytes; committed ones, which are not needed for delivery, while there is room."""
-        found = FoundRows(damaged, self._bases(self._file.state.generations), self._new.has_page)
+        state = self._file.state
+        bases = self._new.bases(state.generations, state.record.legacy_n)
+        found = FoundRows(damaged, bases, self._new.has_page)
         yield from self._move(
             row
             for row in found.numbered()
@@ -235,26 +233,13 @@ class RowMover:
         if found.unnumbered:
             yield from self._move(found.linked(self._new.ends(one.end_n)))
 
-    def _bases(self, generations: tuple[Generation, ...]) -> dict[str, int]:
-        """What is added to a seq of schemas 1-3 to get `n`, for the outbox ids whose rows can be pending."""
-        bases = {one.outbox_id: one.first_n - 1 for one in generations}
-        newest = self._new.select(
-            "SELECT n, row FROM swipes WHERE n <= ? AND checksum IS NULL ORDER BY n DESC LIMIT 1",
-            self._file.state.record.legacy_n,
-        )
-        for n, row in newest:
-            parsed = rows.parse(row)
-            if parsed is not None and parsed.outbox_id is not None and parsed.seq is not None:
-                bases[parsed.outbox_id] = n - parsed.seq
-        return bases
-
     def _move_kept(self, one: Recovery, damaged: DamagedFile) -> Generator[None, None, bool]:
         """Move committed rows as far as there is room. Returns whether the file can be deleted."""
         first_n = max(one.first_n, damaged.first_n)
         if first_n > one.first_n:
-            self._write(one, [one._replace(begin_n=first_n, first_n=first_n)])
+            self._progress.write(one, [one._replace(begin_n=first_n, first_n=first_n)])
         try:
-            yield from self._move_numbered(self._latest(one), damaged)
+            yield from self._move_numbered(self._progress.latest(one), damaged)
         except OutboxFullError:
             _log.warning(
                 "outbox: there is no room for all committed swipes of %s: those that are left in it "
@@ -263,8 +248,6 @@ class RowMover:
             )
             return False
         return one.is_whole and not damaged.had_errors
-
-    # --- the end ----------------------------------------------------------------------------------
 
     def _end_withholding(self) -> None:
         """Every pending row that can be read is there: hold what is lost, start their new generation."""
@@ -286,7 +269,7 @@ class RowMover:
             )
             for one in state.recoveries
         ]
-        with self._writing() as connection:
+        with self._progress.writing() as connection:
             record = self._file.state.record
             unreadable = record.unreadable + lost
             record = record._replace(recovering=progress.written(kept), unreadable=unreadable)
@@ -312,12 +295,12 @@ class RowMover:
 
     def _finish(self, one: Recovery, *, is_whole: bool) -> None:
         # What was moved is on disk before the quarantined file is deleted.
-        self._write(one, [one._replace(first_n=one.end_n + 1)])
+        self._progress.write(one, [one._replace(first_n=one.end_n + 1)])
         if is_whole:
             quarantine.remove(self._state_dir / one.name)
         left = [other for other in self._file.state.recoveries if other.name != one.name]
-        self._write(one, [])
-        with self._writing() as connection:
+        self._progress.write(one, [])
+        with self._progress.writing() as connection:
             recovered_ids.add_oldest_generation(connection)
         remove_copies(self._state_dir, left)
         _log.info(
@@ -359,10 +342,12 @@ class RowMover:
             return
         self._make_room(_WRITTEN * sum(len(row.row) for row in new))
         with self._file.file.write_lock:
-            self._check_same()
+            self._progress.ensure_same()
             record = self._file.state.record
             if of is not None:
-                record = self._changed(of, [self._latest(of)._replace(first_n=step[-1].n + 1)])
+                record = self._progress.changed(
+                    of, [self._progress.latest(of)._replace(first_n=step[-1].n + 1)]
+                )
             # Not flushed: a power cut loses the progress together with the rows.
             with self._file.writing(durable=False) as connection:
                 connection.executemany(_INSERT, new)
@@ -383,45 +368,9 @@ class RowMover:
         for one in self._file.state.recoveries:
             if one.name == name and one.searched_bytes != damaged.searched_bytes:
                 with contextlib.suppress(OutboxUnavailableError):
-                    self._write(one, [one._replace(searched_bytes=damaged.searched_bytes)], durable=False)
-
-    def _latest(self, one: Recovery) -> Recovery:
-        return next(other for other in self._file.state.recoveries if other.name == one.name)
-
-    def _changed(self, one: Recovery, now: list[Recovery], **changed: Any) -> StateRecord:  # noqa: ANN401
-        """The state record with other recoveries in place of one, and other changes."""
-        state = self._file.state
-        recoveries: list[Recovery] = []
-        for other in state.recoveries:
-            recoveries += now if other.name == one.name else [other]
-        return state.record._replace(recovering=progress.written(recoveries), **changed)
-
-    def _write(
-        self,
-        one: Recovery,
-        now: list[Recovery],
-        *,
-        durable: bool = True,
-        **changed: Any,  # noqa: ANN401
-    ) -> None:
-        """Store a change of the state record; if `durable`, on disk when it returns."""
-        with self._writing(durable=durable) as connection:
-            write_record(connection, self._changed(one, now, **changed))
-
-    @contextlib.contextmanager
-    def _writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """One transaction of RecoveringFile.changing(). Raises OutboxReplacedError."""
-        with self._file.file.write_lock:
-            self._check_same()
-            with self._file.changing(durable=durable) as connection:
-                yield connection
-
-    def _check_same(self) -> None:
-        self._file.file.ensure_open()  # afterwards the state is that of the file
-        if self._file.state.outbox_id != self._outbox_id:
-            raise OutboxReplacedError("the outbox has a new id", hint="the recovery starts again")
-
-    # --- room ---------------------------------------------------------------------------------------
+                    self._progress.write(
+                        one, [one._replace(searched_bytes=damaged.searched_bytes)], durable=False
+                    )
 
     def _has_room(self, size: int = 0) -> bool:
         return free_bytes(self._state_dir) >= _ROOM_BYTES + size
@@ -431,7 +380,9 @@ class RowMover:
         if self._has_room(size):
             return
         if self._holes is not None:
-            with self._writing() as connection:  # flushed: what is given back must be on disk elsewhere
+            with (
+                self._progress.writing() as connection
+            ):  # flushed: what is given back must be on disk elsewhere
                 write_record(connection, self._file.state.record)
             with contextlib.suppress(OSError):
                 self._holes.punch(_PUNCHED_BYTES)

@@ -16,7 +16,7 @@ from agent.readers.detect.line_shape import ends_in_checksum, seven_bit_parity, 
 from agent.readers.events import Key, Noise, NoiseReason, RawCredential, ReaderEvent, raw_hex
 from agent.readers.framing.line_framer import LONGEST_PIN_DIGITS
 from agent.readers.protocol import OptionError
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import STANDALONE, make_protocol
 from agent.readers.uart import LineErrors
 from agent.settings import DEFAULT_FORMATS, Keypad, LineParity
 from agent.swipe import CardCheck, CardRead
@@ -165,7 +165,7 @@ def match(recording: Recording, printed_number: int | None = None) -> list[Proto
             errors=recording.errors,
             ignores_checksum=has_checksum and name in _TAKES_ANY_DIGITS,
         )
-        for name in PROTOCOLS
+        for name in STANDALONE
         if recording.asked in ("", name) and _works_without_options(name)
     ]
     # Random bytes contain some that are valid keys.

@@ -12,7 +12,7 @@ from agent.errors import LineSettingsError
 from agent.readers.detect.line_options import suggestion
 from agent.readers.detect.line_shape import text_lines
 from agent.readers.detect.match import NO_ERRORS, PLAIN, Chunk, LineForm, Recording, match
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import STANDALONE, make_protocol
 from agent.readers.uart import LineErrors
 
 # The baud rates of readers in the field, the most common first.
@@ -139,7 +139,7 @@ def _polled(speeds: Sequence[int]) -> list[Attempt]:
     """The polled protocols, at their own baud rate, or at the only one that was given."""
     return [
         Attempt(speeds[0] if len(speeds) == 1 else protocol.line.baudrate, asked=name)
-        for name, protocol in PROTOCOLS.items()
+        for name, protocol in STANDALONE.items()
         if protocol.polled
     ]
 

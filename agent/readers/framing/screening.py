@@ -58,6 +58,11 @@ class ScreenedProtocol(WireProtocol):
         self._reads: dict[RawCredential, tuple[float, bool]] = {}
 
     @property
+    def inner(self) -> WireProtocol:
+        """The protocol whose credentials these are."""
+        return self._inner
+
+    @property
     def line(self) -> LineSettings:  # type: ignore[override] # that of the protocol's class
         """The default line settings of its readers."""
         return self._inner.line

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import cast
 
+from agent.keys.reader_keys import ReaderKeys
 from agent.readers.framing.screening import COMMON_OPTIONS, ScreenedProtocol
 from agent.readers.protocol import NO_OPTIONS, Option, OptionError, WireProtocol
 from agent.readers.protocols.bits import Bits
@@ -23,6 +24,8 @@ from agent.readers.protocols.idteck import Idteck
 from agent.readers.protocols.longrfid import LongRfid
 from agent.readers.protocols.maxiprox import MaxiProx
 from agent.readers.protocols.monkeyboard import Monkeyboard
+from agent.readers.protocols.osdp.line import OsdpLine
+from agent.readers.protocols.osdp.reader import Osdp
 from agent.readers.protocols.parallax import Parallax
 from agent.readers.protocols.r200 import R200
 from agent.readers.protocols.rdm6300 import Rdm6300
@@ -35,6 +38,7 @@ from agent.readers.protocols.uhfreader18 import UhfReader18
 from agent.readers.protocols.wl134 import Wl134
 from agent.readers.protocols.yaawl import Yaawl
 from agent.readers.protocols.yhy import Yhy
+from agent.settings import ReaderSettings
 
 PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
     {
@@ -51,6 +55,7 @@ PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
         "longrfid": LongRfid,
         "maxiprox": MaxiProx,
         "monkeyboard": Monkeyboard,
+        "osdp": Osdp,
         "parallax": Parallax,
         "r200": R200,
         "rdm6300": Rdm6300,
@@ -68,8 +73,14 @@ PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
     }
 )
 
+_NO_KEYS = ReaderKeys()
 
-# Modules that have no keys, and readers of transponders other than cards.
+STANDALONE: Mapping[str, type[WireProtocol]] = MappingProxyType(
+    {name: protocol for name, protocol in PROTOCOLS.items() if protocol is not Osdp}
+)
+"""The protocols whose frames have a meaning by themselves; those of OSDP answer a command."""
+
+# Modules that have no keys, readers of transponders other than cards, and readers whose keys are never cards.
 WITHOUT_KEYS = frozenset(
     {
         *(
@@ -84,7 +95,7 @@ WITHOUT_KEYS = frozenset(
             "rdm6300",
             "sm130",
         ),
-        *("twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
+        *("osdp", "twn4", "twn4-simple", "uhfreader18", "wl134", "yhy"),
     }
 )
 
@@ -107,6 +118,26 @@ def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> Wire
     if all(value == COMMON_OPTIONS[key].default for key, value in common.items()):
         return protocol
     return cast("Callable[..., WireProtocol]", ScreenedProtocol)(protocol, **common)
+
+
+def make_protocols(readers: Sequence[ReaderSettings], keys: ReaderKeys = _NO_KEYS) -> list[WireProtocol]:
+    """The protocol of each reader of one port, with the line that they share. Raises as make_protocol()."""
+    protocols = [make_protocol(reader.protocol, reader.options) for reader in readers]
+    line: OsdpLine | None = None
+    for reader, protocol in zip(readers, protocols, strict=True):
+        if (osdp := osdp_of(protocol)) is None:
+            continue
+        line = line or OsdpLine(osdp.line.of(reader).baudrate)
+        osdp.join(line)
+        if (key := keys.of(reader.id)) is not None:
+            osdp.use_key(key)
+    return protocols
+
+
+def osdp_of(protocol: WireProtocol) -> Osdp | None:
+    """The OSDP reader, if this is one."""
+    inner = protocol.inner if isinstance(protocol, ScreenedProtocol) else protocol
+    return inner if isinstance(inner, Osdp) else None
 
 
 def options_of(name: str) -> Mapping[str, Option]:

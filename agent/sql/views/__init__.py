@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from agent.sql.plan import Plan
 from agent.sql.views.chain import CHAIN
-from agent.sql.views.doors import ANCHORS, ERRORS, FLEET, GAPS, STATUS
+from agent.sql.views.doors import ANCHORS, ERRORS, FLEET, GAPS, OPERATOR_ACTIONS, STATUS
 from agent.sql.views.latency import LATENCY, LATENCY_DAILY
 from agent.sql.views.people import PASSBACK, PRESENT
 from agent.sql.views.rows import DUPLICATES, EVENTS, METRICS, ROW_DIFFERS
 from agent.sql.views.view import Sources, View
 
 __all__ = [
+    "ANCHORS",
     "ARRIVED_AT",
     "CHAIN",
     "EVENTS",
+    "FLEET",
     "GAPS",
     "LATENCY",
     "METRICS",
+    "OPERATOR_ACTIONS",
     "PASSBACK",
     "PRESENT",
     "STATUS",
@@ -30,7 +33,7 @@ __all__ = [
 # In the order in which they are created: a view is based on those before it.
 VIEWS = (
     *(EVENTS, METRICS, ANCHORS, GAPS, CHAIN, STATUS, LATENCY, LATENCY_DAILY, ERRORS),
-    *(DUPLICATES, ROW_DIFFERS, PRESENT, PASSBACK, FLEET),
+    *(DUPLICATES, ROW_DIFFERS, PRESENT, PASSBACK, FLEET, OPERATOR_ACTIONS),
 )
 
 # When a row was committed, as Snowflake recorded it. Rows from before ROW_TIMESTAMP was set have no such

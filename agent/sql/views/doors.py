@@ -209,6 +209,20 @@ FROM (
 ) AS fleet
 ORDER BY CASE status WHEN 'OK' THEN 2 WHEN 'NO HEARTBEATS' THEN 1 ELSE 0 END, agent_id"""
 
+_OPERATOR_ACTIONS = """\
+SELECT agent_id,
+       event_timestamp AS happened_at,
+       actor,
+       kind,
+       message,
+       clock,
+       outbox_id,
+       seq,
+       {reported_at} AS arrived_at
+FROM {door_events}
+WHERE actor IS NOT NULL
+ORDER BY happened_at DESC, agent_id"""
+
 ANCHORS = View(
     "V_ANCHORS",
     "What the heartbeats of the doors say about their rows: outbox, last number and its chain, signed with\n"
@@ -244,4 +258,11 @@ FLEET = View(
     "SILENT: no heartbeat for three of its intervals, or, of an agent that sends none, SILENT in\n"
     "V_DOOR_STATUS. NO HEARTBEATS: swipes in time, and an agent that sends no heartbeats; no problem.",
     _FLEET,
+)
+OPERATOR_ACTIONS = View(
+    "V_OPERATOR_ACTIONS",
+    "Who ran a command at a door that changes or reveals something: setup, a new key, replay, and outbox\n"
+    "show, export and release. The actor is the login name, or who used sudo. A person who is root at the\n"
+    "door can name another actor, or read and change the file without badge-agent.",
+    _OPERATOR_ACTIONS,
 )

@@ -85,6 +85,23 @@ def test_a_missing_pipe_is_looked_for_in_its_schema(door: CliRig, check: Check) 
     )
 
 
+def test_a_missing_pipe_for_door_events_is_a_warning(door: CliRig, check: Check) -> None:
+    config = door.config.read_text()
+    door.config.write_text(config.replace("[snowflake]", '[snowflake]\nevents_pipe = "OTHER"'))
+
+    checked = check()
+
+    assert (checked.code, checked.failed) == (0, [])
+    found = checked.named("door events")
+    assert (found["state"], found["text"].partition(":")[0]) == (
+        "warning",
+        "none are delivered, only swipes",
+    )
+    assert found["next"].splitlines()[0] == (
+        f"SHOW PIPES IN SCHEMA {DATABASE}.{SCHEMA};  -- must list OTHER, with role {ROLE}"
+    )
+
+
 def test_an_account_that_is_not_known_is_asked_for(check: Check, emulator: EmulatorProcess) -> None:
     emulator.fault("status", on="hostname", status=404)
 
@@ -112,7 +129,7 @@ def test_a_name_without_address_stops_the_walk_there(door: CliRig, check: Check)
 
     assert (checked.code, checked.failed) == (69, ["host name"])
     assert checked.named("not checked")["text"] == (
-        "TLS, JWT, ingest host, scoped token, channel (needs host name)"
+        "TLS, JWT, ingest host, scoped token, channel, door events (needs host name)"
     )
 
 

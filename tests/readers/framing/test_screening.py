@@ -9,7 +9,7 @@ import pytest
 
 from agent.readers.events import Key, Noise, NoiseReason, RawCredential
 from agent.readers.framing.screening import COMMON_OPTIONS
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import STANDALONE, make_protocol
 from tests.readers.protocols.test_contract import SAMPLES
 
 GHOST = b"\x02BC7DDFFDDF3C\x03"
@@ -20,7 +20,7 @@ def values(events: Sequence[object]) -> list[str]:
     return [f"{event.value:X}" for event in events if isinstance(event, RawCredential)]
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", STANDALONE)
 def test_every_protocol_takes_the_options_and_gives_the_card_unchanged_by_their_defaults(name: str) -> None:
     sample = SAMPLES[name][0]
     defaults = {key: option.default for key, option in COMMON_OPTIONS.items()}

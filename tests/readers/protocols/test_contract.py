@@ -16,7 +16,7 @@ from agent.readers.events import CredentialKind, Key, Noise, NoiseReason, RawCre
 from agent.readers.framing.line_framer import LONGEST_LINE_BYTES
 from agent.readers.framing.noise import LONGEST_RUN_BYTES
 from agent.readers.protocol import WireProtocol
-from agent.readers.protocols import PROTOCOLS, make_protocol
+from agent.readers.protocols import STANDALONE, make_protocol
 from agent.readers.protocols.uhfreader18 import crc16
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardCheck, CardRead
@@ -222,13 +222,13 @@ SAMPLES = {
         ),
     ],
 }
-CASES = [(name, sample) for name in PROTOCOLS for sample in SAMPLES[name]]
+CASES = [(name, sample) for name in STANDALONE for sample in SAMPLES[name]]
 AMBIGUOUS = [(name, sample) for name, sample in CASES if sample.ambiguous]
 PLAIN = [(name, sample) for name, sample in CASES if not sample.ambiguous]
 # Not in the list above by mistake: the forms for which nothing can be done, by name.
 AMBIGUOUS_NAMES = ["bits", "elatec-bits", *["esphome"] * 4, "line", "rfideas", "twn4", "wg2rs232", "wie232"]
 
-every_protocol = pytest.mark.parametrize("name", PROTOCOLS)
+every_protocol = pytest.mark.parametrize("name", STANDALONE)
 every_sample = pytest.mark.parametrize(("name", "sample"), CASES)
 
 # Few, because they are many times few: `make fuzz` looks for longer.
@@ -549,7 +549,7 @@ def test_noise_that_may_hold_a_pin_is_counted_and_not_passed_on(name: str) -> No
 
 @every_protocol
 def test_every_protocol_says_whose_it_is_and_how_to_be_spoken_to(name: str) -> None:
-    protocol = PROTOCOLS[name]
+    protocol = STANDALONE[name]
 
     assert protocol.__doc__
     assert all(option.problem_with(option.default) is None for option in protocol.options.values())
@@ -588,11 +588,11 @@ def test_every_received_byte_starts_the_silence_again(name: str) -> None:
 def test_a_protocol_that_is_not_polled_sends_nothing_and_has_no_timer(name: str) -> None:
     wire = make(name)
 
-    assert (wire.data_to_send(0.0) != b"") == PROTOCOLS[name].polled
-    assert (wire.next_timeout() is not None) == PROTOCOLS[name].polled
+    assert (wire.data_to_send(0.0) != b"") == STANDALONE[name].polled
+    assert (wire.next_timeout() is not None) == STANDALONE[name].polled
 
 
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].polled])
+@pytest.mark.parametrize("name", [name for name in STANDALONE if STANDALONE[name].polled])
 def test_a_polled_protocol_sends_a_request_at_its_interval_and_none_for_a_pause(name: str) -> None:
     wire = make(name)
     times: list[float] = []

@@ -1,0 +1,261 @@
+"""The real process for hours, with swipes, outages, key rotations and replugs: what it holds must not grow.
+
+    python -m bench.soak HOURS
+
+Writes the samples to build/soak.csv and draws docs/soak.svg. Exit code: 0 if every figure meets its target.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import median
+
+from agent.cli.console import table
+from bench.figures import Figure
+from bench.soak_plot import Panel, draw
+from tests.support.chaos_rig import ChaosRig
+from tests.support.swipes import wait_until
+
+_SAMPLES = Path("build/soak.csv")
+_PLOT = Path("docs/soak.svg")
+
+_SAMPLE_S = 5.0
+# Bursts are shorter than the ten seconds that make a flood.
+_BURST_MAX = 100
+_BURST_PER_S = 50
+# The shortest retention allowed: 864 s. The file reaches its size within it, and has to keep that size.
+_TABLES = "[outbox]\nretention_days = 0.01\n"
+_OUTAGE_S = (5.0, 60.0)
+_UNPLUGGED_S = (0.5, 5.0)
+_REOPENED_S = 120.0
+_SEED = 17
+
+_SHARE_OF_GROWTH = 0.10
+_WAL_MAX_BYTES = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the process holds at one moment."""
+
+    seconds: float
+    rss_kb: int
+    descriptors: int
+    threads: int
+    wal_kb: int
+    outbox_kb: int
+    pending: int
+    presented: int
+
+
+class Soak:
+    """An agent, a reader and an emulator, and everything that happens to them, drawn from one seed."""
+
+    def __init__(self, rig: ChaosRig) -> None:
+        self._rig = rig
+        self._random = random.Random(_SEED)  # noqa: S311 - a soak that can be repeated
+        self._pid = rig.agent.pid
+        self.begun = time.monotonic()
+        self.events: Counter[str] = Counter()
+        self.outages: list[tuple[float, float]] = []
+
+    def run(self, seconds: float) -> list[Sample]:
+        """Take a sample every five seconds; between them, one event."""
+        samples = []
+        actions = {self._swipes: 30, self._pause: 4, self._outage: 2, self._replug: 2, self._rotation: 1}
+        for due in _moments(self.begun, seconds):
+            samples.append(self._sample())
+            (action,) = self._random.choices(list(actions), list(actions.values()))
+            self.events[action.__name__.strip("_")] += 1
+            action()
+            time.sleep(max(0.0, due - time.monotonic()))
+        samples.append(self._sample())
+        return samples
+
+    # --- what happens ---------------------------------------------------------------------------
+
+    def _swipes(self) -> None:
+        self._rig.present(self._random.randint(1, _BURST_MAX), per_second=_BURST_PER_S)
+
+    def _pause(self) -> None:
+        """No swipe."""
+
+    def _outage(self) -> None:
+        seconds = self._random.uniform(*_OUTAGE_S)
+        kind = self._random.choice(("refused", "errors", "slow", "no answer"))
+        match kind:
+            case "refused":
+                self._rig.pipe.fault("refuse", seconds=seconds)
+            case "errors":
+                self._rig.pipe.fault("status", status=503, times=self._random.randint(1, 8))
+            case "slow":
+                self._rig.pipe.fault("delay", seconds=self._random.uniform(0.1, 3.0), times=10)
+            case _:
+                self._rig.pipe.fault("drop_after", times=self._random.randint(1, 8))
+        begun = time.monotonic() - self.begun
+        self.outages.append((begun, begun + (seconds if kind == "refused" else 0.0)))
+
+    def _replug(self) -> None:
+        # What is in the line when it is pulled out is no swipe that reached the machine.
+        wait_until(self._all_kept, what="every swipe so far is stored", timeout_s=_REOPENED_S)
+        self._rig.line.unplug()
+        wait_until(lambda: not self._rig.is_open, what="the agent has seen it", timeout_s=_REOPENED_S)
+        time.sleep(self._random.uniform(*_UNPLUGGED_S))
+        self._rig.line.plug_in()
+        wait_until(lambda: self._rig.is_open, what="the reader is open again", timeout_s=_REOPENED_S)
+
+    def _all_kept(self) -> bool:
+        return self._rig.kept() >= len(self._rig.tags)
+
+    def _rotation(self) -> None:
+        """A whole rotation of the key; its commands wait for the end of an outage."""
+        self._rig.pipe.fault("clear")
+        self._rig.pipe.fault("refuse", seconds=0.1)
+        words = [
+            sys.executable,
+            "-m",
+            "agent",
+            "key",
+            "rotate",
+            "--yes",
+            "--config",
+            str(self._rig.agent.config),
+        ]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as rotating:
+            output = rotating.stdout or io.StringIO()
+            asked = "".join(iter(output.readline, "\n"))
+            self._register(asked)
+            rest = output.read()
+        if rotating.returncode != 0:
+            raise RuntimeError(f"key rotate ended with {rotating.returncode}: {asked}{rest}")
+        self._register(rest)
+
+    def _register(self, sql: str) -> None:
+        for verb, slot, line in re.findall(r"(SET|UNSET) (RSA_PUBLIC_KEY(?:_2)?)(?:='([^']+)')?", sql):
+            self._rig.pipe.alter_user(slot, line if verb == "SET" else None)
+
+    # --- what it holds --------------------------------------------------------------------------
+
+    def _sample(self) -> Sample:
+        process = Path(f"/proc/{self._pid}")
+        held = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
+        return Sample(
+            seconds=round(time.monotonic() - self.begun, 1),
+            rss_kb=int(held["VmRSS"]),
+            descriptors=len(list((process / "fd").iterdir())),
+            threads=int(held["Threads"]),
+            wal_kb=_size_kb(self._rig.agent.state_dir / "outbox.db-wal"),
+            outbox_kb=_size_kb(self._rig.agent.state_dir / "outbox.db"),
+            pending=self._rig.agent.outbox().pending,
+            presented=len(self._rig.tags),
+        )
+
+
+def _moments(begun: float, seconds: float) -> Iterator[float]:
+    number = 1
+    while (due := max(begun + number * _SAMPLE_S, time.monotonic())) <= begun + seconds:
+        yield due
+        number += 1
+
+
+def _size_kb(path: Path) -> int:
+    return path.stat().st_size // 1024 if path.exists() else 0
+
+
+def figures(samples: list[Sample]) -> list[Figure]:
+    """The middle third and the last third compared, by their medians: in the first the file fills."""
+    third = len(samples) // 3
+    middle, last = samples[third : 2 * third], samples[2 * third :]
+    compared = []
+    for name, what in (
+        ("rss_kb", "memory, KB"),
+        ("descriptors", "descriptors"),
+        ("threads", "threads"),
+        ("outbox_kb", "outbox file, KB"),
+    ):
+        before, after = (median(getattr(sample, name) for sample in part) for part in (middle, last))
+        compared.append(
+            Figure(
+                f"{what}: middle third, last third",
+                f"{before:,.0f}, {after:,.0f}",
+                f"<= {1 + _SHARE_OF_GROWTH:.0%} of it",
+                after <= before * (1 + _SHARE_OF_GROWTH),
+            )
+        )
+    largest = max(sample.wal_kb for sample in samples)
+    return [
+        *compared,
+        Figure("largest write-ahead log", f"{largest:,} KB", "<= 8,000 KB", largest * 1024 <= _WAL_MAX_BYTES),
+    ]
+
+
+def main() -> int:
+    """Exit code: 0 if every figure meets its target, 1 if not, 2 for wrong words."""
+    try:
+        hours = float(sys.argv[1])
+    except (IndexError, ValueError):
+        print("usage: python -m bench.soak HOURS")
+        return 2
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name, ChaosRig(Path(name), tables=_TABLES) as rig:
+        soak = Soak(rig)
+        samples = soak.run(hours * 3600)
+        rig.pipe.fault("clear")
+        rig.pipe.fault("refuse", seconds=0.1)
+        rig.assert_delivered()
+        delivered = len(rig.rows())
+    _save(samples)
+    minutes = samples[-1].seconds / 60
+    title = (
+        f"The agent's process during {minutes:.0f} minutes: {delivered:,} swipes, each delivered once and in "
+        f"order; {soak.events['outage']} outages, {soak.events['replug']} replugs, "
+        f"{soak.events['rotation']} key rotations"
+    )
+    _PLOT.write_text(draw(title, _panels(samples), soak.outages))
+    print(title)
+    found = figures(samples)
+    table(
+        ("figure", "measured", "target", ""),
+        [(one.name, one.value, one.target, "" if one.holds else "MISSED") for one in found],
+    )
+    print(json.dumps(soak.events))
+    return 0 if all(one.holds for one in found) else 1
+
+
+def _save(samples: list[Sample]) -> None:
+    _SAMPLES.parent.mkdir(exist_ok=True)
+    with _SAMPLES.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
+        writer.writeheader()
+        writer.writerows(asdict(sample) for sample in samples)
+
+
+def _panels(samples: list[Sample]) -> list[Panel]:
+    titles = {
+        "rss_kb": "memory (RSS), KB",
+        "descriptors": "open descriptors",
+        "threads": "threads",
+        "wal_kb": "write-ahead log, KB",
+        "outbox_kb": "outbox file, KB",
+        "pending": "swipes not yet committed",
+    }
+    minutes = [sample.seconds / 60 for sample in samples]
+    return [
+        Panel(title, minutes, [float(getattr(sample, name)) for sample in samples])
+        for name, title in titles.items()
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""What must hold after a history has healed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from agent.outbox import read_counts
+from agent.outbox.database import open_external
+from tests.simulation.history import FailedError, History, number_of
+from tests.simulation.service import card
+from tests.support.outbox_rig import recomputed_chain
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SYNCED_MS = 16_000  # the kernel's limit for a clock that it reports as synchronised
+_LEAP_MS = 1_000
+_LARGEST_BYTES = 3_000_000
+Row = dict[str, Any]
+
+
+def check(history: History) -> None:
+    """Raise FailedError for anything that was promised and does not hold."""
+    problems = [
+        *_once(history),
+        *_in_order(history),
+        *_held_with_guilt(history),
+        *_one_history_per_id(history),
+        *_right_times(history),
+        *_bounded(history),
+    ]
+    if problems:
+        raise FailedError("; ".join(problems[:6]))
+
+
+def _rows(history: History, *, replay: bool) -> list[Row]:
+    return [row for _, row in history.service.landed if row.get("replay", False) is replay]
+
+
+def _once(history: History) -> list[str]:
+    live = Counter(card(row) for row in _rows(history, replay=False))
+    again = Counter(card(row) for row in _rows(history, replay=True))
+    held = {number for _, numbers, _ in held_rows(history) for number in numbers}
+    stored = stored_numbers(history) if history.went_back else set()
+    lost, doubled = [], []
+    for number, swiped in history.swiped.items():
+        is_there = live[number] or again[number] or number in held
+        if not is_there and not swiped.may_be_lost and (not swiped.went_back or number in stored):
+            lost.append(number)
+        if live[number] > 1 and not swiped.may_be_doubled:
+            doubled.append(number)
+    problems = []
+    counts = read_counts(history.door.state_dir)
+    if history.service.had_late_counts:
+        # An error that is counted after the channel was changed is not heard.
+        channels = {landed.channel for landed in history.service.landed}
+        if len(channels) > 1:
+            lost = [number for number in lost if number not in not_loaded_numbers(history)]
+    if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
+        problems.append(f"lost: {lost}")
+    if doubled and not history.is_damaged:
+        problems.append(f"doubled: {doubled}")
+    if unknown := set(live) - set(history.swiped):
+        problems.append(f"nobody swiped: {sorted(unknown)}")
+    ids: dict[int, set[str]] = defaultdict(set)
+    for _, row in history.service.landed:
+        ids[card(row)].add(row["event_id"])
+    if several := [number for number, found in ids.items() if len(found) > 1]:
+        problems.append(f"several event ids: {several}")
+    return problems
+
+
+def not_loaded_numbers(history: History) -> set[int]:
+    """The swipes whose rows the server could not load."""
+    return {card(row) for _, row in history.service.not_loaded}
+
+
+def _in_order(history: History) -> list[str]:
+    if history.is_restored or history.is_damaged:
+        return []
+    first = list(dict.fromkeys(card(row) for row in _rows(history, replay=False)))
+    problems = []
+    for reader in range(2):  # what two readers send at the same time has no order
+        numbers = [number for number in first if history.swiped[number].reader == reader]
+        problems += [f"out of order: {pair}" for pair in pairwise(numbers) if pair[0] > pair[1]]
+    return problems
+
+
+def held_rows(history: History) -> list[tuple[str, list[int], str]]:
+    """Each hold that is not released: its kind, the swipes in it, its reason."""
+    with closing(open_external(history.door.state_dir, "ro")) as connection:
+        holds = connection.execute(
+            "SELECT kind, first_n, last_n, reason FROM held WHERE released = 0"
+        ).fetchall()
+        found = []
+        for kind, first_n, last_n, reason in holds:
+            rows = connection.execute(
+                "SELECT row FROM swipes WHERE n BETWEEN ? AND ?", (first_n, last_n)
+            ).fetchall()
+            found.append((kind, [number for (row,) in rows if (number := _number(row))], reason))
+    return found
+
+
+def stored_numbers(history: History) -> set[int]:
+    """The swipes whose rows are in the file."""
+    with closing(open_external(history.door.state_dir, "ro")) as connection:
+        return {number for (row,) in connection.execute("SELECT row FROM swipes") if (number := _number(row))}
+
+
+def _number(row: bytes) -> int | None:
+    try:
+        return number_of(json.loads(row)["card_raw"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _held_with_guilt(history: History) -> list[str]:
+    problems = []
+    refused = {card(row) for _, row in history.service.refused}
+    not_loaded = not_loaded_numbers(history)
+    for kind, numbers, reason in held_rows(history):
+        if reason.startswith(("damaged", "lost", "unreadable")) or "recover" in reason:
+            if not history.is_damaged:
+                problems.append(f"held without damage: {numbers} ({reason})")
+        elif kind == "set_aside" and not set(numbers) <= refused:
+            problems.append(f"set aside without guilt: {numbers} ({reason})")
+        elif kind == "rejected" and not set(numbers) & not_loaded:
+            problems.append(f"rejected without guilt: {numbers} ({reason})")
+    return problems
+
+
+def _one_history_per_id(history: History) -> list[str]:
+    """One row per number of an id, without holes, each with the chain of the one before it."""
+    problems = []
+    by_id: dict[str, dict[int, Row]] = defaultdict(dict)
+    rows = [row for _, row in (*history.service.landed, *history.service.not_loaded, *history.service.refused)]
+    for row in rows:
+        known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
+        if known["event_id"] != row["event_id"]:
+            problems.append(f"two rows are {row['outbox_id']} {row['seq']}")
+    for outbox_id, numbered in by_id.items():
+        holes = set(range(1, max(numbered) + 1)) - set(numbered)
+        if holes and not (history.is_damaged or history.is_restored or history.went_back):
+            problems.append(f"{outbox_id} has holes: {sorted(holes)[:5]}")
+        for seq, row in numbered.items():
+            before = row.get("chain_before") or (numbered[seq - 1]["chain"] if seq - 1 in numbered else None)
+            if before is not None and recomputed_chain(before, row) != row["chain"]:
+                problems.append(f"the chain is broken at {outbox_id} {seq}")
+    return problems
+
+
+def _right_times(history: History) -> list[str]:
+    if history.is_time_void or history.is_damaged:
+        return []
+    problems = []
+    for _, row in history.service.landed:
+        swiped = history.swiped.get(card(row))
+        if swiped is None:
+            continue
+        at_us = (datetime.fromisoformat(row["event_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
+        off_ms = abs(at_us - swiped.true_us) / 1_000
+        if off_ms > uncertainty_ms(row) + _LEAP_MS * history.figures.drawn["leap_second"] + 1:
+            problems.append(
+                f"swipe {card(row)}: {row['clock']}, off by {off_ms:.0f} ms, "
+                f"stated {row.get('time_uncertainty_ms')}"
+            )
+    return problems
+
+
+def uncertainty_ms(row: Row) -> float:
+    """How wrong a row's time may be, by what the README says of its columns."""
+    if row["clock"] == "synced":
+        return _SYNCED_MS
+    unknown = 1_000 if row["clock"] == "corrected" else math.inf
+    return float(row.get("time_uncertainty_ms", unknown))
+
+
+def _bounded(history: History) -> list[str]:
+    problems = []
+    size = sum(path.stat().st_size for path in history.door.state_dir.iterdir())
+    if size > _LARGEST_BYTES:
+        problems.append(f"the state directory has {size} bytes for {len(history.swiped)} swipes")
+    hours = (history.machine.true_us - history._first_us) / 3_600e6
+    if len(history.network.requests) > 2_000 + 3_700 * hours:
+        problems.append(f"{len(history.network.requests)} requests in {hours:.1f} hours")
+    return problems
