@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import shutil
 from collections import Counter
@@ -232,6 +233,7 @@ class History:
         """Every fault ends; the door runs until everything is delivered."""
         from tests.simulation.events import present
 
+        lasting = self._lasting()
         for _, _, end in self.windows:
             end()
         self.windows.clear()
@@ -244,12 +246,18 @@ class History:
                 line.plug()
         self.machine.free_blocks = 5_000_000
         upload_loop._CLOCK_READ_EVERY_S = _HOUR_S
-        if not self.machine.has_ntp:
+        if not self.machine.has_ntp and self.draw.random() < 0.6:
             self.machine.ntp_comes()
         if self.is_damaged:  # what no query has found yet, the next start finds
             self.stop()
         if not self.door.is_running and not self.door.due:
             self.door.start()
+        if lasting:
+            for end in lasting:
+                end()
+            self._deliver()
+            self.network.recover()
+            self.service.recover()
         self._deliver()
         # A door that had nothing to send asks nothing: what the server has lost shows at the next swipe.
         for _ in range(2):
@@ -264,6 +272,24 @@ class History:
             raise FailedError(f"an idle door sent {len(self.network.requests) - requests} requests in an hour")
         if self.disk.flushes - flushes > 20:
             raise FailedError(f"an idle door flushed {self.disk.flushes - flushes} times in an hour")
+
+    def _lasting(self) -> list[Callable[[], None]]:
+        """What a door has to cope with for ever, half of what there is at the moment: each sets it again."""
+        service, network = self.service, self.network
+        found: list[tuple[object, str, object]] = [
+            (service, "refused_encoding", service.refused_encoding),
+            (service, "takes_bytes", service.takes_bytes),
+            (service, "interim", service.interim),
+            (network, "takes_bytes", max(2_500, network.takes_bytes)),
+            (network, "bytes_per_s", max(1_000.0, network.bytes_per_s)),
+        ]
+        if "status" in service.endpoint_fails:
+            found.append((service, "endpoint_fails", {"status": (503, "", None)}))
+        return [
+            functools.partial(setattr, where, name, value)
+            for where, name, value in found
+            if self.draw.random() < 0.5
+        ]
 
     def _deliver(self) -> None:
         """Run until nothing is pending."""
@@ -315,7 +341,7 @@ def plan(seed: int) -> Plan:
 
     draw = Random(f"{seed} plan")
     kinds = sorted(EVENTS.keys() - ALWAYS)
-    chosen = draw.sample(kinds, draw.randint(2, 9))
+    chosen = draw.sample(kinds, draw.randint(3, 12))
     weights = {kind: 10 ** draw.uniform(-1, 0.7) for kind in chosen} | dict(ALWAYS)
     scale_s = draw.choice((0.3, 3.0, 30.0, 300.0, 2_000.0))
     events = []
