@@ -58,8 +58,7 @@ def _once(history: History) -> list[str]:
     counts = read_counts(history.door.state_dir)
     if history.service.had_late_counts:
         # An error that is counted after the channel was changed is not heard.
-        channels = {landed.channel for landed in history.service.landed}
-        if len(channels) > 1:
+        if len(history.service.channels) > 1:
             lost = [number for number in lost if number not in not_loaded_numbers(history)]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")

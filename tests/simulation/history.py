@@ -144,7 +144,7 @@ class History:
                     replaced.setattr(name, value)
                 replaced.setattr("agent.snowpipe.connection.Dialer.connect", self._connect())
                 # How often an idle uploader reads the clock: more often only costs time here.
-                replaced.setattr(upload_loop, "_CLOCK_READ_EVERY_S", self.draw.choice((10.0, 60.0, 600.0)))
+                replaced.setattr(upload_loop, "_CLOCK_READ_EVERY_S", self.draw.choice((10.0, 60.0, 600.0, 600.0)))
                 yield
             finally:
                 self.disk.recover()
