@@ -126,6 +126,10 @@ class Port:
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
             if line.rs485:
                 self._enable_rs485()
+            if line.low_latency:
+                # Adapters with FTDI's chip hold received bytes back for 16 ms; others have no such mode.
+                with contextlib.suppress(OSError, ValueError, NotImplementedError):
+                    self._serial.set_low_latency_mode(True)
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             self._serial.close()
