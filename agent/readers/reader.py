@@ -125,7 +125,7 @@ class Reader:
 
     def data_to_send(self, now_s: float) -> bytes:
         """The request that is due, empty if none is."""
-        if self._light is not None:
+        if self._light is not None and self.timer_wait_s(now_s) == 0.0:
             self._light.update()
         return self.protocol.data_to_send(now_s)
 
@@ -152,6 +152,8 @@ class Reader:
         return bool(events)
 
     def _process(self, events: list[ReaderEvent], errors: LineErrors, read: ReadTime, now_s: float) -> None:
+        if self.osdp is not None and not events:
+            return  # as with most of its replies
         # A damaged reply of OSDP has no event, and is sent again; and a line of two wires that changes its
         # direction is a line with errors.
         if self.osdp is None:
