@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 from agent.readers.detect.match import PLAIN, LineForm
+from agent.readers.detect.osdp_session import Contact, OsdpSession
 from agent.readers.detect.scan import SerialLine
-from agent.readers.osdp_session import Contact, OsdpSession
 from agent.readers.protocols.osdp.codes import BROADCAST, HIGHEST_ADDRESS, Command
 from agent.readers.protocols.osdp.frame import FrameBuffer, finished, unsigned_command
 from agent.readers.protocols.osdp.line import REPLY_WAIT_S
