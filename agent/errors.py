@@ -173,6 +173,11 @@ class TooLargeError(RowsRefusedError):
 _LONGEST_SHOWN = 60  # characters of an invalid value in a message
 
 
+def printable(text: str) -> str:
+    """The text with a question mark for each control character, which a terminal would obey."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+
+
 def quoted(value: object) -> str:
     """An invalid value as text for a message, truncated."""
     if isinstance(value, bool):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from agent.clock.reading import ClockReading
+from agent.errors import printable
 from agent.swipe import Swipe
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -364,7 +365,8 @@ class RowSummary(NamedTuple):
 def summary_of(row: object) -> RowSummary | None:
     """The summary of a stored row; None for a damaged one."""
     members = _members_of(row) or {}
-    match [members.get(name) for name in RowSummary._fields]:
+    values = [members.get(name) for name in RowSummary._fields]
+    match [printable(value) if isinstance(value, str) else value for value in values]:
         case [str(reader_id), str(zone_id), direction, badge_id, str(event_timestamp), str(clock)]:
             return RowSummary(reader_id, zone_id, direction, badge_id, event_timestamp, clock)
     return None

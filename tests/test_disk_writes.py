@@ -18,10 +18,10 @@ from tests.support.swipes import wait_until
 
 IDLE_S = 6.0  # longer than the longest pause between two polls for a commit
 MEMORY = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
-# Purges and clock observations at intervals short enough for a test.
+# Purges, clock observations and counts for the metrics at intervals short enough for a test.
 OFTEN = """
 from agent.service import upload_loop
-upload_loop._PURGE_EVERY_S = 0.5
+upload_loop._PURGE_EVERY_S = upload_loop._COUNT_EVERY_S = 0.5
 """
 
 

@@ -28,7 +28,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text()
 DIALECT = ("told", "tells", "nobody", "somebody", "anew")
 DIALECT_ALLOWED = 0
 
-_TOP = ("agent", "tests", "docs", "bench", "debian", "systemd", "fuzz")
+_TOP = ("agent", "tests", "docs", "bench", "debian", "systemd", "fuzz", "monitoring")
 _FOLDERS = "outbox|readers|snowpipe|uploader|service|clock|cli|log|keys|sql|config|emulator"
 
 

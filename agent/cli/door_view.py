@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from agent.cli.console import DoorView, Grid
-from agent.cli.findings import ago, findings, is_reporting
+from agent.cli.findings import findings, is_reporting, last_swipe, reader_state
+from agent.cli.operator_action import record
 from agent.errors import OutboxError
 from agent.outbox.external.swipes import KeptSwipe, newest_swipes
 from agent.service.status_file import door_status
@@ -47,6 +48,11 @@ def view_of(look: Look, settings: Settings, *, card: Callable[[str], str], about
     return DoorView(title, about, list(findings(status, settings.agent)), grids)
 
 
+def note_cards(settings: Settings) -> None:
+    """Record that a command shows badge ids, as a door event."""
+    record(settings, "show_cards", "showed the badge ids of swipes as they came in")
+
+
 def plain(badge_id: str) -> str:
     """The badge id as it is."""
     return badge_id
@@ -63,10 +69,8 @@ def _readers(readers: list[dict[str, Any]]) -> Grid:
 
 
 def _reader(reader: dict[str, Any]) -> tuple[str, ...]:
-    flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
-    last_swipe = ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader[name]) for name in ("swipes", "repeats", "noise", "keys_discarded"))
-    return reader["id"], ", ".join([reader["state"], *flags]), reader["device"], last_swipe, *counts
+    return reader["id"], reader_state(reader), reader["device"], last_swipe(reader), *counts
 
 
 def _swipes(swipes: list[KeptSwipe], card: Callable[[str], str]) -> Grid:

@@ -191,13 +191,21 @@ def reader_findings(readers: list[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _reader_cells(reader: dict[str, Any]) -> tuple[str, ...]:
-    last_swipe = ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
     counts = (str(reader["swipes"]), str(reader["noise"]))
+    return reader["id"], reader_state(reader), *counts, last_swipe(reader), reader["protocol"]
+
+
+def last_swipe(reader: dict[str, Any]) -> str:
+    """How long ago a reader's last swipe was."""
+    return ago(reader["last_swipe_at"]) if reader["last_swipe_at"] else "none yet"
+
+
+def reader_state(reader: dict[str, Any]) -> str:
+    """The state of a reader's port, and what else is to be known of the reader."""
     flags = [flag for flag in ("silent", "noisy", "flooding") if reader.get(flag)]
     osdp = reader.get("osdp")
     secure = ["encrypted" if osdp["secure"] else "in clear text"] if osdp and osdp["online"] else []
-    state = ", ".join([reader["state"], *secure, *flags, *reader.get("conditions", ())])
-    return reader["id"], state, *counts, last_swipe, reader["protocol"]
+    return ", ".join([reader["state"], *secure, *flags, *reader.get("conditions", ())])
 
 
 def ago(moment: str) -> str:

@@ -19,7 +19,7 @@ import click
 from agent.cli import config_option
 from agent.cli.changes import Changes
 from agent.cli.console import is_terminal, screen
-from agent.cli.door_view import LOOK_EVERY_S, look_at, masked, plain, view_of
+from agent.cli.door_view import LOOK_EVERY_S, look_at, masked, note_cards, plain, view_of
 from agent.cli.state_access import load_as_owner
 from agent.settings import Settings
 
@@ -52,6 +52,8 @@ def command(config: Path, *, as_json: bool, show_cards: bool) -> int:
         raise click.UsageError("standard output is no terminal; for a program: --json")
     settings = load_as_owner(config)
     card = plain if show_cards else masked
+    if show_cards:
+        note_cards(settings)
     # Ctrl-C, and the end of a terminal or of a unit, are the ways to end it without a key.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import ECB
-
 BLOCK_BYTES = 16
 
 
@@ -16,6 +12,11 @@ class Aes128:
     """
 
     def __init__(self, key: bytes) -> None:
+        # Imported here: `badge-agent status` loads every protocol, and no key.
+        from cryptography.hazmat.primitives.ciphers import Cipher  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.ciphers.algorithms import AES  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.ciphers.modes import ECB  # noqa: PLC0415 - see above
+
         # ECB as the primitive of single blocks; the chaining is below.
         cipher = Cipher(AES(key), ECB())  # noqa: S305 - see above
         self._encryptor = cipher.encryptor()

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from agent.atomic_file import sync
 from agent.errors import KeyFileError, NotPermittedError
+from agent.keys.secret_file import LARGEST_FILE_BYTES, is_credential, read_secret, read_secret_file
 
 _KEY_BITS = 2048  # the minimum that Snowflake accepts, and the fastest to sign with on a Pi Zero
-LARGEST_FILE_BYTES = 65_536  # a 16384-bit key in PEM has 13,000
 
 Algorithm = Literal["RS256", "ES256", "ES384", "ES512"]
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -42,9 +42,6 @@ _SECOND_SLOT = b"Registered as: RSA_PUBLIC_KEY_2\n"
 # The byte order marks of editors on Windows.
 _MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
-
-# Elsewhere file modes mean nothing: Windows reports 0666 for every writable file.
-_HAS_FILE_MODES = os.name == "posix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +121,14 @@ def load_private_key(path: Path, passphrase_file: Path | None = None) -> KeyPair
 
     A key without a `Created:` line gets the modification time of its file.
     """
-    content, modified_at = _read_secret(
+    content, modified_at = read_secret_file(
         path,
         "private key",
         f"make a key: badge-agent key generate --out {_quoted(path)}; or correct the path",
     )
     key = parse_private_key(content, path, passphrase_file)
     # systemd creates a credential's file again at every start of the service.
-    if key.created_at is None and not _is_credential(path):
+    if key.created_at is None and not is_credential(path):
         return replace(key, created_at=modified_at)
     return key
 
@@ -171,15 +168,6 @@ def parse_private_key(content: bytes, path: Path, passphrase_file: Path | None =
 def read_passphrase(passphrase_file: Path) -> bytes:
     """Read a passphrase file, without its final newline. Raises KeyFileError or NotPermittedError."""
     return read_secret(passphrase_file, "passphrase")
-
-
-def read_secret(path: Path, what: str) -> bytes:
-    """Read a file with one secret, without its final newline. Raises KeyFileError or NotPermittedError."""
-    content, _ = _read_secret(path, what, f"write the {what} into it (mode 0600), or correct the path")
-    secret = content.rstrip(b"\r\n")
-    if not secret:
-        raise KeyFileError(f"{path}: the {what} file is empty", hint=f"write the {what} into it")
-    return secret
 
 
 def new_key(slot: Slot = "RSA_PUBLIC_KEY") -> KeyPair:
@@ -246,39 +234,6 @@ def _created_at(header: bytes) -> datetime | None:
         return datetime.fromisoformat(match[1].decode()) if match else None
     except ValueError:  # not a date
         return None
-
-
-def _read_secret(path: Path, what: str, if_missing: str) -> tuple[bytes, datetime]:
-    try:
-        with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            content = file.read(LARGEST_FILE_BYTES)
-    except FileNotFoundError as error:
-        raise KeyFileError(f"{path}: no such {what} file", hint=if_missing) from error
-    except PermissionError as error:
-        raise NotPermittedError(
-            f"{path}: this user may not read the {what} file",
-            hint=f"run the same command with sudo, or give the agent's user the file: "
-            f"sudo chown badge-agent {_quoted(path)}",
-        ) from error
-    except OSError as error:
-        raise KeyFileError(
-            f"{path}: the {what} file cannot be read: {error.strerror}",
-            hint=f"check the path: ls -ld {_quoted(path)}",
-        ) from error
-    # systemd creates credentials group-readable, in a directory that other users cannot enter.
-    mode = stat.st_mode & 0o777
-    if _HAS_FILE_MODES and mode & (0o037 if _is_credential(path) else 0o077):
-        raise KeyFileError(
-            f"{path}: the {what} file is accessible to other users (mode {mode:04o})",
-            hint=f"chmod 600 {_quoted(path)}",
-        )
-    return content, datetime.fromtimestamp(stat.st_mtime, UTC)
-
-
-def _is_credential(path: Path) -> bool:
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    return directory is not None and path.resolve().is_relative_to(Path(directory).resolve())
 
 
 def _repaired(content: bytes) -> bytes:

@@ -8,7 +8,8 @@ from agent.atomic_file import replace_file
 from agent.errors import KeyFileError, NotPermittedError
 from agent.guarded_file import read_guarded
 from agent.keys import systemd_creds
-from agent.keys.keypair import LARGEST_FILE_BYTES, KeyPair, load_private_key, parse_private_key, pem
+from agent.keys.keypair import KeyPair, load_private_key, parse_private_key, pem
+from agent.keys.secret_file import LARGEST_FILE_BYTES
 from agent.settings import Settings
 
 # Written by a rotation for the running agent: systemd updates a credential only at the next start. The file

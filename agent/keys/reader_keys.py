@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.errors import KeyFileError
 from agent.keys import systemd_creds
-from agent.keys.keypair import read_secret
+from agent.keys.secret_file import read_secret
 from agent.settings import Settings
 
 _KEY_BYTES = 16  # AES-128

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
+from agent.readers.events import Condition
 from agent.uploader.uploader import State
 
 METRICS_FILE = "metrics.prom"
@@ -56,6 +57,8 @@ def _of_agent(status: dict[str, Any]) -> Iterator[Iterator[str]]:
     yield _gauge("clock_synchronised", "1 if the clock is trusted.", Sample(clock["trusted"]))
     ahead = Sample(clock["ahead_seconds"])
     yield _gauge("clock_ahead_seconds", "Wall clock minus Snowflake's clock.", ahead)
+    refused = Sample(status["door_events"]["problem"] is not None)
+    yield _gauge("door_events_refused", "1 while Snowflake takes swipes but no door events.", refused)
     key = _moment(status["key"]["created_at"])
     yield _gauge("key_created_timestamp_seconds", "When the private key was made.", key)
     yield _counter("disk_flushes_total", "Flushes of the outbox.", Sample(disk["flushes"]))
@@ -92,6 +95,12 @@ def _of_readers(readers: list[dict[str, Any]]) -> Iterator[Iterator[str]]:
 
     is_open = (Sample(reader["state"] == "open", {"reader": reader["id"]}) for reader in readers)
     yield _gauge("reader_open", "1 while the port of the reader is open.", *is_open)
+    conditions = (
+        Sample(condition in reader["conditions"], {"reader": reader["id"], "condition": condition})
+        for reader in readers
+        for condition in (Condition if reader["osdp"] is not None else ())
+    )
+    yield _gauge("reader_condition", "1 while a two-way reader reports this fault.", *conditions)
     yield _gauge("reader_silent", "1 without data for expect_traffic_within.", *each("silent"))
     yield _gauge("reader_noisy", "1 while much of the data is no card.", *each("noisy"))
     yield _gauge("reader_flooding", "1 while it sends more swipes than people can make.", *each("flooding"))

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from agent import __version__, rows
 from agent.clock.system_clock import SystemClock, boottime_s
-from agent.errors import AgentError
+from agent.errors import AgentError, printable
 from agent.guarded_file import read_guarded
 from agent.outbox import OutboxCounts, is_held, read_counts
 from agent.outbox.disk_room import free_bytes
@@ -96,7 +96,7 @@ def door_status(settings: Settings) -> dict[str, Any]:
 def _report(path: Path) -> dict[str, Any]:
     """The status file with its durations updated to now; empty if it is missing or unusable."""
     try:
-        content = json.loads(read_guarded(path, _MAX_BYTES))
+        content = _printable(json.loads(read_guarded(path, _MAX_BYTES)))
         since = boottime_s() - content["boot_s"]
         uploader, readers = content["uploader"], content["readers"]
         uploader["next_try_seconds"] = max(0.0, round(uploader["next_try_seconds"] - since, 1))
@@ -106,6 +106,18 @@ def _report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return cast("dict[str, Any]", content)
+
+
+def _printable(value: Any) -> Any:  # noqa: ANN401 - any value of JSON
+    """The value without control characters: the account that wrote it may be compromised."""
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [_printable(one) for one in value]
+        case dict():
+            return {key: _printable(one) for key, one in value.items()}
+    return value
 
 
 def _key(report: dict[str, Any]) -> dict[str, Any]:

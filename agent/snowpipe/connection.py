@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from agent.errors import ConfigError, NotPermittedError, UnreachableError
-from agent.keys.keypair import read_secret
+from agent.keys.secret_file import read_secret
 from agent.snowpipe import certificates
 from agent.snowpipe.name_resolution import Address, Resolver
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.cli import main, send_sample
-from agent.keys import keypair as key_file
+from agent.keys import keypair, secret_file
 from tests.support.emulator_process import ACCOUNT, DATABASE, PIPE, SCHEMA, USER, EmulatorProcess
 
 # What a machine that is no Linux or macOS lacks, and what a machine without a reader need not have.
@@ -228,8 +228,8 @@ def test_file_modes_count_only_where_there_are_some(
     path = tmp_path / "rsa_key.p8"
     path.write_bytes(rsa_key_file.read_bytes())
     path.chmod(0o666)
-    monkeypatch.setattr(key_file, "_HAS_FILE_MODES", False)
+    monkeypatch.setattr(secret_file, "_HAS_FILE_MODES", False)
 
-    key = key_file.load_private_key(path)
+    key = keypair.load_private_key(path)
 
     assert key.bits == 2048

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -62,6 +63,10 @@ def test_json_is_one_line_for_each_change(door: CliRig, emulator: EmulatorProces
         on_disk = json.loads(watch.stdout.readline())
         emulator.fault("clear")
         wait_until(lambda: door.status()["outbox"]["pending"] == 0, what="the commit of the swipe")
+        wait_until(
+            lambda: "show_cards" in {event["kind"] for event in emulator.rows("RAW_DOOR_EVENTS")},
+            what="the record of who saw badge ids",
+        )
         watch.terminate()
         rest = [json.loads(line) for line in watch.stdout]
 
@@ -138,6 +143,23 @@ def test_the_view_of_a_stopped_agent_shows_what_its_outbox_has(door: CliRig) -> 
     assert view.findings[0].text == "not running"
     assert badge_id in swipes.rows[0]
     assert str(badge_id) not in repr(look)
+
+
+def test_nothing_of_a_door_reaches_the_terminal_as_a_control_character(door: CliRig) -> None:
+    odd = "\x1b]0;owned\x07\x9b2J"
+    read = dataclasses.replace(swipe(1, read_at=SystemClock("always").now()), zone_id=odd, badge_id=odd)
+    with closing(Outbox(door.state_dir, agent_id=AGENT_ID)) as outbox:
+        outbox.keep(read)
+        door.runtime_dir.mkdir()
+        reader = {"id": odd, "last_rx_seconds": None, "problems": [{"text": odd, "next": odd}]}
+        report = {"boot_s": 0.0, "version": odd, "uploader": {"next_try_seconds": 0.0}, "readers": [reader]}
+        (door.runtime_dir / "status.json").write_text(json.dumps(report))
+
+        look = look_at(load(door.config))
+
+    assert look.status["readers"][0]["problems"][0]["text"] == "?]0;owned??2J"
+    assert look.status["version"] == "?]0;owned??2J"
+    assert (look.swipes[0].row.zone_id, look.swipes[0].row.badge_id) == ("?]0;owned??2J", "?]0;owned??2J")
 
 
 @pytest.mark.parametrize(

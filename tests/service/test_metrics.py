@@ -53,6 +53,7 @@ def full_status(report: StatusReport, outbox: dict[str, Any]) -> dict[str, Any]:
     moment = "2026-01-31T12:00:00.000000Z"
     status["uploader"]["last_commit_at"] = moment
     status["clock"]["ahead_seconds"] = -0.5
+    status["readers"][0]["osdp"] = {"address": 0, "online": True, "secure": True, "identity": None}
     status["outbox"] |= {"oldest_pending_seconds": 2.5}
     status["readers"][0] |= {
         "last_swipe_at": moment,

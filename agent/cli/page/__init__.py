@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.door_view import look_at, masked, plain, view_of
+from agent.cli.door_view import look_at, masked, note_cards, plain, view_of
 from agent.cli.page.html import document
 from agent.cli.page.server import PageServer
 from agent.cli.state_access import load_as_owner
@@ -40,6 +40,8 @@ def command(config: Path, port: int, *, show_cards: bool) -> int:
     settings = load_as_owner(config)
     card = plain if show_cards else masked
     look_at(settings)  # raises without permission
+    if show_cards:
+        note_cards(settings)
     token = secrets.token_urlsafe(_TOKEN_BYTES)
 
     def page() -> str:
