@@ -194,7 +194,8 @@ class EventRows:
             return None
         chains = {event.n: event.chain for event in stored}
         first = (stored[0].n, 0) if stored else last
-        return Batch(ready, last, self._token(first, chains), self._token(last, chains))
+        tokens = self._token(first, chains), self._token(last, chains)
+        return Batch(ready, last, *tokens, is_stored=bool(stored))
 
     def _intact_after(self, n: int, limit: int, max_bytes: int) -> tuple[list[StoredEvent], bool]:
         """The next events, and whether no other follows. Damaged ones are deleted, and reported."""
