@@ -9,7 +9,7 @@ from agent.cli.console import table
 
 BENCHMARKS = (
     *("start", "latency", "decode", "lines", "keep", "drain"),
-    *("generation", "recovery", "floods", "views", "fleet"),
+    *("generation", "recovery", "floods", "views", "fleet", "idle"),
 )
 
 
