@@ -18,7 +18,8 @@ PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-agent test-versions test-bare chaos check bench fuzz soak test-system test-machine deb clean tools
+.PHONY: help demo test coverage test-agent test-versions test-bare chaos simulate mutants check bench fuzz soak \
+  test-system test-machine deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +46,12 @@ test-agent: $(STAMP)
 chaos: $(STAMP) ## faults, kills and power cuts at length: CHAOS_ROUNDS=20, CHAOS_SEED to see one again
 	@CHAOS_ROUNDS=$${CHAOS_ROUNDS:-20} $(BIN)/python -m pytest -s --timeout=0 tests/chaos tests/powercut \
 	  tests/outbox/test_flipped_files.py
+
+simulate: $(STAMP) ## a million steps of drawn faults in simulated time, on two cores: SIMULATE="--steps N --seed FIRST"
+	@$(BIN)/python -m tests.simulation $(SIMULATE)
+
+mutants: $(STAMP) ## old defects, put back one at a time: how many steps the simulation needs to find each
+	@$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
 check: $(STAMP) ## ruff, mypy strict, import contracts
 	@$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from agent.cli.console import table
 
 BENCHMARKS = (
     *("start", "latency", "decode", "lines", "keep", "drain"),
-    *("generation", "recovery", "floods", "views", "osdp"),
+    *("generation", "recovery", "floods", "views", "osdp", "fleet", "idle"),
 )
 
 

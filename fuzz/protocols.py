@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from agent.readers.cards.formats import FORMATS
@@ -22,19 +24,22 @@ with atheris.instrument_imports():
     from agent.readers.framing.noise import LONGEST_RUN_BYTES
     from agent.readers.protocol import WireProtocol
     from agent.readers.protocols import STANDALONE, make_protocol
+    from agent.readers.protocols.osdp.reader import Osdp
 
 
 _FRAMES_FILE = Path(__file__).parent.parent / "tests" / "data" / "frames.csv"
+_OSDP_FILE = _FRAMES_FILE.with_name("osdp-vectors.csv")
 # Kept between runs, so that each continues the previous one.
 _CORPUS = Path(__file__).parent / ".corpus"
 _OPTIONS = {"line": {"pattern": r".*CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
-_NAMES = tuple(STANDALONE)
+_NAMES = (*STANDALONE, "osdp")
 _DECODERS = (
     Decoder(FORMATS, keypad="burst8"),
     Decoder(FORMATS, parity="flag", keypad="card26"),
     Decoder(()),
 )
 _LONGEST_INPUT = 2048
+_OSDP_PIECE_S = 0.1  # some of them after the time for a reply
 
 
 def check(data: bytes) -> None:
@@ -42,6 +47,9 @@ def check(data: bytes) -> None:
     if len(data) < 2:  # noqa: PLR2004 - the two bytes below
         return
     name, cut, stream = _NAMES[data[0] % len(_NAMES)], data[1] + 1, data[2:]
+    if name == "osdp":
+        _check_osdp([stream[start : start + cut] for start in range(0, len(stream), cut)])
+        return
     whole, cut_up = _make(name), _make(name)
     expected = [*_receive(whole, stream), *whole.handle_timeout(math.inf)]
     pieces = [stream[start : start + cut] for start in range(0, len(stream), cut)]
@@ -55,6 +63,22 @@ def check(data: bytes) -> None:
         if isinstance(frame, RawCredential):
             for decoder in _DECODERS:
                 decoder(frame)
+
+
+def _check_osdp(pieces: Sequence[bytes]) -> None:
+    """Each piece is received after a command, in clear text and in a session."""
+    for key in (None, bytes(16)):
+        wire = Osdp(secure="none", random=bytes)
+        if key is not None:
+            wire.use_key(key)
+        for number, piece in enumerate(pieces):
+            now = number * _OSDP_PIECE_S
+            wire.data_to_send(now)
+            events = [*wire.receive_data(piece, now), *wire.handle_timeout(now)]
+            cards = [event for event in events if isinstance(event, RawCredential)]
+            _expect(not cards or key is None, "osdp: a card without the key of its session")
+            for card, decoder in product(cards, _DECODERS):
+                decoder(card)
 
 
 def _make(name: str) -> WireProtocol:
@@ -84,6 +108,10 @@ def _write_seeds(folder: Path) -> None:
         if json.loads(row["options"] or "{}") == _OPTIONS.get(row["protocol"], {}):
             head = bytes([_NAMES.index(row["protocol"]), number % 7])
             (folder / str(number)).write_bytes(head + bytes.fromhex(row["bytes"]))
+    head = bytes([_NAMES.index("osdp"), 0xFF])
+    for row in csv.DictReader(_OSDP_FILE.read_text().splitlines()):
+        if row["direction"] in ("pd>cp", "rx"):
+            (folder / f"osdp-{row['id']}").write_bytes(head + bytes.fromhex(row["hex"]))
 
 
 def main(seconds: int) -> None:

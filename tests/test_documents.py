@@ -20,6 +20,7 @@ from tests.support.paths import ROOT
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+PROMISE = (ROOT / "docs" / "promise.md").read_text()
 THREATS = (ROOT / "docs" / "threat-model.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
 
@@ -157,6 +158,15 @@ def test_every_line_of_the_threat_model_has_a_test_that_exists() -> None:
     )
     for file, name in proofs:
         assert re.search(rf"^\s*def {name}\(", (ROOT / file).read_text(), re.MULTILINE), name
+
+
+def test_every_line_of_the_promise_has_a_test_that_exists() -> None:
+    lines = [line for line in PROMISE.splitlines() if line.startswith("| ") and "test |" not in line]
+
+    assert len(lines) > 30
+    for line in lines:
+        file, _, name = ticked(line)[-1].partition("::")
+        assert re.search(rf"^\s*def {name}\(", (ROOT / file).read_text(), re.MULTILINE), line
 
 
 def test_every_recipe_names_its_files() -> None:

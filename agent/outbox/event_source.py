@@ -177,24 +177,31 @@ class EventRows:
 
     def after(self, position: Position, limit: int, *, max_bytes: int) -> Batch | None:
         """The events that follow, and then a heartbeat if one is due."""
+        if self._made is not None and position < self._made:
+            self._made = None  # it did not arrive, or other rows come before it now
         n, beats = position
         stored, is_last = self._intact_after(n, limit, max_bytes)
-        ready = [row for event in stored if (row := self._as_sent(event)) is not None]
+        ready: list[bytes] = []
+        for event in stored:
+            row = self._as_sent(event)
+            if row is None:
+                break
+            ready.append(row)
         self._waits = len(ready) < len(stored)
         stored = stored[: len(ready)]
         if stored:
             n, beats = stored[-1].n, 0
         last = (n, beats)
-        if is_last and not self._waits and len(ready) < limit and self._is_heartbeat_due(last):
-            heartbeat = self._heartbeats.make()
-            if heartbeat is not None:
-                ready.append(heartbeat)
-                last = self._made = (n, beats + 1)
+        has_room = is_last and not self._waits and len(ready) < limit
+        if has_room and self._is_heartbeat_due(last) and (heartbeat := self._heartbeats.make()) is not None:
+            ready.append(heartbeat)
+            last = self._made = (n, beats + 1)
         if not ready:
             return None
         chains = {event.n: event.chain for event in stored}
         first = (stored[0].n, 0) if stored else last
-        return Batch(ready, last, self._token(first, chains), self._token(last, chains))
+        tokens = self._token(first, chains), self._token(last, chains)
+        return Batch(ready, last, *tokens, is_stored=bool(stored))
 
     def _intact_after(self, n: int, limit: int, max_bytes: int) -> tuple[list[StoredEvent], bool]:
         """The next events, and whether no other follows. Damaged ones are deleted, and reported."""

@@ -17,6 +17,8 @@ class Batch:
     last: Position
     first_token: str
     last_token: str
+    # False if no row of it is stored: then no late error count is asked for, as nothing could be held.
+    is_stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)

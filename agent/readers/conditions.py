@@ -30,8 +30,8 @@ _TEXTS = {
         MessageId.READER_ONLINE,
     ),
     Condition.KEY_REFUSED: _Texts(
-        "it answers, but there is no encrypted session with the stored key: it was reset, or another one was "
-        "put in its place",
+        "it answers, but there is no encrypted session: it does not have the stored key, or none is stored "
+        "and it requires one; it was reset, or another one was put in its place",
         "examine it, then give it a new key: sudo badge-agent setup",
         MessageId.READER_KEY_REFUSED,
         "its key is accepted",

@@ -26,6 +26,8 @@ from agent.readers.uart import LineErrors, enable_rs485, line_errors
 _READ_BYTES = 4096
 # The longest wait that is not divided: a process that was suspended during a wait notices it at the end.
 _SLICE_S = 0.25
+# A wait of a polled protocol. After it, what is read next may have come during it: no more than a moment ago.
+_SHORT_S = 0.1
 # 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
 # larger one, bytes may follow that arrived before it.
 _BACKLOG_BYTES = 1024
@@ -126,6 +128,10 @@ class Port:
             fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
             if line.rs485:
                 self._enable_rs485()
+            if line.low_latency:
+                # Adapters with FTDI's chip hold received bytes back for 16 ms; others have no such mode.
+                with contextlib.suppress(OSError, ValueError, NotImplementedError):
+                    self._serial.set_low_latency_mode(True)
             self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             self._serial.close()
@@ -207,6 +213,8 @@ class Port:
                     if wait_s <= 0.0:
                         return b""
                     readable = self._wait(waits_for, wait_s)
+                    if not readable and wait_s < _SHORT_S:
+                        return b""  # the next call looks again, soon enough
                 if self._serial.fileno() in readable:
                     return self._received()
                 if readable:

@@ -24,6 +24,7 @@ class LineSettings:
     stop_bits: int = 1
     hold_reset_lines: bool = False  # keep DTR and RTS low: some boards are reset by them
     rs485: bool = False
+    low_latency: bool = False  # no waiting for more bytes in the driver of a USB adapter
 
     def at(self, baudrate: int | None) -> LineSettings:
         """The same settings with the configured baud rate; None keeps the protocol's own."""

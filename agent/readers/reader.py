@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent.errors import NotPermittedError, PortError
 from agent.keys.site_key import SiteKey
@@ -125,36 +125,45 @@ class Reader:
 
     def data_to_send(self, now_s: float) -> bytes:
         """The request that is due, empty if none is."""
-        if self._light is not None:
+        if self._light is not None and self.timer_wait_s(now_s) == 0.0:
             self._light.update()
         return self.protocol.data_to_send(now_s)
 
-    def receive(self, data: bytes, errors: LineErrors | None, read: ReadTime, now_s: float) -> bool:
-        """Process bytes of the port, and the errors counted since the last ones; True if `status` changed."""
+    def receive(
+        self, data: bytes, errors: LineErrors | None, read_time: Callable[[], ReadTime], now_s: float
+    ) -> bool:
+        """Process bytes of the port, and the errors counted since the last ones; True if `status` changed.
+
+        `read_time` returns when they were read.
+        """
         if self.osdp is not None and not self.osdp.awaits_reply:
             return False  # of another reader
         self.counts.last_rx_monotonic_s = now_s
-        if errors is not None:
+        if errors is not None and (any(errors) or self.counts.line_errors is None):
             self.counts.line_errors = (self.counts.line_errors or _NO_ERRORS).and_also(errors)
         self.line_monitor.bytes_received(now_s)
         events = self.protocol.receive_data(data, now_s)
-        self._process(events, errors or _NO_ERRORS, read, now_s)
+        self._process(events, errors or _NO_ERRORS, read_time, now_s)
         # A reader that is polled answers twenty times a second.
         return bool(events) or self.osdp is None
 
-    def handle_timeout(self, timeout_s: float, read: ReadTime, now_s: float) -> bool:
+    def handle_timeout(self, timeout_s: float, read_time: Callable[[], ReadTime], now_s: float) -> bool:
         """Process what the timers that have expired at `timeout_s` complete; True if that is anything.
 
-        The bytes of it were read at `read`.
+        `read_time` returns when the bytes of it were read.
         """
         events = self.protocol.handle_timeout(timeout_s)
-        self._process(events, _NO_ERRORS, read, now_s)
+        self._process(events, _NO_ERRORS, read_time, now_s)
         return bool(events)
 
-    def _process(self, events: list[ReaderEvent], errors: LineErrors, read: ReadTime, now_s: float) -> None:
+    def _process(
+        self, events: list[ReaderEvent], errors: LineErrors, read_time: Callable[[], ReadTime], now_s: float
+    ) -> None:
+        if self.osdp is not None and not events:
+            return  # as with most of its replies
         # A damaged reply of OSDP has no event, and is sent again; and a line of two wires that changes its
         # direction is a line with errors.
         if self.osdp is None:
             within_frame = self.protocol.is_within_frame()
             events = self._damaged.screened(events, errors, within_frame=within_frame)
-        self._pipeline.process(events, read, now_s)
+        self._pipeline.process(events, read_time(), now_s)

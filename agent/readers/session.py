@@ -82,7 +82,9 @@ class PortSession:
         self._changed = changed
         self._fd_store = fd_store
         self._previous = previous
-        self._last_read = ReadTime(clock.now())
+        self._is_osdp = all(reader.osdp is not None for reader in self.readers)
+        self._last_read: ReadTime | None = ReadTime(clock.now())
+        self._age_us = 0  # of the bytes of the last read
         self._stopping = threading.Event()
         self._port: Port | None = None
         self._port_guard = threading.Lock()
@@ -199,19 +201,26 @@ class PortSession:
         self._handle_timers(math.inf, now_s)
 
     def _receive(self, data: bytes, now_s: float, port: Port) -> None:
-        read_at = self._clock.now()  # before parsing, which takes time
-        self._last_read = ReadTime(read_at, _age_us(port))
+        self._last_read, self._age_us = None, _age_us(port)
+        if not self._is_osdp:
+            self._read_time()  # before parsing, which takes time
         errors = port.new_errors()
         self._backoff.reset()
-        changes = [reader.receive(data, errors, self._last_read, now_s) for reader in self.readers]
+        changes = [reader.receive(data, errors, self._read_time, now_s) for reader in self.readers]
         if any(changes):
             self._changed()
 
     def _handle_timers(self, timeout_s: float, now_s: float) -> None:
         """Process what timers complete, with the time of the last bytes read."""
-        changes = [reader.handle_timeout(timeout_s, self._last_read, now_s) for reader in self.readers]
+        changes = [reader.handle_timeout(timeout_s, self._read_time, now_s) for reader in self.readers]
         if any(changes):
             self._changed()
+
+    def _read_time(self) -> ReadTime:
+        """When the last bytes were read. Of OSDP, where most replies report nothing, it is noted at need."""
+        if self._last_read is None:
+            self._last_read = ReadTime(self._clock.now(), self._age_us)
+        return self._last_read
 
 
 def _age_us(port: Port) -> int:

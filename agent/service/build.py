@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
+from agent.door_event import DoorEvent
 from agent.errors import KeyFileError, NotPermittedError
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys
 from agent.keys.site_key import site_key_of
@@ -131,8 +132,8 @@ def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str 
 def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], None]) -> Agent:
     """Open the outbox and build what needs it; starts nothing.
 
-    `kept` is called after swipes were stored on disk, `changed` when the writer's status changed.
-    Raises OutboxError or NotPermittedError; then the lock is still held.
+    `kept` is called after swipes or door events were stored on disk, `changed` when the writer's status
+    changed. Raises OutboxError or NotPermittedError; then the lock is still held.
     """
     settings = readers.settings
     outbox = open_outbox(settings, lock=readers.lock)
@@ -142,6 +143,10 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         outbox.keep(*(replace(swipe, user_id=cardholders.user_of(swipe.badge_id)) for swipe in swipes))
         kept()
 
+    def keep_events(events: Sequence[DoorEvent]) -> None:
+        outbox.door_events.keep(events)
+        kept()
+
     write_loop = WriteLoop(
         readers.queue,
         keep,
@@ -149,7 +154,7 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
         free_reserve=outbox.free_reserve,
         is_disk_short=lambda: disk_room.is_short(settings.agent.state_dir),
         changed=changed,
-        store_events=lambda: readers.event_log.store(outbox.door_events.keep),
+        store_events=lambda: readers.event_log.store(keep_events),
     )
     heartbeats = DoorHeartbeats(
         settings, outbox, readers.client, readers.clock, readers.sessions, readers.queue

@@ -25,7 +25,7 @@ from agent.log.message_ids import ENDS, MessageId, fields_of
 # Events of one kind and reader: an alarm that comes and goes must not fill the disk.
 _WINDOW_S, _PER_WINDOW = 3600.0, 6
 _MOST_WAITING = 200
-_RETRY_S, _SOON_S = 60.0, 0.1
+_RETRY_S, _SOON_S = 60.0, 1.0
 # The start and the stop are events with a reason; of the events themselves there are none.
 _NO_EVENTS = frozenset(
     {
@@ -57,12 +57,8 @@ class EventLog(logging.Handler):
         self._dropped = 0
         self._retry_at = 0.0
 
-    def createLock(self) -> None:  # noqa: N802 - logging's name
-        """None: emit() has its own, which is not held while another thread is waited for."""
-        self.lock = None
-
     def emit(self, record: logging.LogRecord) -> None:
-        """Add the event of a line, if it is one."""
+        """Add the event of a line, if it is one. The handler is locked: nothing here logs or waits."""
         if _kind(record) is not None and self._is_change(fields_of(record)):
             self._add_all(self._limit.admit(record, self._stamped))
 

@@ -112,13 +112,12 @@ class ChannelSender:
         wall_us: Callable[[], int],
         random: Callable[[], float],
         subject: str = "uploader",
-        held: tuple[MessageId, MessageId] | None = None,
+        held: tuple[MessageId | None, MessageId] = (None, MessageId.SNOWFLAKE_RECOVERED),
     ) -> None:
         """`open_channel` takes a name and the key of a pipe.
 
         `rate` is shared by all senders: whether Snowflake counts channels together is not documented.
-        `subject` begins each line of the log on a failure. `held`: the MESSAGE_IDs of any failure and of its
-        end; None for those of its cause.
+        `subject` begins each line. `held`: MESSAGE_IDs of a failure (None: by its cause) and its end.
         """
         self.source = source
         self._address = source.channel, source.pipe
@@ -136,8 +135,7 @@ class ChannelSender:
         self._switching = ChannelSwitch(source)
         self._failing_pause_s = min(_FAILING_PAUSE_S, settings.backoff_max_seconds)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
-        self._failed_id = held[0] if held is not None else None
-        recovery = held[1] if held is not None else MessageId.SNOWFLAKE_RECOVERED
+        self._failed_id, recovery = held
         self._faults = FailureLog(_log, subject, monotonic_s, recovery=recovery)
         self._start_over()
 
@@ -212,8 +210,7 @@ class ChannelSender:
 
     def _note(self, failure: AgentError) -> None:
         self.failure = failure
-        event = self._failed_id or message_id_of(failure)
-        self._faults.failed(failure, event, channel=self.channel.name)
+        self._faults.failed(failure, self._failed_id or message_id_of(failure), channel=self.channel.name)
 
     # --- one step ---------------------------------------------------------------------------------
 
@@ -345,7 +342,8 @@ class ChannelSender:
         self._enter(SenderState.AWAITING_COMMIT)
         self._size.accepted(request.plain_bytes)
         self._refused.accepted()
-        self.commits.sent(last)
+        if request.batch.is_stored:
+            self.commits.sent(last)
         self._poll_timer.restart()
         if is_first:
             self._slow_commits.waits_from(now)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from agent.clock.offset_model import OffsetSample
 from agent.clock.system_clock import Clock
+from agent.errors import SnowpipeError
 from agent.log.message_ids import MessageId
 from agent.outbox import EventRows, Heartbeats, LiveRows, NoHeartbeats, Outbox, ReplayRows
 from agent.settings import UploaderSettings
@@ -103,13 +104,13 @@ class Uploader:
     def step(self) -> float | None:
         """Do one bounded thing, with one call to Snowflake at most (client.LONGEST_CALL_S).
 
-        Returns the seconds after which the next step has something to do, None if only a new swipe
-        or a new replay gives it something. Never raises SnowpipeError; OutboxError passes.
+        Returns the seconds after which the next step has something to do, None if only a new swipe, door
+        event or replay gives it something. Never raises SnowpipeError; OutboxError passes.
         """
         self._observe_clock()
         requests = self._rate.requests
         live = self._live.step()
-        # 0.0: the live sender has more to do immediately. Only while it waits is a replay served.
+        # 0.0: the live sender has more to do immediately. Only while it waits are the others served.
         if live == 0.0 or self._rate.requests != requests:
             return 0.0
         events = self._step_events()
@@ -122,9 +123,9 @@ class Uploader:
         """As step(), for door events: they wait while Snowflake cannot be reached with swipes."""
         if self._events is None:
             return None
-        was_away = self._is_away
-        if self._live.failure is not None:
-            self._is_away = not needs_operator(self._live.failure)
+        was_away, failure = self._is_away, self._live.failure
+        if failure is not None:
+            self._is_away = isinstance(failure, SnowpipeError) and not needs_operator(failure)
         elif self._live.failures == 0:
             self._is_away = False
         if self._is_away:

@@ -7,10 +7,13 @@ import json
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from agent.cli import main
 from agent.cli.check.local import local_steps
+from agent.cli.setup.prompts import QUESTIONS, asked
 from agent.cli.setup.reader_keys import give_keys
 from agent.config.loader import load
 from agent.keys.reader_keys import load_reader_keys, parse_reader_keys
@@ -188,3 +191,38 @@ def test_check_warns_of_a_reader_in_clear_text(tmp_path: Path, line: PtyReader) 
 
     assert "in clear text: its line can be read and imitated" in found
     assert 'set secure = "required"' in found
+
+
+def test_a_further_reader_of_a_line_is_asked_for_its_address_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.cli.setup.prompts.serial_devices", lambda: ["/dev/ttyUSB0"])
+    given = {question.option: "-" if question.optional else "NAME" for question in QUESTIONS}
+    first = ["1", "osdp", "38400", "3", "required", "", "ZONE", "", ""]
+    second = ["y", "1", "3", "4", "none", "", "ZONE", "", "", "n"]
+    documents = []
+
+    @click.command()
+    def ask() -> None:
+        documents.append(asked({}, given, ()))
+
+    result = CliRunner().invoke(ask, input="\n".join([*first, *second]) + "\n")
+
+    assert result.exception is None
+    assert result.output.count("must be another one than that of readers[0]") == 1
+    one, other = documents[0]["readers"]
+    assert one["options"] == {"address": 3, "secure": "required"}
+    assert other["options"] == {"address": 4, "secure": "none"}
+    assert {reader["port"] for reader in (one, other)} == {"/dev/ttyUSB0"}
+    assert {(reader["protocol"], reader["baudrate"]) for reader in (one, other)} == {("osdp", 38400)}
+
+
+@pytest.mark.usefixtures("quick")
+def test_identify_finds_every_reader_of_a_line(
+    line: PtyReader, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.readers.detect.osdp_search.HIGHEST_ADDRESS", 3)
+    with devices_on(line, OsdpDevice(1), OsdpDevice(3)):
+        main(["identify", "--port", str(line.device), "--baud", "9600", "--json"])
+
+    answer = json.loads(capsys.readouterr().out)
+    assert [found["address"] for found in answer["osdp"]] == [1, 3]
+    assert len(tomllib.loads(answer["config"])["readers"]) == 2

@@ -315,9 +315,45 @@ def test_one_name_for_two_readers_is_refused(tmp_path: Path) -> None:
     assert error.problems == (
         (
             "readers[1].port: is that of readers[0], too; each reader needs its own serial line, "
-            "or the same port as the other and options.select in both, for lines that name the reader"
+            "or the same port as the other: OSDP readers with an address each, or options.select in both, "
+            "for lines that name the reader"
         ),
     )
+
+
+def osdp_line(address: int, other_address: int, more: str = "") -> str:
+    """Two OSDP readers on one port."""
+    tables = [
+        f"""[[readers]]
+id = "{name}"
+zone_id = "Z"
+port = "/dev/ttyUSB0"
+protocol = "osdp"
+{keys}
+options = {{ address = {each} }}
+"""
+        for name, each, keys in (("A", address, ""), ("B", other_address, more))
+    ]
+    return "".join(tables) + SNOWFLAKE
+
+
+def test_osdp_readers_share_a_port_with_an_address_each(tmp_path: Path) -> None:
+    readers = loaded(tmp_path, osdp_line(1, 2)).readers
+
+    assert [reader.options["address"] for reader in readers] == [1, 2]
+    assert {reader.keypad for reader in readers} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (osdp_line(1, 1), "options.address: must be another one than that of readers[0], on the same line"),
+        (osdp_line(1, 2, "baudrate = 38400"), "baudrate: must be as in readers[0], which has the same port"),
+        (osdp_line(1, 127), "options.address: must be a whole number from 0 to 126"),
+    ],
+)
+def test_osdp_readers_that_cannot_share_a_line_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    assert f"readers[1].{problem}" in refused(tmp_path, text).problems
 
 
 def shared_port(select: str, other_select: str, more: str = "") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.outbox import EventRows, NoHeartbeats, Outbox, event_store
+from agent.outbox.database import PAGE_BYTES
 from agent.outbox.event_store import EventState
 from tests.support.events import event, follow_each_other, stored_events
 from tests.support.outbox_rig import damaged, keep, looked_up, opened, pending_rows
@@ -143,6 +144,27 @@ def test_a_damaged_event_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptur
         assert outbox.pending == 2
     assert numbers(tmp_path) == [1, 3]
     assert "1 door events are damaged" in caplog.text
+
+
+def test_a_page_of_the_events_that_is_lost_costs_no_swipe_and_no_event_of_another_page(
+    tmp_path: Path,
+) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+        outbox.door_events.keep([event(n) for n in range(1, 101)])
+    with damaged(tmp_path) as content:
+        begin = content.index(b"event 50") // PAGE_BYTES * PAGE_BYTES
+        content[begin : begin + PAGE_BYTES] = bytes(PAGE_BYTES)
+
+    with closing(opened(tmp_path)) as outbox:
+        outbox.door_events.keep([event(101)])
+
+        assert [int(row["card_raw"], 16) for row in pending_rows(outbox)] == [1, 2, 3, 4, 5]
+
+    left = numbers(tmp_path)
+    assert {1, 2, 99, 100, 101} <= set(left)
+    assert 50 not in left
+    assert len(left) > 80
 
 
 def test_a_state_is_found_damaged_by_its_checksum() -> None:

@@ -138,7 +138,7 @@ def test_after_a_damaged_file_was_replaced_it_is_tried_soon(rig: Rig) -> None:
 
     rig.events.add(event(1))
 
-    assert rig.events.store(replaced) == 0.1
+    assert rig.events.store(replaced) == 1.0
     assert rig.events.store(rig.keep) is None
     assert len(rig.stored) == 1
 

@@ -20,6 +20,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SYNCED_MS = 16_000  # the kernel's limit for a clock that it reports as synchronised
 _LEAP_MS = 1_000
 _LARGEST_BYTES = 3_000_000
+_MOST_CHANNELS = 60
 Row = dict[str, Any]
 
 
@@ -57,8 +58,7 @@ def _once(history: History) -> list[str]:
     counts = read_counts(history.door.state_dir)
     if history.service.had_late_counts:
         # An error that is counted after the channel was changed is not heard.
-        channels = {landed.channel for landed in history.service.landed}
-        if len(channels) > 1:
+        if len(history.service.channels) > 1:
             lost = [number for number in lost if number not in not_loaded_numbers(history)]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")
@@ -184,7 +184,9 @@ def _bounded(history: History) -> list[str]:
     size = sum(path.stat().st_size for path in history.door.state_dir.iterdir())
     if size > _LARGEST_BYTES:
         problems.append(f"the state directory has {size} bytes for {len(history.swiped)} swipes")
+    if len(history.service.channels) > _MOST_CHANNELS:
+        problems.append(f"{len(history.service.channels)} channels")
     hours = (history.machine.true_us - history._first_us) / 3_600e6
-    if len(history.network.requests) > 2_000 + 3_700 * hours:
+    if len(history.network.requests) > 1_000 + 60 * len(history.swiped) + 500 * hours:
         problems.append(f"{len(history.network.requests)} requests in {hours:.1f} hours")
     return problems

@@ -20,7 +20,7 @@ from tests.simulation.service import card
 Event = Callable[[History, Random], bool]
 EVENTS: dict[str, Event] = {}
 # In every history: how much more frequent than a fault.
-ALWAYS = {"swipe": 8.0, "burst": 1.0}
+ALWAYS = {"swipe": 4.0, "burst": 0.4}
 _MOST_SWIPES = 500
 _MOST_BAD = 6
 _ERRORS = (errno.EIO, errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -54,12 +54,12 @@ def frame(protocol: str, number: int) -> bytes:
     raise ValueError(protocol)
 
 
-def present(history: History, draw: Random) -> bool:
+def present(history: History, draw: Random, *, reader: int | None = None) -> bool:
     """A card is presented to a reader, which may send its frame in pieces, and several times."""
     door = history.door
     if len(history.swiped) >= _MOST_SWIPES:
         return False
-    number, reader = len(history.swiped) + 1, draw.randrange(2)
+    number, reader = len(history.swiped) + 1, draw.randrange(2) if reader is None else reader
     line, protocol, process = door.lines.lines[reader], door.protocols[reader], door.readers
     if not line.is_open:
         return False
@@ -103,6 +103,48 @@ def noise(history: History, draw: Random) -> bool:
     history.pass_until(history.now_s + 0.2)
     history.door.arrive(draw.randrange(2), draw.randbytes(draw.randint(1, 60)) + b"\x03\r\n", 1_000)
     history.pass_until(history.now_s + 0.2)
+    return True
+
+
+@event
+def frame_damaged(history: History, draw: Random) -> bool:
+    """A digit of a frame with a checksum is another one: no card."""
+    reader = draw.randrange(2)
+    protocol = history.door.protocols[reader]
+    if protocol == "twn4":
+        return False
+    history.pass_until(history.now_s + 0.2)
+    data = bytearray(frame(protocol, 1_000_000 + draw.randrange(1_000_000)))
+    at = draw.randrange(3, 11)
+    data[at] = draw.choice([digit for digit in b"0123456789ABCDEF" if digit != data[at]])
+    history.door.arrive(reader, bytes(data), 3_000)
+    history.pass_until(history.now_s + 0.2)
+    return True
+
+
+@event
+def held_over_a_restart(history: History, draw: Random) -> bool:
+    """A card is held to its reader while the process ends and another one starts: one swipe."""
+    door = history.door
+    reader = next((n for n, name in enumerate(door.protocols) if name == "rdm6300"), None)
+    if reader is None or door.agent is None or not present(history, draw, reader=reader):
+        return False
+    number, process = len(history.swiped), door.readers
+    data, line = frame("rdm6300", number), door.lines.lines[reader]
+    history.pass_until(history.now_s + 0.2)  # stored, and delivered or not
+    for _ in range(3):
+        door.arrive(reader, data, 50_000)
+    if door.readers is not process or history.machine.true_us - history.swiped[number].true_us > 900_000:
+        return True
+    if draw.random() < 0.5:
+        history.kill()
+    else:
+        history.stop()
+    history.door.due = {"start": history.now_s + 0.5}
+    while door.readers is None and history.now_s * 1e6 - history.swiped[number].true_us < 3e6:
+        history.pass_until(history.now_s + 0.05)
+        if line.is_open and door.readers is None:
+            line.arrive(data)
     return True
 
 
@@ -287,6 +329,17 @@ def mark_in_flight(history: History) -> None:
     """What the door does not know to be committed may arrive twice, or is in the table already."""
     for swiped in history.swiped.values():
         swiped.may_be_doubled = True
+
+
+@event
+def channels_of_another_history(history: History, draw: Random) -> bool:
+    """Every channel that is opened has a token of another history."""
+    service = history.service
+    mark_in_flight(history)
+    history.had_other_history = True
+    service.foreign_token = f"{draw.randint(1, 400)}-{draw.getrandbits(128):032x}"
+    history.window(_extent(draw), lambda: setattr(service, "foreign_token", None))
+    return True
 
 
 @event

@@ -130,7 +130,7 @@ class Service(PipeModel):
         date = email.utils.formatdate(self.clock.seconds + self.date_off_s, usegmt=True)
         named = {"Date": date, **answer.headers, "Content-Length": str(len(answer.body))}
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-        interim = b"HTTP/1.1 100 Continue\r\n\r\n" * self.interim
+        interim = b"HTTP/1.1 103 Early Hints\r\n\r\n" * self.interim
         text = f"HTTP/1.1 {answer.status} X\r\n{head}\r\n".encode("latin-1")
         return Response((interim + text + answer.body,))
 

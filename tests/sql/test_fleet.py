@@ -1,4 +1,4 @@
-"""V_FLEET, V_LATENCY_DAILY, V_DUPLICATES and V_CHANNEL_ERRORS: every door with its state, and its traffic."""
+"""V_FLEET, V_OPERATOR_ACTIONS, V_LATENCY_DAILY, V_DUPLICATES and V_CHANNEL_ERRORS."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 
 import pytest
 
-from agent.rows import as_replay, sample
+from agent import event_rows
+from agent.door_event import DoorEvent
+from agent.rows import RowPosition, as_replay, sample
 from agent.sql.scripts import script
 from tests.sql.doors import HOUR_S, Door, door_rows, moved
 from tests.sql.engines import PLAN, DuckDbAccount
 from tests.sql.statements import statements
+from tests.support.swipes import NOON_US, instant
 
 NAMES = {"badge_id": "B", "user_id": "U", "zone_id": "Z", "reader_id": "R"}
 
@@ -184,3 +187,21 @@ def test_the_dynamic_table_has_the_events_of_the_view(account: DuckDbAccount) ->
     events = account.view("V_BADGE_EVENTS")
     assert sorted(row["event_id"] for row in found) == sorted(row["event_id"] for row in events)
     assert not any(row["replay"] for row in found)
+
+
+def test_who_ran_which_command_is_listed_newest_first(account: DuckDbAccount) -> None:
+    lines, chain = [], "0" * 12
+    for number, actor in enumerate(("anna", None, "bob"), start=1):
+        read_at = instant(NOON_US + number * 1_000_000)
+        event = DoorEvent("outbox_show", "info", f"read {number} rows", read_at, actor=actor)
+        chain, row = event_rows.render(event, event_id=str(number), agent_id="door", previous_chain=chain)
+        lines.append(event_rows.as_sent(row, RowPosition("0" * 12, number)))
+
+    account.report(*lines)
+
+    rows = account.view("V_OPERATOR_ACTIONS")
+    assert [(row["actor"], row["kind"], row["message"], row["seq"]) for row in rows] == [
+        ("bob", "outbox_show", "read 3 rows", 3),
+        ("anna", "outbox_show", "read 1 rows", 1),
+    ]
+    assert rows[0]["happened_at"].startswith("2026-03-01 12:00:03")

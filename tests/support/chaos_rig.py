@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.agent_process import AgentProcess, PtyReader, raws, reader_table, sent_rows
-from tests.support.emulator_process import EmulatorProcess
+from tests.support.emulator_process import EmulatorProcess, is_append_of_swipes
 from tests.support.outbox_rig import recomputed_chain
 from tests.support.service_manager import ServiceManager
 from tests.support.swipes import wait_until
@@ -213,8 +213,8 @@ def once_per_event(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def appends(pipe: EmulatorProcess) -> list[dict[str, Any]]:
-    """The appends that the pipe saw, oldest first."""
-    return [seen for seen in pipe.state()["seen"] if seen["endpoint"] == "append"]
+    """The appends of swipes that the pipe saw, oldest first."""
+    return [seen for seen in pipe.state()["seen"] if is_append_of_swipes(seen)]
 
 
 def held(stage: ChaosRig) -> list[dict[str, Any]]:

@@ -132,6 +132,11 @@ def _certificate(
     return builder.sign(issuer_key, SHA256())
 
 
+def is_append_of_swipes(seen: Mapping[str, Any]) -> bool:
+    """Whether a request that the emulator saw is an append of swipes, and not of door events."""
+    return seen["endpoint"] == "append" and not str(seen["channel"]).endswith("-events")
+
+
 class EmulatorProcess:
     """`badge-agent emulator` on a free port of this machine, with its state under `directory`.
 

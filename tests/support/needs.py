@@ -147,5 +147,5 @@ WHEELS = Need(
     lambda: platform.machine() in {"x86_64", "AMD64", "aarch64", "arm64"},
 )
 LIBOSDP = Need(
-    "libosdp, which has no wheels for 32-bit ARM", lambda: importlib.util.find_spec("osdp") is not None
+    "libosdp (.venv/bin/pip install -e '.[osdp]')", lambda: importlib.util.find_spec("osdp") is not None
 )

@@ -212,6 +212,23 @@ def test_a_door_whose_rows_are_refused_sends_at_most_one_request_a_second(door: 
     assert all(after - before >= 0.97 for before, after in pairwise(moments))
 
 
+def test_a_replay_keeps_the_pause_of_live_rows_that_fail(door: UploaderRig) -> None:
+    door.keep(300)
+    door.drain()
+    door.pipe.refused_channels = {"door-" + door.outbox.outbox_id}
+    door.keep(1)
+    door.run(10)
+    for first in range(1, 300, 10):
+        door.replay(first_seq=first, last_seq=first + 5)
+    seen = len(door.pipe.seen)
+
+    door.run(120)
+
+    moments = [seen.at for seen in door.pipe.seen[seen:] if seen.endpoint in {"open", "append", "status"}]
+    assert len(door.pipe.replayed) == 180
+    assert all(after - before >= 0.99 for before, after in pairwise(moments))
+
+
 def test_ten_minutes_are_counted_from_the_append_and_not_from_the_commit_before(door: UploaderRig) -> None:
     door.keep(1)
     door.drain()

@@ -27,9 +27,9 @@ from agent.outbox.external.connection import is_there
 from agent.outbox.recovery.integrity import inspect
 from agent.readers.cards import cardholders
 from agent.readers.conditions import condition_texts
+from agent.readers.detect.osdp_session import OsdpSession
 from agent.readers.detect.port_users import port_advice
 from agent.readers.events import Condition
-from agent.readers.osdp_session import OsdpSession
 from agent.readers.port import Port, holders_of
 from agent.readers.port_names import is_unstable, require_own_device, stable_name_of
 from agent.readers.protocols import PROTOCOLS, make_protocol, osdp_of

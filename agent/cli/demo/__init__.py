@@ -185,11 +185,15 @@ def _show_what_landed(stage: Stage, cards: list[Card], started: float) -> None:
     click.echo("\nRAW_BADGE_EVENTS" + (f", the last {_ROWS_SHOWN} rows" if len(rows) > _ROWS_SHOWN else ""))
     columns = ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")
     table(columns, [_cells(row, columns) for row in rows[-_ROWS_SHOWN:]])
+    events = stage.wait_for("a heartbeat", partial(_events, stage), _DRAIN_S)
+    click.echo("\nRAW_DOOR_EVENTS" + (f", the last {_ROWS_SHOWN} rows" if len(events) > _ROWS_SHOWN else ""))
+    members = ("seq", "event_timestamp", "kind", "severity", "reader_id")
+    table(members, [_cells(row, members) for row in events[-_ROWS_SHOWN:]])
     # Imported late: needs the extra `emulator`, whose absence command() reports.
     from agent.cli.demo.views import show_views  # noqa: PLC0415 - see above
 
     show_views(stage.database)
-    click.echo("\nThe other views, such as V_CHANNEL_ERRORS and V_FLEET, need Snowflake itself")
+    click.echo("\nThe other views, such as V_CHANNEL_ERRORS, need Snowflake itself")
     landed = compare(rows, cards)
     click.echo("\nSummary")
     counts = (len(cards), len(rows), landed.doubled, landed.lost, f"{time.monotonic() - started:.1f}")
@@ -253,6 +257,12 @@ def _after(stage: Stage, count: int) -> dict[str, Any] | None:
     return appends[-1] if len(appends) > count else None
 
 
+def _events(stage: Stage) -> list[dict[str, Any]] | None:
+    """The door events, once a heartbeat is among them."""
+    rows = stage.query("SELECT * FROM RAW_DOOR_EVENTS ORDER BY rowid")
+    return rows if any(row["kind"] == "heartbeat" for row in rows) else None
+
+
 def _waiting(stage: Stage, count: int) -> bool | None:
     return stage.status()["outbox"]["pending"] >= count or None
 
@@ -264,4 +274,5 @@ def _committed_beyond(stage: Stage, seq: int) -> int | None:
 
 def _cells(row: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
     # Timestamps without the date, so that a row fits 80 columns.
-    return [str(row[name])[11:23] if name == "event_timestamp" else str(row[name]) for name in columns]
+    values = {name: "" if row[name] is None else str(row[name]) for name in columns}
+    return [text[11:23] if name == "event_timestamp" else text for name, text in values.items()]

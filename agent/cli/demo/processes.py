@@ -25,6 +25,7 @@ DATABASE, SCHEMA, PIPE = "SNOWFLAKE_EXAMPLE", "RAW_INGESTION", "SFE_BADGE_EVENTS
 
 _AGENT_ID = "demo-door"
 _COMMIT_LAG_S = 0.3
+_HEARTBEAT_MINUTES = 0.05
 _START_S = 20.0  # a Pi Zero takes this long to import an HTTP server
 _STOP_S = 6.0
 _POLL_S = 0.02
@@ -97,7 +98,8 @@ class Stage:
         )
         return (
             f'[agent]\nid = "{_AGENT_ID}"\nstate_dir = "{self._state_dir.name}"\n'
-            f'runtime_dir = "{self._runtime_dir.name}"\n\n{readers}'
+            f'runtime_dir = "{self._runtime_dir.name}"\n'
+            f"heartbeat_minutes = {_HEARTBEAT_MINUTES}\n\n{readers}"
             '[cardholders]\nfile = "cardholders.csv"\n\n'
             f'[snowflake]\naccount = "{ACCOUNT}"\nuser = "{USER}"\nrole = "{ROLE}"\n'
             f'database = "{DATABASE}"\nschema = "{SCHEMA}"\npipe = "{PIPE}"\n'
@@ -138,9 +140,10 @@ class Stage:
         return read_status(_AGENT_ID, self._state_dir, self._runtime_dir)
 
     def appends(self) -> list[dict[str, Any]]:
-        """The append requests that the emulator has answered, oldest first."""
+        """The append requests of swipes that the emulator has answered, oldest first."""
         seen = self._ask("GET", "state")["seen"]
-        return [one for one in seen if one["endpoint"] == "append" and one["status"] is not None]
+        appends = (one for one in seen if one["endpoint"] == "append" and one["status"] is not None)
+        return [one for one in appends if not str(one["channel"]).endswith("-events")]
 
     def cut(self) -> None:
         """Make the emulator refuse connections and close the open ones."""

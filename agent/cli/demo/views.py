@@ -18,13 +18,20 @@ _MAX_COLUMNS = 6
 
 # A selection: the view has every column of the table.
 _COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"V_BADGE_EVENTS": ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")}
+    {
+        "V_BADGE_EVENTS": ("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction"),
+        "V_ANCHORS": ("outbox_id", "seq", "chain", "pending"),
+        "V_FLEET": ("agent_id", "status", "clock", "readers_open", "readers_lost", "pending"),
+        "V_OPERATOR_ACTIONS": ("agent_id", "happened_at", "actor", "kind"),
+    }
 )
 
 _NOTHING: Mapping[str, str] = MappingProxyType(
     {
         "V_DOOR_GAPS": "(no rows: no sequence number is missing)",
         "V_DOOR_CHAIN": "(no rows: every hash chain is intact)",
+        "V_ANCHORS": "(no rows: no heartbeat arrived)",
+        "V_OPERATOR_ACTIONS": "(no rows: no command was run at the door)",
     }
 )
 

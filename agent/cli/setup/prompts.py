@@ -259,7 +259,8 @@ def _ask_reader(document: Document, reader: Reader) -> None:
             value = meaning(answer)
             if key == "port" and (problem := _shared_problem({"port": value})):
                 raise click.BadParameter(problem)
-            trial = {**document, "readers": [*document["readers"], {**reader, key: value}]}
+            shared = _of_osdp_line(document, value) if key == "port" else {}
+            trial = {**document, "readers": [*document["readers"], {**shared, **reader, key: value}]}
             _refuse(trial, f"readers[{index}].{key}")
             return value
 
@@ -278,6 +279,7 @@ def _ask_reader(document: Document, reader: Reader) -> None:
         for number, device in enumerate(devices, start=1):
             click.echo(f"  {number}  {device}")
     ask("port", "The reader's port, a number or a name", "1" if devices else None, _one_of(devices))
+    reader = {**_of_osdp_line(document, reader["port"]), **reader}
     for user in users_of(reader["port"]):
         click.echo(f"  {user.text}\n    -> {user.next}")
     if "protocol" not in reader:
@@ -293,6 +295,15 @@ def _ask_reader(document: Document, reader: Reader) -> None:
     ask("formats", f"Card formats ({_NONE} for the common one of each length)", _NONE, _words)
     # Empty values are defaults and are not written.
     document["readers"].append({key: value for key, value in reader.items() if value not in ("", [])})
+
+
+def _of_osdp_line(document: Document, port: object) -> Reader:
+    """What a further reader on the line of an OSDP reader has in common with it; nothing for another port."""
+    shared = ("protocol", "baudrate")
+    for other in document["readers"]:
+        if other.get("protocol") == "osdp" and other.get("port") == port:
+            return {key: other[key] for key in shared if key in other}
+    return {}
 
 
 def _ask_osdp(document: Document, reader: Reader) -> None:

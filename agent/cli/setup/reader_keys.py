@@ -12,7 +12,7 @@ from agent.cli.console import Finding, show
 from agent.errors import KeyFileError, NotPermittedError, PortBusyError, PortError
 from agent.keys import systemd_creds
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys, new_reader_key
-from agent.readers.osdp_session import OsdpSession, only_reader_of
+from agent.readers.detect.osdp_session import OsdpSession, only_reader_of
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from agent.readers.protocols import make_protocol, osdp_of

@@ -71,8 +71,7 @@ class DamagedFile:
         self.boots = _with_points(list(filter(boot_table.is_boot, boots)))
         timings = self._all("SELECT first_n, boot, boot_id, points FROM timings")
         self.timings = _with_points(list(filter(_is_timing, timings)))
-        events = self._all(f"SELECT {event_store.STORED} FROM door_events")
-        self.events = [event for event in map(StoredEvent._make, events) if _is_event(event)]
+        self.events = [event for event in self._readable_events() if _is_event(event)]
         event_states = self._all(f"SELECT {event_store.STATE_COLUMNS} FROM door_events_state")
         self.event_state = next(filter(None, map(EventState.checked, event_states)), None)
         # Older schemas have no boot numbers and no checksums in `swipes`.
@@ -121,6 +120,17 @@ class DamagedFile:
                 if _fails_for_all(error):
                     self.close()
         return []
+
+    def _readable_events(self) -> Iterator[StoredEvent]:
+        """The door events from both ends of the table up to the first page that cannot be read."""
+        found: dict[int, StoredEvent] = {}
+        for order in ("n", "n DESC"):
+            with contextlib.suppress(*QUERY_ERRORS):
+                if self._connection is not None:
+                    query = f"SELECT {event_store.STORED} FROM door_events ORDER BY {order}"
+                    for columns in self._connection.execute(query):
+                        found[columns[0]] = StoredEvent._make(columns)
+        yield from found.values()
 
     def _read_state(self) -> tuple[StateRecord | None, tuple[Generation, ...]]:
         """The state record, None if it is damaged, and the generations that are whole."""

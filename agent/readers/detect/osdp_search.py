@@ -7,10 +7,10 @@ from contextlib import closing
 from typing import NamedTuple
 
 from agent.readers.detect.match import PLAIN, LineForm
+from agent.readers.detect.osdp_session import Contact, OsdpSession
 from agent.readers.detect.scan import SerialLine
-from agent.readers.osdp_session import Contact, OsdpSession
 from agent.readers.protocols.osdp.codes import BROADCAST, HIGHEST_ADDRESS, Command
-from agent.readers.protocols.osdp.frame import Frame, FrameBuffer, finished, unsigned_command
+from agent.readers.protocols.osdp.frame import FrameBuffer, finished, unsigned_command
 from agent.readers.protocols.osdp.line import REPLY_WAIT_S
 
 # Those of the standard, the most common first.
@@ -45,8 +45,7 @@ def osdp_readers(
         trying(f"OSDP at {baudrate} baud")
         with closing(open_line(baudrate, PLAIN)) as line:
             probe = _Probe(line, baudrate, monotonic_s)
-            is_alone = probe.ask(BROADCAST) is not None
-            heard = is_alone or probe.heard
+            heard, is_alone = probe.broadcast()
             addresses: Sequence[int] = range(HIGHEST_ADDRESS + 1) if heard else _FACTORY_ADDRESSES
             if heard:
                 trying(f"OSDP at {baudrate} baud, every address")
@@ -65,7 +64,7 @@ def osdp_readers(
 
 def _answering(probe: _Probe, addresses: Sequence[int], *, only_one: bool) -> Iterator[int]:
     for address in addresses:
-        if probe.ask(address) is not None:
+        if probe.ask(address):
             yield address
             if only_one:
                 return
@@ -75,23 +74,30 @@ class _Probe:
     """Asks with POLL: some readers answer nothing else before it."""
 
     def __init__(self, line: SerialLine, baudrate: int, monotonic_s: Callable[[], float]) -> None:
-        self.heard = False  # anything: the replies of several readers destroy each other
         self._line = line
         self._byte_s = _BITS_PER_BYTE / baudrate
         self._monotonic_s = monotonic_s
 
-    def ask(self, address: int) -> Frame | None:
-        """The reply of this address; None without one."""
-        command = finished(unsigned_command(address, 0, Command.POLL))
+    def ask(self, address: int) -> bool:
+        """Whether this address answers."""
+        buffer = FrameBuffer()
+        for data in self._received_after(finished(unsigned_command(address, 0, Command.POLL))):
+            if any(frame.address == address | _REPLY_BIT for frame in buffer.feed(data)):
+                return True
+        return False
+
+    def broadcast(self) -> tuple[bool, bool]:
+        """Whether anything answers, and whether it is one reader: replies of several damage each other."""
+        command = finished(unsigned_command(BROADCAST, 0, Command.POLL))
+        data = b"".join(self._received_after(command)).replace(command, b"")  # some adapters echo
+        buffer = FrameBuffer()
+        frames = [*buffer.feed(data), *buffer.flush()]
+        return bool(data), len(frames) == 1 and not buffer.damaged
+
+    def _received_after(self, command: bytes) -> Iterator[bytes]:
         self._line.write(command)
         now = self._monotonic_s()
         ends_s = now + len(command) * self._byte_s + REPLY_WAIT_S
-        buffer = FrameBuffer()
         while now < ends_s:
-            data = self._line.read(ends_s - now)
+            yield self._line.read(ends_s - now)
             now = self._monotonic_s()
-            self.heard |= bool(data.replace(command, b""))  # some adapters echo
-            for frame in buffer.feed(data):
-                if frame.address == address | _REPLY_BIT:
-                    return frame
-        return None

@@ -26,6 +26,7 @@ from agent.readers.protocols.maxiprox import MaxiProx
 from agent.readers.protocols.monkeyboard import Monkeyboard
 from agent.readers.protocols.osdp.line import OsdpLine
 from agent.readers.protocols.osdp.reader import Osdp
+from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
 from agent.readers.protocols.parallax import Parallax
 from agent.readers.protocols.r200 import R200
 from agent.readers.protocols.rdm6300 import Rdm6300
@@ -129,7 +130,7 @@ def make_protocols(readers: Sequence[ReaderSettings], keys: ReaderKeys = _NO_KEY
             continue
         line = line or OsdpLine(osdp.line.of(reader).baudrate)
         osdp.join(line)
-        if (key := keys.of(reader.id)) is not None:
+        if (key := keys.of(reader.id)) not in (None, DEFAULT_KEY):  # of a file that was written by hand
             osdp.use_key(key)
     return protocols
 

@@ -35,10 +35,13 @@ def test_each_view_is_a_table(file: EmulatorFile, capsys: pytest.CaptureFixture[
     assert list(views) == [
         "V_BADGE_EVENTS",
         "V_INGESTION_METRICS",
+        "V_ANCHORS",
         "V_DOOR_GAPS",
         "V_DOOR_CHAIN",
         "V_DOOR_STATUS",
         "V_END_TO_END_LATENCY",
+        "V_FLEET",
+        "V_OPERATOR_ACTIONS",
     ]
     assert views["V_BADGE_EVENTS"][0].split() == [
         *("seq", "event_timestamp", "badge_id", "user_id", "zone_id", "direction")

@@ -73,6 +73,7 @@ class FrameBuffer:
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self.damaged = 0  # starts of frames that were none, since clear()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -80,6 +81,7 @@ class FrameBuffer:
     def clear(self) -> None:
         """Discard what is held."""
         self._held.clear()
+        self.damaged = 0
 
     def feed(self, data: bytes) -> list[Frame]:
         """The replies that these bytes complete, in order."""
@@ -90,6 +92,7 @@ class FrameBuffer:
         """The replies among the held bytes, given that no more follow: the first start was a false one."""
         frames: list[Frame] = []
         while self._held:
+            self.damaged += 1
             del self._held[0]
             frames += self._take()
         return frames
@@ -107,6 +110,7 @@ class FrameBuffer:
             elif len(held) < length:
                 return frames
             elif (frame := _parsed(bytes(held[:length]))) is None:
+                self.damaged += 1
                 del held[0]  # it may have begun within data: the next start is searched after it
             else:
                 del held[:length]

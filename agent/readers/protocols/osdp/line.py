@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.readers.events import ReaderEvent
+from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.protocols.osdp.frame import FrameBuffer
 from agent.readers.protocols.osdp.link import RETRY_S, Link
 
@@ -12,6 +12,7 @@ REPLY_WAIT_S = 0.25
 _GAP_S = 0.15  # the longest pause in a frame: some adapters deliver in pieces 110 ms apart
 _REPLY_MAX_S = 2.0  # the longest frame at 9600 baud takes 1.5 s; a line with noise must not keep its turn
 _IDLE_BYTES = 2  # before a command the line is idle for two characters
+_DAMAGED = Noise(NoiseReason.CHECKSUM)
 _RETRY_MAX_S = 1.6  # a reader is asked at least so often, that it is back within two seconds
 
 
@@ -88,8 +89,9 @@ class OsdpLine:
         return self._no_reply(link, now)
 
     def _no_reply(self, link: Link, now: float) -> list[ReaderEvent]:
+        noise = [_DAMAGED] if self._buffer.damaged or self.is_within_frame else []
         self._end_turn(now)
-        return link.no_reply(now)
+        return [*noise, *link.no_reply(now)]
 
     def _end_turn(self, now: float) -> None:
         self.active = None

@@ -24,7 +24,7 @@ class Osdp:
     `secure` is "none"; else it is not asked at all.
     """
 
-    line: ClassVar[LineSettings] = LineSettings(DEFAULT_BAUDRATE)
+    line: ClassVar[LineSettings] = LineSettings(DEFAULT_BAUDRATE, low_latency=True)
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
         {
             "address": Option("the reader's address on the line", 0, low=0, high=HIGHEST_ADDRESS),

@@ -304,6 +304,27 @@ def test_a_malformed_card_is_noise() -> None:
     assert [event for _, event in reader.events if isinstance(event, Noise)] == [Noise(NoiseReason.LENGTH)]
 
 
+def test_damaged_replies_are_noise_and_asked_for_again() -> None:
+    reader = simulated()
+    line = SimulatedLine(reader)
+    line.run(1.0)
+    damaged = 3
+
+    def damage(data: bytes) -> Sequence[bytes]:
+        nonlocal damaged
+        damaged -= 1
+        return (data[:-1] + b"\0",) if damaged >= 0 else (data,)
+
+    line.to_panel = damage
+    reader.device.events += [raw(26, card) for card in CARDS]
+    line.run(5.0)
+
+    assert reader.cards == CARDS
+    assert [event for _, event in reader.events if isinstance(event, Noise)] == [
+        Noise(NoiseReason.CHECKSUM)
+    ] * 3
+
+
 def test_tamper_and_power_are_reported() -> None:
     reader = simulated()
     line = SimulatedLine(reader)

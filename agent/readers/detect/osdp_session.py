@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
+from agent.readers.detect.scan import SerialLine
 from agent.readers.events import Condition, ConditionChange
 from agent.readers.protocols.osdp.codes import BROADCAST, Command, Reply
 from agent.readers.protocols.osdp.line import OsdpLine
@@ -18,16 +18,6 @@ from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
 _CONNECT_S = 3.0
 _NO_ANSWER_S = 1.0  # two tries
 _SHORTEST_WAIT_S = 0.001
-
-
-class Line(Protocol):
-    """An open serial line, as agent.readers.port.Port."""
-
-    def read(self, timeout_s: float | None) -> bytes:
-        """The bytes that have arrived; b"" after `timeout_s` without any."""
-
-    def write(self, data: bytes) -> None:
-        """Send without waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +39,13 @@ class OsdpSession:
     """One reader at an address of a line. `key` None: in clear text."""
 
     def __init__(
-        self, line: Line, baudrate: int, address: int, key: bytes | None, *, monotonic_s: Callable[[], float]
+        self,
+        line: SerialLine,
+        baudrate: int,
+        address: int,
+        key: bytes | None,
+        *,
+        monotonic_s: Callable[[], float],
     ) -> None:
         self._line = line
         self._monotonic_s = monotonic_s
@@ -62,7 +58,7 @@ class OsdpSession:
 
     @classmethod
     def in_install_mode(
-        cls, line: Line, baudrate: int, address: int, *, monotonic_s: Callable[[], float]
+        cls, line: SerialLine, baudrate: int, address: int, *, monotonic_s: Callable[[], float]
     ) -> OsdpSession:
         """With the default key, which is public: only to set another one."""
         return cls(line, baudrate, address, DEFAULT_KEY, monotonic_s=monotonic_s)
@@ -113,6 +109,6 @@ class OsdpSession:
         return True
 
 
-def only_reader_of(line: Line, baudrate: int, *, monotonic_s: Callable[[], float]) -> OsdpSession:
+def only_reader_of(line: SerialLine, baudrate: int, *, monotonic_s: Callable[[], float]) -> OsdpSession:
     """A session in clear text with whatever reader is alone on a line."""
     return OsdpSession(line, baudrate, BROADCAST, None, monotonic_s=monotonic_s)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.launch import compiled_disk
+from tests.simulation.mutants import mutants, search
+from tests.support.needs import compiler
+from tests.support.paths import ROOT
+
+_LEAST = 25
+
+
+def test_every_mutant_still_applies() -> None:
+    found = mutants()
+
+    assert len(found) >= _LEAST
+    for mutant in found:
+        text = (ROOT / mutant.file).read_text(encoding="utf-8")
+        compile(mutant.applied(text), mutant.file, "exec")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["swipes-leave-the-queue-before-they-are-stored"])
+def test_the_simulation_finds_a_mutant(name: str, tmp_path: Path) -> None:
+    library = compiled_disk(compiler(), tmp_path)
+    (mutant,) = (one for one in mutants() if one.name == name)
+
+    assert search(mutant, library, steps=20_000).problem is not None
