@@ -141,7 +141,6 @@ def screen() -> Iterator[Callable[[DoorView], None]]:
 
 
 def _drawn(view: DoorView) -> RenderableType:
-    from rich import box  # noqa: PLC0415 - see the top of this file
     from rich.console import Group  # noqa: PLC0415 - see the top of this file
     from rich.table import Table  # noqa: PLC0415 - see the top of this file
     from rich.text import Text  # noqa: PLC0415 - see the top of this file
@@ -151,9 +150,10 @@ def _drawn(view: DoorView) -> RenderableType:
         next_step = f"\nnext: {finding.next}" if finding.next else ""
         state = Text(finding.state, _STYLES[finding.state])
         findings.add_row(state, Text(finding.name), Text(finding.text + next_step))
-    parts: list[RenderableType] = [Text(view.title, "bold"), Text(view.help, "dim"), Text(), findings]
+    # Without titles and rules: a terminal may have 24 lines, and the swipes are the last part.
+    parts: list[RenderableType] = [Text.assemble((view.title, "bold"), (f"  {view.help}", "dim")), findings]
     for grid in view.grids:
-        drawn = Table(*grid.headers, title=grid.title, title_justify="left", box=box.SIMPLE_HEAD)
+        drawn = Table(*grid.headers, box=None, padding=(0, 2, 0, 0), header_style="bold underline")
         for row in grid.rows:
             # As text: a reader's id is no markup.
             drawn.add_row(*(Text(cell, _CELL_STYLES.get(cell, "")) for cell in row))

@@ -17,6 +17,7 @@ from agent.settings import Settings
 
 LOOK_EVERY_S = 0.5
 SWIPES_SHOWN = 40
+_ONLY_PROBLEMS = ("key", "disk")  # findings that are not shown while they are ok
 _SHOWN_OF_CARD = 2
 _MASKED_FROM = 6  # characters; of a shorter badge id the last two would be too much
 
@@ -45,7 +46,9 @@ def view_of(look: Look, settings: Settings, *, card: Callable[[str], str], about
     title = f"{status['agent_id']}, badge-agent {status['version']}"
     grids = [_readers(status["readers"])] if is_reporting(status) else []
     grids.append(_swipes(look.swipes, card))
-    return DoorView(title, about, list(findings(status, settings.agent)), grids)
+    found = findings(status, settings.agent)
+    shown = [one for one in found if one.state != "ok" or one.name not in _ONLY_PROBLEMS]
+    return DoorView(title, about, shown, grids)
 
 
 def note_cards(settings: Settings) -> None:
@@ -64,12 +67,12 @@ def masked(badge_id: str) -> str:
 
 
 def _readers(readers: list[dict[str, Any]]) -> Grid:
-    headers = ("reader", "state", "device", "last swipe", "swipes", "repeats", "noise", "keys")
+    headers = ("reader", "state", "device", "last swipe", "swipes", "noise")
     return Grid("Readers", headers, [_reader(reader) for reader in readers])
 
 
 def _reader(reader: dict[str, Any]) -> tuple[str, ...]:
-    counts = (str(reader[name]) for name in ("swipes", "repeats", "noise", "keys_discarded"))
+    counts = (str(reader[name]) for name in ("swipes", "noise"))
     return reader["id"], reader_state(reader), reader["device"], last_swipe(reader), *counts
 
 

@@ -122,6 +122,9 @@ def test_the_manifest_names_each_file_with_its_digest_and_what_is_missing_with_t
     assert missing["journal.txt"] == "No journal files were found."
     assert "there is no outbox in " in missing["held_rows.json"]
     assert files["kernel.txt"] == "usb 1-1: cp210x converter now attached to ttyUSB0\n"
+    named = {entry["name"] for entry in (*manifest["files"], *manifest["missing"])}
+    assert named >= {"check.txt", "config.json", "status.json", "files.txt", "versions.json", "devices.txt"}
+    assert named >= {"journal.txt", "service.txt", "clock.txt", "disks.txt", "kernel.txt", "held_rows.json"}
     for entry in manifest["files"]:
         assert hashlib.sha256(files[entry["name"]].encode()).hexdigest() == entry["sha256"]
     assert {entry["name"] for entry in manifest["files"]} | {"manifest.json"} == set(files)

@@ -18,6 +18,7 @@ from agent.service.upload_loop import UploadLoop
 from agent.settings import (
     AgentSettings,
     ClockSettings,
+    HeartbeatSettings,
     OutboxSettings,
     PrivacySettings,
     ReaderSettings,
@@ -101,6 +102,7 @@ class Door:
             UploaderSettings(),
             ClockSettings(hold_unsynced_seconds=self.hold_unsynced_s),
             PrivacySettings(),
+            HeartbeatSettings(),
             self._place / "config.toml",
         )
 

@@ -147,6 +147,26 @@ def test_the_journal_has_its_fields(door: InstalledAgent) -> None:
     assert {entry["SYSLOG_IDENTIFIER"] for entry in entries if "READER" in entry} == {"badge-agent"}
 
 
+def test_a_report_of_root_has_the_check_the_journal_and_the_state_of_the_service(
+    door: InstalledAgent,
+) -> None:
+    door.machine.run("badge-agent", "report", "--out", "/root/report.tar.gz")
+
+    text = door.machine.run("tar", "--extract", "--to-stdout", "--file", "/root/report.tar.gz")
+    assert "context: as the service: user badge-agent" in text
+    assert "is ready; readers: 1" in text  # the journal
+    assert "Active: active (running)" in text
+    assert '"running": true' in text
+    assert '"name": "clock.txt"' in text
+    door.machine.run("rm", "/root/report.tar.gz")
+
+
+def test_its_metrics_are_for_its_group(door: InstalledAgent) -> None:
+    shown = door.machine.run("stat", "--format=%a %U %G", "/run/badge-agent/metrics.prom")
+
+    assert shown.strip() == "640 badge-agent badge-agent"
+
+
 def test_its_udev_rules_are_valid(door: InstalledAgent) -> None:
     if door.machine.release.name == "bookworm":
         pytest.skip("needs udevadm verify, of systemd 254")

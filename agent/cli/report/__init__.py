@@ -49,7 +49,7 @@ def command(config: Path, out: Path | None, *, offline: bool) -> None:
 
     It has no card number, PIN, key or token, and no row of the outbox. What cannot be read is listed in its
     manifest with the reason, so it also works while the agent does not, or without a usable configuration.
-    Takes two minutes at most.
+    Takes a few minutes at most.
     """
     settings, why = _settings(config)
     moment = time.gmtime()

@@ -150,7 +150,10 @@ def _kernel() -> str:
         text = _output((*_JOURNAL, "--dmesg"))
     except AgentError:
         text = _output(("dmesg", "--time-format=iso"))
-    return "".join(line + "\n" for line in text.splitlines() if _KERNEL.search(line))
+    found = [line for line in text.splitlines() if _KERNEL.search(line)]
+    if not found:
+        raise AgentError("no kernel message on ports, cards and memory")
+    return "\n".join(found) + "\n"
 
 
 def _output(words: tuple[str, ...]) -> str:
