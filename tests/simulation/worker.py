@@ -1,7 +1,7 @@
 """Runs histories in this process, which needs disk.c preloaded: started by launch.py. Prints JSON, one object a line.
 
 `--seed N --stride K --steps M` runs N, N + K, N + 2K ... until there were M steps; `--plans FILE` runs the plans of
-a file; `--shrink` removes events from each plan that fails for as long as it still fails.
+a file; `--kinds A,B` runs only histories that are planned with all of these events; `--shrink` removes events from each plan that fails for as long as it still fails.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _make_keys(directory: Path) -> Keys:
 def _plans(options: argparse.Namespace) -> Iterator[Plan]:
     if options.plans is None:
         for seed in count(options.seed, options.stride):
-            yield plan(seed)
+            one = plan(seed)
+            if options.kinds <= {kind for _, kind, _ in one.events}:
+                yield one
     else:
         for line in options.plans.read_text(encoding="utf-8").splitlines():
             found = json.loads(line)
@@ -102,6 +104,7 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--plans", type=Path)
+    parser.add_argument("--kinds", type=lambda text: set(text.split(",")), default=set())
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--until-failure", action="store_true")
     options = parser.parse_args()
