@@ -10,7 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.simulation.events import ALWAYS, EVENTS
+from tests.simulation.course import EVENTS
+from tests.simulation.kinds import ALWAYS
 from tests.simulation.launch import Report, compiled_disk, histories, test_case
 
 _COLUMNS = 4

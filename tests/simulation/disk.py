@@ -128,7 +128,7 @@ class Disk:
     def _unflushed(self) -> Iterator[tuple[str, int, int, bytes, bytes | None]]:
         found: list[tuple[str, int, int, bytes, bytes | None]] = []
 
-        def each(  # noqa: PLR0917 - as C calls it
+        def each(
             name: bytes, at: int, size_before: int, old: int, old_size: int, new: int, new_size: int
         ) -> None:
             content = None if new_size < 0 else ctypes.string_at(new, new_size)

@@ -60,7 +60,7 @@ class Found:
 def search(
     mutant: Mutant, library: Path, *, steps: int = _MOST_STEPS, seed: int = 0, is_quick: bool = False
 ) -> Found:
-    """Run histories of the changed agent until one fails; if `is_quick`, only those with its kinds of events."""
+    """Run histories of the changed agent until one fails; if `is_quick`, only those with its events."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name in ("agent", "tests/simulation", "tests/support"):

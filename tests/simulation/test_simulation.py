@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.events import EVENTS
+from tests.simulation.course import EVENTS
 from tests.simulation.launch import Report, compiled_disk, histories, test_case
 from tests.support.needs import compiler
 
@@ -32,7 +32,7 @@ def test_no_drawn_history_breaks_the_promise(library: Path) -> None:
     for found in histories(library, [("--seed", str(seed), "--steps", str(_STEPS), "--shrink")]):
         report.add(found)
 
-    print(f"seeds from {seed} on: {report.steps} steps, {report.histories} histories")  # noqa: T201 - figures
+    print(f"seeds from {seed} on: {report.steps} steps, {report.histories} histories")
     assert not report.failures, _failures(report)
     assert report.steps >= _STEPS
 
