@@ -35,10 +35,8 @@ class Disk:
         library.disk_count.restype = library.disk_fired.restype = ctypes.c_longlong
         library.disk_slept_s.restype = ctypes.c_double
         library.disk_freeze_after.argtypes = library.disk_set_room.argtypes = (ctypes.c_longlong,)
-        library.disk_rule.argtypes = (
-            *(ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_longlong] * 4),
-            ctypes.c_int,
-        )
+        text, number = ctypes.c_char_p, ctypes.c_longlong
+        library.disk_rule.argtypes = (text, text, number, number, number, number, ctypes.c_int)
         library.disk_unflushed.restype = ctypes.c_size_t
 
     def use(self, directory: Path) -> None:

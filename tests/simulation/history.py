@@ -27,7 +27,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.network import Connection, Network
 from tests.simulation.service import Service
 
-_MOST_STEPS = 60_000
+_MOST_STEPS = 20_000
 # So long after the last byte of a frame its card is in the queue.
 _FRAME_US = 300_000
 # After a request that failed, this much passes before the next; those of one call count as one.
