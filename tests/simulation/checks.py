@@ -84,9 +84,13 @@ def _in_order(history: History) -> list[str]:
     first = list(dict.fromkeys(card(row) for row in _rows(history, replay=False)))
     problems = []
     for reader in range(2):  # what two readers send at the same time has no order
-        numbers = [number for number in first if history.swiped[number].reader == reader]
+        numbers = [number for number in first if _is_of(history, number, reader)]
         problems += [f"out of order: {pair}" for pair in pairwise(numbers) if pair[0] > pair[1]]
     return problems
+
+
+def _is_of(history: History, number: int, reader: int) -> bool:
+    return number in history.swiped and history.swiped[number].reader == reader
 
 
 def held_rows(history: History) -> list[tuple[str, list[int], str]]:

@@ -20,6 +20,7 @@ _HEALS_IN_S = 3 * _HOUR_S
 _LONGEST_SWITCH_S = 26 * _HOUR_S
 _IDLE_FLUSHES = 20
 REGISTERED = (machine_events, server_events)  # importing them fills EVENTS
+KINDS = tuple(EVENTS)
 
 
 def plan(seed: int) -> Plan:
