@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from tests.simulation.launch import Report, compiled_disk, histories, test_case
 from tests.support.needs import compiler
 
 _FOUND = Path(__file__).with_name("found.jsonl")
-_STEPS = 50_000  # `make simulate` runs a million
+_STEPS = 20_000  # from the same seed each time; `make simulate` runs a million from another
+_SEED = 0
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,10 @@ def _failures(report: Report) -> str:
 @pytest.mark.timeout(600)
 def test_no_drawn_history_breaks_the_promise(library: Path) -> None:
     report = Report()
-    seed = secrets.randbelow(10**9)
 
-    for found in histories(library, [("--seed", str(seed), "--steps", str(_STEPS), "--shrink")]):
+    for found in histories(library, [("--seed", str(_SEED), "--steps", str(_STEPS), "--shrink")]):
         report.add(found)
 
-    print(f"seeds from {seed} on: {report.steps} steps, {report.histories} histories")
     assert not report.failures, _failures(report)
     assert report.steps >= _STEPS
 
