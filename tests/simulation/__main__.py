@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.simulation.events import ALWAYS, EVENTS
+from tests.simulation.course import KINDS
 from tests.simulation.launch import Report, compiled_disk, histories, test_case
 
 _COLUMNS = 4
@@ -42,9 +42,9 @@ def main() -> int:
         f"{report.swipes:,} swipes, {report.requests:,} requests; {took_s:.0f} s, "
         f"{report.steps / took_s:,.0f} steps/s, {report.steps / report.cpu_s:,.0f} per second of a core"
     )
-    _print_table("events", {kind: report.drawn[kind] for kind in EVENTS})
+    _print_table("events", {kind: report.drawn[kind] for kind in KINDS})
     _print_table("operations of the disk that failed, answers drawn", dict(report.fired))
-    unused = [kind for kind in EVENTS.keys() | ALWAYS if not report.drawn[kind]]
+    unused = [kind for kind in KINDS if not report.drawn[kind]]
     if unused:
         print(f"never drawn: {', '.join(sorted(unused))}")
     print(f"{len(report.failures)} histories failed")

@@ -56,10 +56,9 @@ def _once(history: History) -> list[str]:
             doubled.append(number)
     problems = []
     counts = read_counts(history.door.state_dir)
-    if history.service.had_late_counts:
+    if history.service.had_late_counts and len(history.service.channels) > 1:
         # An error that is counted after the channel was changed is not heard.
-        if len(history.service.channels) > 1:
-            lost = [number for number in lost if number not in not_loaded_numbers(history)]
+        lost = [number for number in lost if number not in not_loaded_numbers(history)]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")
     if doubled and not history.is_damaged:
@@ -85,9 +84,13 @@ def _in_order(history: History) -> list[str]:
     first = list(dict.fromkeys(card(row) for row in _rows(history, replay=False)))
     problems = []
     for reader in range(2):  # what two readers send at the same time has no order
-        numbers = [number for number in first if history.swiped[number].reader == reader]
+        numbers = [number for number in first if _is_of(history, number, reader)]
         problems += [f"out of order: {pair}" for pair in pairwise(numbers) if pair[0] > pair[1]]
     return problems
+
+
+def _is_of(history: History, number: int, reader: int) -> bool:
+    return number in history.swiped and history.swiped[number].reader == reader
 
 
 def held_rows(history: History) -> list[tuple[str, list[int], str]]:
@@ -137,7 +140,9 @@ def _one_history_per_id(history: History) -> list[str]:
     """One row per number of an id, without holes, each with the chain of the one before it."""
     problems = []
     by_id: dict[str, dict[int, Row]] = defaultdict(dict)
-    rows = [row for _, row in (*history.service.landed, *history.service.not_loaded, *history.service.refused)]
+    rows = [
+        row for _, row in (*history.service.landed, *history.service.not_loaded, *history.service.refused)
+    ]
     for row in rows:
         known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
         if known["event_id"] != row["event_id"]:
@@ -186,7 +191,7 @@ def _bounded(history: History) -> list[str]:
         problems.append(f"the state directory has {size} bytes for {len(history.swiped)} swipes")
     if len(history.service.channels) > _MOST_CHANNELS:
         problems.append(f"{len(history.service.channels)} channels")
-    hours = (history.machine.true_us - history._first_us) / 3_600e6
+    hours = (history.machine.true_us - history.first_us) / 3_600e6
     if len(history.network.requests) > 1_000 + 60 * len(history.swiped) + 500 * hours:
         problems.append(f"{len(history.network.requests)} requests in {hours:.1f} hours")
     return problems

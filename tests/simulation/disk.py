@@ -35,10 +35,8 @@ class Disk:
         library.disk_count.restype = library.disk_fired.restype = ctypes.c_longlong
         library.disk_slept_s.restype = ctypes.c_double
         library.disk_freeze_after.argtypes = library.disk_set_room.argtypes = (ctypes.c_longlong,)
-        library.disk_rule.argtypes = (
-            *(ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_longlong] * 4),
-            ctypes.c_int,
-        )
+        text, number = ctypes.c_char_p, ctypes.c_longlong
+        library.disk_rule.argtypes = (text, text, number, number, number, number, ctypes.c_int)
         library.disk_unflushed.restype = ctypes.c_size_t
 
     def use(self, directory: Path) -> None:
@@ -128,7 +126,7 @@ class Disk:
     def _unflushed(self) -> Iterator[tuple[str, int, int, bytes, bytes | None]]:
         found: list[tuple[str, int, int, bytes, bytes | None]] = []
 
-        def each(  # noqa: PLR0917 - as C calls it
+        def each(
             name: bytes, at: int, size_before: int, old: int, old_size: int, new: int, new_size: int
         ) -> None:
             content = None if new_size < 0 else ctypes.string_at(new, new_size)

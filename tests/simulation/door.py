@@ -1,4 +1,4 @@
-"""One agent process after the other on a simulated machine: the real parts, built as the service builds them."""
+"""One agent process after the other on a simulated machine, built as the service builds them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ class BugError(Exception):
 class Door:
     """The state directory and the process that runs on it, if one runs. Times are true seconds."""
 
-    def __init__(
-        self, place: Path, machine: Machine, lines: Lines, key_file: Path, draw: Random
-    ) -> None:
+    def __init__(self, place: Path, machine: Machine, lines: Lines, key_file: Path, draw: Random) -> None:
         self.machine = machine
         self.lines = lines
         self.agent_id = "door"

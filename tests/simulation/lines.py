@@ -1,4 +1,4 @@
-"""The serial lines of a simulated door, in place of pyserial and select(2); and systemd's descriptor store."""
+"""The serial lines of a simulated door, in place of pyserial and select(2), and systemd's store."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Lines:
     def _note_stored(self) -> None:
         stored = {os.fstat(fd).st_rdev for fd in self._stored.values()}
         for line in self.lines:
-            line.is_stored = os.stat(line.device).st_rdev in stored
+            line.is_stored = Path(line.device).stat().st_rdev in stored
 
 
 class _Serial:

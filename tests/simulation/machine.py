@@ -1,6 +1,6 @@
 """The operating system of a simulated door: clocks, sleep, random bytes, the kernel's clock status.
 
-What the agent asks of the system is replaced here, at the system's own functions; the agent's classes are real.
+What the agent asks of the system is replaced here, at the system's functions; the agent's classes are real.
 """
 
 from __future__ import annotations
@@ -154,8 +154,9 @@ class Machine(ClockRig):
         yield "agent.clock.system_clock._BOOT_ID_FILE", self._boot_id_file
         yield "agent.clock.system_clock._TIMESYNCD_FILE", self._mark
         # timedatectl(1) answers immediately, and without a thread.
-        yield "agent.clock.timedated.subprocess", SimpleNamespace(
-            run=self._timedatectl, DEVNULL=-3, SubprocessError=RuntimeError
+        yield (
+            "agent.clock.timedated.subprocess",
+            SimpleNamespace(run=self._timedatectl, DEVNULL=-3, SubprocessError=RuntimeError),
         )
         yield "agent.clock.timedated.threading", SimpleNamespace(Thread=_Inline, Lock=threading.Lock)
 
@@ -168,4 +169,3 @@ class _Inline:
 
     def start(self) -> None:
         self._target(*self._args)
-

@@ -28,6 +28,7 @@ class Mutant:
     name: str
     issue: str
     file: str
+    kinds: list[str]  # events without which it cannot show
     old: str
     new: str
 
@@ -52,24 +53,29 @@ class Found:
 
     steps: int
     histories: int
+    seed: int
     problem: str | None
 
 
-def search(mutant: Mutant, library: Path, *, steps: int = _MOST_STEPS, seed: int = 0) -> Found:
-    """Run histories of the changed agent until one fails."""
+def search(
+    mutant: Mutant, library: Path, *, steps: int = _MOST_STEPS, seed: int = 0, is_quick: bool = False
+) -> Found:
+    """Run histories of the changed agent until one fails; if `is_quick`, only those with its events."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        ignored = shutil.ignore_patterns("__pycache__")
         for name in ("agent", "tests/simulation", "tests/support"):
-            shutil.copytree(ROOT / name, root / name, ignore=ignored)
+            shutil.copytree(ROOT / name, root / name)
         path = root / mutant.file
         path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
         total = count = 0
         problem = None
-        words = ("--seed", str(seed), "--steps", str(steps), "--until-failure")
+        words = ["--seed", str(seed), "--steps", str(steps), "--until-failure"]
+        if is_quick:
+            words += ["--kinds", ",".join(mutant.kinds)]
         for found in histories(library, [words], root=root):
-            total, count, problem = total + found["steps"], count + 1, found["problem"]
-        return Found(total, count, problem)
+            total, count = total + found["steps"], count + 1
+            seed, problem = found["seed"], found["problem"]
+        return Found(total, count, seed, problem)
 
 
 def main() -> int:
@@ -78,6 +84,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--steps", type=int, default=_MOST_STEPS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="only histories with the events it needs")
     options = parser.parse_args()
     missed = []
     with tempfile.TemporaryDirectory() as directory:
@@ -85,9 +92,13 @@ def main() -> int:
         for mutant in mutants():
             if options.names and mutant.name not in options.names:
                 continue
-            found = search(mutant, library, steps=options.steps, seed=options.seed)
+            found = search(mutant, library, steps=options.steps, seed=options.seed, is_quick=options.quick)
             result = found.problem[:90] if found.problem else "NOT FOUND"
-            print(f"{mutant.name:48} {mutant.issue:16} {found.steps:9,} steps  {result}", flush=True)
+            print(
+                f"{mutant.name:48} {mutant.issue:16} {found.steps:9,} steps, "
+                f"{found.histories} histories, seed {found.seed}: {result}",
+                flush=True,
+            )
             if found.problem is None:
                 missed.append(mutant.name)
     return 1 if missed else 0

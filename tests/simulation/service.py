@@ -8,6 +8,7 @@ import gzip
 import json
 from collections import Counter
 from random import Random
+from typing import Any, cast
 
 import zstandard
 
@@ -135,9 +136,11 @@ class Service(PipeModel):
         return Response((interim + text + answer.body,))
 
     def _request(self, message: Message) -> Request:
-        body = message.body
         plane = "control" if message.path in {"/v2/streaming/hostname", "/oauth/token"} else "ingest"
-        return Request("", plane, message.method, message.path, message.query, message.headers, body)
+        method = cast("Any", message.method)
+        return Request(
+            "", cast("Any", plane), method, message.path, message.query, message.headers, message.body
+        )
 
     @staticmethod
     def _endpoint(request: Request) -> Endpoint:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.events import EVENTS
+from tests.simulation.course import KINDS
 from tests.simulation.launch import Report, compiled_disk, histories, test_case
 from tests.support.needs import compiler
 
 _FOUND = Path(__file__).with_name("found.jsonl")
-_STEPS = 50_000  # `make simulate` runs a million
+_STEPS = 20_000  # from the same seed each time; `make simulate` runs a million from another
+_SEED = 0
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +27,10 @@ def _failures(report: Report) -> str:
 @pytest.mark.timeout(600)
 def test_no_drawn_history_breaks_the_promise(library: Path) -> None:
     report = Report()
-    seed = secrets.randbelow(10**9)
 
-    for found in histories(library, [("--seed", str(seed), "--steps", str(_STEPS), "--shrink")]):
+    for found in histories(library, [("--seed", str(_SEED), "--steps", str(_STEPS), "--shrink")]):
         report.add(found)
 
-    print(f"seeds from {seed} on: {report.steps} steps, {report.histories} histories")  # noqa: T201 - figures
     assert not report.failures, _failures(report)
     assert report.steps >= _STEPS
 
@@ -51,7 +49,7 @@ def test_every_history_that_ever_failed_keeps_the_promise_now(library: Path) -> 
 
 def test_the_events_of_histories_that_failed_are_still_known() -> None:
     for line in _FOUND.read_text(encoding="utf-8").splitlines():
-        assert {kind for _, kind, _ in json.loads(line)["events"]} <= EVENTS.keys()
+        assert {kind for _, kind, _ in json.loads(line)["events"]} <= set(KINDS)
 
 
 @pytest.mark.timeout(120)

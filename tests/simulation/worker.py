@@ -1,7 +1,8 @@
-"""Runs histories in this process, which needs disk.c preloaded: started by launch.py. Prints JSON, one object a line.
+"""Runs histories in this process, which needs disk.c preloaded: started by launch.py.
 
-`--seed N --stride K --steps M` runs N, N + K, N + 2K ... until there were M steps; `--plans FILE` runs the plans of
-a file; `--shrink` removes events from each plan that fails for as long as it still fails.
+Prints JSON, one object a line. `--seed N --stride K --steps M` runs N, N + K, N + 2K ... until there were M
+steps; `--plans FILE` runs the plans of a file; `--kinds A,B` runs only histories that are planned with all of
+these events; `--shrink` removes events from each plan that fails, as long as it still fails.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from agent.keys.keypair import load_private_key
+from tests.simulation.course import only, plan, run
 from tests.simulation.disk import Disk
-from tests.simulation.history import Figures, History, Keys, Plan, only, plan
+from tests.simulation.history import Figures, History, Keys, Plan
 
-_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - directories of its own below it
+_IN_MEMORY = Path("/dev/shm")
 _MOST_TRIES = 300  # of one shrinking
 
 
@@ -45,7 +47,7 @@ class Runner:
         history = History(directory, one, self._keys, self._disk)
         fired = self._disk.fired()
         try:
-            history.run()
+            run(history)
         except Exception as error:  # noqa: BLE001 - the finding
             if "SIMULATION_TRACE" in os.environ:
                 traceback.print_exc()
@@ -88,7 +90,9 @@ def _make_keys(directory: Path) -> Keys:
 def _plans(options: argparse.Namespace) -> Iterator[Plan]:
     if options.plans is None:
         for seed in count(options.seed, options.stride):
-            yield plan(seed)
+            one = plan(seed)
+            if options.kinds <= {kind for _, kind, _ in one.events}:
+                yield one
     else:
         for line in options.plans.read_text(encoding="utf-8").splitlines():
             found = json.loads(line)
@@ -102,6 +106,7 @@ def main() -> int:
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--plans", type=Path)
+    parser.add_argument("--kinds", type=lambda text: set(text.split(",")), default=set())
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--until-failure", action="store_true")
     options = parser.parse_args()
@@ -117,7 +122,7 @@ def main() -> int:
             found["cpu_s"] = round(time.process_time() - began_s, 3)
             if problem is not None:
                 found["events"] = (runner.shrunk(one) if options.shrink else one).events
-            print(json.dumps(found), flush=True)  # noqa: T201 - the answer
+            print(json.dumps(found), flush=True)
             if (options.plans is None and steps >= options.steps) or (problem and options.until_failure):
                 break
     return 0

@@ -1,0 +1,25 @@
+"""The register of what can happen to a door, and how long a fault lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation.history import History
+
+# An event draws its own extent, and returns False where it cannot happen now.
+Event = Callable[[History, Random], bool]
+EVENTS: dict[str, Event] = {}
+# In every history: how frequent, where a fault has 0.1 to 5.
+ALWAYS = {"swipe": 4.0, "burst": 0.4}
+
+
+def event(function: Event) -> Event:
+    """Register an event under the name of its function."""
+    EVENTS[function.__name__] = function
+    return function
+
+
+def extent(draw: Random) -> float:
+    """How long a fault lasts: seconds, minutes or hours."""
+    return draw.choice((1.0, 10.0, 100.0, 1_000.0, 10_000.0)) * draw.uniform(0.3, 2.0)

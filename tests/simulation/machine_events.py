@@ -1,0 +1,224 @@
+"""What happens to the disk, the process, the clock, and what operators do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from random import Random
+
+from agent.errors import AgentError
+from agent.outbox.external import holds, replay_queue
+from tests.simulation.checks import held_rows
+from tests.simulation.disk import flip_bits
+from tests.simulation.history import History
+from tests.simulation.kinds import event, extent
+
+_ERRORS = (errno.EIO, errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+@event
+def disk_fails(history: History, draw: Random) -> bool:
+    """Operations fail: some of them, or all for a while."""
+    kinds = draw.choice(("w", "f", "wf", "m", "o", "r", "rwfmo"))
+    code = draw.choice(_ERRORS) if kinds != "r" else errno.EIO
+    if draw.random() < 0.6:
+        history.disk.fail(kinds, code, skip=draw.randrange(40), count=draw.choice((1, 1, 2, 5, 30)))
+    else:
+        history.disk.fail(kinds, code)
+        history.window(extent(draw) / 10, history.disk.recover)
+    if "r" in kinds:
+        history.is_damaged = True  # a sector that cannot be read is damage
+    return True
+
+
+@event
+def disk_short_writes(history: History, draw: Random) -> bool:
+    history.disk.fail("w", draw.choice((-1, -1, -2)), skip=draw.randrange(30), count=draw.choice((1, 3, 20)))
+    return True
+
+
+@event
+def disk_full(history: History, draw: Random) -> bool:
+    history.disk.set_room(draw.choice((0, 0, 4_096, 20_000, 60_000)))
+    history.machine.free_blocks = 10
+    machine, disk = history.machine, history.disk
+
+    def end() -> None:
+        disk.set_room(-1)
+        machine.free_blocks = 5_000_000
+
+    history.window(extent(draw), end)
+    return True
+
+
+@event
+def disk_locked(history: History, draw: Random) -> bool:
+    """Another process holds the file."""
+    if draw.random() < 0.5:
+        history.disk.fail("l", errno.EAGAIN, skip=draw.randrange(20), count=draw.choice((1, 5, 100)))
+    else:
+        history.disk.fail("l", errno.EAGAIN)
+        history.window(extent(draw) / 10, history.disk.recover)
+    return True
+
+
+@event
+def bits_flip(history: History, draw: Random) -> bool:
+    history.is_damaged = True
+    name = draw.choice(("outbox.db", "outbox.db", "outbox.db-wal"))
+    if name.endswith("-wal"):
+        # After a crash SQLite ends its log at the first frame whose checksum is wrong.
+        for swiped in history.swiped.values():
+            swiped.may_be_lost = swiped.may_be_doubled = True
+    return flip_bits(history.door.state_dir / name, draw, draw.randint(1, 3))
+
+
+@event
+def restart(history: History, draw: Random) -> bool:
+    """A clean stop, and a start after a while; often as another version, which changes nothing here."""
+    history.stop()
+    history.door.due = {"start": history.now_s + draw.choice((0.1, 3.0, 100.0))}
+    return True
+
+
+@event
+def killed(history: History, _: Random) -> bool:
+    history.kill()
+    return True
+
+
+@event
+def killed_in_an_operation(history: History, draw: Random) -> bool:
+    history.disk.freeze_after(draw.randrange(60))
+    return True
+
+
+@event
+def power_cut(history: History, draw: Random) -> bool:
+    history.kill(lambda old, new: history.disk.cut_power(old, new, draw))
+    history.lines.power_off()
+    machine = history.machine
+    if draw.random() < 0.5:
+        machine.wakes_at_us = max(machine.wakes_at_us, machine.wall_us)  # it saves its clock
+    else:
+        machine.wakes_at_us = 0
+    machine.boot(off_s=draw.choice((1.0, 60.0, 90_000.0)))
+    history.door.due = {"start": history.now_s + 5.0}
+    return True
+
+
+@event
+def renamed(history: History, draw: Random) -> bool:
+    """The agent id in the configuration is another one."""
+    history.stop()
+    history.door.agent_id = draw.choice(
+        [name for name in ("door", "gate", "bay") if name != history.door.agent_id]
+    )
+    history.door.due = {"start": history.now_s + 1.0}
+    return True
+
+
+@event
+def other_pipe(history: History, _: Random) -> bool:
+    history.stop()
+    history.door.pipe = "OTHER_PIPE" if history.door.pipe == "PIPE" else "PIPE"
+    history.door.due = {"start": history.now_s + 1.0}
+    return True
+
+
+@event
+def other_machine(history: History, draw: Random) -> bool:
+    """The SD card is moved into another Pi."""
+    history.stop()
+    history.machine.move(draw.choice("123456789"))
+    history.lines.power_off()
+    history.machine.wakes_at_us = 0
+    history.machine.boot(off_s=60.0)
+    history.door.due = {"start": history.now_s + 1.0}
+    return True
+
+
+@event
+def backup_made(history: History, draw: Random) -> bool:
+    history.stop()
+    if history.backup is not None:
+        shutil.rmtree(history.backup)
+    history.backup = history.place / f"backup-{draw.getrandbits(40)}"
+    shutil.copytree(history.door.state_dir, history.backup)
+    history.door.due = {"start": history.now_s + 1.0}
+    return True
+
+
+@event
+def backup_restored(history: History, _: Random) -> bool:
+    if history.backup is None:
+        return False
+    history.stop()
+    for swiped in history.swiped.values():
+        swiped.may_be_lost = swiped.may_be_doubled = True
+    history.is_restored = True
+    history.door.restore(history.backup)
+    history.door.due = {"start": history.now_s + 1.0}
+    return True
+
+
+@event
+def ntp_comes(history: History, _: Random) -> bool:
+    history.machine.ntp_comes()
+    return True
+
+
+@event
+def ntp_goes(history: History, _: Random) -> bool:
+    had = history.machine.has_ntp
+    history.machine.ntp_goes()
+    return had
+
+
+@event
+def clock_set_by_hand(history: History, draw: Random) -> bool:
+    history.machine.set_by_hand(draw.choice((-1, 1)) * 10 ** draw.uniform(-1, 8))
+    return True
+
+
+@event
+def leap_second(history: History, _: Random) -> bool:
+    history.machine.leap()
+    return True
+
+
+@event
+def replay_asked(history: History, draw: Random) -> bool:
+    if history.door.agent is None:
+        return False
+    first = draw.randint(1, 40)
+    wanted = draw.choice(
+        (
+            replay_queue.Wanted(kind="rejected"),
+            replay_queue.Wanted(kind="set_aside"),
+            replay_queue.Wanted(first_seq=first, last_seq=first + draw.randint(0, 10)),
+        )
+    )
+    with contextlib.suppress(AgentError):
+        ranges = replay_queue.find(history.door.state_dir, wanted)
+        replay_queue.request(history.door.state_dir, ranges)
+        history.has_replays = True
+        return True
+    return False
+
+
+@event
+def holds_released(history: History, draw: Random) -> bool:
+    if history.door.agent is None or draw.random() < 0.5:
+        return False
+    with contextlib.suppress(AgentError):
+        with history.disk.healthy():
+            released = [number for _, numbers, _ in held_rows(history) for number in numbers]
+        if not holds.release(history.door.state_dir, None):
+            return False
+        for number in released:
+            if number in history.swiped:
+                history.swiped[number].may_be_lost = True
+        return True
+    return False
