@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.figures import percentile
 from tests.support.machine import wait_until
-from tests.support.whole_machine import WholeDoor
+from tests.support.whole_machine import HANGS_S, WholeDoor
 
 Report = Callable[[str], None]
 
@@ -56,11 +56,11 @@ def test_swipe_to_durable(door: WholeDoor, report: Report) -> None:
         *("systemd-run", "--unit=watch", "--property=StandardOutput=file:/root/durable_times"),
         *("python3", "/root/durable_times.py", str(_SINGLE_SWIPES)),
     )
-    wait_until(lambda: _watched(door).startswith("watching"), "it watches", 300)
+    wait_until(lambda: _watched(door).startswith("watching"), "it watches", HANGS_S)
 
     door.present("a", _SINGLE_SWIPES, per_second=2.0)
 
-    wait_until(lambda: len(_watched(door).split()) > _SINGLE_SWIPES, "all are on the disk", 300)
+    wait_until(lambda: len(_watched(door).split()) > _SINGLE_SWIPES, "all are on the disk", HANGS_S)
     took_ms = [float(word) for word in _watched(door).split()[1:]]
     report(f"read to durable: p50 {percentile(took_ms, 50):.0f} ms, p99 {percentile(took_ms, 99):.0f} ms")
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support import debian_root
-from tests.support.machine import COMMAND_S, Machine, wait_until
+from tests.support.machine import Machine, wait_until
 
 _BOOT_S = 180.0
 
@@ -77,7 +77,7 @@ class BootedDebian(Machine):
             ["nsenter", f"--target={leader}", "--all", "--wd=/", "systemctl", "poweroff"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=COMMAND_S,
+            timeout=self.command_s,
             check=False,
         )
         try:

@@ -6,11 +6,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-COMMAND_S = 300.0
-
 
 class Machine(ABC):
-    """A booted Debian: commands and files in it, as root."""
+    """A booted Debian: commands and files in it, as root. A command fails after `command_s`."""
+
+    command_s = 300.0
 
     @abstractmethod
     def execute(self, *words: str, timeout_s: float) -> tuple[int, str]:
@@ -20,15 +20,15 @@ class Machine(ABC):
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file in it."""
 
-    def run(self, *words: str, check: bool = True, timeout_s: float = COMMAND_S) -> str:
+    def run(self, *words: str, check: bool = True) -> str:
         """Run a command in it; returns its output. With `check`, its exit code has to be 0."""
-        code, output = self.execute(*words, timeout_s=timeout_s)
+        code, output = self.execute(*words, timeout_s=self.command_s)
         assert code == 0 or not check, f"{' '.join(words)}: exit {code}\n{output}"
         return output
 
     def exit_code(self, *words: str) -> int:
         """Run a command in it; returns its exit code."""
-        return self.execute(*words, timeout_s=COMMAND_S)[0]
+        return self.execute(*words, timeout_s=self.command_s)[0]
 
     def service(self, *properties: str) -> dict[str, str]:
         """Properties of the agent's unit."""

@@ -29,11 +29,6 @@ _BOOT_OPTIONS = "quiet loglevel=4 systemd.show_status=0 mitigations=off module_b
 _CONSOLES: Mapping[str, str] = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
 
-def program(arch: str) -> str:
-    """The program that emulates an architecture."""
-    return _MACHINES[arch][0]
-
-
 class Qemu:
     """One machine on a copy-on-write disk, which outlives power cuts. Its files are in `directory`.
 
@@ -77,13 +72,6 @@ class Qemu:
         if process is not None:
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=_SOCKET_S)
-        self._close()
-
-    def wait_until_off(self, timeout_s: float) -> None:
-        """Return when the guest has shut down."""
-        assert self._process is not None
-        self._process.wait(timeout=timeout_s)
-        self._process = None
         self._close()
 
     def _close(self) -> None:

@@ -18,14 +18,15 @@ from tests.support.emulator_process import EmulatorProcess
 from tests.support.machine import Machine
 from tests.support.qemu import Qemu
 
-# Emulated processors on a busy host.
-_BOOT_S = 600.0
-_DELIVERED_S = 300.0
+# A hang, even of an emulated processor on a busy host. No test depends on its length.
+HANGS_S = 900.0
 _TIME_SERVER = Path(__file__).with_name("guest_time_server.py")
 
 
 class WholeMachine(Machine):
     """A machine with its own kernel; its commands arrive over a virtio port, so that it needs no network."""
+
+    command_s = HANGS_S
 
     def __init__(self, release: Release, directory: Path, host_port: int) -> None:
         self.hardware = Qemu(machine_image.image(release), release.arch, directory, host_port)
@@ -37,15 +38,9 @@ class WholeMachine(Machine):
         begun = time.monotonic()
         self.hardware.power_on(rtc)
         self._shell = self.hardware.shell()
-        state = self.run("systemctl", "is-system-running", "--wait", check=False, timeout_s=_BOOT_S).strip()
+        state = self.run("systemctl", "is-system-running", "--wait", check=False).strip()
         assert state in {"running", "degraded"}, state
         return time.monotonic() - begun
-
-    def shut_down(self) -> None:
-        """Shut down and power off."""
-        self.run("systemctl", "poweroff", "--no-block")
-        self.hardware.wait_until_off(_BOOT_S)
-        self._close()
 
     def cut_power(self) -> None:
         """End it without notice to the guest."""
@@ -59,7 +54,7 @@ class WholeMachine(Machine):
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file in it."""
-        self._ask({"path": path, "hex": content.hex(), "mode": mode}, _DELIVERED_S)
+        self._ask({"path": path, "hex": content.hex(), "mode": mode}, HANGS_S)
 
     def connect_loopback(self) -> None:
         """Make the emulator on the host reachable at its own number on the loopback of the guest."""
@@ -79,9 +74,8 @@ class WholeMachine(Machine):
         """Start a time server with the host's time; returns when the clock of the guest is synchronised."""
         self.put("/etc/systemd/timesyncd.conf.d/door.conf", b"[Time]\nNTP=127.0.0.1\n")
         self.put("/usr/local/sbin/guest_time_server.py", _TIME_SERVER.read_bytes())
-        clock = "import time; print(time.clock_gettime(time.CLOCK_BOOTTIME))"
         before = time.time()
-        boot_s = float(self.run("python3", "-c", clock))
+        boot_s = float(self.run("cat", "/proc/uptime").split()[0])
         offset_s = (before + time.time()) / 2 - boot_s
         self.run(
             *("systemd-run", "--unit=time-server", "--collect"),
@@ -126,7 +120,7 @@ class WholeDoor(Door):
             ends.enter_context(self._pipe)
             port = int(self._pipe.url.rpartition(":")[2])
             self.machine: WholeMachine = WholeMachine(self._release, self._directory / "vm", port)
-            super().__init__(self.machine, self._pipe, _DELIVERED_S)
+            super().__init__(self.machine, self._pipe, HANGS_S)
             ends.callback(self.machine.cut_power)
             self.booted_s = self.machine.boot()
             self.machine.connect_loopback()
