@@ -176,7 +176,7 @@ class Link:
         self.due_s = now if is_first else now + self.retry_s
         if self._heard_s is None or now - self._heard_s < OFFLINE_AFTER_S:
             return []
-        # Every reader knows the checksum, and most the CRC.
+        # Every reader has the checksum, and most have the CRC.
         if not self._is_check_known:
             self._with_crc = not self._with_crc
         self._unsupported.clear()  # another one may be put in its place

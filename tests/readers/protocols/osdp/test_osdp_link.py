@@ -67,7 +67,7 @@ def test_a_lost_frame_costs_one_repeat_and_no_card(key: bytes | None, direction:
 
     assert reader.cards == CARDS
     assert len(lost) > before
-    # Each lost one was asked for again at once: in 0.25 s where a poll has 0.05.
+    # Each lost one was asked for again after 0.25 s, where a poll has 0.05.
     assert line.commands - commands > (3.0 - 0.3 * len(lost)) / 0.06
     assert reader.changes(Condition.OFFLINE) == [False]
     assert reader.device.commands.count(0x61) == 1  # no restart
