@@ -391,6 +391,19 @@ def test_each_reader_of_a_line_has_its_cards() -> None:
     ]
 
 
+def test_a_reader_that_sends_noise_leaves_the_others_their_share() -> None:
+    noisy, other = simulated(1), simulated(2)
+    line = SimulatedLine(noisy, other, baudrate=38400)
+    line.to_panel = lambda data: (b"\x53\x81\xa0\x05" * 30,) * 20 if data[1] == 0x81 else (data,)
+    line.run(2.0)
+    polls = len(other.device.commands)
+
+    line.run(10.0)
+
+    assert len(other.device.commands) - polls > 100
+    assert other.changes(Condition.OFFLINE) == [False]
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_dead_reader_takes_no_more_than_its_share(count: int) -> None:
     readers = [simulated(address) for address in range(1, count + 1)]
