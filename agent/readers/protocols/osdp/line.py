@@ -63,7 +63,7 @@ class OsdpLine:
         self.active = link
         self._buffer.clear()
         self._ends_s = now + len(command) * self._byte_s + REPLY_WAIT_S
-        self._ends_at_the_latest_s = self._ends_s + _REPLY_MAX_BYTES * self._byte_s
+        self._ends_at_the_latest_s = self._ends_s + max(_GAP_S, _REPLY_MAX_BYTES * self._byte_s)
         return command
 
     def receive(self, link: Link, data: bytes, now: float) -> list[ReaderEvent]:
