@@ -215,6 +215,20 @@ def test_a_reader_that_requires_a_key_is_reported_where_none_is_configured() -> 
     assert reader.changes(Condition.KEY_REFUSED) == [True]
 
 
+def test_a_command_that_takes_a_session_is_left_out_in_clear_text() -> None:
+    reader = simulated(key=None)
+    reader.device.refused, reader.device.refusal = {LED}, b"\6"
+    line = SimulatedLine(reader)
+    reader.protocol.link.lights.show(Light.NORMAL)
+    reader.device.events += [raw(26, card) for card in CARDS]
+
+    line.run(3.0)
+
+    assert reader.cards == CARDS
+    assert reader.device.commands.count(LED) == 1
+    assert True not in reader.changes(Condition.KEY_REFUSED)
+
+
 @both
 def test_busy_is_asked_again_with_the_same_bytes(key: bytes | None) -> None:
     reader = simulated(key=key)
