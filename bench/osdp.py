@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import sqlite3
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.readers.protocols.osdp.codes import Command
+from agent.readers.protocols.osdp.frame import finished, unsigned_command
 from bench.figures import Figure, percentile
 from bench.keep import floor
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table
@@ -26,6 +29,7 @@ _CARDS = 100
 _DURABLE_P50_MS = 100.0
 _CPU_PERCENT = 2.0
 _CPU_OVER_S = 20.0
+_POLL_S = 0.05
 _NEWEST = "SELECT max(n) FROM swipes"
 _DAY_S = 86_400.0
 _DAY_POLL_MS = 250  # at the default of 50 ms it would take a quarter of an hour
@@ -46,10 +50,12 @@ def run() -> list[Figure]:
             latency = _latency(directory / "one", emulator, one[0])
             two = [OsdpDevice(1, key=_KEY), OsdpDevice(2, key=_KEY)]
             polling = _cpu_percent(directory / "two", emulator, "osdp", two)
+            bare = 2 * _bare_percent(directory / "bare")
     more = polling - idle
     return [
         *latency,
         Figure("floor: CPU of an agent with two readers that send nothing", f"{idle:.2f} %"),
+        Figure("floor: CPU of as many exchanges by write, select and read alone", f"{bare:.2f} %"),
         Figure(
             "CPU of polling two encrypted readers, on two lines, over that floor",
             f"{more:.2f} %",
@@ -139,6 +145,22 @@ def _cpu_percent(
         before = _cpu_s(agent.pid)
         time.sleep(_CPU_OVER_S)
         return 100.0 * (_cpu_s(agent.pid) - before) / _CPU_OVER_S
+
+
+def _bare_percent(path: Path) -> float:
+    """Processor time of polling one reader in clear text, without a protocol, in percent of one core."""
+    command = finished(unsigned_command(1, 0, Command.POLL))
+    with PtyReader(path) as line, devices_on(line, OsdpDevice(1), baudrate=_BAUDRATE):
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        begun_s, ends_s = time.thread_time(), time.monotonic() + _CPU_OVER_S
+        while time.monotonic() < ends_s:
+            due_s = time.monotonic() + _POLL_S
+            os.write(fd, command)
+            select.select([fd], [], [], 1.0)
+            os.read(fd, 64)
+            time.sleep(max(0.0, due_s - time.monotonic()))
+        os.close(fd)
+        return 100.0 * (time.thread_time() - begun_s) / _CPU_OVER_S
 
 
 def _cpu_s(pid: int) -> float:

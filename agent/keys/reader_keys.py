@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,13 @@ _KEY_BYTES = 16  # AES-128
 
 @dataclass(frozen=True, slots=True)
 class ReaderKeys:
-    """Keys by reader id, which no repr() shows."""
+    """Keys by reader id, which no repr() shows.
+
+    `are_unreadable`: which readers have keys is not known, so that none of them may be asked in clear text.
+    """
 
     by_reader: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    are_unreadable: bool = False
 
     def of(self, reader_id: str) -> bytes | None:
         """The key of this reader, if it has one."""
@@ -28,10 +32,6 @@ class ReaderKeys:
     def with_key(self, reader_id: str, key: bytes) -> ReaderKeys:
         """The same keys with this one."""
         return ReaderKeys({**self.by_reader, reader_id: key})
-
-    def only(self, reader_ids: Iterable[str]) -> ReaderKeys:
-        """The keys of these readers."""
-        return ReaderKeys({name: self.by_reader[name] for name in reader_ids if name in self.by_reader})
 
     @property
     def content(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a two-way reader reports of itself: offline, tampered, without power; each change is one log line."""
+"""The conditions of a two-way reader: offline, tampered, without power. Each change is one log line."""
 
 from __future__ import annotations
 

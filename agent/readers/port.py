@@ -214,7 +214,7 @@ class Port:
                         return b""
                     readable = self._wait(waits_for, wait_s)
                     if not readable and wait_s < _SHORT_S:
-                        return b""  # the next call looks again, soon enough
+                        return b""  # without polling once more: the next call does
                 if self._serial.fileno() in readable:
                     return self._received()
                 if readable:

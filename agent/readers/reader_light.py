@@ -1,4 +1,4 @@
-"""The light of a reader says whether a swipe is on disk: green and a beep only after that."""
+"""The light of a reader shows whether a swipe is on disk: green and a beep only after that."""
 
 from __future__ import annotations
 

@@ -114,14 +114,14 @@ def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers
 
 
 def _reader_keys(settings: Settings) -> ReaderKeys:
-    """The keys of encrypted readers. Without them these are not asked, and the others are read."""
+    """The keys of OSDP readers. If they cannot be read, these are not asked, and other readers are read."""
     if not any(reader.protocol == "osdp" for reader in settings.readers):
         return ReaderKeys()
     try:
         return load_reader_keys(settings)
     except (KeyFileError, NotPermittedError) as error:
         _log.error("%s; %s", error, error.hint, extra=fields(MessageId.READER_KEY_REFUSED, error=error))
-        return ReaderKeys()
+        return ReaderKeys(are_unreadable=True)
 
 
 def _own_port(reader: ReaderSettings, readers: Sequence[ReaderSettings]) -> str | None:

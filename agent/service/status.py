@@ -199,7 +199,7 @@ def _reader(reader: Reader, queue: SwipeQueue, monotonic_s: float, now: ClockRea
 
 
 def _osdp(reader: Osdp | None) -> dict[str, Any] | None:
-    """What an OSDP reader says of itself; None for other readers."""
+    """The link to an OSDP reader, and its identity; None for other readers."""
     if reader is None:
         return None
     link = reader.link

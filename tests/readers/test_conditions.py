@@ -45,7 +45,7 @@ def test_keys_of_readers_survive_their_file_and_are_in_no_repr() -> None:
     read = parse_reader_keys(keys.content, Path("reader.keys"))
 
     assert read == keys
-    assert repr(keys) == "ReaderKeys()"
+    assert repr(keys) == "ReaderKeys(are_unreadable=False)"
 
 
 @pytest.mark.parametrize("line", [b"RDR-1", b"RDR-1 00", b"RDR-1 " + b"x" * 32, b"RDR-1 " + b"0" * 34])
@@ -62,13 +62,15 @@ def test_a_line_that_is_no_key_is_refused_by_its_number(line: bytes) -> None:
         ("required", bytes(16), "in a session"),
         ("none", None, "in clear text"),
         ("none", bytes(16), "in a session"),
+        ("none", "unreadable", "not at all"),
     ],
 )
 def test_a_reader_is_asked_with_its_own_key_or_in_clear_text_where_that_is_configured(
-    secure: str, key: bytes | None, how: str
+    secure: str, key: bytes | str | None, how: str
 ) -> None:
     reader = ReaderSettings("RDR-1", "Z", Path("/dev/ttyUSB0"), "osdp", options={"secure": secure})
-    keys = ReaderKeys() if key is None else ReaderKeys({"RDR-1": key})
+    by_reader = {"RDR-1": key} if isinstance(key, bytes) else {}
+    keys = ReaderKeys(by_reader, are_unreadable=key == "unreadable")
 
     (protocol,) = make_protocols([reader], keys)
 

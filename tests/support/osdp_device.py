@@ -50,6 +50,7 @@ class OsdpDevice:
         self.busy = 0  # how many commands are answered with BUSY
         self.silent = False
         self.refused: set[int] = set()
+        self.refusal = b"\3"
         self.advances_after_nak = True
         self.commands: list[int] = []
         self.restart()
@@ -120,7 +121,7 @@ class OsdpDevice:
     def _answer(self, code: int, data: bytes, *, secure: bool) -> tuple[int, bytes]:
         self.commands.append(code)
         if code in self.refused:
-            return NAK, b"\3"
+            return NAK, self.refusal
         if (code in _NEEDS_DATA) != bool(data):
             return NAK, b"\2"
         if code in _FIXED:

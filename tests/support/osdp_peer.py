@@ -57,7 +57,7 @@ class Hub:
         return frame
 
     def send(self, data: bytes) -> None:
-        """A reply; libosdp writes a frame at once."""
+        """A reply; libosdp writes a frame as a whole."""
         if self.lose:
             self.lose -= 1
             return

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+from agent.errors import LineSettingsError
 from agent.readers.detect.match import PLAIN, LineForm
 from agent.readers.detect.osdp_session import Contact, OsdpSession
 from agent.readers.detect.scan import SerialLine
@@ -43,22 +44,22 @@ def osdp_readers(
     """
     for baudrate in speeds:
         trying(f"OSDP at {baudrate} baud")
-        with closing(open_line(baudrate, PLAIN)) as line:
+        try:
+            line = open_line(baudrate, PLAIN)
+        except LineSettingsError:
+            continue  # the driver does not have this speed
+        with closing(line):
             probe = _Probe(line, baudrate, monotonic_s)
-            heard, is_alone = probe.broadcast()
-            addresses: Sequence[int] = range(HIGHEST_ADDRESS + 1) if heard else _FACTORY_ADDRESSES
-            if heard:
+            is_heard, is_alone = probe.broadcast()
+            if is_heard:
                 trying(f"OSDP at {baudrate} baud, every address")
-            found = list(_answering(probe, addresses, only_one=is_alone))
-            if found:
-                return [
-                    OsdpReader(
-                        baudrate,
-                        address,
-                        OsdpSession(line, baudrate, address, None, monotonic_s=monotonic_s).connect(),
-                    )
-                    for address in found
-                ]
+            addresses = range(HIGHEST_ADDRESS + 1) if is_heard else _FACTORY_ADDRESSES
+            found = [
+                OsdpReader(baudrate, address, probe.contact(address))
+                for address in _answering(probe, addresses, only_one=is_alone)
+            ]
+        if found:
+            return found
     return []
 
 
@@ -75,6 +76,7 @@ class _Probe:
 
     def __init__(self, line: SerialLine, baudrate: int, monotonic_s: Callable[[], float]) -> None:
         self._line = line
+        self._baudrate = baudrate
         self._byte_s = _BITS_PER_BYTE / baudrate
         self._monotonic_s = monotonic_s
 
@@ -85,6 +87,11 @@ class _Probe:
             if any(frame.address == address | _REPLY_BIT for frame in buffer.feed(data)):
                 return True
         return False
+
+    def contact(self, address: int) -> Contact:
+        """What comes of a session in clear text with this address."""
+        session = OsdpSession(self._line, self._baudrate, address, None, monotonic_s=self._monotonic_s)
+        return session.connect()
 
     def broadcast(self) -> tuple[bool, bool]:
         """Whether anything answers, and whether it is one reader: replies of several damage each other."""

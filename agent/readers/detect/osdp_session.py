@@ -11,7 +11,7 @@ from agent.readers.protocols.osdp.codes import BROADCAST, Command, Reply
 from agent.readers.protocols.osdp.line import OsdpLine
 from agent.readers.protocols.osdp.outputs import key_record, line_settings
 from agent.readers.protocols.osdp.reader import Osdp
-from agent.readers.protocols.osdp.reports import Identity
+from agent.readers.protocols.osdp.reports import Identity, settings_of
 from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
 
 # A lost reply, a handshake, identity and capabilities at 9600 baud, twice.
@@ -74,22 +74,24 @@ class OsdpSession:
 
     def set_key(self, key: bytes) -> bool:
         """Set the reader's key, and begin a session with it; False if the reader refuses either."""
-        if self._request(Command.KEYSET, key_record(key)) != Reply.ACK:
+        code, _ = self._request(Command.KEYSET, key_record(key))
+        if code != Reply.ACK:
             return False
         self._refuses_key = False
         self._protocol.use_key(key)
         return self.connect().is_good
 
     def set_address(self, address: int, baudrate: int) -> bool:
-        """Set the reader's address and line speed, which it uses from then on; False if it refuses."""
-        return self._request(Command.COMSET, line_settings(address, baudrate)) == Reply.COM
+        """Set the reader's address and line speed, which it uses from then on; False if it chooses others."""
+        code, data = self._request(Command.COMSET, line_settings(address, baudrate))
+        return code == Reply.COM and settings_of(data) == (address, baudrate)
 
-    def _request(self, command: Command, data: bytes) -> int | None:
-        """The code of the reply; None without one."""
+    def _request(self, command: Command, data: bytes) -> tuple[int, bytes]:
+        """Code and data of the reply; code 0 without one."""
         link = self._protocol.link
         link.request(command, data)
         self._run(lambda: bool(link.replies))
-        return next((code for _, code, _ in link.take_replies()), None)
+        return next(((code, reply) for _, code, reply in link.take_replies()), (0, b""))
 
     def _run(self, is_done: Callable[[], bool]) -> bool:
         """Exchange commands and replies until it is done; False after the time for that."""

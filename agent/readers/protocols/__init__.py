@@ -132,6 +132,8 @@ def make_protocols(readers: Sequence[ReaderSettings], keys: ReaderKeys = _NO_KEY
         osdp.join(line)
         if (key := keys.of(reader.id)) not in (None, DEFAULT_KEY):  # of a file that was written by hand
             osdp.use_key(key)
+        elif keys.are_unreadable:
+            osdp.do_not_ask()
     return protocols
 
 

@@ -40,15 +40,11 @@ class Reply(IntEnum):
 
 
 class Nak(IntEnum):
-    """Why a reader refuses a command: the first byte of a NAK."""
+    """The reasons of a refusal that concern the link: the first byte of a NAK."""
 
-    CHECK = 1
-    LENGTH = 2
-    UNKNOWN = 3
     SEQUENCE = 4
     SECURITY_BLOCK = 5
     SECURITY_REQUIRED = 6
-    RECORD = 9
 
 
 BROADCAST = 0x7F

@@ -10,7 +10,7 @@ _BITS_PER_BYTE = 10  # 8N1
 # A reader begins its reply within 200 ms of the command's last byte; USB adapters and this process add some.
 REPLY_WAIT_S = 0.25
 _GAP_S = 0.15  # the longest pause in a frame: some adapters deliver in pieces 110 ms apart
-_REPLY_MAX_S = 2.0  # the longest frame at 9600 baud takes 1.5 s; a line with noise must not keep its turn
+_REPLY_MAX_BYTES = 256  # more than a reply to any command of the agent: noise must not keep the turn
 _IDLE_BYTES = 2  # before a command the line is idle for two characters
 _DAMAGED = Noise(NoiseReason.CHECKSUM)
 _RETRY_MAX_S = 1.6  # a reader is asked at least so often, that it is back within two seconds
@@ -63,7 +63,7 @@ class OsdpLine:
         self.active = link
         self._buffer.clear()
         self._ends_s = now + len(command) * self._byte_s + REPLY_WAIT_S
-        self._ends_at_the_latest_s = self._ends_s + _REPLY_MAX_S
+        self._ends_at_the_latest_s = self._ends_s + max(_GAP_S, _REPLY_MAX_BYTES * self._byte_s)
         return command
 
     def receive(self, link: Link, data: bytes, now: float) -> list[ReaderEvent]:

@@ -34,7 +34,7 @@ _START_UP = (
     (Command.RSTAT, b""),
 )
 _POLL = (Command.POLL, b"")
-_LINK_ENDS = frozenset({Nak.SEQUENCE, Nak.SECURITY_BLOCK, Nak.SECURITY_REQUIRED})
+_REQUIRES_SECURITY = frozenset({Nak.SECURITY_BLOCK, Nak.SECURITY_REQUIRED})
 
 
 @dataclass(slots=True)
@@ -155,17 +155,22 @@ class Link:
             is_out_of_step = reply.number == 0 or _is_nak(reply, Nak.SEQUENCE)
             if not is_out_of_step or reply == self._last_reply:
                 return None
-            return [*self._heard(now), *self._restart(now)]
+            events = self._heard(now)
+            self._restart(now)
+            return events
         self._last_reply = reply
         events = self._heard(now)
         if self._handshake is not None:
             return [*events, *self._continue_handshake(self._handshake, exchange, reply, now)]
         data = self._opened(exchange, reply)
-        if data is None or (reply.code == Reply.NAK and data[:1] and data[0] in _LINK_ENDS):
-            if reply.code == Reply.NAK and self._key is None and data and data[0] != Nak.SEQUENCE:
-                events += self._refused()  # it requires a key
-            return [*events, *self._restart(now)]
-        return [*events, *self._answered(exchange, reply.code, data, now)]
+        refusal = data[0] if data and reply.code == Reply.NAK else 0
+        requires_key = refusal in _REQUIRES_SECURITY and exchange.command == _POLL
+        if data is not None and refusal != Nak.SEQUENCE and not requires_key:
+            return [*events, *self._answered(exchange, reply.code, data, now)]
+        if requires_key and self._key is None:
+            events += self._refused()
+        self._restart(now)
+        return events
 
     def no_reply(self, now: float) -> list[ReaderEvent]:
         """The command was not answered in time: it is repeated, first immediately, then at intervals."""
@@ -176,7 +181,7 @@ class Link:
         self.due_s = now if is_first else now + self.retry_s
         if self._heard_s is None or now - self._heard_s < OFFLINE_AFTER_S:
             return []
-        # Every reader knows the checksum, and most the CRC.
+        # Every reader has the checksum, and most have the CRC.
         if not self._is_check_known:
             self._with_crc = not self._with_crc
         self._unsupported.clear()  # another one may be put in its place
@@ -239,7 +244,9 @@ class Link:
         exchange.busy += 1
         exchange.times = 0
         self.due_s = now + _BUSY_S
-        return self._restart(now) if exchange.busy > _BUSY_MAX else []
+        if exchange.busy > _BUSY_MAX:
+            self._restart(now)
+        return []
 
     def _continue_handshake(
         self, handshake: Handshake, exchange: _Exchange, reply: Frame, now: float
@@ -255,8 +262,9 @@ class Link:
                 *self._change(Condition.OFFLINE, active=False),
                 *self._change(Condition.KEY_REFUSED, active=False),
             ]
-        self._handshake = None
-        return [*([] if _is_nak(reply, Nak.SEQUENCE) else self._refused()), *self._restart(now)]
+        events = [] if _is_nak(reply, Nak.SEQUENCE) else self._refused()
+        self._restart(now)
+        return events
 
     def _refused(self) -> list[ReaderEvent]:
         """There was no session, or the reader requires one."""
@@ -279,25 +287,23 @@ class Link:
     def _answered(self, exchange: _Exchange, code: int, data: bytes, now: float) -> list[ReaderEvent]:
         command, is_refused = exchange.command, code == Reply.NAK
         self.due_s = now
-        events: list[ReaderEvent] = []
         if is_refused and command != _POLL:
             self._unsupported.add(command[0])
         if command == _POLL:
             # A refused or empty poll and one that brought something are followed by the next one.
             pause_s = self._poll_s if code in (Reply.ACK, Reply.NAK) else _NEXT_EVENT_S
             self.due_s = exchange.sent_s + pause_s if self._is_started else now
-            self._failures = 0
-            if self._key is None and not is_refused:
-                self._refusals = 0
-                events += self._change(Condition.KEY_REFUSED, active=False)
-        elif self._requests and command == self._requests[0]:
-            self.replies.append((*self._requests.popleft()[:1], code, data))
+            self._failures = self._refusals = 0
+            return [*self._change(Condition.KEY_REFUSED, active=False), *events_of(code, data)]
+        if self._requests and command == self._requests[0]:
+            self._requests.popleft()
+            self.replies.append((command[0], code, data))
         elif self._start_up and command == self._start_up[0]:
             self._start_up.popleft()
             self._learn(code, data)
         else:
             self.lights.answered(command)
-        return [*events, *events_of(code, data)]
+        return events_of(code, data)
 
     @property
     def _is_started(self) -> bool:
@@ -311,13 +317,12 @@ class Link:
 
     # --- begin again ------------------------------------------------------------------------------
 
-    def _restart(self, now: float) -> list[ReaderEvent]:
+    def _restart(self, now: float) -> None:
         """The reader answered, and the link is out of step. The first restart in a row is immediate."""
         self._failures += 1
         self.due_s = now if self._failures == 1 else now + self.retry_s
         self._handshake = None
         self._begin_again()
-        return []
 
     def _begin_again(self) -> None:
         """The next command has number 0. A challenge that was not answered keeps its random number."""

@@ -74,6 +74,11 @@ class Osdp:
         """Ask the reader in sessions with this key only."""
         self.link.use_key(key)
 
+    def do_not_ask(self) -> None:
+        """Send nothing to the reader: it may have a key, which cannot be read."""
+        self.link.is_used = False
+        self.link.reset()
+
     @property
     def lacks_key(self) -> bool:
         """Whether the reader cannot be asked, because there is no key."""

@@ -67,7 +67,7 @@ def test_a_lost_frame_costs_one_repeat_and_no_card(key: bytes | None, direction:
 
     assert reader.cards == CARDS
     assert len(lost) > before
-    # Each lost one was asked for again at once: in 0.25 s where a poll has 0.05.
+    # Each lost one was asked for again after 0.25 s, where a poll has 0.05.
     assert line.commands - commands > (3.0 - 0.3 * len(lost)) / 0.06
     assert reader.changes(Condition.OFFLINE) == [False]
     assert reader.device.commands.count(0x61) == 1  # no restart
@@ -213,6 +213,20 @@ def test_a_reader_that_requires_a_key_is_reported_where_none_is_configured() -> 
     line.run(5.0)
 
     assert reader.changes(Condition.KEY_REFUSED) == [True]
+
+
+def test_a_command_that_takes_a_session_is_left_out_in_clear_text() -> None:
+    reader = simulated(key=None)
+    reader.device.refused, reader.device.refusal = {LED}, b"\6"
+    line = SimulatedLine(reader)
+    reader.protocol.link.lights.show(Light.NORMAL)
+    reader.device.events += [raw(26, card) for card in CARDS]
+
+    line.run(3.0)
+
+    assert reader.cards == CARDS
+    assert reader.device.commands.count(LED) == 1
+    assert True not in reader.changes(Condition.KEY_REFUSED)
 
 
 @both
@@ -389,6 +403,19 @@ def test_each_reader_of_a_line_has_its_cards() -> None:
     assert [reader.cards for reader in readers] == [
         [card + reader.device.address for card in CARDS] for reader in readers
     ]
+
+
+def test_a_reader_that_sends_noise_leaves_the_others_their_share() -> None:
+    noisy, other = simulated(1), simulated(2)
+    line = SimulatedLine(noisy, other, baudrate=38400)
+    line.to_panel = lambda data: (b"\x53\x81\xa0\x05" * 30,) * 20 if data[1] == 0x81 else (data,)
+    line.run(2.0)
+    polls = len(other.device.commands)
+
+    line.run(10.0)
+
+    assert len(other.device.commands) - polls > 100
+    assert other.changes(Condition.OFFLINE) == [False]
 
 
 @pytest.mark.parametrize("count", [2, 4])
