@@ -110,6 +110,17 @@ def test_a_file_of_the_version_before_takes_events(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.corrupt-*"))
 
 
+def test_a_start_finds_the_version_before_it_and_how_that_run_ended(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.door_events.note_start("1.0") == ("", "")
+        outbox.door_events.keep([event(1, kind="start"), event(2), event(3, actor="anna")])
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.door_events.note_start("1.1") == ("1.0", "start")
+        outbox.door_events.keep([event(4, kind="start"), event(5, kind="stop")])
+    with closing(opened(tmp_path)) as outbox:
+        assert outbox.door_events.note_start("1.1") == ("1.1", "stop")
+
+
 @pytest.mark.parametrize("column", ["committed_n = 1", "channel = 'x'", "refused = 1"])
 def test_a_damaged_state_of_the_events_costs_no_swipe_and_no_event(tmp_path: Path, column: str) -> None:
     with closing(opened(tmp_path)) as outbox:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
 
+from agent import __version__
 from agent.cli.verify import command
 from agent.emulator.views import read_views
+from agent.outbox import Outbox
 from tests.support.agent_process import AGENT_ID, AgentProcess, PtyReader, reader_table
 from tests.support.emulator_process import EmulatorProcess, make_key, public_pem
 from tests.support.events import follow_each_other, stored_events
@@ -68,6 +71,8 @@ def test_what_happens_to_a_door_arrives_once_and_its_heartbeats_show_its_state(
         line.present(7)
         agent.wait_until_committed(1)
         agent.kill()
+        with closing(Outbox(agent.state_dir, agent_id=AGENT_ID)) as outbox:
+            outbox.door_events.note_start("0.0.9")
         agent.start()
         wait_until(lambda: kinds(pipe).count("start") == 2, what="the second start")
         wait_until(lambda: view(pipe, "V_ANCHORS")[-1]["seq"] == 1, what="an anchor after the swipe")
@@ -75,10 +80,11 @@ def test_what_happens_to_a_door_arrives_once_and_its_heartbeats_show_its_state(
 
     rows = events(pipe)
     (swipe,) = pipe.rows()
-    assert kinds(pipe) == ["start", "reader_lost", "reader_back", "start"]
-    assert [row["severity"] for row in rows] == ["info", "warning", "info", "warning"]
+    assert kinds(pipe) == ["start", "reader_lost", "reader_back", "upgrade", "start"]
+    assert [row["severity"] for row in rows] == ["info", "warning", "info", "info", "warning"]
     assert "ended without a stop" in rows[-1]["message"]
-    assert [row["reader_id"] for row in rows] == [None, "RDR-101", "RDR-101", None]
+    assert rows[-2]["message"] == f"badge-agent 0.0.9 was replaced by {__version__}"
+    assert [row["reader_id"] for row in rows] == [None, "RDR-101", "RDR-101", None, None]
     numbered = [json.loads(row["raw_json"]) for row in pipe.rows(EVENTS) if row["seq"] is not None]
     assert [row["seq"] for row in numbered] == list(range(1, len(numbered) + 1))
     assert follow_each_other(numbered, rows[0]["outbox_id"])
