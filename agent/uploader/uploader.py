@@ -93,7 +93,8 @@ class Uploader:
         # 0.0: the live sender has more to do immediately. Only while it waits is a replay served.
         if live == 0.0 or self._rate.requests != requests:
             return 0.0
-        replay = self._replay.step()
+        # A replay keeps the pause of live rows that fail; a replay that fails does not delay live rows.
+        replay = self._live.failing_pause(self._monotonic_s()) or self._replay.step()
         waits = [delay for delay in (live, replay) if delay is not None]
         return min(waits) if waits else None
 
