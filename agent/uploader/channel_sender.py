@@ -45,8 +45,8 @@ Invariants:
     Before any change of channel the old one is opened, which fences it, and its position is committed
     (agent.outbox.channel_use). It is given up after some time if only it cannot be opened.
  6. The committed position is recorded before the state changes; if it cannot be, both stay and polls go on.
- 7. Only a commit, or an empty source, ends a series of failures: a 200 does not. In a series all senders
-    together send at most one request a second.
+ 7. Only a commit, or an empty source, ends a series of failures: a 200 does not. In a series of the live
+    sender both together send at most one request a second; in one of the replays they alone do.
  8. A suspect is on disk before a row after it is sent, and those are sent one at a time. The first one
     that is accepted is committed before the next is sent: its commit sets aside the rows passed over.
 
@@ -186,11 +186,11 @@ class ChannelSender:
         except OutboxReplacedError as error:
             self._start_over()
             # Not immediately: a disk that damages each new file must not be filled with old ones.
-            return self._back_off(self._delay_after(error))
+            return self._back_off(self._delay.after(error))
         except OutboxUnavailableError as error:
             # What could not be recorded is asked for again; sending waits for the outbox.
             self._note(error)
-            return self._back_off(self._delay_after(error))
+            return self._back_off(self._delay.after(error))
 
     def _try(self, now: float) -> float | None:
         try:
@@ -243,8 +243,11 @@ class ChannelSender:
 
     def _pause(self, now: float, size: int = 0) -> float:
         """Seconds until a request may leave."""
-        failing_s = self._failing_pause_s if self._rate.failing else 0.0
-        return max(self._rate.ready_in(now, size), self._rate.after_last(failing_s, now))
+        return max(self._rate.ready_in(now, size), self.failing_pause(now))
+
+    def failing_pause(self, now: float) -> float:
+        """Seconds until another request may leave because those of this sender fail; 0.0 if they do not."""
+        return self._rate.after_last(self._failing_pause_s if self._delay.failures else 0.0, now)
 
     def _poll_at(self) -> float | None:
         """When a poll is due; None for never."""
@@ -386,20 +389,14 @@ class ChannelSender:
     def _went_well(self) -> None:
         self._slow_commits.ended()
         self._delay.reset()
-        self._rate.failing.discard(self)
         self._faults.recovered()
-
-    def _delay_after(self, error: AgentError) -> float:
-        """Count a failure of the series. Returns the seconds until the next try."""
-        self._rate.failing.add(self)
-        return self._delay.after(error)
 
     def _failed(self, error: SnowpipeError) -> float:
         """Enter the state that the failure leaves. Returns the seconds until the next try."""
         if has_uncommitted(error):
             _log.debug("channel %s: waiting for rows that are not committed yet", self.channel.name)
             return RETRY_S
-        delay = self._delay_after(error)
+        delay = self._delay.after(error)
         if isinstance(error, RowsRefusedError) and self._request is not None:
             request, now = self._request, self._monotonic_s()
             self._close()  # the refusal may have used up the continuation token

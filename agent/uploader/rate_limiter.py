@@ -21,7 +21,6 @@ class RateLimiter:
         self._spent: deque[tuple[float, int]] = deque()
         self._last_s = -math.inf
         self.requests = 0  # that have left
-        self.failing: set[object] = set()  # the senders that are in a series of failures
 
     def after_last(self, pause_s: float, now: float) -> float:
         """Seconds until the last request of any sender left `pause_s` ago."""

@@ -113,6 +113,9 @@ class Uploader:
         # 0.0: the live sender has more to do immediately. Only while it waits are the others served.
         if live == 0.0 or self._rate.requests != requests:
             return 0.0
+        # The others keep the pause of live rows that fail; one of them that fails does not delay live rows.
+        if pause := self._live.failing_pause(self._monotonic_s()):
+            return pause if live is None else min(live, pause)
         events = self._step_events()
         if events == 0.0 or self._rate.requests != requests:
             return 0.0

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.simulation.course import KINDS
-from tests.simulation.launch import Report, compiled_disk, histories, test_case
+from tests.simulation.launch import Report, as_test_case, compiled_disk, histories
 
 _COLUMNS = 4
 
@@ -35,7 +35,7 @@ def main() -> int:
         for found in histories(library, workers):
             report.add(found)
             if found["problem"] is not None:
-                print(f"seed {found['seed']}: {found['problem']}\n  {test_case(found)}", flush=True)
+                print(f"seed {found['seed']}: {found['problem']}\n  {as_test_case(found)}", flush=True)
     took_s = time.monotonic() - began_s
     print(
         f"{report.histories:,} histories of {report.days:,.0f} simulated days: {report.steps:,} steps, "

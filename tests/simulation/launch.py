@@ -86,7 +86,7 @@ def histories(
                 worker.stdout.close()
 
 
-def test_case(failure: dict[str, Any]) -> str:
+def as_test_case(failure: dict[str, Any]) -> str:
     """A history that failed, as a line of found.jsonl."""
     return json.dumps(
         {"seed": failure["seed"], "found": failure["problem"][:100], "events": failure["events"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.course import KINDS
-from tests.simulation.launch import Report, compiled_disk, histories, test_case
+from tests.simulation.launch import Report, as_test_case, compiled_disk, histories
 from tests.support.needs import compiler
 
 _FOUND = Path(__file__).with_name("found.jsonl")
@@ -21,7 +21,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _failures(report: Report) -> str:
-    return "\n".join(f"{found['problem']}\n  {test_case(found)}" for found in report.failures)
+    return "\n".join(f"{found['problem']}\n  {as_test_case(found)}" for found in report.failures)
 
 
 @pytest.mark.timeout(600)
