@@ -37,8 +37,8 @@ _EXPECTED = {
 # A door is silent after three intervals: the killed one has the shortest that is reported, a minute.
 _SHORT_MINUTES, _SILENT_AFTER = 0.02, timedelta(minutes=5)
 
-# The first heartbeat comes after six seconds in place of a minute: these agents are short, and on a busy machine a
-# port is opened some seconds after the start.
+# The first heartbeat comes after six seconds in place of a minute: these agents are short, and on a busy
+# machine a port is opened some seconds after the start.
 _RUN = """
 import sys, time
 from agent.cli import main
