@@ -58,21 +58,23 @@ def command(
     """  # noqa: D301 - click's mark for lines that are not to be wrapped
     click.echo(f"Present one card to the reader about once a second ({BUDGET_S:.0f} s at most).", err=True)
     recordings, osdp = _survey(port, baud)
+    users = users_of(port)
+    if not as_json:
+        for user in users:
+            show(Finding("port", "warning", user.text, user.next))
     if osdp:
-        _show_osdp(osdp, port, as_json=as_json)
+        _show_osdp(osdp, port, users, as_json=as_json)
         context.exit(0)
     candidates = ranked(
         candidate for recording in recordings for candidate in match(recording, printed_number)
     )
     best = candidates[0] if candidates else None
-    findings = advice(recordings, candidates)
+    findings = [*users, *advice(recordings, candidates)]
     stable_name = stable_name_of(port)
     if as_json:
         click.echo(json.dumps(_answer(recordings, candidates, findings, port, stable_name)))
     else:
-        for user in users_of(port):
-            show(Finding("port", "warning", user.text, user.next))
-        for found in findings:
+        for found in findings[len(users) :]:
             show(Finding("line", "warning", found.text, found.next))
         if best is not None:
             _show(best, candidates, printed_number)
@@ -121,7 +123,7 @@ def _bytes(recording: Recording) -> int:
     return recording.bytes
 
 
-def _show_osdp(readers: Sequence[OsdpReader], port: str, *, as_json: bool) -> None:
+def _show_osdp(readers: Sequence[OsdpReader], port: str, users: Sequence[Advice], *, as_json: bool) -> None:
     stable_name = stable_name_of(port)
     blocks = "\n\n".join(_osdp_block(reader, stable_name or port) for reader in readers)
     if as_json:
@@ -137,6 +139,7 @@ def _show_osdp(readers: Sequence[OsdpReader], port: str, *, as_json: bool) -> No
         ]
         answer = {"identified": True, "port": port, "lasting_port": stable_name, "protocol": "osdp"}
         answer |= {"baudrate": readers[0].baudrate, "osdp": found, "config": blocks}
+        answer |= {"findings": [dataclasses.asdict(user) for user in users]}
         click.echo(json.dumps(answer))
         return
     for reader in readers:
@@ -245,7 +248,7 @@ def _answer(
         "protocol": best.protocol if best is not None else None,
         "baudrate": best.baudrate if best is not None else None,
         "cards": [_json_card(seen) for seen in best.cards] if best is not None and card is not None else [],
-        "findings": [dataclasses.asdict(found) for found in (*users_of(port), *findings)],
+        "findings": [dataclasses.asdict(found) for found in findings],
         "bytes": heard_bytes,
         "config": reader_block(best, card, stable_name or port)
         if best is not None and card is not None

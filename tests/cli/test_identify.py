@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
+from agent.readers import port_names
+from agent.readers.detect import own_uart
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
 from tests.support.agent_process import PtyReader, bits_line, h10301, rdm6300_frame
@@ -136,3 +138,26 @@ def test_an_interrupt_ends_it_with_a_word_and_no_traceback(line: PtyReader) -> N
     assert process.returncode == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_kernels_console_on_the_port_is_shown_with_its_cure(
+    line: PtyReader,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("agent.cli.identify.BUDGET_S", 0.3)
+    monkeypatch.setattr(port_names, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(own_uart, "COMMAND_LINE", tmp_path / "cmdline")
+    (tmp_path / "cmdline").write_text("console=serial0,115200 console=tty1 rootwait\n")
+    (tmp_path / "dev").mkdir()
+    port = tmp_path / "dev" / "serial0"
+    port.symlink_to(line.device)
+
+    main(["identify", "--port", str(port), "--baud", "9600", *options])
+
+    out = capsys.readouterr().out
+    assert "the kernel's console is on this port (console=serial0)" in out
+    assert "sudo raspi-config nonint do_serial_cons 1, then reboot" in out

@@ -19,10 +19,12 @@ from agent.cli import main
 from agent.config import loader
 from agent.keys import systemd_creds
 from agent.readers import port_names
+from agent.readers.detect import own_uart
 from agent.service import systemctl
 root = Path(sys.argv.pop(1))
 systemd_creds.ETC, port_names.DEV, systemctl.BOOTED = root / "etc", root / "dev", root / "booted"
 port_names.SYS_TTY, port_names.UDEV_LINKS = root / "sys", root / "links"
+own_uart.COMMAND_LINE = root / "cmdline"
 settings.AgentSettings.state_dir, settings.AgentSettings.runtime_dir = root / "state", root / "run"
 loader.DEFAULT_CONFIG = root / "etc/badge-agent/config.toml"
 sys.exit(main(sys.argv[1:]))

@@ -45,6 +45,10 @@ class Esphome(LineProtocol):
     counts. The messages are those of the components and their documentation. Their numbers have no
     leading zeros, so that a lost digit cannot be detected: the check of a tag, and of bits with fewer
     digits than they need, is "none". A line after other text or static is noise.
+
+    The name of a Wi-Fi network has up to 32 bytes, line ends among them: of the lines that are read as a
+    card only one of on_tag fits into it. The rest of the scan's message then follows, which is no log
+    line: such a card is discarded.
     """
 
     line = LineSettings(baudrate=115200, hold_reset_lines=True)
@@ -64,7 +68,8 @@ class Esphome(LineProtocol):
     def __init__(self, *, on_tag: str = "ignore") -> None:
         super().__init__()
         self._reads_on_tag = on_tag == "read"
-        self._unchecked: tuple[ReaderEvent, ...] = ()  # a tag that "invalid parity" may still follow
+        self._unchecked: tuple[ReaderEvent, ...] = ()  # a tag that the next line may refute
+        self._is_of_on_tag = False  # what may refute it is any text, else "invalid parity"
         self._may_wait_bytes = 0  # how many a parity line may have, less those already discarded
         self._logged: tuple[int, int] | None = None  # the last number, and how many lines may repeat it
 
@@ -82,7 +87,8 @@ class Esphome(LineProtocol):
             return NoiseReason.PARITY
         found = _LOG_LINE.fullmatch(line)
         if not found:
-            return (*held, Noise(NoiseReason.SYNTAX)) if held else NoiseReason.SYNTAX
+            kept = () if self._is_of_on_tag else held
+            return (*kept, Noise(NoiseReason.SYNTAX)) if kept else NoiseReason.SYNTAX
         reading = NoiseReason.SYNTAX if cut else self._read_message(found[1], found[2])
         if not held:
             return reading
@@ -111,7 +117,7 @@ class Esphome(LineProtocol):
             return self._unless_repeated(3, _number(bits, value), _credential(bits, found[2]))
         if found := _TAG.fullmatch(message):
             reading = _tag(int(found[1])) if self._reads_on_tag else ()
-            return self._unless_repeated(1, int(found[1]), reading)
+            return self._until_refuted(self._unless_repeated(1, int(found[1]), reading), is_of_on_tag=True)
         return self._read_key(message)
 
     def _read_key(self, message: bytes) -> Reading:
@@ -126,14 +132,19 @@ class Esphome(LineProtocol):
         if found := _CHECKED.fullmatch(message):
             bits, number = int(found[1]), int(found[2])
             reading = self._unless_repeated(2, number, _checked(bits, number))
-            if isinstance(reading, tuple):
-                self._unchecked, reading = reading, ()
-                self._may_wait_bytes = _LONGEST_PARITY_LINE_BYTES
-            return reading
+            return self._until_refuted(reading, is_of_on_tag=False)
         return self._read_key(message)
 
+    def _until_refuted(self, reading: Reading, *, is_of_on_tag: bool) -> Reading:
+        """Hold a tag until the next line, silence, or more bytes than a line that refutes it has."""
+        if isinstance(reading, NoiseReason):
+            return reading
+        self._unchecked, self._is_of_on_tag = reading, is_of_on_tag
+        self._may_wait_bytes = _LONGEST_PARITY_LINE_BYTES
+        return ()
+
     def is_within_frame(self) -> bool:
-        """True inside a line, or after a tag whose parity is not known yet."""
+        """True inside a line, or after a tag that the next line may refute."""
         return super().is_within_frame() or bool(self._unchecked)
 
     def _flush(self) -> list[ReaderEvent]:
@@ -145,6 +156,8 @@ class Esphome(LineProtocol):
         return self._waiting(super()._add_text, text)
 
     def _add_static(self, static: bytes) -> list[ReaderEvent]:
+        if self._is_of_on_tag:
+            self._unchecked = ()
         return self._waiting(super()._add_static, static)
 
     def _waiting(self, add: Callable[[bytes], list[ReaderEvent]], piece: bytes) -> list[ReaderEvent]:

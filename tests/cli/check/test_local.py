@@ -15,11 +15,14 @@ from agent.keys.keypair import generate_key, new_key, pem
 from agent.keys.site_key import new_site_key, write_site_key
 from agent.outbox import Outbox
 from agent.readers import port_names
+from agent.readers.detect import own_uart
 from agent.readers.port import Port
 from agent.readers.protocol import LineSettings
+from agent.settings import ReaderSettings
 from tests.support.cli_rig import AGENT_ID, Check, CliRig
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.kernel_uart import KernelUart
+from tests.support.port_links import share_name
 from tests.support.swipes import swipe, wait_until
 
 
@@ -89,6 +92,61 @@ def test_a_name_that_changes_at_every_plugging_is_a_warning(
     assert checked.code == 0
     assert checked.findings[7]["state"] == "warning"
     assert checked.findings[7]["next"] == f'in the configuration: port = "{name}"'
+
+
+def test_the_kernels_console_on_the_machines_own_uart_is_a_warning_with_its_cure(
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(port_names, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(own_uart, "COMMAND_LINE", tmp_path / "cmdline")
+    (tmp_path / "cmdline").write_text("console=serial0,115200 console=tty1 rootwait\n")
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "serial0").symlink_to(door.port)
+    door.configure(port=str(tmp_path / "dev" / "serial0"))
+
+    checked = check("--offline")
+
+    (warning,) = [one for one in checked.findings if "the kernel's console" in one["text"]]
+    assert (checked.code, warning["name"], warning["state"]) == (0, "reader RDR-101", "warning")
+    assert "(console=serial0)" in warning["text"]
+    assert warning["next"] == "sudo raspi-config nonint do_serial_cons 1, then reboot"
+
+
+@pytest.mark.parametrize(
+    ("own", "warnings"),
+    [("ttyAMA0", ["do_serial_cons 1"]), ("ttyS0", ["do_serial_cons 1", "dtoverlay=disable-bt"])],
+)
+def test_of_a_console_and_bluetooth_check_warns_at_the_reader(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str, warnings: list[str]
+) -> None:
+    dev = tmp_path / "dev"
+    monkeypatch.setattr(port_names, "DEV", dev)
+    monkeypatch.setattr(own_uart, "COMMAND_LINE", tmp_path / "cmdline")
+    (tmp_path / "cmdline").write_text(f"console={own},115200 console=tty1 rootwait\n")
+    dev.mkdir()
+    for name in ("ttyS0", "ttyAMA0"):
+        (dev / name).touch()
+    (dev / "serial1").symlink_to("ttyAMA0")
+    reader = ReaderSettings(id="RDR-101", zone_id="Z", port=dev / own, protocol="rdm6300")
+
+    findings = list(local.port_users(reader, 0))
+
+    assert [(one.name, one.state) for one in findings] == [("reader RDR-101", "warning")] * len(warnings)
+    assert all(cure in one.next for one, cure in zip(findings, warnings, strict=True))
+
+
+def test_a_name_that_two_adapters_claim_is_a_warning(
+    door: CliRig, check: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = share_name(monkeypatch, tmp_path, door.port)
+    door.configure(port=name)
+
+    checked = check("--offline")
+
+    (warning,) = [one for one in checked.findings if "claim the name" in one["text"]]
+    assert (checked.code, warning["name"], warning["state"]) == (0, "reader RDR-101", "warning")
+    assert f"several adapters claim the name {name}, at present it is {door.port}" in warning["text"]
+    assert warning["next"].endswith(f"set port = {tmp_path}/dev/serial/by-path/usb-1")
 
 
 @pytest.mark.usefixtures("door")

@@ -126,3 +126,53 @@ def test_the_second_time_every_answer_is_there_already(machine: SetupRig) -> Non
     assert code == 0
     assert machine.config.read_text() == before
     assert "restart badge-agent.service" not in machine.told
+
+
+def test_the_answer_whether_the_reader_has_keys_is_written(machine: SetupRig) -> None:
+    about_reader = {**dict(ABOUT_READER), "protocol": "bits"}
+    del about_reader["Keypad"], about_reader["formats"]
+
+    with setup(machine, *NAMES, *CLOSED, "--no-start") as terminal:
+        answer(terminal, list(about_reader.items()))
+        question = terminal.expect("[none]: ")
+        terminal.type("yes")
+        terminal.expect("found 'yes'")
+        answer(terminal, [("Keypad", "pin26"), ("formats", "-"), ("Another reader?", "n"), ("Write", "y")])
+        terminal.ended()
+
+    assert "does this reader have keys? none, or how they are sent: " in question
+    assert 'keypad = "pin26"' in machine.config.read_text()
+    assert load(machine.config).readers[0].keypad == "pin26"
+
+
+def test_that_a_reader_has_no_keys_is_written_too(machine: SetupRig) -> None:
+    """An answer, not the default `unknown`, of which `check` warns."""
+    about_reader = {**dict(ABOUT_READER), "protocol": "bits"}
+
+    with setup(machine, *NAMES, *CLOSED, "--no-start") as terminal:
+        answer(terminal, [*about_reader.items(), ("Another reader?", "n"), ("Write", "y")])
+        terminal.ended()
+
+    assert 'keypad = "none"' in machine.config.read_text()
+    assert "keypad is not set" not in terminal.screen
+
+
+def test_the_console_and_bluetooth_on_the_machines_own_uart_are_shown_where_its_port_is_typed(
+    machine: SetupRig,
+) -> None:
+    dev = machine.root / "dev"
+    for name in ("ttyS0", "ttyAMA0"):
+        (dev / name).touch()
+    (dev / "serial0").symlink_to("ttyS0")
+    (dev / "serial1").symlink_to("ttyAMA0")
+    (machine.root / "cmdline").write_text("console=serial0,115200 console=tty1 rootwait\n")
+
+    with setup(machine, *NAMES, *CLOSED) as terminal:
+        answer(terminal, [("port", str(dev / "serial0"))])
+        shown = terminal.expect("Its protocol: ")
+        terminal.interrupted()
+
+    assert "the kernel's console is on this port (console=serial0)" in shown
+    assert "-> sudo raspi-config nonint do_serial_cons 1, then reboot" in shown
+    assert "Bluetooth has the PL011" in shown
+    assert "-> add dtoverlay=disable-bt to /boot/firmware/config.txt, then reboot" in shown

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.readers import port_names
+from agent.readers.detect import own_uart
 from agent.readers.detect.own_uart import users_of
 
 
 @pytest.fixture
-def pi(tmp_path: Path) -> Path:
+def pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """/dev of a Pi 3: the alias serial0 is the mini UART, Bluetooth has the PL011."""
     (tmp_path / "dev").mkdir()
     for name in ("ttyS0", "ttyAMA0", "ttyUSB0"):
@@ -19,6 +21,9 @@ def pi(tmp_path: Path) -> Path:
     (tmp_path / "dev" / "serial1").symlink_to("ttyAMA0")
     (tmp_path / "units").mkdir()
     (tmp_path / "cmdline").write_text("console=tty1 root=PARTUUID=1 rootwait\n")
+    monkeypatch.setattr(port_names, "DEV", tmp_path / "dev")
+    monkeypatch.setattr(own_uart, "COMMAND_LINE", tmp_path / "cmdline")
+    monkeypatch.setattr(own_uart, "UNITS", (tmp_path / "units",))
     return tmp_path
 
 
@@ -30,8 +35,7 @@ def run_login(pi: Path, name: str) -> None:
 
 
 def texts(pi: Path, name: str) -> str:
-    users = users_of(str(pi / "dev" / name), proc=pi, dev=pi / "dev", units=[pi / "units"])
-    return " | ".join(f"{user.text} -> {user.next}" for user in users)
+    return " | ".join(f"{user.text} -> {user.next}" for user in users_of(str(pi / "dev" / name)))
 
 
 @pytest.mark.parametrize("console", ["serial0,115200", "ttyS0,115200"])
