@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_a_name_without_address_stops_the_walk_there(door: CliRig, check: Check)
 
     assert (checked.code, checked.failed) == (69, ["host name"])
     assert checked.named("not checked")["text"] == (
-        "TLS, JWT, ingest host, scoped token, channel, door events (needs host name)"
+        "TLS, JWT, ingest host, scoped token, channel, door events, large request (needs host name)"
     )
 
 
@@ -161,6 +162,31 @@ def test_dead_addresses_before_the_good_one_do_not_keep_check_from_finishing(
     assert checked.named("channel")["state"] == "ok"
     assert tried[:3] == [("2001:db8::1", port), ("127.0.0.1", dead), ("127.0.0.1", port)]
     assert set(tried[3:]) == {("127.0.0.1", port)}  # the one that answered is first from then on
+
+
+def test_a_way_that_carries_small_requests_only_is_a_warning(check: Check, emulator: EmulatorProcess) -> None:
+    emulator.fault("drop_before", on="status")
+
+    checked = check()
+
+    finding = checked.named("large request")
+    assert (checked.code, checked.named("channel")["state"]) == (0, "ok")
+    assert finding["state"] == "warning"
+    assert re.match(r"1[23]\d kB did not get through, smaller requests do: ", finding["text"])
+    assert "MTU" in finding["next"]
+
+
+def test_a_slow_way_is_a_warning(
+    check: Check, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snowflake, "_SLOW_BYTES_PER_S", 200_000)
+    assert check().named("large request")["state"] == "ok"
+
+    emulator.fault("delay", on="status", seconds=1)
+    finding = check().named("large request")
+
+    assert finding["state"] == "warning"
+    assert finding["text"].endswith(" s: a backlog takes long")
 
 
 def test_nobody_listening_is_told_with_host_and_port(door: CliRig, check: Check) -> None:

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import Decoder
 from agent.readers.cards.formats import FORMATS
-from agent.readers.events import CardCheck, CardRead, CredentialKind, Noise, NoiseReason, RawCredential
+from agent.readers.events import CredentialKind, Noise, NoiseReason, RawCredential
 from agent.readers.protocols import make_protocol
+from agent.swipe import CardCheck, CardRead
 
 TAG = b"[D][wiegand:095]: received 26-bit tag: 4002518\r\n"
 INVALID = b"\x1b[0;33m[12:00:01.250][W][wiegand:097]: invalid parity\x1b[0m\r\n"
