@@ -183,15 +183,15 @@ def append(
     )
 
 
-def channel_status(pipe: PipeName, channel: str) -> Request:
-    """Request the committed token and error count of a channel."""
+def channel_status(pipe: PipeName, *channels: str) -> Request:
+    """Request the committed token and error count of channels; unknown ones are not in the answer."""
     return Request(
         "ask for the channel's status",
         "ingest",
         "POST",
         f"/v2/streaming{pipe.path}:bulk-channel-status",
         headers={"Content-Type": "application/json"},
-        body=json.dumps({"channel_names": [channel]}).encode(),
+        body=json.dumps({"channel_names": channels}).encode(),
     )
 
 

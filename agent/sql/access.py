@@ -101,6 +101,7 @@ def _authentication(plan: Plan) -> str:
 -- Optional: the user may sign in with a key pair only. That the exchange of the key-pair token for a
 -- scoped token still works under such a policy is not documented: after it run badge-agent check on a
 -- door. The way back: ALTER USER {plan.user} UNSET AUTHENTICATION POLICY;
+-- Needs CREATE AUTHENTICATION POLICY on the schema, and APPLY AUTHENTICATION POLICY for the user.
 -- USE ROLE {plan.owner};
 -- CREATE AUTHENTICATION POLICY IF NOT EXISTS {plan.authentication_policy}
 --   AUTHENTICATION_METHODS = ('KEYPAIR');

@@ -17,6 +17,7 @@ def cleanup(plan: Plan) -> str:
     return f"""\
 -- Stop the agents first: sudo systemctl stop badge-agent. Until then they keep their swipes and
 -- try again, and nothing is lost but what this script drops.
+-- Needs OWNERSHIP of each object, as every DROP below.
 USE ROLE {plan.owner};
 {alerts}
 DROP VIEW IF EXISTS {plan.view("V_BADGE_EVENTS_BY_SITE")};
@@ -37,6 +38,7 @@ DROP TABLE IF EXISTS {plan.expected_doors};
 DROP TABLE IF EXISTS {plan.site_roles};
 
 -- The key is worth nothing without its user. The policy can be dropped once no user has it.
+-- Needs OWNERSHIP of the user, the roles and the policy: SECURITYADMIN has what USERADMIN owns.
 USE ROLE SECURITYADMIN;
 DROP USER IF EXISTS {plan.user};
 DROP ROLE IF EXISTS {plan.role};
@@ -45,12 +47,14 @@ DROP ROLE IF EXISTS {OPERATOR};
 DROP NETWORK POLICY IF EXISTS {plan.network_policy};
 
 -- Masks and tag of an Enterprise account can be dropped once no table has them.
+-- Needs OWNERSHIP of each.
 USE ROLE {plan.owner};
 DROP MASKING POLICY IF EXISTS {plan.mask("VARCHAR")};
 DROP MASKING POLICY IF EXISTS {plan.mask("NUMBER")};
 DROP MASKING POLICY IF EXISTS {plan.mask("VARIANT")};
 DROP TAG IF EXISTS {plan.tag};
 
+-- Needs OWNERSHIP of the integration, which ACCOUNTADMIN made.
 USE ROLE ACCOUNTADMIN;
 DROP INTEGRATION IF EXISTS {INTEGRATION};
 

@@ -23,6 +23,7 @@ def handoff(plan: Plan) -> str:
     return f"""\
 -- The answer is the table [snowflake] of the doors' config.toml, with the account's own names.
 -- The configuration that this script was written from has the account {plan.account}.
+-- Needs no privilege; SHOW PIPES below needs OWNERSHIP of a pipe, or MONITOR or OPERATE on it.
 USE ROLE {plan.owner};
 SELECT {select}
   AS config_toml;
@@ -36,6 +37,7 @@ SHOW PIPES IN SCHEMA {plan.schema};
 -- 394302 the token arrived more than a minute after its issue (the door's clock), 394307 another
 -- account, 390144 another key. Snowflake's own reason is in
 -- SELECT SYSTEM$GET_LOGIN_FAILURE_DETAILS('<the UUID of the message>');
+-- Needs OWNERSHIP of the user: SECURITYADMIN has what USERADMIN owns.
 USE ROLE SECURITYADMIN;
 DESC USER {plan.user};
 

@@ -88,6 +88,7 @@ CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {INTEGRATION}
 GRANT USAGE ON INTEGRATION {INTEGRATION} TO ROLE {plan.owner};
 GRANT EXECUTE ALERT ON ACCOUNT TO ROLE {plan.owner};
 
+-- Needs CREATE ALERT on the schema and USAGE on the warehouse, and what was granted above.
 USE ROLE {plan.owner};
 {made}"""
 

@@ -49,12 +49,14 @@ def _roles(plan: Plan) -> str:
 -- Two roles, and no right on the table for either. {OPERATOR} sees doors, numbers and times, and no
 -- person; {READER} sees who was where, and what the other role sees.
 -- Grant them to people: GRANT ROLE {OPERATOR} TO USER ...
+-- Needs CREATE ROLE on the account, which USERADMIN has, and OWNERSHIP of the roles that are granted.
 USE ROLE USERADMIN;
 CREATE ROLE IF NOT EXISTS {OPERATOR} COMMENT = 'badge-agent: health of the doors, no personal data';
 CREATE ROLE IF NOT EXISTS {READER} COMMENT = 'badge-agent: who was where';
 GRANT ROLE {OPERATOR} TO ROLE {READER};
 GRANT ROLE {READER} TO ROLE {plan.owner};
 
+-- What each role may use. Needs OWNERSHIP of database, schemas, views and pipes.
 USE ROLE {plan.owner};
 {usage}
 GRANT USAGE ON SCHEMA {plan.schema} TO ROLE {OPERATOR};

@@ -161,3 +161,24 @@ def test_the_kernels_console_on_the_port_is_shown_with_its_cure(
     out = capsys.readouterr().out
     assert "the kernel's console is on this port (console=serial0)" in out
     assert "sudo raspi-config nonint do_serial_cons 1, then reboot" in out
+
+
+def test_with_card_numbers_keyed_the_card_in_the_hand_is_still_shown_and_stored_nowhere(
+    line: PtyReader, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "door" / "config.toml"
+    config.parent.mkdir()
+    config.write_text('[agent]\nid = "door"\nstate_dir = "."\n[privacy]\ncard_numbers = "keyed"\n')
+    monkeypatch.setenv("BADGE_AGENT_CONFIG", str(config))
+    before = config.read_bytes()
+
+    with presenting(line, bits_line(26, h10301(123, 45_015))):
+        identified = main(["identify", "--port", str(line.device)])
+    by_identify = capsys.readouterr().out
+    decoded = main(["decode", "bits", f"26:{h10301(123, 45_015):07X}"])
+    by_decode = capsys.readouterr().out
+
+    assert (identified, decoded) == (0, 0)
+    assert any(row.split()[:3] == ["H10301", "123", "45015"] for row in by_identify.splitlines())
+    assert "H10301: facility code 123, card number 45015" in by_decode
+    assert [(path, path.read_bytes()) for path in config.parent.iterdir()] == [(config, before)]

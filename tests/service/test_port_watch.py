@@ -8,12 +8,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import serial
 
+from agent.cli.findings import reader_findings
 from agent.log.message_ids import MessageId, fields_of
+from agent.readers import port_names
 from agent.readers.session import PortSession
 from agent.service import port_watch
 from agent.service.port_watch import PortWatch
@@ -100,6 +103,36 @@ def test_another_program_on_an_open_port_is_reported_once_and_its_end_too(
 
     assert f"process {other.pid} (python" in problem.text
     assert f"ps -p {other.pid}" in problem.next
+    assert len(logged(caplog, MessageId.PORT_SHARED)) == 1
+    assert len(logged(caplog, MessageId.PORT_ALONE)) == 1
+    assert door.watch.problems(door.readers[0]) == ()
+
+
+def test_a_name_that_two_adapters_claim_is_reported_once_and_shown_by_status(
+    door: Door, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name, claimants = door.lines[0].device, tmp_path / "links" / door.lines[0].device.name
+    monkeypatch.setattr(port_names, "DEV", tmp_path)
+    monkeypatch.setattr(port_names, "UDEV_LINKS", tmp_path / "links")
+    claimants.mkdir(parents=True)
+    for number in ("c188:0", "c188:1"):
+        (claimants / number).touch()
+    door.start()
+    wait_until(lambda: door.readers[0].counts.state == "open", what="an open port")
+
+    door.watch.look()
+    door.watch.look()
+    problems = door.watch.problems(door.readers[0])
+    (claimants / "c188:1").unlink()
+    door.watch.look()
+
+    status = {"id": "R0", "state": "open", "problems": [asdict(one) for one in problems]}
+    (finding,) = reader_findings([status])
+    assert (finding.name, finding.state) == ("reader R0", "warning")
+    assert finding.text.startswith(
+        f"several adapters claim the name {name}, at present it is {name.resolve()}"
+    )
+    assert "present a card at this reader" in finding.next
     assert len(logged(caplog, MessageId.PORT_SHARED)) == 1
     assert len(logged(caplog, MessageId.PORT_ALONE)) == 1
     assert door.watch.problems(door.readers[0]) == ()

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from agent.snowpipe.http import Http
 from agent.snowpipe.name_resolution import Resolver
 from agent.snowpipe.wire import Reply
 from tests.support.connect_proxy import ConnectProxy
+from tests.support.dead_port import dead_port
 from tests.support.emulator_process import make_certificate
 from tests.support.scripted_server import ASK, Answer, ScriptedServer, Silence, always
 
@@ -156,17 +156,9 @@ def test_plain_http_stays_on_this_machine_without_a_proxy() -> None:
 
 @pytest.fixture
 def dead() -> Iterator[int]:
-    """A port of 127.0.0.1 that answers no connection: its queue is full."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.socket())
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(full.getsockname())
-        time.sleep(0.05)
-        yield full.getsockname()[1]
+    """A port of 127.0.0.1 that answers no connection."""
+    with dead_port() as port:
+        yield port
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:

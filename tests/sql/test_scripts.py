@@ -33,6 +33,7 @@ PLAN = Plan(
     fingerprint="SHA256:abc=",
     allowed_networks=("203.0.113.0/24", "198.51.100.7"),
 )
+SCHEMAS = ("ANALYTICS_LAYER", "RAW_INGESTION")
 QUOTED = replace(
     PLAN, database_name="a b", schema_name="a b", pipe_name="a b", user_name="a b", role_name="a b"
 )
@@ -117,6 +118,53 @@ def test_the_network_rule_for_ipv6_is_a_comment() -> None:
 
     assert re.search(r"^-- CREATE OR ALTER NETWORK RULE \S+\n--   TYPE = IPV6 ", text, re.MULTILINE)
     assert not [one for one in statements(text) if "RULE" in one]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_change_of_role_is_preceded_by_the_privilege_that_it_is_for(name: str) -> None:
+    before: list[str] = []
+    without = []
+    for line in script(PLAN, name).splitlines():
+        if line.startswith("USE ROLE") and not re.search(r"\b(Needs|may)\b", "\n".join(before)):
+            without.append(line)
+        before = [*before, line] if line.startswith("--") else []
+
+    assert without == []
+    assert "USE ROLE" in script(PLAN, name)
+
+
+def test_the_policy_that_allows_key_pairs_only_is_a_comment() -> None:
+    """Whether the exchange of tokens works under it is not documented."""
+    text = script(PLAN, "access")
+
+    uncommented = text[text.index("-- Optional: the user may sign in with a key pair only") :]
+    block = [line[3:] for line in uncommented.splitlines() if re.match(r"-- (USE|CREATE|ALTER|  )", line)]
+    policy = "SNOWFLAKE_EXAMPLE.RAW_INGESTION.BADGE_KEYPAIR_ONLY"
+    assert statements("\n".join(block)) == [
+        "USE ROLE SYSADMIN",
+        f"CREATE AUTHENTICATION POLICY IF NOT EXISTS {policy}\n  AUTHENTICATION_METHODS = ('KEYPAIR')",
+        "USE ROLE SECURITYADMIN",
+        f"ALTER USER SFE_INGEST_USER SET AUTHENTICATION POLICY {policy}",
+    ]
+    assert not [one for one in statements(text) if "AUTHENTICATION POLICY" in one]
+
+
+def test_the_metrics_are_in_the_schema_of_the_views_and_in_that_of_the_demo() -> None:
+    made = [one for one in statements(script(PLAN, "views")) if "VIEW" in one and "_METRICS COPY" in one]
+
+    views, demo = (f"SNOWFLAKE_EXAMPLE.{schema}.V_INGESTION_METRICS" for schema in SCHEMAS)
+    assert [one.split()[4] for one in made] == [views, demo]
+    assert made[1].endswith(f"SELECT * FROM {views}")
+
+
+@pytest.mark.parametrize("name", ["views", "dynamic-table"])
+def test_copies_of_an_event_are_looked_for_within_one_agent(name: str) -> None:
+    """Two doors that claim the same event are two events: a copied SD card must not hide a swipe."""
+    numbered = re.findall(
+        r"ROW_NUMBER\(\) OVER \(\s*PARTITION BY (\w+), COALESCE\(\s*event_id,", script(PLAN, name)
+    )
+
+    assert numbered == ["agent_id"]
 
 
 def test_the_hand_over_explains_refused_sign_ins() -> None:

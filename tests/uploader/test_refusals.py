@@ -253,14 +253,23 @@ def test_refused_rows_next_to_each_other_are_set_aside_in_bounded_time(
 
 
 def test_many_refused_rows_cost_some_seconds_each_once_one_is_proved(door: UploaderRig) -> None:
+    """The first one an hour and its trial, the second and the third minutes, each of the others seconds."""
     bad = list(range(3, 200, 4))
     door.pipe.refuses = cards(*bad)
     door.keep(200)
 
-    door.run(2.2 * 3600)
+    at_s = []
+    for count in (1, 3, len(bad)):
+        while len(held(door, "set_aside")) < count:
+            door.run(10)
+        at_s.append(door.clock.seconds)
+    door.run(60)
 
+    first_s, third_s, last_s = at_s
     assert landed(door) == without(200, bad)
     assert held(door, "set_aside") == [(seq, seq) for seq in bad]
+    assert third_s - first_s < 600
+    assert (last_s - third_s) / (len(bad) - 3) < 10
 
 
 def test_a_proof_does_not_last(door: UploaderRig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -23,16 +24,27 @@ from agent.snowpipe.connection import Dialer
 from agent.snowpipe.http import Http
 from agent.snowpipe.refusal import CODES_WITH_HINT
 from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
-from agent.snowpipe.wire import PipeName
+from agent.snowpipe.wire import PipeName, channel_status
 from agent.sql.names import identifier, qualified, user_identifier
 
 # For 390144 the SQL here is more precise: it has the key's fingerprint.
 _OWN_HINT = CODES_WITH_HINT - {"390144"}
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 400, 401, 403, 404
 
+# As many bytes as a request with a backlog has. They only ask for channels that do not exist.
+_LARGE_NAMES, _NAME_CHARACTERS = 520, 245
+# The slowest rate that the deadline of a request allows for: see http.py.
+_SLOW_BYTES_PER_S = 20_000
+
 _MAKE_PIPE = "to make it: badge-agent sql, which can be run again"
 _ASK_ACCOUNT = "SELECT CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME();"
 _NO_ANSWER_HINT = "is a proxy, a firewall or a captive portal in between? try again: badge-agent check"
+_LARGE_HINT = (
+    "the agent divides its requests, and a backlog takes longer; check the MTU, and each device in between"
+)
+_SLOW_HINT = (
+    "the agent waits and divides its requests; check the signal and the data plan of a mobile network"
+)
 _ANY_HINT = "is Snowflake well? https://status.snowflake.com; then, in a few minutes: badge-agent check"
 
 
@@ -48,6 +60,7 @@ def snowflake_steps(settings: Settings) -> list[Step]:
         Step("scoped token", connection.scoped_token, needs=("ingest host",)),
         Step("channel", connection.channel, needs=("scoped token",)),
         Step("door events", connection.events_channel, needs=("channel",)),
+        Step("large request", connection.large_request, needs=("channel",)),
     ]
 
 
@@ -136,6 +149,29 @@ class _Connection:
             yield Finding("door events", "warning", text, hint)
         else:
             yield Finding("door events", "ok", text)
+
+    def large_request(self) -> Iterator[Finding]:
+        """Send a request as large as one with a backlog: a way may carry small ones only."""
+        names = (
+            f"{self._settings.agent.id[:32]}-check-{n}-".ljust(_NAME_CHARACTERS, "x")
+            for n in range(_LARGE_NAMES)
+        )
+        request = channel_status(pipe_name(self._settings), *names)
+        size, begun_s = len(request.body), time.monotonic()
+        try:
+            self._opened().call(request)
+        except SnowpipeError as error:
+            # A refusal by Snowflake itself shows that the request arrived.
+            if not error.from_snowflake:
+                text = f"{size // 1000} kB did not get through, smaller requests do: {error}"
+                yield Finding("large request", "warning", text, _LARGE_HINT)
+                return
+        took_s = time.monotonic() - begun_s
+        text = f"{size // 1000} kB in {took_s:.1f} s"
+        if size < took_s * _SLOW_BYTES_PER_S:
+            yield Finding("large request", "warning", f"{text}: a backlog takes long", _SLOW_HINT)
+        else:
+            yield Finding("large request", "ok", text)
 
     def _open_in(self, pipe: PipeName) -> str:
         """Open the channel in a pipe and drop it again. Raises SnowpipeError."""

@@ -26,7 +26,7 @@ def test_a_door_in_order_passes_every_step(check: Check) -> None:
     assert [one["name"] for one in checked.findings] == [
         *("context", "Python", "libraries", "config", "key file", "account", "reader RDR-101", "cardholders"),
         *("outbox", "disk", "clock", "host name", "TLS", "JWT", "server clock", "ingest host"),
-        *("scoped token", "channel", "door events"),
+        *("scoped token", "channel", "door events", "large request"),
     ]
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,9 +15,12 @@ import pytest
 from agent.atomic_file import replace_file
 from agent.cli.check import snowflake
 from agent.keys.keypair import generate_key, load_private_key, new_key, pem
+from agent.snowpipe import connection
+from agent.snowpipe.connection import LimitedSocket
 from agent.snowpipe.server_clock import ServerClock
 from tests.support.cli_rig import CLOSED, ROLE, Check, CliRig
 from tests.support.connect_proxy import ConnectProxy
+from tests.support.dead_port import dead_port
 from tests.support.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
 
 
@@ -129,8 +134,59 @@ def test_a_name_without_address_stops_the_walk_there(door: CliRig, check: Check)
 
     assert (checked.code, checked.failed) == (69, ["host name"])
     assert checked.named("not checked")["text"] == (
-        "TLS, JWT, ingest host, scoped token, channel, door events (needs host name)"
+        "TLS, JWT, ingest host, scoped token, channel, door events, large request (needs host name)"
     )
+
+
+def test_dead_addresses_before_the_good_one_do_not_keep_check_from_finishing(
+    check: Check, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a router without IPv6: the first address has no route, the second never answers."""
+    monkeypatch.setattr(connection, "_CONNECT_S", (0.2, 5.0))
+    port = urlsplit(emulator.url).port
+    tried = []
+
+    def connect(one: LimitedSocket, target: tuple[str, int]) -> None:
+        tried.append(target[:2])
+        socket.socket.connect(one, target)
+
+    monkeypatch.setattr(LimitedSocket, "connect", connect, raising=False)
+    with dead_port() as dead:
+        ipv6 = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0))
+        ipv4 = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", one)) for one in (dead, port)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [ipv6, *ipv4])
+
+        checked = check()
+
+    assert (checked.code, checked.failed) == (0, [])
+    assert checked.named("channel")["state"] == "ok"
+    assert tried[:3] == [("2001:db8::1", port), ("127.0.0.1", dead), ("127.0.0.1", port)]
+    assert set(tried[3:]) == {("127.0.0.1", port)}  # the one that answered is first from then on
+
+
+def test_a_way_that_carries_small_requests_only_is_a_warning(check: Check, emulator: EmulatorProcess) -> None:
+    emulator.fault("drop_before", on="status")
+
+    checked = check()
+
+    finding = checked.named("large request")
+    assert (checked.code, checked.named("channel")["state"]) == (0, "ok")
+    assert finding["state"] == "warning"
+    assert re.match(r"1[23]\d kB did not get through, smaller requests do: ", finding["text"])
+    assert "MTU" in finding["next"]
+
+
+def test_a_slow_way_is_a_warning(
+    check: Check, emulator: EmulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snowflake, "_SLOW_BYTES_PER_S", 200_000)
+    assert check().named("large request")["state"] == "ok"
+
+    emulator.fault("delay", on="status", seconds=1)
+    finding = check().named("large request")
+
+    assert finding["state"] == "warning"
+    assert finding["text"].endswith(" s: a backlog takes long")
 
 
 def test_nobody_listening_is_told_with_host_and_port(door: CliRig, check: Check) -> None:

@@ -112,6 +112,23 @@ def test_a_key_that_snowflake_does_not_know_yet_is_what_the_sql_above_is_for(
     assert done.stdout.count("ALTER USER") == 1
 
 
+def test_two_doors_with_one_user_are_told_to_share_the_key_and_do_so_with_the_option(
+    machine: SetupRig, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "door-1.p8"
+    key = generate_key(key_file)
+
+    done = machine.run("setup", *ANSWERS, "--no-start", "--private-key-file", str(key_file))
+
+    assert (
+        "If another door uses this user, the first line would invalidate its key: give this door a user of\n"
+        "its own, or the other door's key (--private-key-file).\n"
+    ) in done.stdout
+    first_line = done.stdout.partition("For your administrator, in Snowflake:\n")[2].splitlines()[0]
+    assert first_line.strip().startswith(f"ALTER USER {USER} SET RSA_PUBLIC_KEY='")
+    assert stored_key(machine) == key.fingerprint
+
+
 def test_run_twice_it_changes_nothing(machine: SetupRig) -> None:
     machine.run("setup", *ANSWERS)
     before = machine.config.read_text(), stored_key(machine)

@@ -10,7 +10,7 @@ import pytest
 
 from agent.readers.cards.decoder import Decoder
 from agent.readers.events import RawCredential
-from agent.readers.protocols import PROTOCOLS
+from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.settings import DEFAULT_FORMATS
 from agent.swipe import CardCheck, CardRead
 from tests.readers.protocols.test_contract import CASES, SAMPLES, Sample, make
@@ -78,6 +78,31 @@ def test_a_lost_or_doubled_byte_and_a_late_start_make_no_other_card_that_counts_
 
     assert {card.check for card in found} <= {CardCheck.NONE}
     assert not found or EXPLAINED in (inspect.getdoc(PROTOCOLS[name]) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "whole"),
+    [
+        ("wie232", {}, b"7A5B3C19E\r\n"),  # the 35 data bits of a 37-bit card
+        ("wg2rs232", {}, b"7A5B3C19E\r\n"),
+        ("rfideas", {"bits": 35}, b"32844808606\r\n"),
+        ("rfideas", {"bits": 35, "digits": "hex"}, b"7A5B3C19E\r\n"),
+    ],
+)
+def test_a_lost_digit_that_cannot_be_detected_leaves_the_check_none_and_the_docstring_says_why(
+    name: str, options: dict[str, object], whole: bytes
+) -> None:
+    found = []
+    for place in range(len(whole) - 2):
+        wire = make_protocol(name, options)
+        found += wire.receive_data(whole[:place] + whole[place + 1 :], 0.0)
+
+    cards = [one for one in found if isinstance(one, RawCredential)]
+    assert cards
+    assert {card.check for card in cards} == {CardCheck.NONE}
+    text = " ".join((inspect.getdoc(PROTOCOLS["wie232" if name == "wg2rs232" else name]) or "").split())
+    assert "lost" in text
+    assert EXPLAINED in text
 
 
 @pytest.mark.parametrize(("name", "sample"), CASES)
