@@ -31,7 +31,7 @@ def actor() -> str:
 def _login_uid() -> int:
     """The user id of the login, which the kernel keeps through sudo and su."""
     try:
-        uid = int(Path("/proc/self/loginuid").read_text(encoding="ascii"))
+        uid = int(Path("/proc/self/loginuid").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return _STARTED_BY
     return _STARTED_BY if uid == _NOT_SET else uid

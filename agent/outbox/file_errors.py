@@ -29,7 +29,7 @@ _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_CORRUPTFS")
 # Python's sqlite3 raises it for a value of a TEXT column, without SQLite's error name.
 _NO_TEXT = "Could not decode to UTF-8"
 # SHMSIZE: the disk is full, no room for the index of the WAL.
-FULL = ("SQLITEFULL", "SQLITE_IOERR_SHMSIZE")
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 _BUG_HINT = "this may be a bug, or a file that another program has changed; please report it"
 

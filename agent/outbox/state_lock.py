@@ -121,7 +121,7 @@ def _locks(pid: int, path: Path) -> bool:
     """Whether the kernel lists an exclusive flock of this process on this file."""
     # The device is not compared: stat() of btrfs and overlayfs reports another one than the kernel's list.
     held = rf"^\d+: FLOCK +ADVISORY +WRITE {pid} [0-9a-f]+:[0-9a-f]+:{path.lstat().st_ino} "
-    return re.search(held, _LOCKS.read_text(encoding="ascii"), re.MULTILINE) is not None
+    return re.search(held, _LOCKS.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:

@@ -155,7 +155,7 @@ def _bytes_written() -> int | None:
     higher: file system metadata and erase blocks come on top.
     """
     try:
-        counters = Path("/proc/self/io").read_text(encoding="ascii")
+        counters = Path("/proc/self/io").read_text(encoding="utf-8")
     except OSError:
         return None
     return int(counters.partition("\nwrite_bytes:")[2].split()[0])

@@ -13,7 +13,7 @@ from typing import Any
 from agent.outbox import read_counts
 from agent.outbox.database import open_external
 from tests.simulation.history import FailedError, History, number_of
-from tests.simulation.service import card
+from tests.simulation.service import card, door_events, swipes
 from tests.support.outbox_rig import recomputed_chain
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,6 +28,7 @@ def check(history: History) -> None:
     """Raise FailedError for anything that was promised and does not hold."""
     problems = [
         *_once(history),
+        *_events_once(history),
         *_in_order(history),
         *_held_with_guilt(history),
         *_one_history_per_id(history),
@@ -39,7 +40,7 @@ def check(history: History) -> None:
 
 
 def _rows(history: History, *, replay: bool) -> list[Row]:
-    return [row for _, row in history.service.landed if row.get("replay", False) is replay]
+    return [row for row in swipes(history.service.landed) if row.get("replay", False) is replay]
 
 
 def _once(history: History) -> list[str]:
@@ -66,16 +67,24 @@ def _once(history: History) -> list[str]:
     if unknown := set(live) - set(history.swiped):
         problems.append(f"nobody swiped: {sorted(unknown)}")
     ids: dict[int, set[str]] = defaultdict(set)
-    for _, row in history.service.landed:
+    for row in swipes(history.service.landed):
         ids[card(row)].add(row["event_id"])
     if several := [number for number, found in ids.items() if len(found) > 1]:
         problems.append(f"several event ids: {several}")
     return problems
 
 
+def _events_once(history: History) -> list[str]:
+    """No door event is in its table twice, unless an older state was brought back."""
+    if history.went_back or history.is_restored or history.is_damaged:
+        return []
+    ids = Counter(row["event_id"] for row in door_events(history.service.landed))
+    return [f"door event {event_id} is there {count} times" for event_id, count in ids.items() if count > 1]
+
+
 def not_loaded_numbers(history: History) -> set[int]:
     """The swipes whose rows the server could not load."""
-    return {card(row) for _, row in history.service.not_loaded}
+    return {card(row) for row in swipes(history.service.not_loaded)}
 
 
 def _in_order(history: History) -> list[str]:
@@ -123,7 +132,7 @@ def _number(row: bytes) -> int | None:
 
 def _held_with_guilt(history: History) -> list[str]:
     problems = []
-    refused = {card(row) for _, row in history.service.refused}
+    refused = {card(row) for row in swipes(history.service.refused)}
     not_loaded = not_loaded_numbers(history)
     for kind, numbers, reason in held_rows(history):
         if reason.startswith(("damaged", "lost", "unreadable")) or "recover" in reason:
@@ -140,9 +149,8 @@ def _one_history_per_id(history: History) -> list[str]:
     """One row per number of an id, without holes, each with the chain of the one before it."""
     problems = []
     by_id: dict[str, dict[int, Row]] = defaultdict(dict)
-    rows = [
-        row for _, row in (*history.service.landed, *history.service.not_loaded, *history.service.refused)
-    ]
+    service = history.service
+    rows = swipes((*service.landed, *service.not_loaded, *service.refused))
     for row in rows:
         known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
         if known["event_id"] != row["event_id"]:
@@ -162,7 +170,7 @@ def _right_times(history: History) -> list[str]:
     if history.is_time_void or history.is_damaged:
         return []
     problems = []
-    for _, row in history.service.landed:
+    for row in swipes(history.service.landed):
         swiped = history.swiped.get(card(row))
         if swiped is None:
             continue

@@ -92,7 +92,7 @@ class Door:
             private_key_file=self._key_file,
         )  # fmt: skip
         return Settings(
-            AgentSettings(self.agent_id, self.state_dir, self._place / "run"),
+            AgentSettings(self.agent_id, self.state_dir, self._place / "run", heartbeat_minutes=0),
             readers,
             None,
             snowflake,

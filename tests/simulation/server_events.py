@@ -8,7 +8,7 @@ from random import Random
 from agent.emulator.anything import Generator
 from tests.simulation.history import History
 from tests.simulation.kinds import event, extent
-from tests.simulation.service import card
+from tests.simulation.service import card, swipes
 
 _MOST_BAD = 6
 
@@ -196,8 +196,8 @@ def server_goes_back(history: History, draw: Random) -> bool:
     channel.buffered.clear()
     channel.is_invalid = True
     history.went_back = True
-    for landed in lost:
-        history.swiped[card(landed.row)].went_back = True
+    for row in swipes(lost):
+        history.swiped[card(row)].went_back = True
     return True
 
 

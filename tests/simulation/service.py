@@ -7,6 +7,7 @@ import email.utils
 import gzip
 import json
 from collections import Counter
+from collections.abc import Iterable
 from random import Random
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from agent.errors import OutcomeUnknownError, UnreachableError
 from agent.snowpipe.wire import Reply, Request
 from tests.simulation.machine import Machine
 from tests.simulation.network import Message, Response
-from tests.support.pipe_model import Endpoint, PipeModel, Row
+from tests.support.pipe_model import Endpoint, Landed, PipeModel, Row
 
 _TOKEN_S = 3_600
 _JWT_S = 60  # 394302
@@ -202,8 +203,18 @@ class Service(PipeModel):
 
 
 def card(row: Row) -> int:
-    """The number of the swipe that a row is of."""
-    return int(row["card_raw"], 16) & 0xFFFFFFFF
+    """The number of the swipe that a row is of; -1 for a door event."""
+    return int(row["card_raw"], 16) & 0xFFFFFFFF if "card_raw" in row else -1
+
+
+def swipes(landed: Iterable[Landed]) -> list[Row]:
+    """The rows of swipes; the others are of the pipe for door events."""
+    return [one.row for one in landed if "card_raw" in one.row]
+
+
+def door_events(landed: Iterable[Landed]) -> list[Row]:
+    """The rows of the pipe for door events, without heartbeats."""
+    return [one.row for one in landed if "card_raw" not in one.row and one.row["kind"] != "heartbeat"]
 
 
 def _error(status: int, code: str) -> Reply:
