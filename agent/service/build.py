@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agent import __version__
 from agent.clock.system_clock import Clock, SystemClock, boottime_s
 from agent.door_event import DoorEvent
-from agent.errors import KeyFileError, NotPermittedError
+from agent.errors import KeyFileError, NotPermittedError, OutboxError
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys
 from agent.keys.site_key import site_key_of
 from agent.log.message_ids import MessageId, fields
@@ -68,6 +70,7 @@ class Agent:
     write_loop: WriteLoop
     status_report: StatusReport
     delivery_state: DeliveryState
+    run_before: tuple[str, str]  # its version, and how it ended; see EventWriter.note_start()
 
 
 def build_readers(settings: Settings, *, changed: Callable[[], None]) -> Readers:
@@ -173,7 +176,15 @@ def build(readers: Readers, *, kept: Callable[[], None], changed: Callable[[], N
     return Agent(
         *(settings, readers.clock, readers.client, outbox, uploader, write_loop, status_report),
         readers.delivery_state,
+        _note_start(outbox),
     )
+
+
+def _note_start(outbox: Outbox) -> tuple[str, str]:
+    """What is known of the run before; nothing if the disk fails. Not in the main thread: a disk may hang."""
+    with contextlib.suppress(OutboxError):
+        return outbox.door_events.note_start(__version__)
+    return "", ""
 
 
 def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:

@@ -20,11 +20,8 @@ _ENDINGS = {
 
 
 def note_start(agent: Agent, event_log: EventLog) -> None:
-    """Add the events of a start; another version than that of the run before is one more."""
-    before, ending = "", ""
-    with contextlib.suppress(OutboxError):
-        before, ending = agent.outbox.door_events.note_start(__version__)
-    now = agent.clock.now()
+    """Add the events of a start; another version than that of the run before is one more. Writes nothing."""
+    (before, ending), now = agent.run_before, agent.clock.now()
     if before not in {"", __version__}:
         text = f"badge-agent {before} was replaced by {__version__}"
         event_log.add(DoorEvent("upgrade", "info", text, now, details={"from": before, "to": __version__}))
