@@ -40,6 +40,7 @@ _BUSY_MS = 50
 
 _T = TypeVar("_T")
 Search = Generator[None, None, _T]
+_HOLDS = "SELECT id, kind, first_n, last_n, reason, released FROM held"
 
 
 class DamagedFile:
@@ -51,17 +52,16 @@ class DamagedFile:
     def __init__(self, path: Path) -> None:
         self._files = [SectorReader(path), SectorReader(path.with_name(path.name + "-wal"))]
         self._connection: sqlite3.Connection | None = None
-        with contextlib.suppress(OutboxError):
-            self._connection = open_external(path.parent, "ro", name=path.name)
-        self._all(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        self._path = path
+        self.had_errors = False  # something could not be read by SQLite, or was not as stored
+        self._connect()
         # How many rows the file can have.
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES
         # How many single numbers are tried around damaged pages: in all, as each search meets the same pages.
         self._tries_left = self.capacity
         self.searched_bytes = 0  # by the search of the bytes that is in progress
-        self.had_errors = False  # some rows could not be read by number, or were not as stored
         self.state, self.generations = self._read_state()
-        held = self._all("SELECT id, kind, first_n, last_n, reason, released FROM held")
+        held = self._all(_HOLDS)
         self.held = list(filter(holds.is_hold, held))
         replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
         self.replays = list(filter(holds.is_replay, replays))
@@ -112,14 +112,39 @@ class DamagedFile:
         return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
-        """All rows of a query, or none if it fails. None is tried after one that fails for all."""
-        if self._connection is not None:
+        """All rows of a query, or none if it fails. None is tried after one that fails for all.
+
+        What fails at a page is tried again with an empty cache: a worn card often returns a sector at the
+        second read, and without the holds a row that was set aside counts as delivered. If these fail again,
+        the file is kept (`had_errors`).
+        """
+        for is_last in (False, True):
+            if self._connection is None:
+                break
             try:
                 return self._connection.execute(query, values).fetchall()
             except QUERY_ERRORS as error:
-                if _fails_for_all(error):
+                if _is_locked(error):
                     self.close()
+                elif not error_name(error).startswith(("SQLITE_IOERR", "SQLITE_CORRUPT")):
+                    break
+                elif is_last:
+                    self.had_errors |= query == _HOLDS
+                    if _fails_for_all(error):
+                        self.close()
+                else:
+                    self._connect()
         return []
+
+    def _connect(self) -> None:
+        """Open the file through SQLite, with an empty cache; again if a sector cannot be read."""
+        self.close()
+        for _ in range(2):
+            with contextlib.suppress(OutboxError):
+                self._connection = open_external(self._path.parent, "ro", name=self._path.name)
+                self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                return
+        self.had_errors = True
 
     def _readable_events(self) -> Iterator[StoredEvent]:
         """The door events from both ends of the table up to the first page that cannot be read."""
@@ -304,12 +329,13 @@ def _is_read_error(error: Exception) -> bool:
 
 
 def _fails_for_all(error: Exception) -> bool:
-    """Whether every query fails like this one: the file is locked, or its schema cannot be read.
+    """Whether every query fails like this one: the file is locked, or its schema cannot be read."""
+    return _is_locked(error) or "malformed database schema" in str(error)
 
-    SQLite tries for ten seconds to lock a log before it reports SQLITE_PROTOCOL.
-    """
-    lasting = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_NOTADB")
-    return error_name(error).startswith(lasting) or "malformed database schema" in str(error)
+
+def _is_locked(error: Exception) -> bool:
+    """Whether the file is locked, or is no database. SQLite tries ten seconds before it reports PROTOCOL."""
+    return error_name(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_NOTADB"))
 
 
 def _is_timing(columns: tuple[Any, ...]) -> bool:
