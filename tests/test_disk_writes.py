@@ -89,7 +89,6 @@ def assert_nothing_is_written(agent: AgentProcess, state_dir: Path) -> None:
         return bytes_written(agent.pid) == before
 
     # What follows the last swipe ends first: the start's door event is stored, sent and committed.
-
     wait_until(is_at_rest, what="two seconds without a write")
     written, files = bytes_written(agent.pid), files_of(state_dir)
 

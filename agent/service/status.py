@@ -14,7 +14,8 @@ from agent import __version__
 from agent.clock.reading import ClockReading
 from agent.clock.system_clock import Clock
 from agent.guarded_file import open_guarded
-from agent.outbox import Outbox
+from agent.outbox import Outbox, OutboxCounts
+from agent.outbox.external.counts import counts_of
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.protocols.osdp.reader import Osdp
 from agent.readers.reader import Reader
@@ -109,7 +110,12 @@ class StatusReport:
 
     def look_at_outbox(self) -> None:
         """Read what the metrics have of the outbox. For the uploader's thread: the disk may be slow."""
-        self._outbox_seen = read_outbox(self._outbox.file.path.parent)
+        self._outbox_seen = read_outbox(self._outbox.file.path.parent, self._count)
+
+    def _count(self, state_dir: Path) -> OutboxCounts:
+        # Through the open file: to open it again changes its files' dates where the agent runs as root.
+        with self._outbox.reading() as connection:
+            return counts_of(connection, state_dir)
 
     def status(self) -> dict[str, Any]:
         """The object that `status --json` prints, for the running agent itself."""

@@ -6,6 +6,7 @@ Imports neither the client nor the readers, so that `badge-agent status` starts 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -129,16 +130,16 @@ def _key(report: dict[str, Any]) -> dict[str, Any]:
     return {**key, "age_days": None if age is None else age.days}
 
 
-def read_outbox(state_dir: Path) -> dict[str, Any]:
-    """The member `outbox` of a status, from one short transaction; `problem` says why it cannot be read."""
-    return _counts(state_dir) | {"quarantined": [copy.name for copy in copies(state_dir)]}
+def read_outbox(state_dir: Path, count: Callable[[Path], OutboxCounts] = read_counts) -> dict[str, Any]:
+    """The member `outbox` of a status; `problem` says why it cannot be read. `count` raises AgentError."""
+    return _counts(state_dir, count) | {"quarantined": [copy.name for copy in copies(state_dir)]}
 
 
-def _counts(state_dir: Path) -> dict[str, Any]:
+def _counts(state_dir: Path, count: Callable[[Path], OutboxCounts]) -> dict[str, Any]:
     try:
         if not is_there(state_dir):
             return _unknown(f"no outbox in {state_dir} yet; the first start creates it")
-        counts = read_counts(state_dir)
+        counts = count(state_dir)
     except AgentError as error:
         return _unknown(str(error))
     return {

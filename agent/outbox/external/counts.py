@@ -39,9 +39,15 @@ class OutboxCounts:
 
 
 def read_counts(state_dir: Path) -> OutboxCounts:
-    """Count within one read transaction. Raises OutboxError if there is no outbox, NotPermittedError."""
+    """Count in the outbox of another process. Raises OutboxError if there is none, NotPermittedError."""
     with outbox_connection(state_dir, "ro") as connection:
-        connection.execute("BEGIN")  # one snapshot for all the queries below
+        return counts_of(connection, state_dir)
+
+
+def counts_of(connection: sqlite3.Connection, state_dir: Path) -> OutboxCounts:
+    """Count within one read transaction. Raises sqlite3.Error, OutboxCorruptError."""
+    connection.execute("BEGIN")  # one snapshot for all the queries below
+    try:
         state = OutboxState.read(connection)
         committed_n = state.committed_n
         oldest = connection.execute(
@@ -75,6 +81,9 @@ def read_counts(state_dir: Path) -> OutboxCounts:
             bytes=(state_dir / OUTBOX_FILE).stat().st_size,
             recovery=next(iter(state.recoveries), None),
         )
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def recovery_of(state_dir: Path) -> Recovery | None:
