@@ -32,6 +32,12 @@ class KeyFileError(ConfigError):
     """The private key is missing, unreadable, accessible to others, or of a type that cannot be used."""
 
 
+class KeyNotStoredError(KeyFileError):
+    """A key without which no swipe can be stored is not there, or was not decrypted: start again later."""
+
+    exit_code = 75
+
+
 class NotPermittedError(AgentError):
     """The operating system denied this user an operation that the agent needs."""
 

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.errors import KeyFileError, NotPermittedError
+from agent.errors import KeyFileError, KeyNotStoredError, NotPermittedError
 from agent.keys import systemd_creds
 from agent.keys.secret_file import read_secret
 from agent.settings import Settings
@@ -95,7 +95,10 @@ def site_key_of(settings: Settings) -> SiteKey | None:
 
 
 def load_site_key(settings: Settings) -> SiteKey:
-    """The site key. Raises KeyFileError or NotPermittedError."""
+    """The site key. Raises KeyFileError or NotPermittedError.
+
+    KeyNotStoredError if the service has none: a start decrypts it again, so a later one may have it.
+    """
     if settings.privacy.site_key_file is not None:
         return read_site_key(settings.privacy.site_key_file)
     credential = systemd_creds.credential_path("site_key")
@@ -103,7 +106,7 @@ def load_site_key(settings: Settings) -> SiteKey:
         return read_site_key(credential)
     stored = systemd_creds.find("site_key") if credential is None else None
     if stored is None:
-        raise KeyFileError(
+        raise KeyNotStoredError(
             "the service has no site key: none is stored, or this machine cannot decrypt it",
             hint="sudo badge-agent setup --site-key FILE: the file of another door, or a new name",
         )

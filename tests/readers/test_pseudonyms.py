@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.cli import main
 from agent.clock.reading import ClockReading
-from agent.errors import KeyFileError
-from agent.keys.site_key import SiteKey, new_site_key, read_site_key, write_site_key
+from agent.config.loader import load
+from agent.errors import ConfigError, KeyFileError, KeyNotStoredError
+from agent.keys.site_key import SiteKey, new_site_key, read_site_key, site_key_of, write_site_key
 from agent.readers.events import RawCredential, raw_hex
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.swipe_pipeline import ReadTime, SwipePipeline
-from agent.settings import ReaderSettings
+from agent.settings import PrivacySettings, ReaderSettings
 from agent.swipe import CardCheck, LastRead
 from tests.support.agent_process import AgentProcess, PtyReader, reader_table, sent_rows
 from tests.support.emulator_process import EmulatorProcess
+from tests.support.paths import ROOT
 from tests.support.stand_in_sink import MemorySink
 
 # Random 40 bits: ten digits of a number that no file holds by chance.
@@ -140,3 +143,19 @@ def test_a_key_that_others_may_read_and_a_damaged_one_are_refused(tmp_path: Path
         read_site_key(path)
 
     assert "12 34" not in str(caught.value)
+
+
+def test_a_key_that_is_not_there_is_no_reason_to_stay_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "site_key_encrypted").write_bytes(b"none")  # as the unit sets it
+    example = load(ROOT / "config.example.toml")
+    settings = replace(example, privacy=PrivacySettings(card_numbers="keyed"))
+
+    with pytest.raises(KeyNotStoredError) as caught:
+        site_key_of(settings)
+
+    assert caught.value.exit_code != ConfigError.exit_code  # after which systemd does not restart the agent
+    write_site_key(tmp_path / "site_key", KEY)
+    assert site_key_of(settings) == KEY

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.keys.site_key import new_site_key
 from agent.log.message_ids import MessageId
 from tests.support.agent_process import has_clock
 from tests.support.installed_agent import PORT, InstalledAgent
@@ -241,6 +242,22 @@ def test_a_key_that_cannot_be_decrypted_does_not_stop_the_reading_of_cards(
     door.wait_until_open()
     door.assert_delivered()
     report("5 swipes without a key")
+
+
+def test_a_site_key_that_comes_later_is_used_without_a_person(door: InstalledAgent) -> None:
+    right = door.machine.path(CONFIG).read_text()
+    key = door.machine.path("/etc/credstore/badge-agent.site_key")
+    door.machine.put(CONFIG, f'{right}\n[privacy]\ncard_numbers = "keyed"\n'.encode())
+
+    door.machine.run("systemctl", "restart", "badge-agent", check=False)
+
+    wait_until(lambda: "has no site key" in door.machine.journal("--output=cat"), "it ends")
+    door.machine.put("/etc/credstore/badge-agent.site_key", new_site_key().line)
+    door.wait_until_open()
+    door.machine.put(CONFIG, right.encode())
+    key.unlink()
+    door.machine.run("systemctl", "restart", "badge-agent")
+    door.wait_until_open()
 
 
 def test_two_names_of_one_device_are_no_reason_to_stop(door: InstalledAgent) -> None:
