@@ -8,7 +8,7 @@ from agent.errors import ChannelLostError, SnowpipeError, TransientError
 from agent.log.message_ids import fields
 from agent.outbox import RowSource
 from agent.snowpipe.channel import Channel
-from agent.uploader.channel_opening import ChannelOpening
+from agent.uploader.channel_opening import ChannelOpening, has_uncommitted
 from agent.uploader.commit_recorder import CommitRecorder
 
 _log = logging.getLogger(__name__)
@@ -101,5 +101,7 @@ class ChannelSwitch:
 def _is_lasting(error: SnowpipeError) -> bool:
     if isinstance(error, ChannelLostError):
         return True
+    if has_uncommitted(error):  # the channel is there: the opening waits, then discards what is not committed
+        return False
     status = error.status or 0
     return 400 <= status < 500 and status not in {_TIMEOUT, _TOO_MANY}  # noqa: PLR2004 - RFC 9110 15.5

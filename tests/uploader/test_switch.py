@@ -20,6 +20,7 @@ from agent.errors import (
 )
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
+from agent.snowpipe.refusal import UNCOMMITTED_DATA
 from agent.uploader.channel_switch import ChannelSwitch, switch_delay_s
 from tests.support.outbox_rig import recover
 from tests.support.pipe_model import Lose, Refuse, Unreachable
@@ -260,6 +261,23 @@ def test_replayed_rows_have_the_position_with_which_they_were_first_sent(slow_do
     door.close()
 
 
+@pytest.mark.parametrize("change", [another_pipe, renamed])
+def test_rows_that_take_minutes_to_be_committed_arrive_once_at_a_change(
+    slow_door: UploaderRig, change: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = slow_door
+    door.pipe.lag_s = 700.0
+    in_flight(door, 5, 3, 2)
+    door.pipe.lag_s = 1.0
+
+    change(door)
+    resume(door)
+
+    assert_whole(door)
+    assert "is given up" not in caplog.text
+    door.close()
+
+
 # --- an old channel that cannot be asked ------------------------------------------------------------
 
 
@@ -297,6 +315,8 @@ def test_only_answers_that_are_about_the_channel_use_up_the_patience(slow_door: 
     assert exhausted_s(gone) == 3600
     assert exhausted_s(SnowpipeError("400", status=400)) == 3600
     assert exhausted_s(TransientError("503", status=503), is_other_pipe=True) == 86_400
+    uncommitted = TransientError("409", status=409, code=UNCOMMITTED_DATA)
+    assert exhausted_s(uncommitted, is_other_pipe=True) == 86_400
     assert exhausted_s(SnowpipeError("401", status=401)) is None
     assert exhausted_s(UnreachableError("no route")) is None
     slow_door.close()
