@@ -65,6 +65,10 @@ def first_link(outbox_id: str) -> str:
     return outbox_id
 
 
+# As `chain_before` of a row whose previous chain a damaged file has lost: nothing can be claimed of it.
+UNKNOWN_LINK = "unknown"
+
+
 def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
     """The swipe's chain and its row to be stored: one line of NDJSON without the line end.
 

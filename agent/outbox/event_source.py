@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Protocol
 
-from agent import event_rows
+from agent import event_rows, rows
 from agent.errors import OutboxReplacedError
 from agent.outbox import channel_use, event_store, holds
 from agent.outbox.event_store import EventState, StoredEvent
@@ -259,7 +259,8 @@ class EventRows:
         """The chain of an event; None if it is not known."""
         state = self._state
         if n == state.first_n - 1:
-            return state.chain_before or self._outbox.outbox_id
+            is_known = state.chain_before not in {"", rows.UNKNOWN_LINK}
+            return state.chain_before if is_known else self._outbox.outbox_id
         if n == state.committed_n:
             return state.committed_chain
         with self._outbox.reading() as connection:

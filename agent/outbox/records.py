@@ -10,9 +10,11 @@ import uuid
 import zlib
 from typing import NamedTuple
 
+from agent.rows import UNKNOWN_LINK
+
 _OUTBOX_ID = re.compile(r"[0-9a-f]{12}")
 _CHAIN = re.compile(r"(?:[0-9a-f]{16}){0,2}")
-_CHAIN_BEFORE = re.compile(r"[0-9a-f]{12}|(?:[0-9a-f]{16}){1,2}")
+_CHAIN_BEFORE = re.compile(rf"[0-9a-f]{{12}}|(?:[0-9a-f]{{16}}){{1,2}}|{UNKNOWN_LINK}")
 _N_BITS = 31
 
 
@@ -110,7 +112,8 @@ ADDRESS = ("agent_id", "channel", "pipe", "channel_first_n", "replay_channel", "
 class Generation(NamedTuple):
     """Rows from `first_n` up to the next generation: a row's seq in it is n - first_n + 1.
 
-    `chain_before` is the chain of the row before the first; for the first row of a file its first outbox id.
+    `chain_before` is the chain of the row before the first; for the first row of a file its first outbox id;
+    UNKNOWN_LINK where damage has taken it.
     """
 
     first_n: int

@@ -16,7 +16,7 @@ from agent import event_rows
 from agent.cli.verify import command
 from agent.event_rows import Anchor
 from agent.keys.keypair import KeyPair, new_key
-from agent.rows import chain_hash, person_digest
+from agent.rows import UNKNOWN_LINK, chain_hash, person_digest
 from tests.sql.doors import Door
 from tests.support.events import event
 
@@ -174,6 +174,18 @@ def test_the_first_row_that_does_not_fit_is_named(
     assert named in first
     assert "ok" in first.splitlines()[-1]
     assert "seq 1 to 6" in second
+
+
+def test_a_first_row_whose_previous_chain_damage_has_taken_is_named_as_not_checked(
+    tmp_path: Path, door: Door, key_file: Path
+) -> None:
+    rows = rows_of(door)
+    rows[0] |= {"chain_before": UNKNOWN_LINK, "zone_id": "before the damage"}
+
+    result = verify(tmp_path, rows, key_file)
+
+    assert result.return_value == 0
+    assert "damage has taken the chain before its first row" in result.output
 
 
 def test_a_replayed_copy_and_an_erased_person_fit(tmp_path: Path, door: Door, key_file: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.rows import as_replay, person_digest
+from agent.rows import UNKNOWN_LINK, as_replay, person_digest
 from agent.sql.views.chain import OLD_ROWS
 from tests.sql.doors import Door, door_rows
 from tests.sql.engines import DuckDbAccount, EmulatorFile, Engine
@@ -232,6 +232,20 @@ def test_a_generation_that_is_missing_shows_at_the_next_one(emulator_file: Emula
     ]
     emulator_file.load([middle])
     assert emulator_file.view("V_DOOR_CHAIN") == []
+
+
+def test_a_row_whose_previous_chain_damage_has_taken_is_listed_as_that(emulator_file: EmulatorFile) -> None:
+    door = Door("door-1")
+    for at in (60.0, 50.0):
+        door.swipe(at)
+    members = json.loads(door.sent[0]) | {"chain_before": UNKNOWN_LINK, "chain": "0" * 32}
+
+    emulator_file.load([json.dumps(members).encode(), door.sent[1]])
+
+    assert [(row["seq"], row["problem"]) for row in emulator_file.view("V_DOOR_CHAIN")] == [
+        (1, "chain_before is unknown"),
+        (2, "altered or reordered"),
+    ]
 
 
 def test_rows_of_an_older_agent_are_one_line_and_do_not_break_the_row_after_them(

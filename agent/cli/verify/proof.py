@@ -106,15 +106,8 @@ def _first_misfit(one: _Sequence, numbered: list[Members], chains: set[Any], not
     """The first row that does not follow from the row before it."""
     if not numbered:
         return None
-    first = numbered[0]
-    before: str | None = first.get("chain_before") if first["seq"] == 1 else None
-    if first["seq"] == 1 and before is None:
-        before = one.outbox_id  # rows of older agents do not name it
-    if first["seq"] != 1:
-        notes.append(f"begins with seq {first['seq']}: rows before it are not in these files")
-    elif before not in {one.outbox_id, *chains}:
-        notes.append("continues rows of an outbox id that is not in these files")
-    seq, unchecked = first["seq"] - 1, 0
+    seq, unchecked = numbered[0]["seq"] - 1, 0
+    before = _chain_before(one, numbered[0], chains, notes)
     for row in numbered:
         if row["seq"] != seq + 1:
             return f"seq {seq + 1} is missing: {_named(row)} follows seq {seq}"
@@ -126,6 +119,20 @@ def _first_misfit(one: _Sequence, numbered: list[Members], chains: set[Any], not
     if unchecked:
         notes.append(f"{unchecked:,} rows of an older agent are not checked")
     return None
+
+
+def _chain_before(one: _Sequence, first: Members, chains: set[Any], notes: list[str]) -> str | None:
+    """The chain that the first row continues; None if it cannot be checked."""
+    if first["seq"] != 1:
+        notes.append(f"begins with seq {first['seq']}: rows before it are not in these files")
+        return None
+    before: str = first.get("chain_before") or one.outbox_id  # rows of older agents do not name it
+    if before == rows.UNKNOWN_LINK:
+        notes.append("says that damage has taken the chain before its first row, which is not checked")
+        return None
+    if before not in {one.outbox_id, *chains}:
+        notes.append("continues rows of an outbox id that is not in these files")
+    return before
 
 
 def _chain(kind: str, before: str, row: Members) -> str:

@@ -221,7 +221,8 @@ def _copy_events(connection: sqlite3.Connection, damaged: DamagedFile) -> None:
     events, state = damaged.events, damaged.event_state
     if state is None:
         before = min((event.n for event in events), default=1) - 1
-        state = EventState(committed_n=before, first_n=before + 1)
+        link = rows.UNKNOWN_LINK if events else ""
+        state = EventState(committed_n=before, first_n=before + 1, chain_before=link)
     connection.executemany(
         f"INSERT OR IGNORE INTO door_events({event_store.STORED}) VALUES (?, ?, ?, ?, ?, ?)", events
     )

@@ -17,7 +17,7 @@ def start_generation(connection: sqlite3.Connection, state: OutboxState, end_n: 
     before = next((one.chain_before for one in state.generations if one.first_n == first_n), None)
     if before is None:
         found = connection.execute("SELECT chain FROM swipes WHERE n = ?", (state.committed_n,)).fetchone()
-        before = state.committed_chain or (str(found[0]) if found is not None else rows.first_link(new_id))
+        before = state.committed_chain or (str(found[0]) if found is not None else rows.UNKNOWN_LINK)
     later = [one for one in state.generations if first_n < one.first_n <= end_n]
     connection.execute("DELETE FROM generation WHERE first_n > ? AND first_n <= ?", (first_n, end_n))
     if connection.execute("SELECT 1 FROM swipes WHERE n BETWEEN ? AND ?", (first_n, end_n)).fetchone():
@@ -31,5 +31,4 @@ def add_oldest_generation(connection: sqlite3.Connection) -> None:
     oldest = connection.execute("SELECT n, checksum FROM swipes ORDER BY n LIMIT 1").fetchone()
     (first_n,) = connection.execute("SELECT min(first_n) FROM generation").fetchone()
     if oldest is not None and oldest[1] is not None and oldest[0] < first_n:
-        new_id = new_outbox_id()
-        generation.add(connection, Generation(oldest[0], new_id, rows.first_link(new_id)))
+        generation.add(connection, Generation(oldest[0], new_outbox_id(), rows.UNKNOWN_LINK))

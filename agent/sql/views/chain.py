@@ -18,6 +18,8 @@ A row is listed with the first problem that applies:
 | differs from a heartbeat | the row with this seq has another chain than a heartbeat of the door said |
 | missing up to here | a heartbeat said that Snowflake had confirmed this seq; it is not here |
 
+After damage to the file of a door, its first row may say itself that the chain before it is `unknown`.
+
 What this proves. The chain covers event_id, agent_id, reader_id, zone_id, direction, boot_id, boot_ms,
 recorded_at (event_timestamp where there is no recorded_at) and, through the digest, badge_id, user_id,
 card_bits, card_raw and person_salt. It has no secret. So without heartbeats it finds what was changed,
@@ -48,6 +50,7 @@ Rows up to the last number in PURGED are left out; the row after it must follow 
 
 from __future__ import annotations
 
+from agent.rows import UNKNOWN_LINK
 from agent.sql.columns import ERASED
 from agent.sql.views.doors import MISSING_ENDS, PURGED_SEQ
 from agent.sql.views.view import View
@@ -128,6 +131,7 @@ WITH members AS (
            WHEN linked.seq <> 1 AND linked.before_count = 0 THEN 'row before is missing'
            WHEN linked.is_old AND linked.seq <> 1 AND linked.old_before_count = 0 THEN 'altered or reordered'
            WHEN NOT linked.is_old AND linked.lacks_salt THEN 'person_salt is missing'
+           WHEN linked.chain_before = '{UNKNOWN_LINK}' THEN 'chain_before is unknown'
            WHEN NOT linked.is_old AND linked.follows_count = 0 THEN 'altered or reordered'
            WHEN LENGTH(linked.chain_before) >= {_OLD_DIGITS} AND known.chain IS NULL
              THEN 'chain_before is unknown'

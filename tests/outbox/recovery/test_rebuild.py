@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.recovery import rebuild
 from agent.outbox.recovery.quarantine import copies
+from agent.rows import UNKNOWN_LINK
 from agent.service.status_file import read_status
 from tests.support.outbox_rig import (
     PLENTY,
@@ -28,6 +30,7 @@ from tests.support.outbox_rig import (
     looked_up,
     opened,
     pending_rows,
+    recomputed_chain,
     recover,
     rows_after,
     seqs,
@@ -235,6 +238,23 @@ def test_pending_rows_get_a_new_id_and_keep_their_event_id(tmp_path: Path, whole
 
         assert outbox.outbox_id != before[pending[0]["card_raw"]]["outbox_id"]
     assert all(row["event_id"] == before[row["card_raw"]]["event_id"] for row in pending)
+
+
+def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+    (root,) = looked_up(tmp_path, "SELECT rootpage FROM sqlite_master WHERE name = 'generation'")[0]
+    with damaged(tmp_path) as content:
+        begin = (root - 1) * PAGE_BYTES
+        content[begin : begin + 8] = b"\xff" * 8
+
+    with closing(opened(tmp_path)) as outbox:
+        sent = rows_after(outbox)
+
+    assert [row["card_raw"] for row in sent] == [f"{number:010X}" for number in (1, 2, 3)]
+    assert sent[0]["chain_before"] == UNKNOWN_LINK
+    for before, row in pairwise(sent):
+        assert recomputed_chain(before["chain"], row) == row["chain"]
 
 
 def test_committed_rows_are_not_sent_again(tmp_path: Path, whole: Path) -> None:
