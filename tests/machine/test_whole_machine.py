@@ -161,6 +161,7 @@ def test_exchanged_readers_are_known_by_their_number_or_by_their_socket(
 
 
 def test_a_pulled_network_cable_delays_delivery_only(door: WholeDoor, report: Report) -> None:
+    door.wait_until_pending(0)  # rows are in the table before the agent has read that they are
     # The connection to the host's port is within qemu; its device in the guest loses the carrier.
     door.machine.hardware.cable(is_in=False)
     door.present("a", 20)
