@@ -235,7 +235,8 @@ def test_a_clock_of_1970_that_is_set_later_makes_no_wrong_time(door: WholeDoor, 
     first_year = _year(door)
     door.present("a", 3, per_second=1.0)
     door.wait_until_pending(before + 3)
-    door.machine.run("date", "--set=1970-01-01T00:01:00Z")
+    # The kernel accepts no time that is smaller than its uptime.
+    door.machine.run("date", "--set=1970-01-02T00:00:00Z")
     second_year = _year(door)
     door.present("a", 3, per_second=1.0)
     door.wait_until_pending(before + 6)
