@@ -1,8 +1,9 @@
-"""Purging the package, on a machine whose directories are mounts or links."""
+"""The scripts of the package: purging where directories are mounts or links, and udev's names of adapters."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,31 @@ def test_a_state_directory_that_is_a_link_loses_the_agents_files_only(tmp_path: 
     )
 
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(("script", "action"), [("postinst", "configure"), ("postrm", "remove")])
+def test_the_rules_of_the_package_come_and_go_for_adapters_that_are_plugged_in(
+    script: str, action: str, tmp_path: Path
+) -> None:
+    """A stand-in for udevadm: udev itself needs a kernel of its own, as in tests/machine."""
+    program = tmp_path / "udevadm"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    listen = "import socket; socket.socket(socket.AF_UNIX).bind('/run/udev/control')"
+
+    done = subprocess.run(
+        mount_namespace(
+            *("sh", "-ec"),
+            f"""for place in /run /usr/share; do mount -t tmpfs none $place; done
+                mkdir /run/udev; {sys.executable} -I -S -c "{listen}"
+                PATH={tmp_path}:$PATH sh {ROOT}/debian/badge-agent.{script} {action}""",
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    reload, trigger = done.stdout.splitlines()
+    assert reload == "control --reload"
+    assert {"--action=change", "--sysname-match=ttyUSB*", "--sysname-match=ttyACM*"} <= set(trigger.split())

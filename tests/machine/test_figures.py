@@ -25,6 +25,7 @@ _PER_SECOND, _SECONDS = 100, 60
 def test_it_is_installed_and_reads_a_card(door: WholeDoor, package: Path, report: Report) -> None:
     door.machine.hardware.plug_in("a", usb_socket=1, serial="A10K0001")
     door.install(package)
+    assert door.machine.exit_code("test", "-e", "/dev/badge-reader/1-1-if00") == 0  # plugged in before
     door.register(door.set_up([f"id=RDR-A,zone=ZONE-A,direction=ENTRY,protocol=rdm6300,port={_PORT}"]))
     door.machine.serve_time()
     door.wait_until_open("RDR-A")

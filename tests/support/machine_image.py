@@ -60,7 +60,7 @@ def image(release: debian_root.Release) -> Image:
     directory = debian_root.cache() / f"{release.name}-{release.arch}.machine-{_version()}"
     made = Image(directory / "disk.img", directory / "vmlinuz", directory / "initrd")
     if not directory.exists():
-        new = directory.with_suffix(".new")
+        new = directory.with_name(f"{directory.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
