@@ -241,7 +241,10 @@ trust = "always"
             counts = self.outbox()
             return counts.last_seq >= swipes and counts.pending == 0
 
-        wait_until(done, what=f"{swipes} committed swipes", timeout_s=timeout_s)
+        try:
+            wait_until(done, what=f"{swipes} committed swipes", timeout_s=timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there is {self.outbox()}\n{self.log[-3_000:]}") from None
 
     def _is_ready(self) -> bool:
         assert self._process is not None
