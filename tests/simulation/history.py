@@ -101,6 +101,7 @@ class History:
         self.backup: Path | None = None
         # What makes exceptions of the promise.
         self.is_damaged = False
+        self.has_lost_frames = False
         self.is_restored = False
         self.has_replays = False
         self.went_back = False

@@ -22,6 +22,7 @@ from tests.support.cli_rig import CLOSED, ROLE, Check, CliRig
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.dead_port import dead_port
 from tests.support.emulator_process import DATABASE, SCHEMA, USER, EmulatorProcess, make_certificate
+from tests.support.swipes import wait_until
 
 
 def test_a_refused_token_comes_with_the_sql_that_registers_the_key(
