@@ -157,13 +157,14 @@ class PortSession:
     def _open(self, busy: Callable[[bool], None]) -> Port:
         require_own_device(self.readers[0].settings, self._all_readers)
         self.opening_since = time.monotonic()
+        repeats_us = (self._previous.last_repeats_us.get(reader.settings.id, 0) for reader in self.readers)
         busy(False)
         try:
             return Port(
                 self.device,
                 self._line,
                 held=self._fd_store.take(),
-                held_since_us=self._previous.last_us,
+                held_since_us=max(self._previous.last_us, *repeats_us),
                 busy=busy,
             )
         finally:

@@ -107,7 +107,7 @@ class History:
         self.went_back = False
         self.is_time_void = False
         self.had_other_history = False
-        self._failed_at_s = -math.inf
+        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
         self.first_us = self.machine.true_us
 
     # --- the run ----------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class History:
         if self.figures.steps > _MOST_STEPS:
             raise FailedError("the door steps without end")
         requests = len(self.network.requests)
-        began_s = self.now_s
+        began_s, began_monotonic_s = self.now_s, self.machine.monotonic_s
         try:
             self.door.step()
         except FailedError:
@@ -180,8 +180,11 @@ class History:
             self.kill()
             return
         if len(self.network.requests) > requests:
-            after_s = began_s - self._failed_at_s
-            self._failed_at_s = began_s if self.network.last_failed else -math.inf
+            # A leap second takes one of the first, a suspension stops the second.
+            after_s = max(began_s - self._failed_at_s, began_monotonic_s - self._failed_at_monotonic_s)
+            has_failed = self.network.last_failed
+            self._failed_at_s = began_s if has_failed else -math.inf
+            self._failed_at_monotonic_s = began_monotonic_s if has_failed else -math.inf
             if after_s < _PAUSE_S:
                 raise FailedError(f"a request {after_s:.3f} s after one that failed")
 
@@ -199,7 +202,7 @@ class History:
         for swiped in self.swiped.values():  # its frame may be in the memory of the process
             swiped.may_be_lost |= self.machine.true_us - swiped.true_us < _FRAME_US
         self.disk.freeze_after(-1)
-        self._failed_at_s = -math.inf
+        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
         self.door.kill(copy or self.disk.copy)
         self.door.due = {"start": self.now_s + 3.0}
 
@@ -208,7 +211,7 @@ class History:
         for swipe in self.door.stop():
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
         self.disk.freeze_after(-1)
-        self._failed_at_s = -math.inf
+        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
         self.door.due.clear()
 
     @property

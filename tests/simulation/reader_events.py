@@ -103,6 +103,8 @@ def held_over_a_restart(history: History, draw: Random) -> bool:
     if reader is None or door.agent is None or not present(history, draw, reader=reader):
         return False
     number, process = len(history.swiped), door.readers
+    # The time of the last repeat may be lost with the file.
+    history.swiped[number].may_be_doubled |= history.is_damaged
     data, line = frame("rdm6300", number), door.lines.lines[reader]
     history.pass_until(history.now_s + 0.2)  # stored, and delivered or not
     for _ in range(3):
@@ -112,10 +114,13 @@ def held_over_a_restart(history: History, draw: Random) -> bool:
         door.arrive(reader, data, 50_000)
     if door.readers is not process:
         return True
+    ended_us = history.machine.true_us
     if draw.random() < 0.5:
         history.kill()
     else:
         history.stop()
+    # Nothing arrives here during a stop: one that takes long is a gap between two presentations.
+    history.swiped[number].may_be_doubled |= history.machine.true_us - ended_us > 100_000
     history.door.due = {"start": history.now_s + 0.5}
     while door.readers is None and history.now_s * 1e6 - history.swiped[number].true_us < 3e6:
         history.pass_until(history.now_s + 0.05)

@@ -166,6 +166,8 @@ def mark_in_flight(history: History) -> None:
 def channels_of_another_history(history: History, draw: Random) -> bool:
     """Every channel that is opened has a token of another history."""
     service = history.service
+    if history.went_back:
+        return False  # the token is all that shows that the server went back
     mark_in_flight(history)
     history.had_other_history = True
     service.foreign_token = f"{draw.randint(1, 400)}-{draw.getrandbits(128):032x}"
@@ -177,7 +179,7 @@ def channels_of_another_history(history: History, draw: Random) -> bool:
 def server_goes_back(history: History, draw: Random) -> bool:
     """The last committed rows of a channel are no longer in the table, and its token is an earlier one."""
     service, door = history.service, history.door
-    if door.agent is None or door.agent.outbox.state.recoveries:
+    if door.agent is None or door.agent.outbox.state.recoveries or history.had_other_history:
         return False
     name = f"{door.agent_id}-{door.agent.outbox.state.sending.outbox_id}"
     rows = [landed for landed in service.landed if landed.channel == name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +30,31 @@ class LastRun:
     last_reads: dict[str, tuple[LastRead, ...]]  # by reader, oldest first
 
 
+_NOTHING = LastRun(0, {})
+
+
 def last_run(state_dir: Path, now: ClockReading) -> LastRun:
-    """The last run in the boot of this clock reading; an empty one if the outbox cannot be read."""
-    nothing = LastRun(0, {})
-    try:
-        if not is_there(state_dir):
-            return nothing
-        # A file of an earlier schema is read, too: after an upgrade it is not migrated yet.
-        with translated(state_dir / OUTBOX_FILE), closing(open_external(state_dir, "ro")) as connection:
-            boot = next((b for b in reversed(boot_table.read(connection)) if b.boot_id == now.boot_id), None)
-            if boot is None:
-                return nothing
-            newest = connection.execute(
-                "SELECT row, boot_us FROM swipes WHERE boot = ? ORDER BY n DESC LIMIT ?", (boot.number, _ROWS)
-            ).fetchall()
-    except AgentError:
-        return nothing
+    """The last run in the boot of this clock reading; an empty one if the outbox cannot be read.
+
+    Read a second time if the disk fails: without it, cards that are held meanwhile would be swipes again.
+    """
+    for _ in range(2):
+        with contextlib.suppress(AgentError):
+            return _last_run(state_dir, now)
+    return _NOTHING
+
+
+def _last_run(state_dir: Path, now: ClockReading) -> LastRun:
+    if not is_there(state_dir):
+        return _NOTHING
+    # A file of an earlier schema is read, too: after an upgrade it is not migrated yet.
+    with translated(state_dir / OUTBOX_FILE), closing(open_external(state_dir, "ro")) as connection:
+        boot = next((b for b in reversed(boot_table.read(connection)) if b.boot_id == now.boot_id), None)
+        if boot is None:
+            return _NOTHING
+        newest = connection.execute(
+            "SELECT row, boot_us FROM swipes WHERE boot = ? ORDER BY n DESC LIMIT ?", (boot.number, _ROWS)
+        ).fetchall()
     last_reads: dict[str, tuple[LastRead, ...]] = {}
     for row, boot_us in newest:
         card = rows.card_of(row)

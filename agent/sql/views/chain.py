@@ -50,12 +50,12 @@ Rows up to the last number in PURGED are left out; the row after it must follow 
 
 from __future__ import annotations
 
-from agent.rows import UNKNOWN_LINK
 from agent.sql.columns import ERASED
 from agent.sql.views.doors import MISSING_ENDS, PURGED_SEQ
 from agent.sql.views.view import View
 
 _OLD_DIGITS = 16
+_UNKNOWN_LINK = "unknown"  # agent.rows.UNKNOWN_LINK
 
 OLD_ROWS = "up to here not checked: sent by an older agent"
 
@@ -131,7 +131,7 @@ WITH members AS (
            WHEN linked.seq <> 1 AND linked.before_count = 0 THEN 'row before is missing'
            WHEN linked.is_old AND linked.seq <> 1 AND linked.old_before_count = 0 THEN 'altered or reordered'
            WHEN NOT linked.is_old AND linked.lacks_salt THEN 'person_salt is missing'
-           WHEN linked.chain_before = '{UNKNOWN_LINK}' THEN 'chain_before is unknown'
+           WHEN linked.chain_before = '{_UNKNOWN_LINK}' THEN 'chain_before is unknown'
            WHEN NOT linked.is_old AND linked.follows_count = 0 THEN 'altered or reordered'
            WHEN LENGTH(linked.chain_before) >= {_OLD_DIGITS} AND known.chain IS NULL
              THEN 'chain_before is unknown'
