@@ -60,7 +60,10 @@ class Found:
 def search(
     mutant: Mutant, library: Path, *, steps: int = _MOST_STEPS, seed: int = 0, is_quick: bool = False
 ) -> Found:
-    """Run histories of the changed agent until one fails; if `is_quick`, only those with its events."""
+    """Run histories of the changed agent until one fails that the unchanged agent passes.
+
+    If `is_quick`, only those with the mutant's events.
+    """
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name in ("agent", "tests/simulation", "tests/support"):
@@ -68,14 +71,22 @@ def search(
         path = root / mutant.file
         path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
         total = count = 0
-        problem = None
-        words = ["--seed", str(seed), "--steps", str(steps), "--until-failure"]
-        if is_quick:
-            words += ["--kinds", ",".join(mutant.kinds)]
-        for found in histories(library, [words], root=root):
-            total, count = total + found["steps"], count + 1
-            seed, problem = found["seed"], found["problem"]
-        return Found(total, count, seed, problem)
+        last, problem = seed, None
+        kinds = ["--kinds", ",".join(mutant.kinds)] if is_quick else []
+        while problem is None and total < steps:
+            words = ["--seed", str(seed), "--steps", str(steps - total), "--until-failure", *kinds]
+            for found in histories(library, [words], root=root):
+                total, count = total + found["steps"], count + 1
+                last, problem = found["seed"], found["problem"]
+            if problem is not None and _fails_unchanged(last, library):
+                problem, seed = None, last + 1
+        return Found(total, count, last, problem)
+
+
+def _fails_unchanged(seed: int, library: Path) -> bool:
+    """Whether the history fails without the defect, too: then it says nothing of the mutant."""
+    (found,) = histories(library, [["--seed", str(seed), "--steps", "1"]])
+    return found["problem"] is not None
 
 
 def main() -> int:
