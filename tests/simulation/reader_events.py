@@ -147,13 +147,17 @@ def unplugged(history: History, draw: Random) -> bool:
 @event
 def chatter(history: History, draw: Random) -> bool:
     """A reader sends more than the kernel buffers while nothing reads it."""
-    if history.door.is_running:
-        return False
     reader = draw.randrange(2)
     line = history.lines.lines[reader]
+    if not line.is_open:
+        return False
+    history.pass_until(history.now_s + 0.2)
     for swiped in history.swiped.values():
         swiped.may_be_lost |= swiped.reader == reader and bool(line.unread)
     line.arrive(b"\xff" * 5_000)
+    if (name := f"port {reader}") in history.door.due:
+        history.door.due[name] = history.now_s  # the bytes wake its thread
+    history.pass_until(history.now_s + 0.2)
     return True
 
 
