@@ -58,8 +58,10 @@ def _once(history: History) -> list[str]:
             doubled.append(number)
     problems = []
     counts = read_counts(history.door.state_dir)
-    if history.service.had_late_counts and len(history.service.channels) > 1:
-        # An error that is counted after the channel was changed is not heard.
+    is_unheard = history.service.had_late_counts and len(history.service.channels) > 1
+    if is_unheard or history.was_disk_full:
+        # An error is not heard if it is counted after the channel was changed; and a full disk keeps no rows
+        # in which one may still be counted.
         lost = [number for number in lost if number not in not_loaded_numbers(history)]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")
@@ -142,7 +144,7 @@ def _held_with_guilt(history: History) -> list[str]:
                 problems.append(f"held without damage: {numbers} ({reason})")
         elif kind == "set_aside" and not set(numbers) <= refused:
             problems.append(f"set aside without guilt: {numbers} ({reason})")
-        elif kind == "rejected" and not set(numbers) & not_loaded:
+        elif kind == "rejected" and not set(numbers) & not_loaded and (numbers or not history.was_disk_full):
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems
 

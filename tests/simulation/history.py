@@ -102,6 +102,7 @@ class History:
         # What makes exceptions of the promise.
         self.is_damaged = False
         self.has_lost_frames = False
+        self.was_disk_full = False
         self.is_restored = False
         self.has_replays = False
         self.went_back = False

@@ -40,6 +40,7 @@ def disk_short_writes(history: History, draw: Random) -> bool:
 
 @event
 def disk_full(history: History, draw: Random) -> bool:
+    history.was_disk_full = True
     history.disk.set_room(draw.choice((0, 0, 4_096, 20_000, 60_000)))
     history.machine.free_blocks = 10
     machine, disk = history.machine, history.disk
