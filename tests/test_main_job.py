@@ -117,12 +117,13 @@ def test_three_hundred_swipes_at_twenty_a_second_are_three_hundred_right_rows(
     assert [row["boot_ms"] for row in rows] == sorted(row["boot_ms"] for row in rows)
 
 
-def test_a_thousand_swipes_in_ten_seconds_are_a_thousand_rows(
+def test_a_thousand_swipes_in_five_seconds_are_a_thousand_rows(
     agent: AgentProcess, pipe: EmulatorProcess, line: PtyReader
 ) -> None:
     tags = range(1, 1001)
 
-    line.present_steadily(tags, per_second=100)
+    # Within less than the ten seconds after which a disk that is short of space takes no more of them.
+    line.present_steadily(tags, per_second=200)
 
     agent.wait_until_committed(1000)
     assert_in_order_and_whole(sent_rows(pipe), tags)
