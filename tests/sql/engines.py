@@ -110,8 +110,9 @@ class DuckDbAccount:
         # The engine has neither the time of a commit nor this function.
         merged = json.dumps(dict.fromkeys(PERSONAL))
         found = re.sub(
-            r"OBJECT_DELETE\(raw_json::OBJECT,[^()]*\)::VARIANT",
-            f"PARSE_JSON(JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}'))",
+            r"OBJECT_DELETE\(AS_OBJECT\(raw_json\),[^()]*\)::VARIANT",
+            "PARSE_JSON(CASE WHEN STARTSWITH(raw_json::VARCHAR, '{') "
+            f"THEN JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}') END)",
             found.replace(ARRIVED_AT, "ingestion_time"),
         ).replace(*_FORMATTED)
         return self.run_block(found, arguments)

@@ -3,6 +3,9 @@
 The windows over seq are partitioned by outbox_id alone: rows that were pending when an agent was renamed have
 the former agent_id, and are numbered with the rows after them. So a filter on agent_id does not reduce what
 these views read; CLUSTER BY and the dynamic table (`badge-agent sql --only dynamic-table`) do.
+
+Numbers of a JSON object are read with TRY_TO_NUMBER: a cast raises an error for a value that is no number,
+and then a single heartbeat that another program made up would make these views fail for every door.
 """
 
 from __future__ import annotations
@@ -37,16 +40,16 @@ SELECT reported.agent_id, reported.outbox_id, reported.seq, COALESCE(present.seq
 _ANCHORS = """\
 SELECT agent_id,
        outbox_id,
-       details:seq::NUMBER(38,0) AS seq,
+       TRY_TO_NUMBER(details:seq::VARCHAR) AS seq,
        details:chain::VARCHAR AS chain,
-       COALESCE(details:pending::NUMBER(38,0), 0) AS pending,
+       COALESCE(TRY_TO_NUMBER(details:pending::VARCHAR), 0) AS pending,
        event_timestamp AS sent_at,
        {reported_at} AS arrived_at,
        raw_json:at::VARCHAR AS signed_at,
        details:signature::VARCHAR AS signature,
        details:key::VARCHAR AS key_fingerprint
 FROM {door_events}
-WHERE kind = 'heartbeat' AND details:seq IS NOT NULL"""
+WHERE kind = 'heartbeat' AND TRY_TO_NUMBER(details:seq::VARCHAR) IS NOT NULL"""
 
 # Over the table and not over the events: an event that two outboxes sent is one event, but a number of each.
 _GAPS = f"""\
@@ -135,7 +138,7 @@ SELECT CONVERT_TIMEZONE('UTC', timestamp)::TIMESTAMP_NTZ AS failed_at,
        error_code,
        REGEXP_REPLACE(error_metadata:error_message::VARCHAR, '''[^'']*''', '''...''') AS error_message,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):agent_id::VARCHAR AS agent_id,
-       TRY_PARSE_JSON(error_data:"$1"::VARCHAR):seq::NUMBER(38,0) AS seq,
+       TRY_TO_NUMBER(TRY_PARSE_JSON(error_data:"$1"::VARCHAR):seq::VARCHAR) AS seq,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):event_id::VARCHAR AS event_id
 FROM {errors}
 WHERE error_metadata:service::VARCHAR = 'snowpipe_streaming'
@@ -171,15 +174,15 @@ FROM (
          expected.agent_id IS NOT NULL AS is_expected,
          heartbeats.arrived_at AS reported_at,
          DATEDIFF('minute', heartbeats.arrived_at, SYSDATE()) AS heartbeat_minutes,
-         COALESCE(heartbeats.details:interval_minutes::NUMBER(38,0), 60) AS interval_minutes,
+         COALESCE(TRY_TO_NUMBER(heartbeats.details:interval_minutes::VARCHAR), 60) AS interval_minutes,
          seen.last_event_at,
          seen.status AS event_status,
          heartbeats.details:version::VARCHAR AS version,
          heartbeats.details:clock::VARCHAR AS clock,
-         heartbeats.details:readers_open::NUMBER(38,0) AS readers_open,
-         heartbeats.details:readers_lost::NUMBER(38,0) AS readers_lost,
-         heartbeats.details:pending::NUMBER(38,0) AS pending,
-         heartbeats.details:oldest_pending_seconds::NUMBER(38,0) AS oldest_pending_seconds
+         TRY_TO_NUMBER(heartbeats.details:readers_open::VARCHAR) AS readers_open,
+         TRY_TO_NUMBER(heartbeats.details:readers_lost::VARCHAR) AS readers_lost,
+         TRY_TO_NUMBER(heartbeats.details:pending::VARCHAR) AS pending,
+         TRY_TO_NUMBER(heartbeats.details:oldest_pending_seconds::VARCHAR) AS oldest_pending_seconds
   FROM (
     SELECT agent_id FROM {expected_doors}
     UNION

@@ -123,7 +123,9 @@ WHERE differing <> ''
 ORDER BY agent_id, outbox_id, seq"""
 
 EVENTS = View(
-    "V_BADGE_EVENTS", "Every event once, however often its row arrived. The others build on it.", _EVENTS
+    "V_BADGE_EVENTS",
+    "Every event once, however often its row arrived. Most of the other views read this one.",
+    _EVENTS,
 )
 METRICS = View(
     "V_INGESTION_METRICS",
