@@ -230,8 +230,9 @@ def test_nothing_is_dropped_unless_the_cleanup_is_asked_for() -> None:
 
 
 CREATED = re.compile(
-    r"(?:-- )?CREATE (?:OR REPLACE |OR ALTER )?(?:SECURE |NOTIFICATION )?"
-    r"((?:NETWORK |MASKING |DYNAMIC |AUTHENTICATION )?[A-Z]+) (?:IF NOT EXISTS )?([A-Z][\w.]+)"
+    r"^(?:-- )?CREATE (?:OR REPLACE |OR ALTER )?(?:SECURE |NOTIFICATION )?"
+    r"((?:NETWORK |MASKING |DYNAMIC |AUTHENTICATION )?[A-Z]+) (?:IF NOT EXISTS )?(?!IF)([A-Z][\w.]+)",
+    re.MULTILINE,
 )
 
 
