@@ -212,6 +212,7 @@ FROM (
 ) AS fleet
 ORDER BY CASE status WHEN 'OK' THEN 2 WHEN 'NO HEARTBEATS' THEN 1 ELSE 0 END, agent_id"""
 
+# Equal copies are one action. Grouping by event_id alone would let a forged copy hide the true one.
 _OPERATOR_ACTIONS = """\
 SELECT agent_id,
        event_timestamp AS happened_at,
@@ -221,9 +222,14 @@ SELECT agent_id,
        clock,
        outbox_id,
        seq,
-       {reported_at} AS arrived_at
-FROM {door_events}
-WHERE actor IS NOT NULL
+       MIN(arrived_at) AS arrived_at
+FROM (
+  SELECT agent_id, event_id, event_timestamp, actor, kind, message, clock, outbox_id, seq,
+         {reported_at} AS arrived_at
+  FROM {door_events}
+  WHERE actor IS NOT NULL
+) AS received
+GROUP BY agent_id, event_id, event_timestamp, actor, kind, message, clock, outbox_id, seq
 ORDER BY happened_at DESC, agent_id"""
 
 ANCHORS = View(
