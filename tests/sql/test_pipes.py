@@ -103,6 +103,11 @@ def test_rows_that_the_demos_pipe_loaded_are_completed(account: DuckDbAccount) -
         "agent_id = NULL, outbox_id = NULL, seq = NULL, chain = NULL, chain_before = NULL, "
         "person_salt = NULL, card_raw = NULL, boot_id = NULL"
     )
+    # A pipe that lacks columns shows in this view, and nowhere at a door.
+    assert [row["differing_columns"].split()[:2] for row in account.view("V_ROW_DIFFERS")] == [
+        ["signal_quality", "direction"]
+    ] * len(lines)
+
     updates = [one for one in statements(script(PLAN, "replace-pipe")) if one.startswith("UPDATE")]
 
     for update in updates:
@@ -139,18 +144,31 @@ DEMO_TABLE = """CREATE TABLE {table} (
 )"""
 
 
-@pytest.mark.parametrize("start", ["nothing", "the demo", "this version"])
+# What the first version of the script added to it.
+FIRST_VERSION = (
+    *("event_id VARCHAR", "agent_id VARCHAR", "outbox_id VARCHAR", "seq NUMBER(38,0)", "chain VARCHAR"),
+    *("card_bits NUMBER(38,0)", "card_raw VARCHAR", "card_format VARCHAR", "facility_code NUMBER(38,0)"),
+    *("card_number NUMBER(38,0)", "card_check VARCHAR", "clock VARCHAR", "time_uncertainty_ms NUMBER(38,0)"),
+    *("recorded_at VARCHAR", "boot_id VARCHAR", "boot_ms NUMBER(38,0)", "replay BOOLEAN"),
+    "agent_version VARCHAR",
+)
+
+
+@pytest.mark.parametrize("start", ["nothing", "the demo", "an earlier version", "this version"])
 def test_the_tables_are_complete_whatever_was_there(account: DuckDbAccount, start: str) -> None:
     plan = replace(PLAN, schema_name=f"FROM_{start.replace(' ', '_').upper()}")
-    if start == "the demo":
+    if start in {"the demo", "an earlier version"}:
         account.change(f"CREATE SCHEMA {plan.schema}")
         account.change(DEMO_TABLE.format(table=plan.table))
+    if start == "an earlier version":
+        for column in FIRST_VERSION:
+            account.change(f"ALTER TABLE {plan.table} ADD COLUMN {column}")
     for _ in range(2 if start == "this version" else 1):
         account.set_up(plan)
 
     account.load_into(plan.table, PIPED, door_rows("door-1", [2.0, 1.0]))
 
-    assert account.columns(plan.table) == {column.name for column in COLUMNS}
+    assert account.columns(plan.table) - {"agent_version"} == {column.name for column in COLUMNS}
     assert [row["seq"] for row in account.rows(plan.table)] == [1, 2]
     for table in (plan.events_table, plan.purged, plan.expected_doors):
         assert account.rows(table) == []

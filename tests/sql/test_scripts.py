@@ -21,7 +21,8 @@ from agent.sql.plan import Plan
 from agent.sql.scripts import SCRIPTS, every_script, script
 from agent.sql.views import VIEWS
 from tests.sql.blocks import inner_statements
-from tests.sql.statements import kind, shape, statements
+from tests.sql.statements import GRAMMAR, kind, shape, statements
+from tests.support.paths import ROOT
 
 PLAN = Plan(
     account="MYORG-MYACCOUNT",
@@ -356,3 +357,18 @@ def test_every_line_fits_a_screen_but_those_that_are_one_long_word() -> None:
     ]
 
     assert long == []
+
+
+def test_the_document_says_of_every_kind_of_statement_how_it_is_checked() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## 10. How the account's SQL is checked") :].partition("\n\nProcessor seconds")[
+        0
+    ]
+
+    named = re.findall(r"`([\w ]+)`", table)
+    proofs = re.findall(r"`(tests/[^`:]+)::(\w+)`", table)
+
+    assert set(GRAMMAR) <= set(named)
+    assert len(proofs) > 10
+    for file, name in proofs:
+        assert f"def {name}(" in (ROOT / file).read_text(), name
