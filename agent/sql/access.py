@@ -24,8 +24,9 @@ def _role_and_user(plan: Plan) -> str:
     return f"""\
 {created_role(plan)}
 
--- A service user has no password and no browser login: the key pair is the only way in.
--- It works without secondary roles, so that it can do what this role can, and no more.
+-- A service user has no password and no browser login: it signs in with the key pair only. Without
+-- secondary roles it has the privileges of this role and no more.
+-- Needs CREATE USER on the account, which USERADMIN has.
 CREATE USER IF NOT EXISTS {plan.user}
   TYPE = SERVICE
   DEFAULT_ROLE = {plan.role}
@@ -60,7 +61,7 @@ GRANT ROLE {plan.role} TO ROLE {plan.owner};"""
 def created_role(plan: Plan) -> str:
     """The statement that creates the role of the service user if it does not exist."""
     return f"""\
--- Needs CREATE ROLE and CREATE USER on the account, which USERADMIN has.
+-- Needs CREATE ROLE on the account, which USERADMIN has.
 USE ROLE USERADMIN;
 CREATE ROLE IF NOT EXISTS {plan.role}
   COMMENT = 'badge-agent: adds badge swipes, reads nothing';"""
@@ -104,8 +105,8 @@ ALTER USER {plan.user} SET NETWORK_POLICY = {plan.network_policy};"""
     if not plan.ipv6_networks:
         rule = commented(rule)
     return f"""\
--- From where the key may be used: the public addresses of the doors' networks. A stolen key is then of no
--- use elsewhere. For this user the policy applies in place of the account's own.{recommended}
+-- Limits the use of the key to the public addresses of the doors, so that a stolen key cannot be used
+-- elsewhere. For this user it applies in place of the account's own policy.{recommended}
 -- Needs CREATE NETWORK POLICY on the account, which SECURITYADMIN has. The policy is altered and not
 -- replaced, because Snowflake does not replace one that is assigned.
 {policy}

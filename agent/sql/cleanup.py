@@ -31,7 +31,7 @@ DROP PROCEDURE IF EXISTS {plan.erase}(VARCHAR, VARCHAR);
 -- the --pipes that they were made with.
 {pipes}
 
--- The rows. For a day (DATA_RETENTION_TIME_IN_DAYS) UNDROP TABLE brings them back.
+-- The rows. UNDROP TABLE restores a table within DATA_RETENTION_TIME_IN_DAYS (a day unless set).
 DROP TABLE IF EXISTS {plan.table};
 DROP TABLE IF EXISTS {plan.events_table};
 DROP TABLE IF EXISTS {plan.purged};

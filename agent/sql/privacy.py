@@ -103,7 +103,8 @@ def _masks(plan: Plan) -> str:
 -- on it reads masked values. Within the views INVOKER_ROLE() is their owner, so that they read the real
 -- values: V_DOOR_CHAIN over masks would list every row. The dynamic table, if there is one, holds the
 -- real values: grant it to {READER} only.
--- Needs CREATE TAG and CREATE MASKING POLICY on the schema, and OWNERSHIP of the table.
+-- Needs CREATE TAG and CREATE MASKING POLICY on the schema, and OWNERSHIP of the table, the tag and the
+-- policies, or APPLY TAG and APPLY MASKING POLICY on the account.
 CREATE TAG IF NOT EXISTS {plan.tag} COMMENT = 'personal data of badge holders';
 {policies}
 {applied}"""

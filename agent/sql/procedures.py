@@ -103,7 +103,7 @@ def _erase(plan: Plan) -> str:
 -- before the badge was in the cardholder file have the user_id UNKNOWN; pass NULL for the one that you do
 -- not know, and call it once for each badge. The personal columns and members of raw_json are removed, and
 -- the random salt, without which the digest that is kept says nothing of the person. person_digest keeps
--- what the chain needs: V_DOOR_CHAIN and V_DOOR_GAPS list nothing because of it.
+-- what the chain needs: V_DOOR_CHAIN still checks the rows, and V_DOOR_GAPS shows no gap.
 -- What it does not reach: Time Travel and Fail-safe of the table; the error table, which holds the whole
 -- rows that Snowflake skipped (TRUNCATE TABLE ERROR_TABLE(...) with the table's name empties it); copies
 -- in other tables such as the demo's; rows that a door still has and can replay ([outbox] retention_days,

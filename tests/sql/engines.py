@@ -175,13 +175,13 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def duckdb_account() -> Iterator[DuckDbAccount]:
-    """A context with an emulated account, in which Snowflake's connector is replaced."""
+def duckdb_account(directory: Path | None = None) -> Iterator[DuckDbAccount]:
+    """A context with an emulated account, in memory or in a directory; Snowflake's connector is replaced."""
     import fakesnow  # noqa: PLC0415 - not on every machine
     import snowflake.connector  # noqa: PLC0415 - as above
 
     with (
-        fakesnow.patch(),
+        fakesnow.patch(db_path=directory),
         closing(
             snowflake.connector.connect(database=PLAN.database_name, schema=PLAN.schema_name)
         ) as connection,

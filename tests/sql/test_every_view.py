@@ -146,6 +146,11 @@ def reordered(rig: Rig) -> None:
     )
 
 
+def deleted_and_replayed(rig: Rig) -> None:
+    rig.delete("seq = 5")
+    rig.account.load([as_replay(rig.main.sent[4])])
+
+
 def first_generation_deleted(rig: Rig) -> None:
     rig.second_generation()
     rig.delete("seq > 1")
@@ -236,7 +241,7 @@ CASES: dict[str, tuple[Callable[[Rig], object], Shown]] = {
         {"V_INGESTION_METRICS": [(9, 6, 3)], "V_DUPLICATES": [("main", 2, 1, 1)]},
     ),
     "deleted and replayed": (
-        lambda rig: (rig.delete("seq = 5"), rig.account.load([as_replay(rig.main.sent[4])])),
+        deleted_and_replayed,
         {},
     ),
     "erased": (

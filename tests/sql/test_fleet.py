@@ -88,7 +88,10 @@ def test_a_heartbeat_with_a_wrong_value_fails_no_view(account: DuckDbAccount, me
     """Whoever may insert could otherwise blind the views of the whole fleet with one row."""
     account.load(door_rows("door-1", [2.0, 1.0]))
 
-    account.report(Door("door-1").heartbeat(**{member: "none"}), Door("door-2").heartbeat())
+    wrong = json.loads(Door("door-1").heartbeat())
+    wrong["details"][member] = "none"
+
+    account.report(json.dumps(wrong).encode(), Door("door-2").heartbeat())
 
     assert fleet(account) == {"door-1": "OK", "door-2": "OK"}
     assert [row["agent_id"] for row in account.view("V_ANCHORS")].count("door-2") == 1

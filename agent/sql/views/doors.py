@@ -236,42 +236,44 @@ ANCHORS = View(
     "V_ANCHORS",
     "What the heartbeats of the doors say about their rows: outbox, last number and its chain, signed with\n"
     "the door's private key (RS256 over outbox_id|seq|chain|signed_at). SQL does not verify the signature:\n"
-    "who can insert into RAW_DOOR_EVENTS can make up a heartbeat, but not a signature that verifies.",
+    "a role that can insert into RAW_DOOR_EVENTS can make up a heartbeat, but no signature that verifies\n"
+    "(badge-agent verify).",
     _ANCHORS,
 )
 GAPS = View(
     "V_DOOR_GAPS",
-    "Numbers that a door gave out and that are not here. A door counts 1, 2, 3 ... for each of its\n"
-    "outboxes, so a number that is missing is a row that is lost, refused, or deleted here. Numbers that\n"
-    "PURGE_BADGE_EVENTS deleted are no gap. Missing at the end: reported by a heartbeat as confirmed by\n"
-    "Snowflake. Look at V_CHANNEL_ERRORS, then at the door: badge-agent status, badge-agent replay.",
+    "Missing numbers. A door numbers its rows 1, 2, 3 ... for each outbox id, so a missing number is a row\n"
+    "that was lost, refused or deleted. Numbers that PURGE_BADGE_EVENTS deleted are no gap. Rows missing at\n"
+    "the end of an outbox show when a heartbeat reports that Snowflake had confirmed them. To find the\n"
+    "cause: V_CHANNEL_ERRORS, then at the door badge-agent status. To send kept rows again: badge-agent\n"
+    "replay.",
     _GAPS,
 )
 STATUS = View(
     "V_DOOR_STATUS",
-    "Doors, the silent ones first: no event for longer than the longest pause of the last 30 days,\n"
-    "and for more than a day. An idle door sends nothing, so a holiday appears like a broken reader.",
+    "Doors, the silent ones first. SILENT: no event for more than a day, and for longer than the longest\n"
+    "pause of the last 30 days. A door without visitors, as on a holiday, is SILENT too: see V_FLEET.",
     _STATUS,
 )
 ERRORS = View(
     "V_CHANNEL_ERRORS",
     "Rows that Snowflake skipped, with the reason (without the value that it quotes) and the number that\n"
-    "V_DOOR_GAPS misses; failed_at is in UTC. After the fix, at the door: badge-agent replay --rejected.\n"
-    "A second source, an hour or more late and for roles that may see it:\n"
-    "SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY.",
+    "is missing in V_DOOR_GAPS; failed_at is in UTC. When the cause is removed, at the door: badge-agent\n"
+    "replay --rejected. SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY counts them too, an hour\n"
+    "or more later.",
     _ERRORS,
 )
 FLEET = View(
     "V_FLEET",
     "Every door that is expected (EXPECTED_DOORS) or that ever sent anything, those with a problem first.\n"
-    "SILENT: no heartbeat for three of its intervals, or, of an agent that sends none, SILENT in\n"
-    "V_DOOR_STATUS. NO HEARTBEATS: swipes in time, and an agent that sends no heartbeats; no problem.",
+    "SILENT: no heartbeat for three of its intervals; for an agent that sends no heartbeats, SILENT in\n"
+    "V_DOOR_STATUS. NO HEARTBEATS: such an agent with recent swipes, which is no problem.",
     _FLEET,
 )
 OPERATOR_ACTIONS = View(
     "V_OPERATOR_ACTIONS",
     "Who ran a command at a door that changes or reveals something: setup, a new key, replay, and outbox\n"
-    "show, export and release. The actor is the login name, or who used sudo. A person who is root at the\n"
-    "door can name another actor, or read and change the file without badge-agent.",
+    "show, export and release. The actor is the login name, with sudo the user who ran it. A person who is\n"
+    "root at the door can name another actor, or read and change the file without badge-agent.",
     _OPERATOR_ACTIONS,
 )
