@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from agent.sql.names import literal
 from agent.sql.views import VIEWS
@@ -19,6 +21,9 @@ _ROWS = 100_000
 _ROUNDS = 2
 # Of the time for twice the rows to that for the rows; below this many seconds noise is larger.
 _GROWTH, _NOISE_S = 3.0, 1.0
+
+# Of DuckDB. The tables are in a file, so that 10 million rows need no more.
+_MEMORY = "6GB"
 
 # Rows as a door makes them, chains included, are made in SQL: in Python 10 million would take an hour. The
 # chain of a row needs that of the row before it, so each step of a recursive query makes a row of every door.
@@ -75,7 +80,9 @@ def _seconds(account: DuckDbAccount, name: str) -> float:
 
 @contextmanager
 def _account(swipes: int) -> Iterator[DuckDbAccount]:
-    with duckdb_account() as account:
+    with tempfile.TemporaryDirectory() as directory, duckdb_account(Path(directory)) as account:
+        account.generate(f"SET memory_limit = '{_MEMORY}'")
+        account.generate(f"SET temp_directory = {literal(f'{directory}/spilled')}")
         account.generate(_statement(swipes))
         problems = account.count("V_DOOR_CHAIN")
         if problems:

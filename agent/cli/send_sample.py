@@ -225,6 +225,8 @@ def _sum_up(outcome: Outcome, plan: Plan) -> None:
     if outcome.committed:
         theirs = f"{plan.table} WHERE agent_id = {literal(outcome.channel)};"
         click.echo(f"  show them:    SELECT * FROM {theirs}")  # noqa: S608 - printed, and quoted where needed
+        # A pipe without the column agent_id, such as the demo's, commits the events as any other.
+        click.echo("  no row there: the pipe does not fill every column; badge-agent sql --only replace-pipe")
         click.echo(f"  remove them:  DELETE FROM {theirs}")  # noqa: S608 - as above
 
 

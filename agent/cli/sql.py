@@ -46,7 +46,7 @@ Examples:
     "allowed_networks",
     multiple=True,
     metavar="CIDR",
-    help="IPv4 network from which the key may be used; repeat for more.",
+    help="Network (IPv4 or IPv6) from which the key may be used; repeat for more.",
 )
 @click.option(
     "--warehouse",
@@ -89,6 +89,7 @@ def plan_for(snowflake: SnowflakeSettings) -> Plan:
         database_name=snowflake.database,
         schema_name=snowflake.schema,
         pipe_name=snowflake.pipe,
+        events_pipe_name=snowflake.events_pipe,
         user_name=snowflake.user,
         role_name=snowflake.role or DEFAULT_ROLE,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 from agent.emulator import event_loader
@@ -37,9 +38,8 @@ SHOWN = (METRICS, ANCHORS, GAPS, CHAIN, STATUS, LATENCY, FLEET, OPERATOR_ACTIONS
 _PURGED = "PURGED"
 _EMPTY = f"CREATE TEMP TABLE {_PURGED} (outbox_id TEXT, up_to_seq INTEGER, chain TEXT);"
 
-# A member of a JSON column, mostly with its cast, as in Snowflake's SQL.
-_MEMBER = re.compile(r"((?:\w+\.)?(?:details|raw_json)):(\w+)(?:::(NUMBER\(38,0\)|VARCHAR))?")
-_CASTS = {"VARCHAR": "TEXT", "NUMBER(38,0)": "INTEGER"}
+# A member of a JSON column with its cast, as in Snowflake's SQL.
+_MEMBER = re.compile(r"((?:\w+\.)?(?:details|raw_json)):(\w+)::VARCHAR")
 _SOURCES = Sources(
     table=TABLE,
     events=EVENTS.name,
@@ -87,12 +87,7 @@ def read_views(database: Path, *, now: Callable[[], datetime] = lambda: datetime
 
 def _select(view: View) -> str:
     """The SELECT of a view, with SQLite's functions for members of a JSON text."""
-    return _MEMBER.sub(_as_json_extract, view.select(_SOURCES))
-
-
-def _as_json_extract(member: re.Match[str]) -> str:
-    value = f"json_extract({member[1]}, '$.{member[2]}')"
-    return f"CAST({value} AS {_CASTS[member[3]]})" if member[3] else value
+    return _MEMBER.sub(r"CAST(json_extract(\1, '$.\2') AS TEXT)", view.select(_SOURCES))
 
 
 def _read(connection: sqlite3.Connection, view: View, select: str) -> Result:
@@ -104,7 +99,7 @@ def _read(connection: sqlite3.Connection, view: View, select: str) -> Result:
 
 
 def _add_functions(connection: sqlite3.Connection, now: Callable[[], datetime]) -> None:
-    functions: dict[str, tuple[int, Callable[..., str | int]]] = {
+    functions: dict[str, tuple[int, Callable[..., str | int | None]]] = {
         "SYSDATE": (0, lambda: _text(now().replace(tzinfo=None))),
         "DATE_TRUNC": (2, _date_trunc),
         "DATEADD": (3, _date_add),
@@ -112,13 +107,14 @@ def _add_functions(connection: sqlite3.Connection, now: Callable[[], datetime]) 
         "GREATEST": (2, max),
         "SHA2": (2, _sha2),
         "TO_VARCHAR": (2, _to_varchar),
+        "TRY_TO_NUMBER": (1, _try_to_number),
     }
     for name, (count, function) in functions.items():
         connection.create_function(name, count, _null_for_null(function))
     connection.create_aggregate("COUNT_IF", 1, _CountIf)
 
 
-def _null_for_null(function: Callable[..., str | int]) -> Callable[..., str | int | None]:
+def _null_for_null(function: Callable[..., str | int | None]) -> Callable[..., str | int | None]:
     return lambda *values: None if None in values else function(*values)
 
 
@@ -159,6 +155,13 @@ def _to_varchar(text: str, form: str) -> str:
     if form != "YYYY-MM-DD HH24:MI:SS.FF6":
         raise ValueError(f"TO_VARCHAR with the format {form}")
     return _text(datetime.fromisoformat(text))
+
+
+def _try_to_number(text: str) -> int | None:
+    try:
+        return round(Decimal(text))
+    except (ArithmeticError, ValueError):
+        return None
 
 
 def _sha2(text: str, bits: int) -> str:

@@ -24,6 +24,11 @@ class Column:
     expression: str
     cast: str | None = None
 
+    @property
+    def is_member(self) -> bool:
+        """Whether a pipe fills it from the member of its own name."""
+        return f"$1:{self.name}" in self.expression
+
 
 def same(name: str, column_type: str, cast: str) -> Column:
     """A column that takes the member of its own name, with a cast."""

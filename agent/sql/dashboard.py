@@ -17,11 +17,14 @@ VIEWS_SCHEMA = "SNOWFLAKE_EXAMPLE.ANALYTICS_LAYER"
 # Results are kept for this long, so that several viewers cost one query.
 CACHE_S = 60
 
+# As many doors as ten pipes take.
+MOST_ROWS = 20_000
+
 
 @st.cache_data(ttl=CACHE_S, show_spinner=False)
-def rows(view: str, limit: int = 1000) -> pd.DataFrame:
-    """The first rows of a view, its columns in lower case."""
-    found = get_active_session().sql(f"SELECT * FROM {VIEWS_SCHEMA}.{view} LIMIT {limit}").to_pandas()
+def rows(view: str) -> pd.DataFrame:
+    """The first MOST_ROWS rows of a view, its columns in lower case."""
+    found = get_active_session().sql(f"SELECT * FROM {VIEWS_SCHEMA}.{view} LIMIT {MOST_ROWS}").to_pandas()
     return found.rename(columns=str.lower)
 
 
@@ -31,6 +34,8 @@ def main() -> None:
     st.title("Badge doors")
     fleet, gaps, chain = rows("V_FLEET"), rows("V_DOOR_GAPS"), rows("V_DOOR_CHAIN")
     _headline(fleet, gaps, chain)
+    if max(map(len, (fleet, gaps, chain))) == MOST_ROWS:
+        st.warning(f"A view has more than {MOST_ROWS:,} rows: the numbers above count the first ones only.")
     doors, missing, latency, traffic = st.tabs(["Doors", "Missing and altered rows", "Latency", "Traffic"])
     with doors:
         _fleet(fleet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from agent.sql.names import literal
-from agent.sql.plan import DOORS_PER_PIPE, Plan
+from agent.sql.plan import DOORS_PER_PIPE, USER_OWNER, Plan
 
 _ACCOUNT = "CURRENT_ORGANIZATION_NAME() || '-' || CURRENT_ACCOUNT_NAME()"
 
@@ -23,12 +23,12 @@ def handoff(plan: Plan) -> str:
     return f"""\
 -- The answer is the table [snowflake] of the doors' config.toml, with the account's own names.
 -- The configuration that this script was written from has the account {plan.account}.
--- Needs no privilege; SHOW PIPES below needs OWNERSHIP of a pipe, or MONITOR or OPERATE on it.
+-- Needs no privilege. SHOW PIPES needs OWNERSHIP of a pipe, or MONITOR or OPERATE on it.
 USE ROLE {plan.owner};
 SELECT {select}
   AS config_toml;
 
--- The pipes, with their statements.
+-- The pipes; the column definition has their statements.
 SHOW PIPES IN SCHEMA {plan.schema};
 
 -- What is registered: RSA_PUBLIC_KEY_FP, after a rotation RSA_PUBLIC_KEY_2_FP, must be what
@@ -37,11 +37,11 @@ SHOW PIPES IN SCHEMA {plan.schema};
 -- 394302 the token arrived more than a minute after its issue (the door's clock), 394307 another
 -- account, 390144 another key. Snowflake's own reason is in
 -- SELECT SYSTEM$GET_LOGIN_FAILURE_DETAILS('<the UUID of the message>');
--- Needs OWNERSHIP of the user: SECURITYADMIN has what USERADMIN owns.
-USE ROLE SECURITYADMIN;
+-- Needs OWNERSHIP of the user: {USER_OWNER} has what USERADMIN owns.
+USE ROLE {USER_OWNER};
 DESC USER {plan.user};
 
--- What the role may do: USAGE twice, INSERT on two tables, and OPERATE once for each pipe.
+-- What the role may do: USAGE on database and schema, INSERT on two tables, OPERATE on each pipe.
 SHOW GRANTS TO ROLE {plan.role};"""
 
 
@@ -53,10 +53,14 @@ def _after_account(plan: Plan) -> str:
         f"database = {_toml(plan.database_name)}",
         f"schema = {_toml(plan.schema_name)}",
         f"pipe = {_toml(plan.pipe_names[0])}",
+        f"events_pipe = {_toml(plan.events_pipe_names[0])}",
     ]
+    pairs = zip(plan.pipe_names, plan.events_pipe_names, strict=True)
     lines += [
-        f"# for the doors from {number * DOORS_PER_PIPE + 1:,} on: pipe = {_toml(name)}"
-        for number, name in enumerate(plan.pipe_names[1:], start=1)
+        f"# for the doors from {number * DOORS_PER_PIPE + 1:,} on: "
+        f"pipe = {_toml(pipe)} and events_pipe = {_toml(events_pipe)}"
+        for number, (pipe, events_pipe) in enumerate(pairs)
+        if number
     ]
     return "\n".join([*lines, 'url = "https://'])
 

@@ -62,5 +62,10 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+def commented(text: str) -> str:
+    """Every line as a comment."""
+    return "\n".join(f"-- {line}".rstrip() for line in text.splitlines())
+
+
 def _is_plain(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None and name.upper() not in _RESERVED

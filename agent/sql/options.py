@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from agent.sql.columns import names
 from agent.sql.names import literal
-from agent.sql.plan import Plan
+from agent.sql.plan import WAREHOUSE_NEEDED, Plan
 
 _MAIL_SLOT = "<you@example.com>"
 INTEGRATION = "BADGE_ALERTS_EMAIL"
+
+# Twice the time between two runs: a row that is recorded during a run is found by the next one.
+_WINDOW_MINUTES = 120
 
 # Alert, how often (in minutes), and the rows that must not be there.
 _ALERTS = (
@@ -24,14 +27,14 @@ _ALERTS = (
         "BADGE_ALERT_ERRORS",
         60,
         "V_CHANNEL_ERRORS",
-        "\n    WHERE failed_at >= DATEADD('minute', -60, SYSDATE())",
+        f"\n    WHERE failed_at >= DATEADD('minute', -{_WINDOW_MINUTES}, SYSDATE())",
         "Snowflake skipped badge rows: SELECT * FROM V_CHANNEL_ERRORS",
     ),
     (
         "BADGE_ALERT_LATENCY",
         60,
         "V_END_TO_END_LATENCY",
-        "\n    WHERE status = 'STALE'\n      AND last_seen_at >= DATEADD('minute', -60, SYSDATE())",
+        f"\n    WHERE status = 'STALE' AND last_seen_at >= DATEADD('minute', -{_WINDOW_MINUTES}, SYSDATE())",
         "Badge rows arrive late: SELECT * FROM V_END_TO_END_LATENCY",
     ),
 )
@@ -44,13 +47,14 @@ def dynamic_table(plan: Plan) -> str:
 -- V_BADGE_EVENTS looks for copies in the whole table each time it is read. With many millions of rows
 -- read this dynamic table in its place: Snowflake keeps it up to date, with a lag of five minutes, and
 -- CLUSTER BY lets a query on a few days or doors read only those. It costs compute at each refresh.
--- It orders copies without their time of arrival, which a dynamic table cannot read from the table.
+-- Of two copies it keeps the one with the earlier ingestion_time: it has no column arrived_at.
 -- Needs CREATE DYNAMIC TABLE on the schema and USAGE on the warehouse.
 USE ROLE {plan.owner};
 CREATE OR REPLACE DYNAMIC TABLE {plan.dynamic_table}
   TARGET_LAG = '5 minutes'
   WAREHOUSE = {plan.warehouse}
   CLUSTER BY (CAST(event_timestamp AS DATE), agent_id)
+  COPY GRANTS
 AS
 SELECT {names("       ")}
 FROM {plan.table}
@@ -78,8 +82,9 @@ def alerts(plan: Plan) -> str:
         for name, minutes, view, condition, text in _ALERTS
     )
     return f"""\
--- Emails while something is wrong. Fill in the addresses, separated by commas: each must be that of a
--- user of the account who has verified it. An alert is sent at each run until its view is empty again.
+-- Replace {_MAIL_SLOT} by your addresses, separated by commas: each must be that of a user of the account
+-- who has verified it. An alert sends an email at each run while its condition holds. Run the script
+-- views first.
 -- Needs CREATE INTEGRATION, and EXECUTE ALERT on the account for the owner of the alerts.
 USE ROLE ACCOUNTADMIN;
 CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {INTEGRATION}
@@ -97,8 +102,9 @@ def costs(plan: Plan) -> str:
     """What the ingestion costs, and what happened to the channels."""
     pipes = ", ".join(literal(name) for name in plan.stored_pipe_names)
     return f"""\
--- Needs a role that may read SNOWFLAKE.ACCOUNT_USAGE (IMPORTED PRIVILEGES on SNOWFLAKE); its views are up
--- to some hours late. No table is changed here.
+-- Needs IMPORTED PRIVILEGES on the database SNOWFLAKE, which ACCOUNTADMIN has; the views of its schema
+-- ACCOUNT_USAGE are up to some hours late. These are queries only.
+-- {WAREHOUSE_NEEDED.format(plan.warehouse)}
 USE ROLE ACCOUNTADMIN;
 
 -- Credits of streaming ingestion by day. Snowflake bills by the uncompressed size of the rows (0.0037
@@ -110,7 +116,7 @@ WHERE service_type = 'SNOWPIPE_STREAMING' AND start_time >= DATEADD('day', -30, 
 GROUP BY CAST(start_time AS DATE)
 ORDER BY usage_day DESC;
 
--- What it holds: rows, and bytes with Time Travel and Fail-safe.
+-- Storage: bytes of each table, of its Time Travel and of its Fail-safe.
 SELECT table_name, active_bytes, time_travel_bytes, failsafe_bytes
 FROM SNOWFLAKE.ACCOUNT_USAGE.TABLE_STORAGE_METRICS
 WHERE table_catalog = {literal(plan.stored_database)}
@@ -118,8 +124,7 @@ WHERE table_catalog = {literal(plan.stored_database)}
   AND deleted = FALSE
 ORDER BY active_bytes DESC;
 
--- The channels, each with its rows, errors and latency. The columns beyond these three are not the same
--- in every release: so all of them.
+-- The channels: rows, errors and latency. All columns, because a release of Snowflake may add some.
 SELECT *
 FROM SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY
 WHERE pipe_name IN ({pipes})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from agent.sql.access import created_role
 from agent.sql.columns import PIPED, SENT, Column, names
 from agent.sql.door_events import EVENT_PIPED
-from agent.sql.names import literal, stored
-from agent.sql.plan import CHANNELS_PER_PIPE, DOORS_PER_PIPE, Plan
+from agent.sql.names import commented, literal, stored
+from agent.sql.plan import CHANNELS_PER_PIPE, DOORS_PER_PIPE, WAREHOUSE_NEEDED, Plan
 
 STREAM = "TABLE(DATA_SOURCE(TYPE => 'STREAMING'))"
 
@@ -29,14 +30,16 @@ def pipes(plan: Plan) -> str:
 -- and -999 means a reader that does not measure it.
 --
 -- Needs CREATE PIPE on the schema. A pipe takes {CHANNELS_PER_PIPE:,} channels. Plan for at most
--- {DOORS_PER_PIPE:,} doors, because each has a second channel while it replays, and one more for 30 days
--- after a new SD card: see --pipes.
+-- {DOORS_PER_PIPE:,} doors per pipe (--pipes), because a door has a second channel while it replays, and
+-- the channel of an SD card that was replaced stays for 30 days.
 {created}
 
--- Only functions of the list "Supported functions" of "Transforming data during a load" are used.
--- If the account refuses NVL, TO_TIMESTAMP_NTZ or CASE nevertheless, use this statement: casts
--- only. signal_strength is then NULL in place of -999, and the views compute the rest.
-{_commented(_pipe(plan, plan.pipes[0], _CREATE, casts_only=True))}
+-- The pipes use only functions of the list "Supported functions" of "Transforming data during a load".
+-- If the account refuses NVL, TO_TIMESTAMP_NTZ or CASE nevertheless, use this statement, which only
+-- casts. signal_strength is then NULL in place of -999, signal_quality is NULL, and the direction is
+-- stored as it was sent; the views compute the rest. In the pipe of door events below replace
+-- TO_TIMESTAMP_NTZ($1:at::STRING) by $1:at::TIMESTAMP_NTZ.
+{commented(_pipe(plan, plan.pipes[0], _CREATE, casts_only=True))}
 
 -- Door events and heartbeats.
 {_events_pipes(plan, _CREATE)}
@@ -49,9 +52,13 @@ def replacement(plan: Plan) -> str:
     created = "\n\n".join(_pipe(plan, pipe, _REPLACE) for pipe in plan.pipes)
     grants = "\n".join(f"GRANT OPERATE ON PIPE {pipe} TO ROLE {plan.role};" for pipe in plan.every_pipe)
     return f"""\
--- For a pipe that was made by an earlier version, or by the demo, and does not fill every column.
--- Its channels and their positions go with it; every agent opens a new channel at its own position,
--- and no row is lost. For some minutes after it an agent may log 404 or 409: it tries again.
+-- For a pipe that was made by an earlier version, or by the demo, and does not fill every column. Run
+-- it after the script setup has stopped at such a pipe; then run setup and the rest again.
+-- A pipe is replaced with its channels and their positions; every agent opens a new channel and continues
+-- at its own position, and no row is lost. For some minutes afterwards an agent may log 404 or 409: it
+-- tries again.
+{created_role(plan)}
+
 -- Needs OWNERSHIP of the pipe and CREATE PIPE on the schema.
 USE ROLE {plan.owner};
 
@@ -59,7 +66,7 @@ USE ROLE {plan.owner};
 
 {_events_pipes(plan, _REPLACE)}
 
--- Replacing a pipe drops the grants on it.
+-- Replacing a pipe drops the grants on it. MONITOR, if it was granted: badge-agent sql --only privacy.
 {grants}
 
 {_completion(plan)}"""
@@ -71,8 +78,10 @@ def _completion(plan: Plan) -> str:
         f"{column.name} = {column.expression.replace('$1', 'raw_json')}" for column in columns
     )
     return f"""\
--- The rows that the old pipe has loaded, from their raw_json. The UPDATE moves their time of arrival:
--- the views on latency show them as late for a day.
+-- Completes the rows of the doors that the old pipe has loaded, from their raw_json. It changes their
+-- time of arrival: V_END_TO_END_LATENCY shows them as late for a day. Where the table has error logging,
+-- a row that cannot be completed stays as it is, and is recorded in the error table.
+-- {WAREHOUSE_NEEDED.format(plan.warehouse)}
 UPDATE {plan.table}
   SET {assignments}
   WHERE raw_json:outbox_id IS NOT NULL
@@ -103,22 +112,33 @@ def _expression(column: Column, *, casts_only: bool) -> str:
     return column.cast if casts_only and column.cast is not None else column.expression
 
 
+def _complete(pipe_names: list[str], members: list[str]) -> str:
+    """The condition that a pipe of these names reads these members."""
+    listed = ", ".join(literal(stored(name)) for name in pipe_names)
+    reads = "\n          ".join(f"AND CONTAINS(LOWER(definition), {literal(member)})" for member in members)
+    return f"(pipe_name IN ({listed})\n          {reads})"
+
+
 def _check(plan: Plan) -> str:
     """A block that raises an exception if a pipe lacks a member; a worksheet then stops here."""
-    listed = ", ".join(literal(stored(name)) for name in plan.pipe_names)
-    complete = "\n        AND ".join(
-        f"CONTAINS(LOWER(definition), {literal(column.name)})" for column in SENT
+    complete = "\n        OR ".join(
+        [
+            _complete(plan.pipe_names, [column.name for column in SENT]),
+            _complete(plan.events_pipe_names, [column.name for column in EVENT_PIPED if column.is_member]),
+        ]
     )
+    listed = ", ".join(map(literal, plan.stored_pipe_names))
     return f"""\
--- CREATE PIPE IF NOT EXISTS keeps a pipe that is there, such as the demo's, whose SELECT does not fill
--- the columns of the doors: they would be NULL, and every V_DOOR_ view empty. So this block stops the
--- script. INFORMATION_SCHEMA.PIPES shows a pipe to its owner and to roles with MONITOR on it.
+-- CREATE PIPE IF NOT EXISTS keeps a pipe that is there, such as the demo's. Its SELECT does not fill
+-- the columns of the doors: they would be NULL, and every V_DOOR_ view empty. No door can see this. So
+-- this block stops the script. INFORMATION_SCHEMA.PIPES shows a pipe to its owner and to roles with
+-- MONITOR on it. {WAREHOUSE_NEEDED.format(plan.warehouse)}
 EXECUTE IMMEDIATE $$
 DECLARE
   not_visible EXCEPTION (-20001,
     'A pipe is not visible to this role. Run the script with the role that owns the pipe.');
   incomplete EXCEPTION (-20002,
-    'A pipe does not fill every column. Replace it: badge-agent sql --only replace-pipe');
+    'A pipe does not fill every column. Run badge-agent sql --only replace-pipe, then this script again.');
   visible_count INTEGER;
   complete_count INTEGER;
 BEGIN
@@ -128,16 +148,12 @@ BEGIN
     FROM {plan.database}.INFORMATION_SCHEMA.PIPES
     WHERE pipe_schema = {literal(stored(plan.schema_name))}
       AND pipe_name IN ({listed});
-  IF (visible_count < {plan.pipe_count}) THEN
+  IF (visible_count < {len(plan.every_pipe)}) THEN
     RAISE not_visible;
   END IF;
-  IF (complete_count < {plan.pipe_count}) THEN
+  IF (complete_count < {len(plan.every_pipe)}) THEN
     RAISE incomplete;
   END IF;
   RETURN 'The pipes fill every column.';
 END;
 $$;"""
-
-
-def _commented(text: str) -> str:
-    return "\n".join(f"-- {line}" for line in text.splitlines())

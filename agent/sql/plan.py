@@ -16,6 +16,11 @@ EXPECTED_TABLE = "EXPECTED_DOORS"
 VIEWS_SCHEMA = "ANALYTICS_LAYER"
 DEFAULT_ROLE = "SFE_INGEST_ROLE"
 OWNER = "SYSADMIN"
+# Has what USERADMIN owns. The user of the demo belongs to it, and USERADMIN cannot alter that one.
+USER_OWNER = "ACCOUNTADMIN"
+
+# The default warehouse of the session is used where there is one, because this name is a guess.
+WAREHOUSE_NEEDED = "Needs a warehouse. If the session has none: USE WAREHOUSE {};"
 
 # Snowflake's limits for the high-performance architecture.
 CHANNELS_PER_PIPE = 2_000
@@ -35,6 +40,7 @@ class Plan:
     pipe_name: str
     user_name: str
     role_name: str = DEFAULT_ROLE
+    events_pipe_name: str = EVENTS_PIPE
     pipe_count: int = 1
     public_key_line: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
@@ -50,6 +56,7 @@ class Plan:
                 ("database", self.database_name),
                 ("schema", self.schema_name),
                 ("pipe", self.pipe_names[-1]),
+                ("events_pipe", self.events_pipe_names[-1]),
                 ("user", self.user_name),
                 ("role", self.role_name),
             )
@@ -58,6 +65,8 @@ class Plan:
         if wrong := name_problem(self.warehouse_name):
             problems.append(f"the name of the warehouse {wrong}")
         problems += filter(None, map(_network_problem, self.allowed_networks))
+        if len(set(self.stored_pipe_names)) < 2 * self.pipe_count:
+            problems.append("snowflake.events_pipe has the name of a pipe for swipes")
         if not 1 <= self.pipe_count <= PIPES_PER_TABLE:
             problems.append(f"{self.pipe_count} pipes: a table takes 1 to {PIPES_PER_TABLE}")
         if problems:
@@ -100,7 +109,7 @@ class Plan:
     @property
     def events_pipe_names(self) -> list[str]:
         """The own names of the pipes of door events: as many as of swipes, a door has a channel in both."""
-        return _numbered(EVENTS_PIPE, self.pipe_count)
+        return _numbered(self.events_pipe_name, self.pipe_count)
 
     @property
     def events_pipes(self) -> list[str]:
@@ -145,7 +154,7 @@ class Plan:
     @property
     def network_policy(self) -> str:
         """The network policy of the service user."""
-        return identifier(f"{stored(self.user_name).upper()[:240]}_NETWORK")
+        return identifier(f"{self._policy_prefix}_NETWORK")
 
     @property
     def purge(self) -> str:
@@ -202,14 +211,32 @@ class Plan:
         return stored(self.schema_name)
 
     @property
+    def ipv4_networks(self) -> list[str]:
+        """The allowed networks that the list of a network policy takes."""
+        return [
+            text
+            for text in self.allowed_networks
+            if isinstance(ipaddress.ip_network(text, strict=False), ipaddress.IPv4Network)
+        ]
+
+    @property
+    def ipv6_networks(self) -> list[str]:
+        """The allowed networks that need a network rule."""
+        return [text for text in self.allowed_networks if text not in self.ipv4_networks]
+
+    @property
     def network_rule(self) -> str:
-        """The network rule for IPv6 addresses."""
-        return self._raw("BADGE_DOORS_IPV6")
+        """The network rule for the service user's IPv6 networks."""
+        return self._raw(f"{self._policy_prefix}_IPV6")
 
     @property
     def authentication_policy(self) -> str:
         """The authentication policy of the service user."""
         return self._raw("BADGE_KEYPAIR_ONLY")
+
+    @property
+    def _policy_prefix(self) -> str:
+        return stored(self.user_name).upper()[:240]
 
     def _raw(self, name: str) -> str:
         return qualified(self.database_name, self.schema_name, name)
@@ -229,12 +256,7 @@ def _block_problem(name: str) -> str | None:
 
 def _network_problem(text: str) -> str | None:
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        ipaddress.ip_network(text, strict=False)
     except ValueError:
-        return f"the network {text!r} is no IPv4 address or range"
-    if network.version == 4:  # noqa: PLR2004 - of the Internet Protocol
-        return None
-    return (
-        f"the network {text!r} is IPv6, and the list of a network policy takes IPv4 only: "
-        "the script `access` has the network rule for IPv6 as a comment"
-    )
+        return f"the network {text!r} is no IP address or range"
+    return None

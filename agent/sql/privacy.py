@@ -67,8 +67,9 @@ GRANT USAGE ON SCHEMA {plan.schema} TO ROLE {OPERATOR};
 
 def _by_site(plan: Plan) -> str:
     return f"""\
--- For roles that may see their own sites only: who has one of the roles in SITE_ROLES sees the doors that
--- EXPECTED_DOORS has for its site. Grant such a role this view, and not {EVENTS.name}.
+-- For roles that may see their own sites only. A row of SITE_ROLES lets a role see the doors that
+-- EXPECTED_DOORS has for this site. Write the role in upper case, unless it was created in quotes. Grant
+-- such a role SELECT on this view, and not on {EVENTS.name}.
 CREATE TABLE IF NOT EXISTS {plan.site_roles} (
   site       VARCHAR NOT NULL,
   role_name  VARCHAR NOT NULL
@@ -98,11 +99,12 @@ def _masks(plan: Plan) -> str:
         for name, kind in _MASKED.items()
     )
     return f"""\
--- From here on an Enterprise account is needed. A second line of defence for the table itself: another
--- role that gets SELECT on it reads masks. INVOKER_ROLE() is the owner within the views, so that they
--- work on the real values: V_DOOR_CHAIN over masks would list every row. The dynamic table, if there is
--- one, holds the real values: grant it as {EVENTS.name}.
--- Needs CREATE TAG and CREATE MASKING POLICY on the schema, APPLY MASKING POLICY and APPLY TAG.
+-- The rest needs an Enterprise account. The masks protect the table itself: another role that gets SELECT
+-- on it reads masked values. Within the views INVOKER_ROLE() is their owner, so that they read the real
+-- values: V_DOOR_CHAIN over masks would list every row. The dynamic table, if there is one, holds the
+-- real values: grant it to {READER} only.
+-- Needs CREATE TAG and CREATE MASKING POLICY on the schema, and OWNERSHIP of the table, the tag and the
+-- policies, or APPLY TAG and APPLY MASKING POLICY on the account.
 CREATE TAG IF NOT EXISTS {plan.tag} COMMENT = 'personal data of badge holders';
 {policies}
 {applied}"""
@@ -111,5 +113,6 @@ CREATE TAG IF NOT EXISTS {plan.tag} COMMENT = 'personal data of badge holders';
 def _retention(plan: Plan) -> str:
     return f"""\
 -- Deleted and erased values can be read for this many days (Time Travel), then for 7 more by Snowflake's
--- support (Fail-safe): 0 turns the first off, and with it UNDROP TABLE.
+-- support (Fail-safe). 0 turns Time Travel off, and with it UNDROP TABLE and the incremental refresh of
+-- the dynamic table.
 -- ALTER TABLE {plan.table} SET DATA_RETENTION_TIME_IN_DAYS = 1;"""

@@ -17,19 +17,21 @@ def procedures(plan: Plan) -> str:
 
 def _introduction(plan: Plan) -> str:
     return f"""\
--- COPY GRANTS keeps the privileges on a procedure that is replaced.
--- They run with the rights of their owner: a role that may call them needs USAGE on the procedure and
--- on {plan.schema}, and no right on the tables. Needs CREATE PROCEDURE on the schema.
+-- COPY GRANTS keeps the privileges on a procedure that is replaced. A procedure runs with the rights of its
+-- owner: a role that may call it needs USAGE on it, on {plan.schema} and on
+-- {plan.database}, and no right on the tables. A call needs a warehouse.
+-- Needs CREATE PROCEDURE on the schema.
 USE ROLE {plan.owner};"""
 
 
 def _purge(plan: Plan) -> str:
     happened_at = HAPPENED_AT.format(arrived_at=ARRIVED_AT)
     return f"""\
--- Deletes the rows of swipes before a time, of each outbox the ones up to the last number before it, and
--- writes into PURGED how far, with the chain there: V_DOOR_GAPS and V_DOOR_CHAIN continue after it. A
--- number that was missing already is counted there as missing. A swipe whose clock was never set counts
--- by its arrival. Rows of other senders have no outbox, and are deleted by their time alone.
+-- Deletes the swipes before a time: of each outbox, the rows up to the first one that is kept. Writes into
+-- PURGED the last deleted number of each outbox and its chain, so that V_DOOR_GAPS and V_DOOR_CHAIN
+-- continue after it. Numbers that were missing before are counted there as missing. For a swipe whose
+-- clock was never set, the time of arrival decides. Rows of other senders have no outbox, and are deleted
+-- by their time alone.
 -- DATA_RETENTION_TIME_IN_DAYS of the table (a day unless set) and Fail-safe (7 days) keep what is deleted.
 -- A storage lifecycle policy would delete rows without writing PURGED: do not use one on this table.
 -- CALL {plan.purge}(DATEADD('day', -400, SYSDATE())::TIMESTAMP_NTZ);
@@ -97,14 +99,15 @@ def _erase(plan: Plan) -> str:
     members = ",\n          ".join(", ".join(part) for part in (listed[:5], listed[5:]))
     emptied = ",\n        ".join(f"{name} = NULL" for name in PERSONAL if name not in {"badge_id", "user_id"})
     return f"""\
--- Erases a person: all rows with a user_id, and all with a badge_id: pass both, because a swipe before the
--- badge was in the cardholder file has the user UNKNOWN, or NULL for one that is not known. The personal
--- columns and members of raw_json are removed, and the random salt, so that nothing is left to guess
--- them from; person_digest keeps what the chain needs, so V_DOOR_CHAIN and V_DOOR_GAPS stay silent.
--- What it does not reach: Time Travel and Fail-safe of the table, rows that Snowflake skipped (they hold
--- the whole row; TRUNCATE TABLE ERROR_TABLE(...) empties them), copies in other tables such as the
--- demo's, and rows that a door still has and can replay: [outbox] retention_days of it, a week unless
--- set. Call it again after that time. It changes the time of arrival of the erased rows.
+-- Erases a person: all rows with this user_id, and all rows with this badge_id. Pass both, because swipes
+-- before the badge was in the cardholder file have the user_id UNKNOWN; pass NULL for the one that you do
+-- not know, and call it once for each badge. The personal columns and members of raw_json are removed, and
+-- the random salt, without which the digest that is kept says nothing of the person. person_digest keeps
+-- what the chain needs: V_DOOR_CHAIN still checks the rows, and V_DOOR_GAPS shows no gap.
+-- What it does not reach: Time Travel and Fail-safe of the table; the error table, which holds the whole
+-- rows that Snowflake skipped (TRUNCATE TABLE ERROR_TABLE(...) with the table's name empties it); copies
+-- in other tables such as the demo's; rows that a door still has and can replay ([outbox] retention_days,
+-- a week unless set): call it again after that time. It changes the time of arrival of the erased rows.
 -- CALL {plan.erase}('USR-001', '123-45678');
 CREATE OR REPLACE PROCEDURE {plan.erase}(of_user VARCHAR, of_badge VARCHAR)
   COPY GRANTS
@@ -120,7 +123,7 @@ BEGIN
         badge_id = {literal(ERASED)},
         user_id = {literal(ERASED)},
         {emptied},
-        raw_json = OBJECT_DELETE(raw_json::OBJECT,
+        raw_json = OBJECT_DELETE(AS_OBJECT(raw_json),
           {members})::VARIANT
     WHERE (user_id = :of_user AND user_id <> 'UNKNOWN') OR badge_id = :of_badge;
   RETURN 'Done. Rows of the user UNKNOWN are erased by their badge_id only.';

@@ -44,8 +44,10 @@ STANDARD = ("setup", "access", "handoff", "views", "procedures")
 
 _INTRODUCTION = """\
 -- What a Snowflake account needs to receive badge swipes. Run it from top to bottom, in a worksheet
--- or with `snow sql`, as a user who has the roles named in USE ROLE. Running it again changes nothing
--- that is there already. Last, on a door: badge-agent check, or badge-agent send-sample."""
+-- or with `snow sql`, as a user who has the roles named in USE ROLE: SYSADMIN, USERADMIN, SECURITYADMIN
+-- and ACCOUNTADMIN. It can be run again: databases, tables, pipes, roles and users that exist are kept,
+-- columns that a table lacks are added, views and procedures are replaced, the key and the allowed
+-- networks are set to those printed here. Last, on a door: badge-agent check, or badge-agent send-sample."""
 
 _WAY_BACK = """\
 -- More is printed with --only: dynamic-table, alerts, privacy, costs, dashboard, replace-pipe, and the way

@@ -25,9 +25,9 @@ def setup(plan: Plan) -> str:
 
 def _places(plan: Plan) -> str:
     return f"""\
--- SYSADMIN owns what is made here, the service user none of it. If another role owns the
--- database already, use that one in place of SYSADMIN, here and in the other scripts.
--- Needs CREATE DATABASE on the account, which SYSADMIN has; the owner needs no more.
+-- {plan.owner} owns what is made here, the service user owns nothing. If another role owns the database
+-- or its objects already, replace {plan.owner} by that role in every script.
+-- Needs CREATE DATABASE on the account, which {plan.owner} has, also where the database exists.
 USE ROLE {plan.owner};
 
 CREATE DATABASE IF NOT EXISTS {plan.database};
@@ -49,22 +49,22 @@ def _missing_columns(plan: Plan) -> str:
         f"ALTER TABLE {plan.table} ADD COLUMN IF NOT EXISTS {column.name} {column.type};" for column in ADDED
     )
     return f"""\
--- For a table that was there before, such as the one of the demo: the columns it lacks. A column
--- agent_version of an earlier version of this script stays as it is and is no longer filled.
+-- Adds the columns that a table of the demo or of an earlier version lacks. A column agent_version of an
+-- earlier version of this script is kept and is no longer filled.
 {additions}"""
 
 
 def _events_table(plan: Plan) -> str:
     return f"""\
 -- What happened to a door (a reader lost, the clock set, an operator's command), and its signed
--- heartbeats: V_ANCHORS and V_FLEET read them. Empty until the agents send them.
+-- heartbeats: V_ANCHORS and V_FLEET read them.
 {_created(plan.events_table, EVENT_COLUMNS)}"""
 
 
 def _operators_tables(plan: Plan) -> str:
     return f"""\
--- What was deleted on purpose, written by PURGE_BADGE_EVENTS: the views on gaps and chains start
--- after it. Who may write here can hide a deletion, so grant no INSERT on it.
+-- What PURGE_BADGE_EVENTS has deleted: V_DOOR_GAPS and V_DOOR_CHAIN begin after it. A role that may
+-- write here can hide a deletion: grant no INSERT on it.
 CREATE TABLE IF NOT EXISTS {plan.purged} (
   agent_id       VARCHAR NOT NULL,
   outbox_id      VARCHAR NOT NULL,
@@ -92,8 +92,8 @@ def _properties(plan: Plan) -> str:
 ALTER TABLE {plan.table} SET ERROR_LOGGING = TRUE;
 ALTER TABLE {plan.events_table} SET ERROR_LOGGING = TRUE;
 
--- When a row was committed. ingestion_time does not show it: a default is computed when Snowflake
--- compiles the pipe's statement, which may be hours before the row.
+-- ROW_TIMESTAMP records when a row was committed. ingestion_time does not show it: its default is computed
+-- when Snowflake compiles the pipe's statement, which may be hours before the row.
 ALTER TABLE {plan.table} SET ROW_TIMESTAMP = TRUE;
 ALTER TABLE {plan.events_table} SET ROW_TIMESTAMP = TRUE;"""
 

@@ -85,6 +85,7 @@ def test_three_events_are_in_the_table_when_it_ends(
         "ok       BADGE-001 -> ZONE-OFFICE-A: HTTP 200",
     ]
     assert "3 of 3 events accepted, committed" in out
+    assert "no row there: the pipe does not fill every column; badge-agent sql --only replace-pipe" in out
     rows = sent(emulator, config)
     assert [(row["badge_id"], row["zone_id"], row["signal_strength"]) for row in rows] == [
         ("BADGE-001", "ZONE-LOBBY-1", -65.5),

@@ -124,6 +124,19 @@ def test_pipes_and_networks_are_options(config: Path, capsys: pytest.CaptureFixt
     assert "\n  ALLOWED_IP_LIST = ('203.0.113.0/24');" in text
 
 
+def test_the_pipe_of_door_events_is_the_configured_one(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text() + 'events_pipe = "MY_EVENTS"\n')
+
+    text = printed(capsys, "--config", config)
+
+    assert "CREATE PIPE IF NOT EXISTS SNOWFLAKE_EXAMPLE.RAW_INGESTION.MY_EVENTS AS" in text
+    assert "GRANT OPERATE ON PIPE SNOWFLAKE_EXAMPLE.RAW_INGESTION.MY_EVENTS TO" in text
+    assert '\nevents_pipe = "MY_EVENTS"\n' in text
+    assert "SFE_DOOR_EVENTS_PIPE" not in text
+
+
 def test_names_that_snowflake_would_not_take_are_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +42,15 @@ _FORMATTED = (
     "STRFTIME(event_timestamp, '%Y-%m-%d %H:%M:%S.%f')",
 )
 
+# Snowflake's functions that the engine lacks, as the procedures call them.
+_AS_OBJECT = "CREATE OR REPLACE MACRO as_object(v) AS CASE WHEN STARTS_WITH(v::VARCHAR, '{') THEN v END"
+_MEMBERS = [f"m{number}" for number in range(len(PERSONAL))]
+_OBJECT_DELETE = f"""
+CREATE OR REPLACE MACRO object_delete(o, {", ".join(_MEMBERS)}) AS CASE
+  WHEN STARTS_WITH(o::VARCHAR, '{{') THEN JSON_MERGE_PATCH(
+    o::JSON, JSON_OBJECT({", ".join(f"{member}::VARCHAR, NULL" for member in _MEMBERS)}))
+  WHEN o IS NOT NULL THEN ERROR('no object') END"""
+
 Row = dict[str, Any]
 
 
@@ -68,6 +76,8 @@ class DuckDbAccount:
     def __init__(self, cursor: Any) -> None:  # noqa: ANN401 - of a library without types
         self._cursor = cursor
         self.set_up(PLAN)
+        self.generate(_AS_OBJECT)
+        self.generate(_OBJECT_DELETE)
         cursor.execute("CREATE TABLE STREAMED (V VARIANT)")
         cursor.execute("CREATE TABLE PIPES (pipe_schema TEXT, pipe_name TEXT, definition TEXT)")
         cursor.execute(
@@ -107,13 +117,8 @@ class DuckDbAccount:
     def call(self, procedure: str, arguments: Mapping[str, object]) -> object:
         """Run the body of a procedure of the scripts."""
         found = next(one for one in statements(procedures(PLAN)) if f"PROCEDURE {procedure}(" in one)
-        # The engine has neither the time of a commit nor this function.
-        merged = json.dumps(dict.fromkeys(PERSONAL))
-        found = re.sub(
-            r"OBJECT_DELETE\(raw_json::OBJECT,[^()]*\)::VARIANT",
-            f"PARSE_JSON(JSON_MERGE_PATCH(raw_json::VARCHAR, '{merged}'))",
-            found.replace(ARRIVED_AT, "ingestion_time"),
-        ).replace(*_FORMATTED)
+        # The engine has no time of a commit.
+        found = found.replace(ARRIVED_AT, "ingestion_time").replace(*_FORMATTED)
         return self.run_block(found, arguments)
 
     def run_block(self, statement: str, arguments: Mapping[str, object] | None = None) -> object:
@@ -174,13 +179,13 @@ def _quoted(text: str) -> str:
 
 
 @contextmanager
-def duckdb_account() -> Iterator[DuckDbAccount]:
-    """A context with an emulated account, in which Snowflake's connector is replaced."""
+def duckdb_account(directory: Path | None = None) -> Iterator[DuckDbAccount]:
+    """A context with an emulated account, in memory or in a directory; Snowflake's connector is replaced."""
     import fakesnow  # noqa: PLC0415 - not on every machine
     import snowflake.connector  # noqa: PLC0415 - as above
 
     with (
-        fakesnow.patch(),
+        fakesnow.patch(db_path=directory),
         closing(
             snowflake.connector.connect(database=PLAN.database_name, schema=PLAN.schema_name)
         ) as connection,

@@ -13,7 +13,7 @@ _PART = r'(?:[A-Za-z_][A-Za-z0-9_$]*|"(?:[^"]|"")+")'
 _NAME = rf"{_PART}(?: \. {_PART}){{0,2}}"
 _TEXT = r"'(?:[^'\\]|''|\\.)*'"
 _COLUMNS = r"\w+(?: , \w+)*"
-_TEXTS = rf"\( {_TEXT}(?: , {_TEXT})* \)"
+_TEXTS = rf"\( (?:{_TEXT}(?: , {_TEXT})* )?\)"
 _USER = rf"TYPE = SERVICE DEFAULT_ROLE = {_NAME} DEFAULT_SECONDARY_ROLES = \( \)"
 
 # docs.snowflake.com/en/sql-reference/sql/<the statement's own page>, as far as the scripts use it.
@@ -27,8 +27,11 @@ GRAMMAR = MappingProxyType(
         "create user": rf"CREATE USER IF NOT EXISTS {_NAME} {_USER} COMMENT = {_TEXT}",
         "alter user": rf"ALTER USER {_NAME} (?:UNSET {_COLUMNS}|SET "
         rf"(?:{_USER}|RSA_PUBLIC_KEY(?:_2)? = {_TEXT}|NETWORK_POLICY = {_NAME}))",
+        "create network rule": rf"CREATE OR ALTER NETWORK RULE {_NAME} TYPE = IPV6 VALUE_LIST = {_TEXTS} "
+        r"MODE = INGRESS",
         "create network policy": rf"CREATE NETWORK POLICY IF NOT EXISTS {_NAME} ALLOWED_IP_LIST = {_TEXTS}",
-        "alter network policy": rf"ALTER NETWORK POLICY {_NAME} SET ALLOWED_IP_LIST = {_TEXTS}",
+        "alter network policy": rf"ALTER NETWORK POLICY {_NAME} SET "
+        rf"(?:ALLOWED_IP_LIST|ALLOWED_NETWORK_RULE_LIST) = {_TEXTS}",
         "create integration": rf"CREATE NOTIFICATION INTEGRATION IF NOT EXISTS {_NAME} "
         "TYPE = EMAIL ENABLED = TRUE",
         "create alert": rf"CREATE OR REPLACE ALERT {_NAME} WAREHOUSE = {_NAME} SCHEDULE = '\d+ MINUTE' "
@@ -49,7 +52,7 @@ GRAMMAR = MappingProxyType(
         "show channels": rf"SHOW CHANNELS IN PIPE {_NAME}",
         "grant on account": rf"GRANT EXECUTE ALERT ON ACCOUNT TO ROLE {_NAME}",
         "drop": r"DROP (?:VIEW|PIPE|TABLE|USER|ROLE|NETWORK POLICY|ALERT|DYNAMIC TABLE|MASKING POLICY|TAG"
-        r"|INTEGRATION) "
+        r"|INTEGRATION|NETWORK RULE|AUTHENTICATION POLICY) "
         rf"IF EXISTS {_NAME}",
     }
 )

@@ -97,6 +97,28 @@ def test_doors_gaps_latency_and_traffic_are_shown(app: Any, account: DuckDbAccou
     assert list(app.dataframe[0].value["agent_id"]) == ["door-3"]
 
 
+def test_every_door_of_a_large_fleet_is_counted(app: Any, account: DuckDbAccount) -> None:  # noqa: ANN401 - as above
+    account.generate(
+        f"INSERT INTO {PLAN.expected_doors} SELECT 'door-' || i, 'HQ', NULL FROM RANGE(2000) t(i)"
+    )
+
+    app.run()
+
+    assert metrics(app)["Doors"] == "2000"
+    assert len(app.warning) == 0
+
+
+def test_numbers_that_are_cut_off_are_marked(app: Any, account: DuckDbAccount) -> None:  # noqa: ANN401 - as above
+    account.generate(
+        f"INSERT INTO {PLAN.expected_doors} SELECT 'door-' || i, 'HQ', NULL FROM RANGE(20001) t(i)"
+    )
+
+    app.run()
+
+    assert metrics(app)["Doors"] == "20000"
+    assert [one.value[:37] for one in app.warning] == ["A view has more than 20,000 rows: the"]
+
+
 def test_the_page_names_no_person(app: Any, account: DuckDbAccount) -> None:  # noqa: ANN401 - as above
     account.load(door_rows("door-1", [50.0, 40.0]))
 

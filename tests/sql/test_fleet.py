@@ -83,6 +83,27 @@ def test_the_last_heartbeat_counts(account: DuckDbAccount) -> None:
     assert fleet(account) == {"door-1": "OK"}
 
 
+@pytest.mark.parametrize("member", ["seq", "pending", "interval_minutes", "readers_lost"])
+def test_a_heartbeat_with_a_wrong_value_fails_no_view(account: DuckDbAccount, member: str) -> None:
+    """Whoever may insert could otherwise blind the views of the whole fleet with one row."""
+    account.load(door_rows("door-1", [2.0, 1.0]))
+
+    wrong = json.loads(Door("door-1").heartbeat())
+    wrong["details"][member] = "none"
+
+    account.report(json.dumps(wrong).encode(), Door("door-2").heartbeat())
+
+    assert fleet(account) == {"door-1": "OK", "door-2": "OK"}
+    assert [row["agent_id"] for row in account.view("V_ANCHORS")].count("door-2") == 1
+    assert account.view("V_DOOR_GAPS") == account.view("V_DOOR_CHAIN") == []
+
+
+def test_a_row_that_was_skipped_for_its_number_is_listed(account: DuckDbAccount) -> None:
+    account.fail('{"service": "snowpipe_streaming"}', json.dumps({"$1": '{"agent_id": "d", "seq": "x"}'}))
+
+    assert [(row["agent_id"], row["seq"]) for row in account.view("V_CHANNEL_ERRORS")] == [("d", None)]
+
+
 # --- traffic ----------------------------------------------------------------------------------
 
 

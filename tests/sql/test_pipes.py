@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.sql.columns import COLUMNS, PIPED
+from agent.sql.door_events import EVENT_PIPED
 from agent.sql.names import literal
 from agent.sql.pipes import pipe_select
 from agent.sql.scripts import script
@@ -51,6 +52,7 @@ def there_is(account: DuckDbAccount, definition: str, name: str = "SFE_BADGE_EVE
 @pytest.mark.parametrize("casts_only", [False, True])
 def test_a_pipe_of_this_version_passes_the_check(account: DuckDbAccount, casts_only: bool) -> None:  # noqa: FBT001 - parameter of a test
     there_is(account, pipe_select(casts_only=casts_only))
+    there_is(account, pipe_select(EVENT_PIPED), name="SFE_DOOR_EVENTS_PIPE")
 
     assert run_check(account) == "The pipes fill every column."
 
@@ -62,8 +64,21 @@ def test_a_pipe_that_does_not_fill_every_column_stops_the_script(
     account: DuckDbAccount, definition: str
 ) -> None:
     there_is(account, definition)
+    there_is(account, pipe_select(EVENT_PIPED), name="SFE_DOOR_EVENTS_PIPE")
 
-    with pytest.raises(RaisedError, match=r"Replace it: badge-agent sql --only replace-pipe"):
+    with pytest.raises(RaisedError, match=r"Run badge-agent sql --only replace-pipe, then this script again"):
+        run_check(account)
+
+
+@pytest.mark.parametrize("missing", ["details", "actor"])
+def test_a_pipe_of_door_events_that_does_not_fill_every_column_stops_the_script(
+    account: DuckDbAccount, missing: str
+) -> None:
+    there_is(account, pipe_select())
+    lacking = tuple(one for one in EVENT_PIPED if f":{missing}::" not in f"{one.expression}::")
+    there_is(account, pipe_select(lacking), name="SFE_DOOR_EVENTS_PIPE")
+
+    with pytest.raises(RaisedError, match=r"does not fill every column"):
         run_check(account)
 
 
@@ -88,6 +103,11 @@ def test_rows_that_the_demos_pipe_loaded_are_completed(account: DuckDbAccount) -
         "agent_id = NULL, outbox_id = NULL, seq = NULL, chain = NULL, chain_before = NULL, "
         "person_salt = NULL, card_raw = NULL, boot_id = NULL"
     )
+    # A pipe that lacks columns shows in this view, and nowhere at a door.
+    assert [row["differing_columns"].split()[:2] for row in account.view("V_ROW_DIFFERS")] == [
+        ["signal_quality", "direction"]
+    ] * len(lines)
+
     updates = [one for one in statements(script(PLAN, "replace-pipe")) if one.startswith("UPDATE")]
 
     for update in updates:
@@ -124,18 +144,31 @@ DEMO_TABLE = """CREATE TABLE {table} (
 )"""
 
 
-@pytest.mark.parametrize("start", ["nothing", "the demo", "this version"])
+# What the first version of the script added to it.
+FIRST_VERSION = (
+    *("event_id VARCHAR", "agent_id VARCHAR", "outbox_id VARCHAR", "seq NUMBER(38,0)", "chain VARCHAR"),
+    *("card_bits NUMBER(38,0)", "card_raw VARCHAR", "card_format VARCHAR", "facility_code NUMBER(38,0)"),
+    *("card_number NUMBER(38,0)", "card_check VARCHAR", "clock VARCHAR", "time_uncertainty_ms NUMBER(38,0)"),
+    *("recorded_at VARCHAR", "boot_id VARCHAR", "boot_ms NUMBER(38,0)", "replay BOOLEAN"),
+    "agent_version VARCHAR",
+)
+
+
+@pytest.mark.parametrize("start", ["nothing", "the demo", "an earlier version", "this version"])
 def test_the_tables_are_complete_whatever_was_there(account: DuckDbAccount, start: str) -> None:
     plan = replace(PLAN, schema_name=f"FROM_{start.replace(' ', '_').upper()}")
-    if start == "the demo":
+    if start in {"the demo", "an earlier version"}:
         account.change(f"CREATE SCHEMA {plan.schema}")
         account.change(DEMO_TABLE.format(table=plan.table))
+    if start == "an earlier version":
+        for column in FIRST_VERSION:
+            account.change(f"ALTER TABLE {plan.table} ADD COLUMN {column}")
     for _ in range(2 if start == "this version" else 1):
         account.set_up(plan)
 
     account.load_into(plan.table, PIPED, door_rows("door-1", [2.0, 1.0]))
 
-    assert account.columns(plan.table) == {column.name for column in COLUMNS}
+    assert account.columns(plan.table) - {"agent_version"} == {column.name for column in COLUMNS}
     assert [row["seq"] for row in account.rows(plan.table)] == [1, 2]
     for table in (plan.events_table, plan.purged, plan.expected_doors):
         assert account.rows(table) == []
@@ -144,4 +177,11 @@ def test_the_tables_are_complete_whatever_was_there(account: DuckDbAccount, star
 def test_replacing_a_pipe_grants_its_use_again() -> None:
     kinds = [kind(one) or one.split()[0] for one in statements(script(PLAN, "replace-pipe"))]
 
-    assert kinds == ["use role", *["create pipe"] * 2, *["grant privilege"] * 2, "UPDATE"]
+    # The role may not exist yet, on an account with the demo's pipe and another role in the configuration.
+    made = ["use role", "create role", "use role", *["create pipe"] * 2]
+    assert kinds == [*made, *["grant privilege"] * 2, "UPDATE"]
+
+
+@pytest.mark.parametrize("name", ["setup", "replace-pipe", "costs"])
+def test_scripts_whose_statements_read_tables_name_the_warehouse(name: str) -> None:
+    assert "Needs a warehouse. If the session has none: USE WAREHOUSE COMPUTE_WH;" in script(PLAN, name)

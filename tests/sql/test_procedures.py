@@ -201,6 +201,18 @@ def test_a_row_replayed_after_the_erasure_is_erased_by_the_next_call(
     assert (gaps(account), problems(account)) == ([], [])
 
 
+def test_a_row_whose_raw_json_is_no_object_is_erased_too(account: DuckDbAccount) -> None:
+    """A cast would raise, and with error logging the UPDATE would leave this row as it is, in silence."""
+    account.load(door_rows("door-1", [2.0, 1.0]))
+    account.change("UPDATE {table} SET raw_json = PARSE_JSON('\"123-2\"') WHERE seq = 2")
+
+    erase(account, of_badge="123-2")
+
+    assert [(row["badge_id"], row["raw_json"]) for row in account.table() if row["seq"] == 2] == [
+        ("ERASED", None)
+    ]
+
+
 def test_the_user_unknown_is_not_a_person(account: DuckDbAccount) -> None:
     account.load(door_rows("door-1", [3.0, 2.0, 1.0]))
 

@@ -54,7 +54,8 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
 
     Each failure comes with its cause and the next command or SQL to run. The agent may be running: its
     ports, outbox and channel are not disturbed. Takes one minute at most. Run by root on a door, it
-    checks with the user, the sandbox and the key of the service.
+    checks with the user, the sandbox and the key of the service. It cannot see which columns the pipe
+    fills, because Snowflake reports this in SQL only: badge-agent sql --only setup checks it.
 
     \b
     Exit code, of the first failure:

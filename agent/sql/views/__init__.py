@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.sql.names import commented
 from agent.sql.plan import Plan
 from agent.sql.views.chain import CHAIN
 from agent.sql.views.doors import ANCHORS, ERRORS, FLEET, GAPS, OPERATOR_ACTIONS, STATUS
@@ -64,7 +65,7 @@ def sources(plan: Plan) -> Sources:
 def views(plan: Plan) -> str:
     """The views, each with its purpose."""
     created = "\n\n".join(
-        f"{_comment(view.why)}\n"
+        f"{commented(view.why)}\n"
         f"CREATE OR REPLACE VIEW {plan.view(view.name)} COPY GRANTS AS\n"
         f"{view.select(sources(plan))};"
         for view in VIEWS
@@ -79,14 +80,10 @@ USE ROLE {plan.owner};
 
 {created}
 
--- The demo has this view in the schema of its table. The same rows are shown there.
+-- The demo has this view in the schema of its table: it is replaced there.
 CREATE OR REPLACE VIEW {plan.demo_metrics} COPY GRANTS AS
 SELECT * FROM {plan.view(METRICS.name)};
 
--- Which channels there are, and how far each one is. SHOW CHANNELS IN TABLE does not list those of a
+-- The channels, each with its committed offset token. SHOW CHANNELS IN TABLE does not list those of a
 -- named pipe.
 {channels}"""
-
-
-def _comment(text: str) -> str:
-    return "\n".join(f"-- {line}" for line in text.splitlines())

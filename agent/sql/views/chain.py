@@ -166,12 +166,12 @@ ORDER BY agent_id, outbox_id, seq"""
 CHAIN = View(
     "V_DOOR_CHAIN",
     "Rows that do not follow from the row before: altered, out of order, or with a row missing before\n"
-    "them, also across the outboxes of a door. A row's chain is a hash over the chain before and what\n"
-    "the reader read; here it is computed again. No rows here: nothing that the chain covers was altered,\n"
-    "unless all later chains were computed again too; and where a door sends heartbeats, its rows are\n"
-    "those that it signed (V_ANCHORS) up to the last one. Rows deleted at the end of a door show once a\n"
-    "heartbeat reports them. Not covered are values computed from others (event_timestamp of a corrected\n"
-    "clock, card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have 16\n"
-    "digits are not checked; the last of them is listed as such.",
+    "them, also across the outbox ids of a door. The chain of a row is a hash over the chain before and\n"
+    "what the reader read; this view computes it again. An empty view means: nothing that the chain covers\n"
+    "was altered, unless all later chains were computed again too; and for a door with heartbeats, its rows\n"
+    "are those that it signed (V_ANCHORS), up to its last heartbeat. Rows deleted at the end of a door show\n"
+    "after its next heartbeat. The chain does not cover values computed from others (event_timestamp of a\n"
+    "corrected clock, card_number, signal_quality ...): see V_ROW_DIFFERS. Rows of agents whose chains have\n"
+    "16 digits are not checked; the last of them is listed as such.",
     _CHAIN,
 )

@@ -3,6 +3,9 @@
 The windows over seq are partitioned by outbox_id alone: rows that were pending when an agent was renamed have
 the former agent_id, and are numbered with the rows after them. So a filter on agent_id does not reduce what
 these views read; CLUSTER BY and the dynamic table (`badge-agent sql --only dynamic-table`) do.
+
+Numbers of a JSON object are read with TRY_TO_NUMBER: a cast raises an error for a value that is no number,
+and then a single heartbeat that another program made up would make these views fail for every door.
 """
 
 from __future__ import annotations
@@ -37,16 +40,16 @@ SELECT reported.agent_id, reported.outbox_id, reported.seq, COALESCE(present.seq
 _ANCHORS = """\
 SELECT agent_id,
        outbox_id,
-       details:seq::NUMBER(38,0) AS seq,
+       TRY_TO_NUMBER(details:seq::VARCHAR) AS seq,
        details:chain::VARCHAR AS chain,
-       COALESCE(details:pending::NUMBER(38,0), 0) AS pending,
+       COALESCE(TRY_TO_NUMBER(details:pending::VARCHAR), 0) AS pending,
        event_timestamp AS sent_at,
        {reported_at} AS arrived_at,
        raw_json:at::VARCHAR AS signed_at,
        details:signature::VARCHAR AS signature,
        details:key::VARCHAR AS key_fingerprint
 FROM {door_events}
-WHERE kind = 'heartbeat' AND details:seq IS NOT NULL"""
+WHERE kind = 'heartbeat' AND TRY_TO_NUMBER(details:seq::VARCHAR) IS NOT NULL"""
 
 # Over the table and not over the events: an event that two outboxes sent is one event, but a number of each.
 _GAPS = f"""\
@@ -135,7 +138,7 @@ SELECT CONVERT_TIMEZONE('UTC', timestamp)::TIMESTAMP_NTZ AS failed_at,
        error_code,
        REGEXP_REPLACE(error_metadata:error_message::VARCHAR, '''[^'']*''', '''...''') AS error_message,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):agent_id::VARCHAR AS agent_id,
-       TRY_PARSE_JSON(error_data:"$1"::VARCHAR):seq::NUMBER(38,0) AS seq,
+       TRY_TO_NUMBER(TRY_PARSE_JSON(error_data:"$1"::VARCHAR):seq::VARCHAR) AS seq,
        TRY_PARSE_JSON(error_data:"$1"::VARCHAR):event_id::VARCHAR AS event_id
 FROM {errors}
 WHERE error_metadata:service::VARCHAR = 'snowpipe_streaming'
@@ -171,15 +174,15 @@ FROM (
          expected.agent_id IS NOT NULL AS is_expected,
          heartbeats.arrived_at AS reported_at,
          DATEDIFF('minute', heartbeats.arrived_at, SYSDATE()) AS heartbeat_minutes,
-         COALESCE(heartbeats.details:interval_minutes::NUMBER(38,0), 60) AS interval_minutes,
+         COALESCE(TRY_TO_NUMBER(heartbeats.details:interval_minutes::VARCHAR), 60) AS interval_minutes,
          seen.last_event_at,
          seen.status AS event_status,
          heartbeats.details:version::VARCHAR AS version,
          heartbeats.details:clock::VARCHAR AS clock,
-         heartbeats.details:readers_open::NUMBER(38,0) AS readers_open,
-         heartbeats.details:readers_lost::NUMBER(38,0) AS readers_lost,
-         heartbeats.details:pending::NUMBER(38,0) AS pending,
-         heartbeats.details:oldest_pending_seconds::NUMBER(38,0) AS oldest_pending_seconds
+         TRY_TO_NUMBER(heartbeats.details:readers_open::VARCHAR) AS readers_open,
+         TRY_TO_NUMBER(heartbeats.details:readers_lost::VARCHAR) AS readers_lost,
+         TRY_TO_NUMBER(heartbeats.details:pending::VARCHAR) AS pending,
+         TRY_TO_NUMBER(heartbeats.details:oldest_pending_seconds::VARCHAR) AS oldest_pending_seconds
   FROM (
     SELECT agent_id FROM {expected_doors}
     UNION
@@ -209,6 +212,7 @@ FROM (
 ) AS fleet
 ORDER BY CASE status WHEN 'OK' THEN 2 WHEN 'NO HEARTBEATS' THEN 1 ELSE 0 END, agent_id"""
 
+# Equal copies are one action. Grouping by event_id alone would let a forged copy hide the true one.
 _OPERATOR_ACTIONS = """\
 SELECT agent_id,
        event_timestamp AS happened_at,
@@ -218,51 +222,58 @@ SELECT agent_id,
        clock,
        outbox_id,
        seq,
-       {reported_at} AS arrived_at
-FROM {door_events}
-WHERE actor IS NOT NULL
+       MIN(arrived_at) AS arrived_at
+FROM (
+  SELECT agent_id, event_id, event_timestamp, actor, kind, message, clock, outbox_id, seq,
+         {reported_at} AS arrived_at
+  FROM {door_events}
+  WHERE actor IS NOT NULL
+) AS received
+GROUP BY agent_id, event_id, event_timestamp, actor, kind, message, clock, outbox_id, seq
 ORDER BY happened_at DESC, agent_id"""
 
 ANCHORS = View(
     "V_ANCHORS",
     "What the heartbeats of the doors say about their rows: outbox, last number and its chain, signed with\n"
     "the door's private key (RS256 over outbox_id|seq|chain|signed_at). SQL does not verify the signature:\n"
-    "who can insert into RAW_DOOR_EVENTS can make up a heartbeat, but not a signature that verifies.",
+    "a role that can insert into RAW_DOOR_EVENTS can make up a heartbeat, but no signature that verifies\n"
+    "(badge-agent verify).",
     _ANCHORS,
 )
 GAPS = View(
     "V_DOOR_GAPS",
-    "Numbers that a door gave out and that are not here. A door counts 1, 2, 3 ... for each of its\n"
-    "outboxes, so a number that is missing is a row that is lost, refused, or deleted here. Numbers that\n"
-    "PURGE_BADGE_EVENTS deleted are no gap. Missing at the end: reported by a heartbeat as confirmed by\n"
-    "Snowflake. Look at V_CHANNEL_ERRORS, then at the door: badge-agent status, badge-agent replay.",
+    "Missing numbers. A door numbers its rows 1, 2, 3 ... for each outbox id, so a missing number is a row\n"
+    "that was lost, refused or deleted. Numbers that PURGE_BADGE_EVENTS deleted are no gap. Rows missing at\n"
+    "the end of an outbox show when a heartbeat reports that Snowflake had confirmed them. To find the\n"
+    "cause: V_CHANNEL_ERRORS, then at the door badge-agent status. To send kept rows again: badge-agent\n"
+    "replay.",
     _GAPS,
 )
 STATUS = View(
     "V_DOOR_STATUS",
-    "Doors, the silent ones first: no event for longer than the longest pause of the last 30 days,\n"
-    "and for more than a day. An idle door sends nothing, so a holiday appears like a broken reader.",
+    "Doors, the silent ones first. SILENT: no event for more than a day, and for longer than the longest\n"
+    "pause of the last 30 days. A door without visitors, as on a holiday, is SILENT too: see V_FLEET.",
     _STATUS,
 )
 ERRORS = View(
     "V_CHANNEL_ERRORS",
     "Rows that Snowflake skipped, with the reason (without the value that it quotes) and the number that\n"
-    "V_DOOR_GAPS misses; failed_at is in UTC. After the fix, at the door: badge-agent replay --rejected.\n"
-    "A second source, an hour or more late and for roles that may see it:\n"
-    "SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY.",
+    "is missing in V_DOOR_GAPS; failed_at is in UTC. When the cause is removed, at the door: badge-agent\n"
+    "replay --rejected. SNOWFLAKE.ACCOUNT_USAGE.SNOWPIPE_STREAMING_CHANNEL_HISTORY counts them too, an hour\n"
+    "or more later.",
     _ERRORS,
 )
 FLEET = View(
     "V_FLEET",
     "Every door that is expected (EXPECTED_DOORS) or that ever sent anything, those with a problem first.\n"
-    "SILENT: no heartbeat for three of its intervals, or, of an agent that sends none, SILENT in\n"
-    "V_DOOR_STATUS. NO HEARTBEATS: swipes in time, and an agent that sends no heartbeats; no problem.",
+    "SILENT: no heartbeat for three of its intervals; for an agent that sends no heartbeats, SILENT in\n"
+    "V_DOOR_STATUS. NO HEARTBEATS: such an agent with recent swipes, which is no problem.",
     _FLEET,
 )
 OPERATOR_ACTIONS = View(
     "V_OPERATOR_ACTIONS",
     "Who ran a command at a door that changes or reveals something: setup, a new key, replay, and outbox\n"
-    "show, export and release. The actor is the login name, or who used sudo. A person who is root at the\n"
-    "door can name another actor, or read and change the file without badge-agent.",
+    "show, export and release. The actor is the login name, with sudo the user who ran it. A person who is\n"
+    "root at the door can name another actor, or read and change the file without badge-agent.",
     _OPERATOR_ACTIONS,
 )

@@ -58,6 +58,7 @@ LATENCY = View(
 )
 LATENCY_DAILY = View(
     "V_LATENCY_DAILY",
-    f"The same by the day of arrival, for 90 days: percentiles, and the share within {TARGET_S} s.",
+    f"Seconds from the swipe to the committed row by day of arrival, for 90 days: percentiles, and the\n"
+    f"share within {TARGET_S} s.",
     _LATENCY_DAILY,
 )

@@ -96,7 +96,8 @@ PRESENT = View(
 )
 PASSBACK = View(
     "V_PASSBACK",
-    "Badges that cannot be where they are. entered twice: two ENTRY in a zone with EXIT readers, and no\n"
-    f"EXIT between them. two places: two zones within {WALK_S} seconds, beyond what their clocks may be off.",
+    "Swipes of a badge that one person cannot make. entered twice: two ENTRY in a zone with EXIT readers,\n"
+    f"without an EXIT between them. two places: two zones within {WALK_S} seconds, allowing for the\n"
+    "uncertainty of the doors' clocks.",
     _PASSBACK,
 )

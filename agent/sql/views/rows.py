@@ -123,7 +123,9 @@ WHERE differing <> ''
 ORDER BY agent_id, outbox_id, seq"""
 
 EVENTS = View(
-    "V_BADGE_EVENTS", "Every event once, however often its row arrived. The others build on it.", _EVENTS
+    "V_BADGE_EVENTS",
+    "Every event once, however often its row arrived. Several other views read it.",
+    _EVENTS,
 )
 METRICS = View(
     "V_INGESTION_METRICS",
@@ -132,8 +134,8 @@ METRICS = View(
 )
 DUPLICATES = View(
     "V_DUPLICATES",
-    "Events whose row is here more than once: copies, how many of them from `replay`, and the outboxes\n"
-    "they came from. V_BADGE_EVENTS shows the copy that is no replay, of these the one that arrived first.",
+    "Events with more than one row: the number of copies, how many of them are from `replay`, and their\n"
+    "outbox ids. V_BADGE_EVENTS shows the first copy to arrive that is no replay.",
     _DUPLICATES,
 )
 ROW_DIFFERS = View(
