@@ -59,6 +59,12 @@ class Door:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         os.kill(self.agent.pid, signal.SIGSTOP)
+        # On a busy machine a thread may still read what arrives before it stops.
+        tasks = list(Path(f"/proc/{self.agent.pid}/task").glob("*/stat"))
+        wait_until(
+            lambda: all(task.read_text().rpartition(") ")[2].startswith("T") for task in tasks),
+            what="every thread is stopped",
+        )
         try:
             yield
         finally:
