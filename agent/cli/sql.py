@@ -52,7 +52,7 @@ Examples:
     "--warehouse",
     default="COMPUTE_WH",
     show_default=True,
-    help="Warehouse of alerts and of the dynamic table.",
+    help="Warehouse of alerts and of the dynamic table, also named where a statement needs one.",
 )
 @config_option
 def command(

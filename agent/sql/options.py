@@ -82,8 +82,8 @@ def alerts(plan: Plan) -> str:
         for name, minutes, view, condition, text in _ALERTS
     )
     return f"""\
--- Replace {_MAIL_SLOT} by your addresses, separated by commas: each must be that of a user of the account
--- who has verified it. An alert sends an email at each run while its condition holds. Run the script
+-- Replace {_MAIL_SLOT} by your addresses, separated by commas. Each must be the verified address of a
+-- user of the account. An alert sends an email at each run while its condition holds. Run the script
 -- views first.
 -- Needs CREATE INTEGRATION, and EXECUTE ALERT on the account for the owner of the alerts.
 USE ROLE ACCOUNTADMIN;

@@ -46,9 +46,10 @@ def _roles(plan: Plan) -> str:
     )
     monitor = "\n".join(f"GRANT MONITOR ON PIPE {pipe} TO ROLE {OPERATOR};" for pipe in plan.every_pipe)
     return f"""\
--- Two roles, and no right on the table for either. {OPERATOR} sees doors, numbers and times, and no
--- person; {READER} sees who was where, and what the other role sees.
--- Grant them to people: GRANT ROLE {OPERATOR} TO USER ...
+-- Two roles without a privilege on the tables. {OPERATOR} can read doors, numbers, times and the logins
+-- of those who ran commands at a door, and nothing of badge holders; {READER} can also read who was
+-- where. Grant them to people (GRANT ROLE {OPERATOR} TO USER ...), and a warehouse to the roles:
+-- GRANT USAGE ON WAREHOUSE {plan.warehouse} TO ROLE {OPERATOR};
 -- Needs CREATE ROLE on the account, which USERADMIN has, and OWNERSHIP of the roles that are granted.
 USE ROLE USERADMIN;
 CREATE ROLE IF NOT EXISTS {OPERATOR} COMMENT = 'badge-agent: health of the doors, no personal data';

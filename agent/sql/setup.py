@@ -39,8 +39,9 @@ CREATE SCHEMA IF NOT EXISTS {plan.views_schema};"""
 
 def _table(plan: Plan) -> str:
     return f"""\
--- One row for every swipe that arrived. The columns from event_id on let SQL find what is
--- missing, doubled or altered: see the views. All times are UTC.
+-- One row for every swipe that arrived. With the columns from event_id on, the views find rows that are
+-- missing, doubled or altered. All times are UTC, except ingestion_time in a table of the demo, which is
+-- in the time zone of the account.
 {_created(plan.table, COLUMNS)}"""
 
 
@@ -76,7 +77,7 @@ CREATE TABLE IF NOT EXISTS {plan.purged} (
   purged_by      VARCHAR
 );
 
--- The doors that should be there, filled by you: V_FLEET shows a door that never sent anything.
+-- Insert your doors here: V_FLEET then also shows a door that never sent anything.
 CREATE TABLE IF NOT EXISTS {plan.expected_doors} (
   agent_id  VARCHAR NOT NULL,
   site      VARCHAR,
@@ -86,9 +87,10 @@ CREATE TABLE IF NOT EXISTS {plan.expected_doors} (
 
 def _properties(plan: Plan) -> str:
     return f"""\
--- A row that cannot be loaded is skipped, and the stream goes on: streaming knows no other way.
--- With error logging the skipped row is kept, with the reason: see V_CHANNEL_ERRORS. A table with
--- error logging refuses a plain COPY INTO from a stage; load such files into another table first.
+-- Streaming skips a row that cannot be loaded and continues. With error logging the skipped row is kept
+-- with the reason: see V_CHANNEL_ERRORS. On a table with error logging your own INSERT and UPDATE
+-- statements also record such rows instead of failing, and a plain COPY INTO from a stage is refused:
+-- load files into another table first.
 ALTER TABLE {plan.table} SET ERROR_LOGGING = TRUE;
 ALTER TABLE {plan.events_table} SET ERROR_LOGGING = TRUE;
 
