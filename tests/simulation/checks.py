@@ -62,7 +62,8 @@ def _once(history: History) -> list[str]:
     if is_unheard or history.was_disk_full:
         # An error is not heard if it is counted after the channel was changed; and a full disk keeps no rows
         # in which one may still be counted.
-        lost = [number for number in lost if number not in not_loaded_numbers(history)]
+        not_loaded = not_loaded_numbers(history)
+        lost = [number for number in lost if number not in not_loaded]
     if lost and not (history.is_damaged and len(lost) <= counts.unreadable + history.lost_holds):
         problems.append(f"lost: {lost}")
     if doubled and not history.is_damaged:

@@ -243,6 +243,11 @@ class Door:
         if "write" in self.due:
             self.due["write"] = min(self.due["write"], max(self.now_s, self._last_write_s + 0.1))
 
+    def wake_port(self, number: int) -> None:
+        """The thread of a port has bytes to read, or sees that its device is gone."""
+        if (name := f"port {number}") in self.due:
+            self.due[name] = self.now_s
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass."""
         self.machine.advance_us(max(1, math.ceil(seconds * 1e6)))

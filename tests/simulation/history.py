@@ -32,6 +32,7 @@ _MOST_STEPS = 20_000
 _FRAME_US = 300_000
 # After a request that failed, this much passes before the next; those of one call count as one.
 _PAUSE_S = 0.99
+_NEVER = -math.inf, -math.inf  # by true time, and by the monotonic clock
 
 
 class Keys(NamedTuple):
@@ -108,7 +109,7 @@ class History:
         self.went_back = False
         self.is_time_void = False
         self.had_other_history = False
-        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
+        self._failed_at = _NEVER
         self.first_us = self.machine.true_us
 
     # --- the run ----------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class History:
         if self.figures.steps > _MOST_STEPS:
             raise FailedError("the door steps without end")
         requests = len(self.network.requests)
-        began_s, began_monotonic_s = self.now_s, self.machine.monotonic_s
+        began = self.now_s, self.machine.monotonic_s
         try:
             self.door.step()
         except FailedError:
@@ -181,11 +182,9 @@ class History:
             self.kill()
             return
         if len(self.network.requests) > requests:
-            # A leap second takes one of the first, a suspension stops the second.
-            after_s = max(began_s - self._failed_at_s, began_monotonic_s - self._failed_at_monotonic_s)
-            has_failed = self.network.last_failed
-            self._failed_at_s = began_s if has_failed else -math.inf
-            self._failed_at_monotonic_s = began_monotonic_s if has_failed else -math.inf
+            # A leap second sets the first clock back, a suspension stops the second.
+            after_s = max(now - then for now, then in zip(began, self._failed_at, strict=True))
+            self._failed_at = began if self.network.last_failed else _NEVER
             if after_s < _PAUSE_S:
                 raise FailedError(f"a request {after_s:.3f} s after one that failed")
 
@@ -203,7 +202,7 @@ class History:
         for swiped in self.swiped.values():  # its frame may be in the memory of the process
             swiped.may_be_lost |= self.machine.true_us - swiped.true_us < _FRAME_US
         self.disk.freeze_after(-1)
-        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
+        self._failed_at = _NEVER
         self.door.kill(copy or self.disk.copy)
         self.door.due = {"start": self.now_s + 3.0}
 
@@ -212,7 +211,7 @@ class History:
         for swipe in self.door.stop():
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
         self.disk.freeze_after(-1)
-        self._failed_at_s = self._failed_at_monotonic_s = -math.inf
+        self._failed_at = _NEVER
         self.door.due.clear()
 
     @property

@@ -138,8 +138,7 @@ def unplugged(history: History, draw: Random) -> bool:
     history.pass_until(history.now_s + 0.3)
     line.unplug()
     for number in range(2):
-        if f"port {number}" in history.door.due:
-            history.door.due[f"port {number}"] = history.now_s
+        history.door.wake_port(number)
     history.window(extent(draw) / 10, line.plug)
     return True
 
@@ -155,8 +154,7 @@ def chatter(history: History, draw: Random) -> bool:
     for swiped in history.swiped.values():
         swiped.may_be_lost |= swiped.reader == reader and bool(line.unread)
     line.arrive(b"\xff" * 5_000)
-    if (name := f"port {reader}") in history.door.due:
-        history.door.due[name] = history.now_s  # the bytes wake its thread
+    history.door.wake_port(reader)
     history.pass_until(history.now_s + 0.2)
     return True
 
@@ -179,7 +177,7 @@ def _stopped_for(
     pass_time(0.05)
     for number, port in enumerate(history.door.ports):
         if port is not None:
-            history.door.due[f"port {number}"] = history.now_s
+            history.door.wake_port(number)
 
 
 @event
