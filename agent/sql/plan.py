@@ -213,16 +213,12 @@ class Plan:
     @property
     def ipv4_networks(self) -> list[str]:
         """The allowed networks that the list of a network policy takes."""
-        return [
-            text
-            for text in self.allowed_networks
-            if isinstance(ipaddress.ip_network(text, strict=False), ipaddress.IPv4Network)
-        ]
+        return self._networks(version=4)
 
     @property
     def ipv6_networks(self) -> list[str]:
         """The allowed networks that need a network rule."""
-        return [text for text in self.allowed_networks if text not in self.ipv4_networks]
+        return self._networks(version=6)
 
     @property
     def network_rule(self) -> str:
@@ -237,6 +233,13 @@ class Plan:
     @property
     def _policy_prefix(self) -> str:
         return stored(self.user_name).upper()[:240]
+
+    def _networks(self, *, version: int) -> list[str]:
+        return [
+            text
+            for text in self.allowed_networks
+            if ipaddress.ip_network(text, strict=False).version == version
+        ]
 
     def _raw(self, name: str) -> str:
         return qualified(self.database_name, self.schema_name, name)
