@@ -62,6 +62,7 @@ def command(context: click.Context, config: Path, *, offline: bool, as_json: boo
       0   no failure (warnings are possible)
       69  Snowflake is unreachable or answers unexpectedly
       74  outbox or disk
+      75  the service has no site key
       77  permission denied by this machine or by Snowflake
       78  configuration, key or cardholders file
       1   any other failure, such as a reader's port

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def last_run(state_dir: Path, now: ClockReading) -> LastRun:
     Read a second time if the disk fails: without it, cards that are held meanwhile would be swipes again.
     """
     for _ in range(2):
-        with contextlib.suppress(AgentError):
+        with suppress(AgentError):
             return _last_run(state_dir, now)
     return _NOTHING
 
