@@ -44,6 +44,7 @@ _SEED = 17
 
 _SHARE_OF_GROWTH = 0.05
 _WAL_MAX_BYTES = 8_000_000
+_LOG_END = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,12 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name, ChaosRig(Path(name), tables=_TABLES) as rig:
         soak = Soak(rig)
-        samples = soak.run(hours * 3600)
+        try:
+            samples = soak.run(hours * 3600)
+        except AssertionError:
+            print(json.dumps({"presented": len(rig.tags), "status": rig.agent.status()}))
+            print(rig.agent.log[-_LOG_END:])
+            raise
         rig.pipe.fault("clear")
         rig.pipe.fault("refuse", seconds=0.1)
         rig.assert_delivered()
