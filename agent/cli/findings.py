@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.console import Finding, State
-from agent.clock.system_clock import off
+from agent.clock.system_clock import TOLERATED_S, off
 from agent.keys.age import OLD_AFTER, ROTATE
 from agent.outbox.external.connection import is_there
 from agent.readers.conditions import condition_texts
@@ -17,7 +17,6 @@ from agent.readers.flood_monitor import FLOOD_PER_SECOND
 from agent.readers.uart import LineErrors
 from agent.service.status_file import STATUS_FILE, needs_operator
 from agent.settings import AgentSettings
-from agent.snowpipe.server_clock import TOLERATED_S
 
 CLOCK_HINT = "sudo timedatectl set-ntp true; timedatectl (with chrony: rtcsync must be in chrony.conf)"
 _SHOWN_FROM_S = 1.0  # smaller corrections are not shown

@@ -13,10 +13,10 @@ from agent.cli.console import Finding, show, table
 from agent.errors import PortBusyError
 from agent.readers.cards.badge_id import raw_badge_id
 from agent.readers.cards.formats import FORMATS
-from agent.readers.detect.advice import Advice, advice, reader_block
+from agent.readers.detect.advice import advice, reader_block
 from agent.readers.detect.match import PLAIN, Card, Fit, LineForm, ProtocolMatch, Recording, match, ranked
 from agent.readers.detect.osdp_search import OSDP_SPEEDS, OsdpReader, osdp_readers
-from agent.readers.detect.own_uart import users_of
+from agent.readers.detect.own_uart import Advice, users_of
 from agent.readers.detect.scan import BUDGET_S, SPEEDS, Attempt, survey
 from agent.readers.port import Port
 from agent.readers.port_names import stable_name_of

@@ -16,6 +16,10 @@ from agent.clock.sync_marks import GROWTH, Confirmation, SyncMarks
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
 
+# Snowflake refuses a token that it receives more than a minute after its issue time: from this difference to
+# the server's clock on, this machine's is reported.
+TOLERATED_S = 60.0
+
 RELEASED_US = int(datetime.fromisoformat(RELEASED).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")

@@ -14,8 +14,8 @@ from agent.log.message_ids import MessageId, fields
 from agent.readers.damaged_frames import DamagedFrames
 from agent.readers.events import Condition, ConditionChange, ReaderEvent
 from agent.readers.line_monitor import LineMonitor
+from agent.readers.port_protocols import osdp_of
 from agent.readers.protocol import WireProtocol
-from agent.readers.protocols import osdp_of
 from agent.readers.reader_light import Durability, ReaderLight
 from agent.readers.swipe_pipeline import ReadTime, SwipePipeline, SwipeSink
 from agent.readers.uart import LineErrors

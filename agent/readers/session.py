@@ -18,7 +18,7 @@ from agent.keys.site_key import SiteKey
 from agent.log.message_ids import READERS_SEPARATOR
 from agent.readers.port import FdStore, Port
 from agent.readers.port_names import require_own_device
-from agent.readers.protocols import make_protocols
+from agent.readers.port_protocols import make_protocols
 from agent.readers.reader import Reader
 from agent.readers.reader_light import Durability
 from agent.readers.swipe_pipeline import ReadTime, SwipeSink

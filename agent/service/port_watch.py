@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from agent.log.message_ids import MessageId, fields
-from agent.readers.detect.advice import Advice
+from agent.readers.detect.own_uart import Advice
 from agent.readers.detect.port_users import port_advice
 from agent.readers.reader import Reader
 from agent.readers.session import PortSession

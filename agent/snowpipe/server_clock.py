@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agent.clock.system_clock import is_synchronised, off
+from agent.clock.system_clock import TOLERATED_S, is_synchronised, off
 
 _log = logging.getLogger(__name__)
 
-# Snowflake refuses a token that it receives more than a minute after its issue time: from this difference
-# on the machine's clock is reported.
-TOLERATED_S = 60.0
 # Up to this difference tokens are signed with our own clock; the rest of the minute is for slow networks.
 _SIGNING_TOLERANCE_S = 5.0
 # A Date is truncated to seconds, and the server's own clock may be off by as much again.

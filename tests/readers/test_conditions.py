@@ -10,7 +10,7 @@ from agent.keys.reader_keys import ReaderKeys, new_reader_key, parse_reader_keys
 from agent.log.message_ids import MessageId, fields_of
 from agent.readers.conditions import ConditionMonitor
 from agent.readers.events import Condition, ConditionChange
-from agent.readers.protocols import make_protocols, osdp_of
+from agent.readers.port_protocols import make_protocols, osdp_of
 from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
 from agent.settings import ReaderSettings
 

@@ -32,7 +32,8 @@ from agent.readers.detect.port_users import port_advice
 from agent.readers.events import Condition
 from agent.readers.port import Port, holders_of
 from agent.readers.port_names import is_unstable, require_own_device, stable_name_of
-from agent.readers.protocols import PROTOCOLS, make_protocol, osdp_of
+from agent.readers.port_protocols import osdp_of
+from agent.readers.protocols import PROTOCOLS, make_protocol
 from agent.readers.protocols.osdp.reports import Identity
 from agent.readers.shared_port import one_of_each_port
 from agent.readers.uart import LineErrors

@@ -12,7 +12,7 @@ from agent.cli.check.network import check_certificate, check_proxy, resolve_host
 from agent.cli.check.runner import Step
 from agent.cli.console import Finding
 from agent.cli.key.alter_user import compare, describe, set_key
-from agent.clock.system_clock import off
+from agent.clock.system_clock import TOLERATED_S, off
 from agent.errors import OutcomeUnknownError, SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.keys.lookup import load_key
@@ -23,7 +23,7 @@ from agent.snowpipe.client import Client
 from agent.snowpipe.connection import Dialer
 from agent.snowpipe.http import Http
 from agent.snowpipe.refusal import CODES_WITH_HINT
-from agent.snowpipe.server_clock import TOLERATED_S, ServerClock
+from agent.snowpipe.server_clock import ServerClock
 from agent.snowpipe.wire import PipeName, channel_status
 from agent.sql.names import identifier, qualified, user_identifier
 

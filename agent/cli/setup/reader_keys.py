@@ -14,8 +14,9 @@ from agent.keys import systemd_creds
 from agent.keys.reader_keys import ReaderKeys, load_reader_keys, new_reader_key
 from agent.readers.detect.osdp_session import OsdpSession, only_reader_of
 from agent.readers.port import Port
+from agent.readers.port_protocols import osdp_of
 from agent.readers.protocol import LineSettings
-from agent.readers.protocols import make_protocol, osdp_of
+from agent.readers.protocols import make_protocol
 from agent.settings import ReaderSettings, Settings
 
 _SETUP_AGAIN = "then run setup again"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.readers.cards.formats import FORMATS
 from agent.readers.detect.line_options import suggestion
@@ -19,19 +18,12 @@ from agent.readers.detect.match import (
     ProtocolMatch,
     Recording,
 )
+from agent.readers.detect.own_uart import Advice
 from agent.readers.protocols import PROTOCOLS
 from agent.readers.wiring import SWAPPED_IN_A_ROW
 from agent.settings import DEFAULT_FORMATS
 
 _NULL_SHARE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """A fault of the installation that the recordings show, and its remedy."""
-
-    text: str
-    next: str
 
 
 def advice(recordings: Sequence[Recording], candidates: Sequence[ProtocolMatch]) -> list[Advice]:

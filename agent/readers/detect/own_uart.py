@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.readers import port_names
-from agent.readers.detect.advice import Advice
 
 COMMAND_LINE = Path("/proc/cmdline")  # of the kernel
 # The logins' control groups; below `systemd` with the legacy hierarchy of version 1.
@@ -19,6 +19,14 @@ UNITS = tuple(
 _CONSOLE = re.compile(r"\bconsole=(serial0|ttyAMA0|ttyS0)\b")
 _OWN = re.compile(r"(?:serial[01]|ttyAMA\d+|ttyS\d+)")
 _ALIAS = "serial0"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A fault of the installation that was found, and its remedy."""
+
+    text: str
+    next: str
 
 
 def users_of(device: str) -> list[Advice]:

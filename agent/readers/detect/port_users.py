@@ -6,8 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from agent.readers.detect.advice import Advice
-from agent.readers.detect.own_uart import users_of
+from agent.readers.detect.own_uart import Advice, users_of
 from agent.readers.port import holders_of
 from agent.readers.port_names import is_shared, stable_name_of
 

@@ -1,84 +1,86 @@
-"""The registry of wire protocols: a new protocol is a file in this folder and a line in this table."""
+"""The registry of wire protocols: a new protocol is a file in this folder and a line in this table.
+
+A module is imported when its protocol is asked for: a door has one or two of them, and starts sooner without
+the others.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import cast
 
-from agent.keys.reader_keys import ReaderKeys
 from agent.readers.framing.screening import COMMON_OPTIONS, ScreenedProtocol
 from agent.readers.protocol import NO_OPTIONS, Option, OptionError, WireProtocol
-from agent.readers.protocols.bits import Bits
-from agent.readers.protocols.converter import Wg2Rs232, Wie232
-from agent.readers.protocols.custom_line import Line
-from agent.readers.protocols.elatec_bits import ElatecBits
-from agent.readers.protocols.elatec_inditag import ElatecIndiTag
-from agent.readers.protocols.em18 import Em18
-from agent.readers.protocols.esphome import Esphome
-from agent.readers.protocols.gwiot7941 import Gwiot7941
-from agent.readers.protocols.gwiot7941w import Gwiot7941W
-from agent.readers.protocols.id12la import Id12La
-from agent.readers.protocols.idteck import Idteck
-from agent.readers.protocols.longrfid import LongRfid
-from agent.readers.protocols.maxiprox import MaxiProx
-from agent.readers.protocols.monkeyboard import Monkeyboard
-from agent.readers.protocols.osdp.line import OsdpLine
-from agent.readers.protocols.osdp.reader import Osdp
-from agent.readers.protocols.osdp.secure_channel import DEFAULT_KEY
-from agent.readers.protocols.parallax import Parallax
-from agent.readers.protocols.r200 import R200
-from agent.readers.protocols.rdm6300 import Rdm6300
-from agent.readers.protocols.rfideas import RfIdeas
-from agent.readers.protocols.s4a import S4a
-from agent.readers.protocols.sm130 import Sm130
-from agent.readers.protocols.twn4 import Twn4
-from agent.readers.protocols.twn4_simple import Twn4Simple
-from agent.readers.protocols.uhfreader18 import UhfReader18
-from agent.readers.protocols.wl134 import Wl134
-from agent.readers.protocols.yaawl import Yaawl
-from agent.readers.protocols.yhy import Yhy
-from agent.settings import ReaderSettings
 
-PROTOCOLS: Mapping[str, type[WireProtocol]] = MappingProxyType(
+# The class of each protocol by its module in this folder.
+_CLASSES: Mapping[str, str] = MappingProxyType(
     {
-        "bits": Bits,
-        "elatec-bits": ElatecBits,
-        "elatec-inditag": ElatecIndiTag,
-        "em18": Em18,
-        "esphome": Esphome,
-        "gwiot7941": Gwiot7941,
-        "gwiot7941w": Gwiot7941W,
-        "id12la": Id12La,
-        "idteck": Idteck,
-        "line": Line,
-        "longrfid": LongRfid,
-        "maxiprox": MaxiProx,
-        "monkeyboard": Monkeyboard,
-        "osdp": Osdp,
-        "parallax": Parallax,
-        "r200": R200,
-        "rdm6300": Rdm6300,
-        "rfideas": RfIdeas,
-        "s4a": S4a,
-        "sm130": Sm130,
-        "twn4": Twn4,
-        "twn4-simple": Twn4Simple,
-        "uhfreader18": UhfReader18,
-        "wg2rs232": Wg2Rs232,
-        "wie232": Wie232,
-        "wl134": Wl134,
-        "yaawl": Yaawl,
-        "yhy": Yhy,
+        "bits": "bits.Bits",
+        "elatec-bits": "elatec_bits.ElatecBits",
+        "elatec-inditag": "elatec_inditag.ElatecIndiTag",
+        "em18": "em18.Em18",
+        "esphome": "esphome.Esphome",
+        "gwiot7941": "gwiot7941.Gwiot7941",
+        "gwiot7941w": "gwiot7941w.Gwiot7941W",
+        "id12la": "id12la.Id12La",
+        "idteck": "idteck.Idteck",
+        "line": "custom_line.Line",
+        "longrfid": "longrfid.LongRfid",
+        "maxiprox": "maxiprox.MaxiProx",
+        "monkeyboard": "monkeyboard.Monkeyboard",
+        "osdp": "osdp.reader.Osdp",
+        "parallax": "parallax.Parallax",
+        "r200": "r200.R200",
+        "rdm6300": "rdm6300.Rdm6300",
+        "rfideas": "rfideas.RfIdeas",
+        "s4a": "s4a.S4a",
+        "sm130": "sm130.Sm130",
+        "twn4": "twn4.Twn4",
+        "twn4-simple": "twn4_simple.Twn4Simple",
+        "uhfreader18": "uhfreader18.UhfReader18",
+        "wg2rs232": "converter.Wg2Rs232",
+        "wie232": "converter.Wie232",
+        "wl134": "wl134.Wl134",
+        "yaawl": "yaawl.Yaawl",
+        "yhy": "yhy.Yhy",
     }
 )
 
-_NO_KEYS = ReaderKeys()
 
-STANDALONE: Mapping[str, type[WireProtocol]] = MappingProxyType(
-    {name: protocol for name, protocol in PROTOCOLS.items() if protocol is not Osdp}
-)
+class _Protocols(Mapping[str, type[WireProtocol]]):
+    """Classes by name, each imported when it is read."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> type[WireProtocol]:
+        if name not in self:
+            raise KeyError(name)
+        return _imported(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@cache
+def _imported(name: str) -> type[WireProtocol]:
+    module, _, attribute = _CLASSES[name].rpartition(".")
+    return cast("type[WireProtocol]", getattr(importlib.import_module(f"{__name__}.{module}"), attribute))
+
+
+PROTOCOLS: Mapping[str, type[WireProtocol]] = _Protocols(*_CLASSES)
+
+STANDALONE: Mapping[str, type[WireProtocol]] = _Protocols(*(name for name in _CLASSES if name != "osdp"))
 """The protocols whose frames have a meaning by themselves; those of OSDP answer a command."""
 
 # Modules that have no keys, readers of transponders other than cards, and readers whose keys are never cards.
@@ -119,28 +121,6 @@ def make_protocol(name: str, options: Mapping[str, object] = NO_OPTIONS) -> Wire
     if all(value == COMMON_OPTIONS[key].default for key, value in common.items()):
         return protocol
     return cast("Callable[..., WireProtocol]", ScreenedProtocol)(protocol, **common)
-
-
-def make_protocols(readers: Sequence[ReaderSettings], keys: ReaderKeys = _NO_KEYS) -> list[WireProtocol]:
-    """The protocol of each reader of one port, with the line that they share. Raises as make_protocol()."""
-    protocols = [make_protocol(reader.protocol, reader.options) for reader in readers]
-    line: OsdpLine | None = None
-    for reader, protocol in zip(readers, protocols, strict=True):
-        if (osdp := osdp_of(protocol)) is None:
-            continue
-        line = line or OsdpLine(osdp.line.of(reader).baudrate)
-        osdp.join(line)
-        if (key := keys.of(reader.id)) not in (None, DEFAULT_KEY):  # of a file that was written by hand
-            osdp.use_key(key)
-        elif keys.are_unreadable:
-            osdp.do_not_ask()
-    return protocols
-
-
-def osdp_of(protocol: WireProtocol) -> Osdp | None:
-    """The OSDP reader, if this is one."""
-    inner = protocol.inner if isinstance(protocol, ScreenedProtocol) else protocol
-    return inner if isinstance(inner, Osdp) else None
 
 
 def options_of(name: str) -> Mapping[str, Option]:
