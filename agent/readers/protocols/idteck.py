@@ -15,7 +15,7 @@ _STX = b"\x02"
 _ETX = b"\x03"
 _CHARACTER = bytes(range(0x20, 0x7F))
 _CARD_CHARACTERS = 8
-_TYPED = frozenset(b"0123456789*#")
+_TYPED = b"0123456789*#"
 
 
 class Idteck(FramedProtocol):
@@ -35,8 +35,8 @@ class Idteck(FramedProtocol):
         text = frame[1:-2]
         if len(text) < _CARD_CHARACTERS:
             return Key()
-        if not frozenset(text) <= frozenset(HEX_DIGIT):
-            return Key() if frozenset(text) <= _TYPED else NoiseReason.SYNTAX
+        if text.translate(None, HEX_DIGIT):
+            return NoiseReason.SYNTAX if text.translate(None, _TYPED) else Key()
         return RawCredential(
             4 * _CARD_CHARACTERS,
             int(text, 16),
