@@ -136,13 +136,17 @@ def test_a_second_presentation_during_a_suspension_is_a_swipe_of_most_readers(
     with door.agent:
         time.sleep(0.5)
         with door.suspended():
+            first_s = time.time()
             door.line.write(bits_line(26, h10301(1, 1)))
             time.sleep(3.0)
+            second_s = time.time()
             door.line.write(bits_line(26, h10301(1, 1)))
-        rows = door.wait_for(2)
+        first, second = door.wait_for(2)
 
-    assert [row["card_number"] for row in rows] == [1, 1]
-    assert all(row["clock"] == "estimated" for row in rows)
+    assert [first["card_number"], second["card_number"]] == [1, 1]
+    assert_within(first, first_s)
+    if second["clock"] == "estimated":  # not if a busy machine hands it over after the first was read
+        assert_within(second, second_s)
 
 
 def test_a_swipe_between_two_processes_is_estimated_between_them(doors: NewDoor) -> None:
