@@ -24,10 +24,10 @@ from agent.readers.uart import LineErrors, enable_rs485, line_errors
 
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
-# The longest wait that is not divided: a process that was suspended during a wait notices it at the end.
-_SLICE_S = 0.25
-# A wait of a polled protocol. After it, what is read next may have come during it: no more than a moment ago.
-_SHORT_S = 0.1
+# The longest wait that is not divided: bytes that arrive at its end arrived within a moment, see session.py.
+_SLICE_S = 0.2
+# Known to be empty so short a time ago, the port is not asked again before a wait.
+_FRESH_US = 10_000
 # 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
 # larger one, bytes may follow that arrived before it.
 _BACKLOG_BYTES = 1024
@@ -205,20 +205,24 @@ class Port:
         ends_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         with _translated(self.device):
             while True:
-                polled_us = boottime_us()
-                readable = self._wait(waits_for, 0.0)
-                if not readable:
-                    self._empty_at_us = polled_us
-                    wait_s = min(_SLICE_S, ends_s - time.monotonic())
-                    if wait_s <= 0.0:
-                        return b""
-                    readable = self._wait(waits_for, wait_s)
-                    if not readable and wait_s < _SHORT_S:
-                        return b""  # without polling once more: the next call does
+                wait_s = max(0.0, min(_SLICE_S, ends_s - time.monotonic()))
+                readable = self._waited(waits_for, wait_s)
                 if self._serial.fileno() in readable:
                     return self._received()
-                if readable:
-                    return b""  # stop()
+                if readable or time.monotonic() >= ends_s:
+                    return b""  # stop(), or in time
+
+    def _waited(self, waits_for: list[int], wait_s: float) -> list[int]:
+        """The descriptors that are readable within `wait_s`; notes when the port was empty."""
+        begun_us = boottime_us()
+        if begun_us - self._empty_at_us > _FRESH_US:
+            if readable := self._wait(waits_for, 0.0):
+                return readable
+            self._empty_at_us = begun_us
+        if readable := self._wait(waits_for, wait_s):
+            return readable
+        self._empty_at_us = begun_us + int(wait_s * 1e6)  # select(2) looks once more when its time is over
+        return []
 
     def _wait(self, waits_for: list[int], timeout_s: float) -> list[int]:
         """The descriptors that are readable."""
