@@ -88,6 +88,7 @@ def _heal(history: History) -> None:
     if lasting:
         for end in lasting:
             end()
+        _present_two(history)
         _deliver(history)
         history.network.recover()
         history.service.recover()
@@ -98,9 +99,7 @@ def _heal(history: History) -> None:
 def _check_an_idle_day(history: History) -> None:
     """Two swipes more, then nothing: no request, few flushes."""
     # A door that had nothing to send asks nothing: what the server has lost shows at the next swipe.
-    for _ in range(2):
-        present(history, history.draw)
-        history.pass_until(history.now_s + 5.0)
+    _present_two(history)
     _deliver(history)
     # Errors may be counted late: one more poll. Then nothing is left to do.
     history.pass_until(history.now_s + 700.0)
@@ -110,6 +109,12 @@ def _check_an_idle_day(history: History) -> None:
         raise FailedError(f"an idle door sent {len(history.network.requests) - requests} requests in an hour")
     if history.disk.flushes - flushes > _IDLE_FLUSHES:
         raise FailedError(f"an idle door flushed {history.disk.flushes - flushes} times in an hour")
+
+
+def _present_two(history: History) -> None:
+    for _ in range(2):
+        present(history, history.draw)
+        history.pass_until(history.now_s + 5.0)
 
 
 def _lasting(history: History) -> list[Callable[[], None]]:
@@ -123,7 +128,7 @@ def _lasting(history: History) -> list[Callable[[], None]]:
         (network, "bytes_per_s", max(1_000.0, network.bytes_per_s)),
     ]
     if "status" in service.endpoint_fails:
-        found.append((service, "endpoint_fails", {"status": (503, "", None)}))
+        found.append((service, "endpoint_fails", {"status": (503, "", None, 1.0)}))
     return [
         functools.partial(setattr, where, name, value)
         for where, name, value in found

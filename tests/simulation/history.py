@@ -103,6 +103,7 @@ class History:
         # What makes exceptions of the promise.
         self.is_damaged = False
         self.has_lost_frames = False
+        self.is_log_damaged = False  # the write-ahead log, of the process that runs
         self.was_disk_full = False
         self.is_restored = False
         self.has_replays = False
@@ -201,13 +202,26 @@ class History:
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
         for swiped in self.swiped.values():  # its frame may be in the memory of the process
             swiped.may_be_lost |= self.machine.true_us - swiped.true_us < _FRAME_US
+        if self.is_log_damaged:
+            self.lose_frames()
         self.disk.freeze_after(-1)
         self._failed_at = _NEVER
         self.door.kill(copy or self.disk.copy)
         self.door.due = {"start": self.now_s + 3.0}
 
+    def lose_frames(self) -> None:
+        """After a crash SQLite ends its log at the first frame whose checksum is wrong.
+
+        What comes after it is lost, and its numbers are given out again if the channel, too, is gone.
+        """
+        self.is_log_damaged = False
+        self.has_lost_frames = True
+        for swiped in self.swiped.values():
+            swiped.may_be_lost = swiped.may_be_doubled = True
+
     def stop(self) -> None:
         """A clean stop; what cannot be stored until its end is lost."""
+        self.is_log_damaged = False  # all of it is copied into the file
         for swipe in self.door.stop():
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
         self.disk.freeze_after(-1)

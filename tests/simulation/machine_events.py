@@ -69,11 +69,8 @@ def bits_flip(history: History, draw: Random) -> bool:
     history.is_damaged = True
     name = draw.choice(("outbox.db", "outbox.db", "outbox.db-wal"))
     if name.endswith("-wal"):
-        # After a crash SQLite ends its log at the first frame whose checksum is wrong: what comes after it is
-        # lost, and its numbers are given out again if the channel, too, is gone.
-        history.has_lost_frames = True
-        for swiped in history.swiped.values():
-            swiped.may_be_lost = swiped.may_be_doubled = True
+        history.lose_frames()
+        history.is_log_damaged = True
     with history.disk.healthy():
         return flip_bits(history.door.state_dir / name, draw, draw.randint(1, 3))
 

@@ -88,14 +88,18 @@ def endpoint_fails(history: History, draw: Random) -> bool:
     service = history.service
     names = draw.sample(("hostname", "token", "open", "append", "status"), draw.randint(1, 2))
     answer = draw.choice(_STATUSES), draw.choice(_CODES), draw.choice((None, None, 0, 3, 5_000))
+    lasts_s = extent(draw)
+    # Of the requests, or less than half of them: a row that is refused for hours while others are accepted is
+    # rightly set aside.
+    share = draw.choice((1.0, 1.0, 0.3))
     for name in names:
-        service.endpoint_fails[name] = answer
+        service.endpoint_fails[name] = (*answer, share)
 
     def end() -> None:
         for name in names:
             service.endpoint_fails.pop(name, None)
 
-    history.window(extent(draw), end)
+    history.window(lasts_s, end)
     return True
 
 

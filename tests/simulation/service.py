@@ -73,7 +73,8 @@ class Service(PipeModel):
         self.errors_count_after_s = 0.0
         self.old_host_status = 410
         self.refused_encoding = ""
-        self.endpoint_fails: dict[str, tuple[int, str, float | None]] = {}
+        # Status, code, Retry-After, and the share of the requests that are answered so.
+        self.endpoint_fails: dict[str, tuple[int, str, float | None, float]] = {}
         self.fails = self._failing
         self.date_off_s = 0.0
         self.interim = 0
@@ -81,7 +82,9 @@ class Service(PipeModel):
     def _failing(self, endpoint: Endpoint) -> Reply | None:
         if endpoint not in self.endpoint_fails:
             return None
-        status, code, retry_after = self.endpoint_fails[endpoint]
+        status, code, retry_after, share = self.endpoint_fails[endpoint]
+        if share < 1 and self.draw.random() >= share:
+            return None
         headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         body = json.dumps({"code": code, "message": "no"}).encode() if code else b"<html>no</html>"
         return Reply(status, headers, body)
