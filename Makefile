@@ -12,8 +12,8 @@ CONSTRAINTS ?=
 TESTS       ?=
 # Set to anything: `make test` measures the branch coverage, of the agents that it starts too, and takes longer.
 COVERAGE    ?=
-# Processes that run tests: one more than two cores, for many tests wait. A file runs on one of them.
-WORKERS     ?= 3
+# Processes that run tests: twice two cores, for many tests wait. A file runs on one of them.
+WORKERS     ?= 4
 PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Tests start hundreds of processes: without its bytecode kept, each would compile the agent again.
