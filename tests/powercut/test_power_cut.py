@@ -22,6 +22,8 @@ from tests.support.recorded_disk import DAMAGES, EVERYTHING, NOISE, NOTHING, Dam
 from tests.support.rounds import ROUNDS, chances
 from tests.support.swipes import swipe
 
+_TRIES = 10  # to find what is wrong by drawn power cuts
+
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
@@ -192,21 +194,26 @@ def test_the_recording_holds_every_byte_that_reached_the_disk(recorder: Path, st
 
 
 def test_an_outbox_that_does_not_flush_is_caught(recorder: Path, state_dir: Path, image_dir: Path) -> None:
-    random = chances("not flushed")
     life = record(recorder, state_dir, steps=100, seed=4, settings="only-keep,unflushed")
 
-    found = broken(life, some_places(life, random, 10), image_dir, random, damages=[NOTHING])
+    def found(random: Random) -> list[str]:
+        return broken(life, some_places(life, random, 10), image_dir, random, damages=[NOTHING])
 
-    assert any("kept swipes are lost" in fault for fault in found)
+    assert any(finds_a_loss(found(chances("not flushed", number))) for number in range(_TRIES))
 
 
 def test_commits_that_share_a_sector_are_caught_when_it_turns_to_noise(
     recorder: Path, state_dir: Path, image_dir: Path
 ) -> None:
-    random = chances("shared sectors")
     life = record(recorder, state_dir, steps=100, seed=5, settings="only-keep,shared-sectors")
     at_a_commit = [at - 1 for at, done in enumerate(life.records) if done.kind == "S"][-60:]
 
-    found = broken(life, at_a_commit, image_dir, random, damages=[NOISE])
+    def found(random: Random) -> list[str]:
+        return broken(life, at_a_commit, image_dir, random, damages=[NOISE])
 
-    assert any("kept swipes are lost" in fault for fault in found)
+    assert any(finds_a_loss(found(chances("shared sectors", number))) for number in range(_TRIES))
+
+
+def finds_a_loss(faults: list[str]) -> bool:
+    """Whether the drawn power cuts show what is wrong: seldom by chance they do not."""
+    return any("kept swipes are lost" in fault for fault in faults)
