@@ -42,12 +42,9 @@ class NoiseRun:
 
     def end(self) -> list[Noise]:
         """End and return the run that is held, if any."""
-        if not self._raw:
-            self._reason = NoiseReason.STRAY
-            return []
-        run = self._noise(self._raw)
+        run = [self._noise(self._raw)] if self._raw else []
         self.reset()
-        return [run]
+        return run
 
     def alone(self, raw: bytes, reason: NoiseReason) -> list[Noise]:
         """The run that is held, then an event of its own for these bytes."""

@@ -78,16 +78,9 @@ class Em18(ListeningProtocol):
 
     def _end_run(self) -> list[ReaderEvent]:
         """The frames of a run, or noise."""
-        if not self._digits:
-            self._is_cut = False
-            return []
-        if not self._is_cut and len(self._digits) == _FRAME_DIGITS:  # the usual case
-            only = _read(self._digits)
-            if isinstance(only, NoiseReason):
-                return self._discard(_FRAME_DIGITS, only)
-            self._digits.clear()
-            return [*self._noise.end(), only] if self._noise else [only]
         is_cut, self._is_cut = self._is_cut, False
+        if not self._digits:
+            return []
         if is_cut or len(self._digits) % _FRAME_DIGITS:
             return self._discard(len(self._digits), NoiseReason.TRUNCATED)
         outcomes = [
