@@ -25,7 +25,7 @@ from agent.readers.uart import LineErrors, enable_rs485, line_errors
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
 # The longest wait that is not divided: bytes that arrive at its end arrived within a moment, see session.py.
-_SLICE_S = 0.2
+_SLICE_S = 0.24
 # Known to be empty so short a time ago, the port is not asked again before a wait.
 _FRESH_US = 10_000
 # 89 ms of the fastest line (115,200 baud). A read of fewer bytes has emptied the kernel's buffers; after a
