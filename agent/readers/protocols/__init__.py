@@ -52,35 +52,35 @@ _CLASSES: Mapping[str, str] = MappingProxyType(
 
 
 class _Protocols(Mapping[str, type[WireProtocol]]):
-    """Classes by name, each imported when it is read."""
+    """The classes of a part of the table, each imported when it is read."""
 
-    def __init__(self, *names: str) -> None:
-        self._names = names
+    def __init__(self, classes: Mapping[str, str]) -> None:
+        self._classes = classes
 
     def __getitem__(self, name: str) -> type[WireProtocol]:
-        if name not in self:
-            raise KeyError(name)
-        return _imported(name)
+        return _imported(self._classes[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names
+        return name in self._classes  # Mapping's own would import it
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._classes)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._classes)
 
 
 @cache
-def _imported(name: str) -> type[WireProtocol]:
-    module, _, attribute = _CLASSES[name].rpartition(".")
-    return cast("type[WireProtocol]", getattr(importlib.import_module(f"{__name__}.{module}"), attribute))
+def _imported(path: str) -> type[WireProtocol]:
+    module, _, name = path.rpartition(".")
+    return cast("type[WireProtocol]", getattr(importlib.import_module(f"{__name__}.{module}"), name))
 
 
-PROTOCOLS: Mapping[str, type[WireProtocol]] = _Protocols(*_CLASSES)
+PROTOCOLS: Mapping[str, type[WireProtocol]] = _Protocols(_CLASSES)
 
-STANDALONE: Mapping[str, type[WireProtocol]] = _Protocols(*(name for name in _CLASSES if name != "osdp"))
+STANDALONE: Mapping[str, type[WireProtocol]] = _Protocols(
+    {name: path for name, path in _CLASSES.items() if name != "osdp"}
+)
 """The protocols whose frames have a meaning by themselves; those of OSDP answer a command."""
 
 # Modules that have no keys, readers of transponders other than cards, and readers whose keys are never cards.
