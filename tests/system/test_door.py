@@ -26,7 +26,7 @@ CONFIG = "/etc/badge-agent/config.toml"
 _MOST_INSTALLED_KB = 2_048  # as dpkg counts: every file rounded up
 _MOST_EXPOSURE = 1.2
 _IDLE_S = 15.0
-_QUICK_RESTARTS = 7  # systemd refuses a unit its 6th start within 10 s, unless told otherwise
+_QUICK_RESTARTS = 7  # systemd refuses a unit its 6th start within 10 s by default
 
 
 def test_apt_install_is_the_whole_installation(door: InstalledAgent, package: Path, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_restarted_again_and_again_it_has_its_key_each_time(door: InstalledAgent
     door.wait_until_open()
     door.reader.present(5)
     door.assert_delivered()
-    report(f"{_QUICK_RESTARTS} restarts at once")
+    report(f"{_QUICK_RESTARTS} restarts one after the other")
 
 
 def test_a_hung_process_is_restarted_by_the_watchdog(door: InstalledAgent, report: Report) -> None:
