@@ -46,6 +46,18 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def ended_as_its_process() -> Iterator[None]:
+    """What a stop leaves to the end of the process ends with the test."""
+    yield
+    for supervisor in ran:
+        for worker in supervisor._workers:
+            worker.join(30.0)
+        if supervisor._agent is not None:
+            supervisor._agent.outbox.file.close()
+    ran.clear()
+
+
 @pytest.fixture
 def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
     """A door whose pipe cannot be reached: nothing listens on the discard port."""
@@ -60,6 +72,7 @@ def settings(tmp_path: Path, line: PtyReader, rsa_key_file: Path) -> Settings:
 
 _LOCK_WAIT_S = 4.0  # less than SQLite waits for a lock
 signalled: list[float] = []  # when the scripts of the tests ended
+ran: list[Supervisor] = []  # in the test that runs
 
 
 def nothing() -> None:
@@ -92,6 +105,7 @@ def run_while_supervisor(
 ) -> None:
     """Run it in this process; the script runs in parallel, then the signal is sent."""
     failed: list[BaseException] = []
+    ran.append(supervisor)
 
     def in_parallel() -> None:
         try:
