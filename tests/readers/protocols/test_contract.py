@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.readers.cards.decoder import Decoder
@@ -325,6 +325,8 @@ def test_a_good_frame_is_found_right_behind_printable_noise_on_its_line(
 ) -> None:
     wire = make(name, sample)
     noise = stream + data.draw(foreign_text(sample))
+    # After a configured prefix in the noise, the one of the frame may be a damaged digit.
+    assume(not sample.options.get("prefix") or str(sample.options["prefix"]).encode() not in noise)
     before = wire.receive_data(noise, NOW)
 
     frames = after_frame(name, wire, wire.receive_data(sample.frame, NOW))
