@@ -23,6 +23,8 @@ from tests.simulation.disk import Disk
 from tests.support.clock_rig import ClockRig
 
 _NOT_SYNCHRONISED, _SYNCHRONISED = 5, 0
+# What the boot-time clock shows when a boot gets as far as the agent.
+_STARTED_US = 5e6
 _BLOCKS, _BLOCK_BYTES = 10_000_000, 4096
 
 
@@ -47,12 +49,11 @@ class Machine(ClockRig):
     # --- what happens to it ---------------------------------------------------------------------
 
     def boot(self, *, off_s: float = 10.0) -> None:
-        super().boot(off_s=off_s)
+        super().boot(off_s=off_s + _STARTED_US / 1e6)
         self.boot_id = f"{self._draw.getrandbits(128):032x}"
         self._boot_id_file.write_text(self.boot_id + "\n")
         self._suspended_us = 0
-        self._boot_us = 5e6
-        self._confirmed_us = 5e6
+        self._boot_us = self._confirmed_us = _STARTED_US
         self._mark.unlink(missing_ok=True)
 
     def move(self, number: str) -> None:
@@ -72,8 +73,9 @@ class Machine(ClockRig):
 
     def suspend(self, seconds: float) -> None:
         """CLOCK_MONOTONIC stops, CLOCK_BOOTTIME does not."""
-        self._suspended_us += int(seconds * 1e6)
+        before_us = self.boot_us
         self.advance_us(int(seconds * 1e6))
+        self._suspended_us += self.boot_us - before_us
 
     def leap(self) -> None:
         """A leap second: POSIX time has one second twice."""
