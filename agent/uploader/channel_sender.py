@@ -279,7 +279,8 @@ class ChannelSender:
         except SnowpipeError as error:
             if not has_uncommitted(error):
                 raise
-            self._poll_timer.schedule_next(self._monotonic_s(), is_busy=False, is_overdue=True)
+            # It was a refusal, so the next request is a second away.
+            self._poll_timer.schedule_next(self._monotonic_s(), is_busy=True, is_overdue=True)
             return 0.0
         return self._opened(status, now)
 
