@@ -13,6 +13,7 @@ from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.readers.damaged_frames import DamagedFrames
 from agent.readers.events import Condition, ConditionChange, ReaderEvent
+from agent.readers.held_bytes import HeldBytes
 from agent.readers.line_monitor import LineMonitor
 from agent.readers.port_protocols import osdp_of
 from agent.readers.protocol import WireProtocol
@@ -64,6 +65,7 @@ class Reader:
         self.conditions = self._pipeline.conditions
         self.flood_monitor = self._pipeline.flood_monitor
         self._damaged = DamagedFrames()
+        self._held = HeldBytes()
         self._failures = FailureLog(
             _log, f"reader {settings.id}", time.monotonic, recovery=MessageId.READER_BACK, reader=settings.id
         )
@@ -78,6 +80,7 @@ class Reader:
         """
         self.protocol.reset()
         self._damaged.reset()
+        self._held.reset()
         self._pipeline.reset()
         self._pipeline.seed(last_reads, last_repeat_ms)
         self.line_monitor.port_opened(now_s)
@@ -161,9 +164,11 @@ class Reader:
     ) -> None:
         if self.osdp is not None and not events:
             return  # as with most of its replies
+        read = read_time()
         # A damaged reply of OSDP has no event, and is sent again; and a line of two wires that changes its
         # direction is a line with errors.
         if self.osdp is None:
             within_frame = self.protocol.is_within_frame()
+            read = self._held.read(read, has_events=bool(events), within_frame=within_frame)
             events = self._damaged.screened(events, errors, within_frame=within_frame)
-        self._pipeline.process(events, read_time(), now_s)
+        self._pipeline.process(events, read, now_s)
