@@ -210,14 +210,11 @@ class History:
         self.door.due = {"start": self.now_s + 3.0}
 
     def lose_frames(self) -> None:
-        """After a crash SQLite ends its log at the first frame whose checksum is wrong.
-
-        What comes after it is lost, and its numbers are given out again if the channel, too, is gone.
-        """
+        """After a crash the last transaction of a damaged log is taken for one that was never flushed."""
         self.is_log_damaged = False
         self.has_lost_frames = True
-        for swiped in self.swiped.values():
-            swiped.may_be_lost = swiped.may_be_doubled = True
+        for number, swiped in self.swiped.items():
+            swiped.may_be_lost |= number == len(self.swiped)
 
     def stop(self) -> None:
         """A clean stop; what cannot be stored until its end is lost."""

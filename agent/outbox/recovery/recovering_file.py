@@ -11,9 +11,10 @@ from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
-from agent.outbox.database import OutboxFile
+from agent.outbox.database import OUTBOX_FILE, OutboxFile
 from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery import integrity, rebuild
+from agent.outbox.recovery.hidden_frames import hidden_commits
 from agent.outbox.reserve import Reserve
 from agent.outbox.state import OutboxState, write_record
 from agent.outbox.timing import boot_table
@@ -106,9 +107,15 @@ class RecoveringFile:
     def _new_file(self) -> OutboxFile:
         return OutboxFile(
             self._state_dir,
-            before_open=lambda: rebuild.finish_interrupted(self._state_dir),
+            before_open=self._before_open,
             reopened=self._reconcile,
         )
+
+    def _before_open(self) -> None:
+        rebuild.finish_interrupted(self._state_dir)
+        log = self._state_dir / f"{OUTBOX_FILE}-wal"
+        if hidden := hidden_commits(log):
+            raise OutboxCorruptError(f"{log}: {hidden} commits come after bytes that have changed")
 
     def _reconcile(self) -> None:
         """After the file was opened again because of an I/O error: agree with what is in it.

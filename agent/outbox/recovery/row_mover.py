@@ -350,10 +350,10 @@ class RowMover:
                 )
             # Not flushed: a power cut loses the progress together with the rows.
             with self._file.writing(durable=False) as connection:
-                connection.executemany(_INSERT, new)
+                # The bytes may have several copies of a row.
+                self._moved += connection.executemany(_INSERT, new).rowcount
                 write_record(connection, record)
             self._file.state = dataclasses.replace(self._file.state, record=record)
-        self._moved += len(new)
 
     def _note_search(self) -> None:
         """Store how far the search of the bytes is, for `status`: seldom, not flushed.

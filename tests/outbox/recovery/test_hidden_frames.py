@@ -1,0 +1,91 @@
+"""Changed bytes of the write-ahead log, found by the start after a crash."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.outbox.database import PAGE_BYTES
+from agent.outbox.recovery.hidden_frames import hidden_commits
+from agent.outbox.recovery.quarantine import copies
+from tests.support.outbox_rig import opened, stored
+from tests.support.swipes import swipe
+
+SWIPES = 40
+HEADER_BYTES, FRAME_BYTES = 32, 24 + PAGE_BYTES
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a process that died after many small transactions."""
+    state_dir, copy = tmp_path_factory.mktemp("running"), tmp_path_factory.mktemp("crashed") / "state"
+    with closing(opened(state_dir)) as outbox:
+        for number in range(1, SWIPES + 1):
+            outbox.keep(swipe(number))
+        shutil.copytree(state_dir, copy)
+    return copy
+
+
+def log_of(state_dir: Path) -> Path:
+    return state_dir / "outbox.db-wal"
+
+
+def frames_written(log: Path) -> int:
+    """How many frames of the log have its salts."""
+    content = log.read_bytes()
+    ends = range(HEADER_BYTES, len(content), FRAME_BYTES)
+    return sum(content[begin + 8 : begin + 16] == content[16:24] for begin in ends)
+
+
+def cards(state_dir: Path) -> list[int]:
+    return [int(row["card_raw"], 16) for row in stored(state_dir)]
+
+
+def test_a_whole_log_hides_nothing(crashed: Path, tmp_path: Path) -> None:
+    state_dir = shutil.copytree(crashed, tmp_path / "state")
+
+    assert frames_written(log_of(state_dir)) >= SWIPES
+    assert hidden_commits(log_of(state_dir)) == 0
+    with closing(opened(state_dir)):
+        assert cards(state_dir) == list(range(1, SWIPES + 1))
+    assert not copies(state_dir)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_a_changed_byte_of_the_log_costs_no_swipe_but_the_last(
+    crashed: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    state_dir = shutil.copytree(crashed, tmp_path_factory.mktemp("copy") / "state")
+    log = log_of(state_dir)
+    content = bytearray(log.read_bytes())
+    end = HEADER_BYTES + frames_written(log) * FRAME_BYTES
+    place = data.draw(st.integers(0, end - 1) | st.integers(0, HEADER_BYTES - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    log.write_bytes(content)
+
+    with closing(opened(state_dir)) as outbox:
+        outbox.keep(swipe(SWIPES + 1))
+        found = cards(state_dir)
+
+    missing = set(range(1, SWIPES + 2)) - set(found)
+    assert missing <= {SWIPES}
+    assert len(found) == len(set(found))
+
+
+def test_one_transaction_that_was_not_flushed_is_no_damage(crashed: Path, tmp_path: Path) -> None:
+    state_dir = shutil.copytree(crashed, tmp_path / "state")
+    log = log_of(state_dir)
+    content = bytearray(log.read_bytes())
+    last = HEADER_BYTES + (frames_written(log) - 1) * FRAME_BYTES
+    content[last - FRAME_BYTES : last] = bytes(FRAME_BYTES)
+    log.write_bytes(content)
+
+    with closing(opened(state_dir)):
+        assert cards(state_dir)[: SWIPES - 2] == list(range(1, SWIPES - 1))
+    assert not copies(state_dir)
