@@ -210,11 +210,11 @@ class History:
         self.door.due = {"start": self.now_s + 3.0}
 
     def lose_frames(self) -> None:
-        """After a crash the last transaction of a damaged log is taken for one that was never flushed."""
+        """After a crash the last two transactions of a damaged log may count as never flushed."""
         self.is_log_damaged = False
         self.has_lost_frames = True
         for number, swiped in self.swiped.items():
-            swiped.may_be_lost |= number == len(self.swiped)
+            swiped.may_be_lost |= number > len(self.swiped) - 2
 
     def stop(self) -> None:
         """A clean stop; what cannot be stored until its end is lost."""

@@ -17,7 +17,7 @@ from agent.outbox.event_store import EventState, StoredEvent
 from agent.outbox.file_errors import QUERY_ERRORS, error_name
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
-from agent.outbox.recovery.hidden_frames import hidden_commits
+from agent.outbox.recovery.hidden_frames import hides_commits
 from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
 from agent.outbox.timing.timestamps import Columns, StoredRow
@@ -55,7 +55,7 @@ class DamagedFile:
         self._connection: sqlite3.Connection | None = None
         self._path = path
         # Something could not be read by SQLite, or was not as stored.
-        self.had_errors = hidden_commits(path.with_name(path.name + "-wal")) > 0
+        self.had_errors = hides_commits(path)
         self._connect()
         # How many rows the file can have.
         self.capacity = sum(file.size for file in self._files) // _LEAST_ROW_BYTES

@@ -9,76 +9,130 @@ then frames, each with the salts of its log, the size of the database if it ends
 over everything before it. It follows from the stored checksum of the frame before: a frame proves itself
 although others before it are damaged.
 
-Frames of an earlier log, which is overwritten in place, have other salts. The frames of one transaction that
-was not flushed when the power failed may be there in any order, so one hidden commit proves nothing.
+What a power cut leaves is no damage:
+
+- Frames that were not flushed may be there in any order. They belong to one durable transaction, the newest,
+  and to those before it that are not durable. A durable one ends with its last frame written twice, so that
+  no other shares its last sector (psow=0 in database.py), and is flushed before anything follows it. So
+  something has changed if a frame of another transaction follows a hidden durable one.
+- A log whose pages are all in the database file is overwritten from its beginning. Where its header was not
+  written whole, or not yet, all of it is hidden; but then its pages are as in the file.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from agent.guarded_file import open_guarded
 from agent.outbox.database import PAGE_BYTES
 
 _HEADER = struct.Struct(">IIII8sII")  # magic, version, page size, number, salts, checksum
 _FRAME = struct.Struct(">II8sII")  # page, size of the database after a commit, salts, checksum
 _MAGIC = 0x377F0682  # one more: the words of a checksum are big-endian
 _SUMMED_BYTES = 24  # of the header
+_SUMMED_FRAME_BYTES = 8  # of the header of a frame
 _MASK = 0xFFFFFFFF
-_TORN_COMMITS = 1
 
 Checksum = tuple[int, int]
 
 
 class _Frame(NamedTuple):
-    salts: bytes
+    page: int
     is_commit: bool
+    salts: bytes
     checksum: Checksum
-    summed: bytes  # what the checksum adds to that of the frame before
+    summed: bytes  # what the checksum adds to that of the frame before: page, size of the database, content
+
+    def repeats(self, other: _Frame) -> bool:
+        """Whether this is the end of a durable transaction: its last frame once more."""
+        return self.is_commit and self.summed == other.summed
 
 
-def hidden_commits(log: Path) -> int:
-    """How many transactions of this log SQLite would pass over; 0 if they can be one that was never flushed.
+def hides_commits(database: Path) -> bool:
+    """Whether SQLite, at the next start, would pass over flushed transactions in the log of this file.
 
-    0, too, for a log that does not exist or cannot be read: reading it fails in SQLite as well.
+    False, too, if one of the two does not exist or cannot be read: SQLite reports that itself.
     """
+    path = Path(os.path.realpath(database))  # as SQLite does; resolve() fails for a link to itself
     try:
-        content = log.read_bytes()
+        with _opened(path.with_name(path.name + "-wal")) as log, _opened(path) as file:
+            return _hides_commits(log, file)
     except OSError:
-        return 0
-    if len(content) < _HEADER.size:
-        return 0
-    magic, _, page_bytes, _, salts, *checksum = _HEADER.unpack_from(content)
+        return False
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(open_guarded(path, os.O_RDONLY), "rb")
+
+
+def _hides_commits(log: BinaryIO, file: BinaryIO) -> bool:
+    header = log.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return False
+    magic, _, _, _, salts, *words = _HEADER.unpack(header)
+    checksum = (words[0], words[1])
     order = ">" if magic & 1 else "<"
-    if magic & ~1 == _MAGIC and _sum(content[:_SUMMED_BYTES], (0, 0), order) == tuple(checksum):
-        hidden = _hidden(content, page_bytes, order, salts, (checksum[0], checksum[1]))
-    else:  # SQLite passes over the whole log
-        hidden = max(_hidden(content, PAGE_BYTES, order, None, None) for order in "<>")
-    return hidden if hidden > _TORN_COMMITS else 0
+    if magic & ~1 == _MAGIC and _sum(header[:_SUMMED_BYTES], (0, 0), order) == checksum:
+        return _Log(log, file, order).hides_commits(salts, checksum)
+    # SQLite passes over the whole log, whose order of bytes is not known either.
+    return any(_Log(log, file, order).hides_commits(None, None) for order in "<>")
 
 
-def _hidden(content: bytes, page_bytes: int, order: str, salts: bytes | None, before: Checksum | None) -> int:
-    """The commits after a frame that does not follow from the one before; None: the header is damaged."""
-    hidden, is_hidden = 0, before is None
-    for frame in _frames(content, page_bytes):
-        salts = salts or frame.salts
-        is_whole = before is not None and _sum(frame.summed, before, order) == frame.checksum
-        if frame.salts == salts and is_whole:
-            hidden += is_hidden and frame.is_commit
+class _Log:
+    def __init__(self, log: BinaryIO, file: BinaryIO, order: str) -> None:
+        self._log, self._file, self._order = log, file, order
+        # Where the newest content of each page begins: in the frames that SQLite reads, in the hidden ones.
+        self._read: dict[int, int] = {}
+        self._hidden: dict[int, int] = {}
+
+    def hides_commits(self, salts: bytes | None, checksum: Checksum | None) -> bool:
+        """`salts`, `checksum`: of the header; None if it is damaged."""
+        is_hidden, is_durable, was_flushed = salts is None, False, False
+        last: _Frame | None = None
+        for number, frame in enumerate(self._frames()):
+            is_whole = (
+                checksum is not None
+                and frame.salts == (salts or (last and last.salts))
+                and _sum(frame.summed, checksum, self._order) == frame.checksum
+            )
+            is_hidden = is_hidden or not is_whole
+            if is_whole:
+                salts = frame.salts
+                (self._hidden if is_hidden else self._read)[frame.page] = _content_at(number)
+            if is_whole and is_hidden:
+                is_repeated = last is not None and frame.repeats(last)
+                was_flushed = was_flushed or (is_durable and not is_repeated)
+                is_durable = is_durable or is_repeated
+            checksum, last = frame.checksum, frame
+        return was_flushed and any(map(self._is_lost, self._hidden))
+
+    def _frames(self) -> Iterator[_Frame]:
+        self._log.seek(_HEADER.size)
+        while len(content := self._log.read(_FRAME.size + PAGE_BYTES)) == _FRAME.size + PAGE_BYTES:
+            page, pages, salts, *words = _FRAME.unpack_from(content)
+            summed = content[:_SUMMED_FRAME_BYTES] + content[_FRAME.size :]
+            yield _Frame(page, pages > 0, salts, (words[0], words[1]), summed)
+
+    def _is_lost(self, page: int) -> bool:
+        """Whether the newest hidden content of the page is not what SQLite will read."""
+        if page in self._read:
+            seen = _at(self._log, self._read[page])
         else:
-            is_hidden = True
-        before = frame.checksum
-    return hidden
+            seen = _at(self._file, (page - 1) * PAGE_BYTES)
+        return seen != _at(self._log, self._hidden[page])
 
 
-def _frames(content: bytes, page_bytes: int) -> Iterator[_Frame]:
-    size = _FRAME.size + page_bytes
-    for begin in range(_HEADER.size, len(content) - size + 1, size):
-        _, pages, salts, *checksum = _FRAME.unpack_from(content, begin)
-        summed = content[begin : begin + 8] + content[begin + _FRAME.size : begin + size]
-        yield _Frame(salts, pages > 0, (checksum[0], checksum[1]), summed)
+def _content_at(number: int) -> int:
+    """Where the page of a frame begins in the log."""
+    return _HEADER.size + number * (_FRAME.size + PAGE_BYTES) + _FRAME.size
+
+
+def _at(file: BinaryIO, place: int) -> bytes:
+    return os.pread(file.fileno(), PAGE_BYTES, place)
 
 
 def _sum(data: bytes, before: Checksum, order: str) -> Checksum:

@@ -14,7 +14,7 @@ from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedErro
 from agent.outbox.database import OUTBOX_FILE, OutboxFile
 from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery import integrity, rebuild
-from agent.outbox.recovery.hidden_frames import hidden_commits
+from agent.outbox.recovery.hidden_frames import hides_commits
 from agent.outbox.reserve import Reserve
 from agent.outbox.state import OutboxState, write_record
 from agent.outbox.timing import boot_table
@@ -113,9 +113,9 @@ class RecoveringFile:
 
     def _before_open(self) -> None:
         rebuild.finish_interrupted(self._state_dir)
-        log = self._state_dir / f"{OUTBOX_FILE}-wal"
-        if hidden := hidden_commits(log):
-            raise OutboxCorruptError(f"{log}: {hidden} commits come after bytes that have changed")
+        path = self._state_dir / OUTBOX_FILE
+        if hides_commits(path):
+            raise OutboxCorruptError(f"{path}-wal: commits come after bytes that have changed")
 
     def _reconcile(self) -> None:
         """After the file was opened again because of an I/O error: agree with what is in it.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.outbox.database import PAGE_BYTES
-from agent.outbox.recovery.hidden_frames import hidden_commits
+from agent.outbox.database import OUTBOX_FILE, PAGE_BYTES
+from agent.outbox.recovery.hidden_frames import hides_commits
 from agent.outbox.recovery.quarantine import copies
 from tests.support.outbox_rig import opened, stored
 from tests.support.swipes import swipe
@@ -50,15 +50,15 @@ def test_a_whole_log_hides_nothing(crashed: Path, tmp_path: Path) -> None:
     state_dir = shutil.copytree(crashed, tmp_path / "state")
 
     assert frames_written(log_of(state_dir)) >= SWIPES
-    assert hidden_commits(log_of(state_dir)) == 0
+    assert not hides_commits(state_dir / OUTBOX_FILE)
     with closing(opened(state_dir)):
         assert cards(state_dir) == list(range(1, SWIPES + 1))
     assert not copies(state_dir)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
-def test_a_changed_byte_of_the_log_costs_no_swipe_but_the_last(
+def test_a_changed_byte_of_the_log_costs_no_swipe_before_the_last_two(
     crashed: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     state_dir = shutil.copytree(crashed, tmp_path_factory.mktemp("copy") / "state")
@@ -74,8 +74,25 @@ def test_a_changed_byte_of_the_log_costs_no_swipe_but_the_last(
         found = cards(state_dir)
 
     missing = set(range(1, SWIPES + 2)) - set(found)
-    assert missing <= {SWIPES}
+    assert missing <= {SWIPES - 1, SWIPES}
     assert len(found) == len(set(found))
+
+
+def test_a_log_whose_pages_are_in_the_file_hides_nothing_without_its_header(tmp_path: Path) -> None:
+    (running := tmp_path / "running").mkdir()
+    with closing(opened(running)) as outbox:
+        outbox.keep(*map(swipe, range(1, SWIPES + 1)))
+        with outbox.file.writing() as connection:
+            connection.execute("UPDATE boots SET boot_id = boot_id")
+        outbox.file._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        state_dir = shutil.copytree(running, tmp_path / "state")
+    log = log_of(state_dir)
+    assert frames_written(log) > 0
+    log.write_bytes(bytes(HEADER_BYTES) + log.read_bytes()[HEADER_BYTES:])
+
+    with closing(opened(state_dir)):
+        assert cards(state_dir) == list(range(1, SWIPES + 1))
+    assert not copies(state_dir)
 
 
 def test_one_transaction_that_was_not_flushed_is_no_damage(crashed: Path, tmp_path: Path) -> None:
