@@ -28,7 +28,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest, longest first. A file runs on one worker, so these have to begin early.
 _LONGEST = (
-    *("test_main_job.py", "powercut/test_power_cut.py", "chaos/test_kill.py", "chaos/test_server.py"),
+    *(
+        "simulation/test_simulation.py",
+        "test_main_job.py",
+        "powercut/test_power_cut.py",
+        "chaos/test_kill.py",
+        "chaos/test_server.py",
+    ),
     *("chaos/test_file.py", "cli/key/test_rotate.py", "service/test_watchdog.py", "cli/setup/test_setup.py"),
     *("chaos/test_disk.py", "outbox/recovery/test_rebuild.py", "cli/demo/", "test_disk_writes.py"),
 )
