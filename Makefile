@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed-$(EXTRAS)
 # The libraries of a release, instead of the newest: see test-versions.
 CONSTRAINTS ?=
 TESTS       ?=
-# Set to anything: `make test` measures the branch coverage, of the agents that it starts too, and takes longer.
+# Set to anything: `make test` measures the branch coverage, and takes longer.
 COVERAGE    ?=
 # Processes that run tests: twice two cores, for many tests wait. A file runs on one of them.
 WORKERS     ?= 4

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import signal
 import sqlite3
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -24,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+
+from tests.support.preloaded import Forked
 
 ACCOUNT = "MYORG-MYACCOUNT"
 USER = "SFE_INGEST_USER"
@@ -165,7 +166,7 @@ class EmulatorProcess:
         if tls is not None:
             self._options += [f"--tls-cert={tls[0]}", f"--tls-key={tls[1]}"]
         self._port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self._session = requests.Session()
         self._session.trust_env = False
         self.url = ""
@@ -184,19 +185,14 @@ class EmulatorProcess:
 
     def start(self) -> None:
         """Start; on return it listens."""
-        process = subprocess.Popen(
+        process = self._process = Forked(
             [
-                *(sys.executable, "-m", "agent", "emulator", f"--port={self._port}"),
-                *(f"--public-key={self._public_key_file}", f"--account={ACCOUNT}", f"--user={USER}"),
-                *(f"--state-dir={self.state_dir}", *self._options),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
+                *("emulator", f"--port={self._port}", f"--public-key={self._public_key_file}"),
+                *(f"--account={ACCOUNT}", f"--user={USER}", f"--state-dir={self.state_dir}", *self._options),
+            ]
         )
-        self._process = process
-        assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(2)]
-        assert lines[0].startswith("listening on "), f"the emulator did not start: exit {process.wait()}"
+        assert lines[0].startswith("listening on "), f"the emulator did not start: exit {self._ended()}"
         self.url = lines[0].removeprefix("listening on ")
         self.control_url = lines[1].removeprefix("control on ")
         self._port = int(self.url.rpartition(":")[2])
@@ -204,13 +200,13 @@ class EmulatorProcess:
     def stop(self) -> int:
         """End it with SIGTERM; its exit code."""
         assert self._process is not None
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._ended()
 
     def kill(self) -> None:
         """End it with SIGKILL."""
         assert self._process is not None
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
         self._ended()
 
     def restart(self) -> None:
@@ -258,9 +254,10 @@ class EmulatorProcess:
     def _ended(self) -> int:
         process, self._process = self._process, None
         assert process is not None
-        assert process.stdout is not None
         try:
             return process.wait(timeout=_END_SECONDS)
+        except TimeoutError:
+            process.send_signal(signal.SIGKILL)
+            raise
         finally:
-            process.kill()
-            process.stdout.close()
+            process.close()
