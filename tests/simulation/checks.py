@@ -145,7 +145,10 @@ def _held_with_guilt(history: History) -> list[str]:
                 problems.append(f"held without damage: {numbers} ({reason})")
         elif kind == "set_aside" and not set(numbers) <= refused:
             problems.append(f"set aside without guilt: {numbers} ({reason})")
-        elif kind == "rejected" and not set(numbers) & not_loaded and (numbers or not history.was_disk_full):
+        elif kind == "rejected" and not set(numbers) & not_loaded:
+            # Purged because the disk was full; or the others of the range were sent again.
+            if history.went_back or (history.was_disk_full and not numbers):
+                continue
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems
 

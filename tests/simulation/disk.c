@@ -78,6 +78,12 @@ void disk_use(const char *path)
 	freeze_after = -1;
 }
 
+/* Everything is on the medium, as some time after it was written. */
+void disk_write_back(void)
+{
+	forget_pieces(NULL);
+}
+
 /* While paused, nothing fails and nothing is counted. */
 void disk_pause(int paused)
 {

@@ -50,6 +50,10 @@ class Disk:
         """Add a rule; see disk.c. `count` -1: until recover()."""
         self._library.disk_rule(kinds.encode(), name.encode(), skip, count, first, last, code)
 
+    def write_back(self) -> None:
+        """What was not flushed is on the medium: the kernel writes it half a minute later."""
+        self._library.disk_write_back()
+
     @contextmanager
     def healthy(self) -> Iterator[None]:
         """Inside, nothing fails: for what only the simulation reads."""

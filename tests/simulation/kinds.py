@@ -12,6 +12,15 @@ Event = Callable[[History, Random], bool]
 EVENTS: dict[str, Event] = {}
 # In every history: how frequent, where a fault has 0.1 to 5.
 ALWAYS = {"swipe": 4.0, "burst": 0.4}
+# The first of half of the histories, and of no other.
+FIRST = "time_service"
+# Events that can happen only after another one.
+AFTER = {
+    "ntp_goes": "ntp_comes",
+    "pipe_repaired": "rows_refused",
+    "backup_restored": "backup_made",
+    "holds_released": "rows_refused",
+}
 
 
 def event(function: Event) -> Event:

@@ -5,6 +5,7 @@ What the agent asks of the system is replaced here, at the system's functions; t
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -43,6 +44,7 @@ class Machine(ClockRig):
         self.disk = disk
         self.kernel_answers = draw.random() < 0.8
         self.free_blocks = _BLOCKS // 2
+        self.answers_after_us = math.inf  # by the boot-time clock: when a time server answers after a boot
         super().__init__(drift=draw.uniform(-2e-4, 2e-4))
         self.move("1")
 
@@ -63,6 +65,8 @@ class Machine(ClockRig):
     def advance_us(self, us: int) -> None:
         """Let time pass; while a time service answers, it corrects the clock again and again."""
         self.advance(us / 1e6)
+        if not self.has_ntp and self.boot_us >= self.answers_after_us:
+            self.ntp_comes()
         if self.has_ntp:
             self._offset_us = self.true_offset_us
             self._touch_mark()
@@ -70,6 +74,10 @@ class Machine(ClockRig):
     def ntp_comes(self) -> None:
         super().ntp_comes()
         self._touch_mark()
+
+    def ntp_goes(self) -> None:
+        super().ntp_goes()
+        self.answers_after_us = math.inf
 
     def suspend(self, seconds: float) -> None:
         """CLOCK_MONOTONIC stops, CLOCK_BOOTTIME does not."""

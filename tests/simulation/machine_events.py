@@ -165,6 +165,13 @@ def backup_restored(history: History, _: Random) -> bool:
 
 
 @event
+def time_service(history: History, draw: Random) -> bool:
+    """A time server answers soon after each boot, as for most doors."""
+    history.machine.answers_after_us = draw.choice((6e6, 40e6))
+    return True
+
+
+@event
 def ntp_comes(history: History, _: Random) -> bool:
     history.machine.ntp_comes()
     return True
