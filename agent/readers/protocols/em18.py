@@ -11,8 +11,8 @@ from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import ListeningProtocol
 
 _FRAME_DIGITS = ID_DIGITS + 2
-# A run of frames of different cards without a gap: what a busy machine's buffer may hold.
-LONGEST_RUN_DIGITS = 256
+# The frames that the kernel keeps in its 4,096 bytes while nothing reads the port: a run without a gap.
+LONGEST_RUN_DIGITS = 4_096 // _FRAME_DIGITS * _FRAME_DIGITS
 
 _PIECES = re.compile(rb"(?P<digits>[0-9A-Fa-f]+)|(?P<end>[\r\n]+)|(?P<static>[^0-9A-Fa-f\r\n]+)")
 

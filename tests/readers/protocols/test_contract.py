@@ -28,6 +28,7 @@ HELD_BYTES_MAX = LONGEST_RUN_BYTES + LONGEST_LINE_BYTES
 FREE_TEXT = ("line", "monkeyboard", "yaawl")
 # A gap ends their frames, so that a card is returned after it.
 ENDED_BY_SILENCE = ("em18",)
+KERNEL_BUFFER_BYTES = 4_096
 OPTIONS = {"line": {"pattern": r"CARD (?P<bits>\d+) (?P<raw>[0-9A-F]+)"}}
 
 
@@ -303,6 +304,15 @@ def test_a_frame_comes_out_with_its_last_byte_and_not_before(name: str, sample: 
     assert waits_for_more(wire)
     assert after_frame(name, wire, wire.receive_data(sample.frame[last - 1 : last], NOW)) == [sample.word]
     assert not waits_for_more(wire)
+
+
+@every_sample
+def test_all_frames_that_waited_in_the_buffer_of_the_kernel_are_read(name: str, sample: Sample) -> None:
+    wire, count = make(name, sample), KERNEL_BUFFER_BYTES // len(sample.frame)
+
+    frames = [*wire.receive_data(sample.frame * count, NOW), *wire.handle_timeout(math.inf)]
+
+    assert [frame for frame in frames if isinstance(frame, RawCredential | Key)] == [sample.word] * count
 
 
 @every_sample
