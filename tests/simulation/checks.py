@@ -146,8 +146,9 @@ def _held_with_guilt(history: History) -> list[str]:
         elif kind == "set_aside" and not set(numbers) <= refused:
             problems.append(f"set aside without guilt: {numbers} ({reason})")
         elif kind == "rejected" and not set(numbers) & not_loaded:
-            # Purged because the disk was full; or the others of the range were sent again.
-            if history.went_back or (history.was_disk_full and not numbers):
+            # Purged because the disk was full, the others of the range were sent again, or a false count.
+            is_purged = history.was_disk_full and not numbers
+            if is_purged or history.went_back or history.service.answered["false"]:
                 continue
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems
@@ -179,11 +180,12 @@ def _one_history_per_id(history: History) -> list[str]:
 def _right_times(history: History) -> list[str]:
     if history.is_time_void or history.is_damaged:
         return []
-    problems = []
+    problems, seen = [], set()
     for row in swipes(history.service.landed):
         swiped = history.swiped.get(card(row))
-        if swiped is None:
+        if swiped is None or (swiped.may_be_doubled and card(row) in seen):
             continue
+        seen.add(card(row))
         at_us = (datetime.fromisoformat(row["event_timestamp"]) - _EPOCH) // timedelta(microseconds=1)
         off_ms = abs(at_us - swiped.true_us) / 1_000
         if off_ms > uncertainty_ms(row) + _LEAP_MS * history.figures.drawn["leap_second"] + 1:

@@ -38,6 +38,7 @@ class Disk:
         text, number = ctypes.c_char_p, ctypes.c_longlong
         library.disk_rule.argtypes = (text, text, number, number, number, number, ctypes.c_int)
         library.disk_unflushed.restype = ctypes.c_size_t
+        self.may_fail = False  # since the last recover()
 
     def use(self, directory: Path) -> None:
         """From now on the files of this directory are those that count; those of another are forgotten."""
@@ -48,6 +49,7 @@ class Disk:
         last: int = _ALL,
     ) -> None:  # fmt: skip
         """Add a rule; see disk.c. `count` -1: until recover()."""
+        self.may_fail = True
         self._library.disk_rule(kinds.encode(), name.encode(), skip, count, first, last, code)
 
     def write_back(self) -> None:
@@ -65,6 +67,7 @@ class Disk:
 
     def recover(self) -> None:
         """No operation fails, and there is room."""
+        self.may_fail = False
         self._library.disk_clear_rules()
         self._library.disk_set_room(-1)
 

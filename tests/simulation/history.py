@@ -200,8 +200,9 @@ class History:
         """The process dies: swipes in memory may be lost."""
         for swipe in self.door.waiting():
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
-        for swiped in self.swiped.values():  # its frame may be in the memory of the process
-            swiped.may_be_lost |= self.machine.true_us - swiped.true_us < _FRAME_US
+        for line in self.lines.lines:  # a frame may be in the memory of the process
+            for number, read_us in line.read_us.items():
+                self.swiped[number].may_be_lost |= self.machine.true_us - read_us < _FRAME_US
         if self.is_log_damaged:
             self.lose_frames()
         self.disk.freeze_after(-1)

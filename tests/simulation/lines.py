@@ -28,6 +28,7 @@ class Line:
         self.incoming: tuple[int, bytes] | None = None  # microseconds from now on, and what arrives then
         self.unread: list[int] = []  # the swipes among the buffered bytes
         self.discarded: list[int] = []  # those that were never read
+        self.read_us: dict[int, int] = {}  # when the last bytes of each other one were read
         self.plug()
 
     def plug(self) -> None:
@@ -164,6 +165,7 @@ class _Serial:
         data = bytes(self._line.buffer[:size])
         del self._line.buffer[:size]
         if not self._line.buffer:
+            self._line.read_us |= dict.fromkeys(self._line.unread, self.all_lines.machine.true_us)
             self._line.unread.clear()
         return data
 

@@ -105,8 +105,8 @@ def held_over_a_restart(history: History, draw: Random) -> bool:
     if reader is None or door.agent is None or not present(history, draw, reader=reader):
         return False
     number, process = len(history.swiped), door.readers
-    # The time of the last repeat may be lost with the file.
-    history.swiped[number].may_be_doubled |= history.is_damaged
+    # The time of the last repeat may be lost with the file, or the next process cannot read it.
+    history.swiped[number].may_be_doubled |= history.is_damaged or history.disk.may_fail
     data, line = frame("rdm6300", number), door.lines.lines[reader]
     history.pass_until(history.now_s + 0.2)  # stored, and delivered or not
     for _ in range(3):

@@ -218,7 +218,8 @@ def channels_deleted(history: History, _: Random) -> bool:
     door = history.door
     if door.agent is None or door.agent.outbox.pending or door.agent.outbox.state.recoveries:
         return False
-    if history.service.channels and not any(one.buffered for one in history.service.channels.values()):
+    channels = history.service.channels.values()
+    if channels and not any(one.buffered or one.is_invalid for one in channels):
         history.service.forget_channel()
         history.disk.write_back()
         return True
