@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from agent.clock.reading import ClockReading
+from agent.clock.sync_marks import GROWTH
 from agent.errors import printable
 from agent.swipe import Swipe
 
@@ -35,6 +36,7 @@ _TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
 _CLOCK = re.compile(
     rb'"clock":"[a-z]+"(?:,"time_uncertainty_ms":(?P<ms>[0-9]+))?(?P<recorded>,"recorded_at":"[^"]*")?'
 )
+_RECORDED = re.compile(rb'"recorded_at":"([^"]*)"')
 # The range of datetime: a wrong clock may show any time.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
@@ -77,8 +79,9 @@ def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
     """
     card, read_at = swipe.card, swipe.read_at
     # Half the interval in which its last byte arrived; the middle is the time of the event.
-    uncertainty_ms = math.ceil(swipe.age_us / 2_000)
-    recorded_at, event_timestamp = iso(read_at.wall_us), iso(read_at.wall_us - uncertainty_ms * 1_000)
+    half_ms = math.ceil(swipe.age_us / 2_000)
+    uncertainty_ms = half_ms + math.ceil(read_at.unconfirmed_us * GROWTH / 1_000) if half_ms else 0
+    recorded_at, event_timestamp = iso(read_at.wall_us), iso(read_at.wall_us - half_ms * 1_000)
     members: dict[str, Any] = {
         "badge_id": swipe.badge_id,
         "user_id": swipe.user_id,
@@ -260,9 +263,11 @@ def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int 
         return row
     begin = at + len(_TIME)
     stored = row[begin : begin + _TIME_LENGTH]
-    own_ms = int(clock["ms"] or 0)
+    own_ms, half_us = int(clock["ms"] or 0), 0
+    if own_ms and (recorded := _RECORDED.search(row, clock.start(), clock.end())):
+        half_us = _microseconds(recorded[1].decode()) - _microseconds(stored.decode())
     sure = sure and own_ms == 0
-    corrected = iso(wall_us - own_ms * 1_000).encode()
+    corrected = iso(wall_us - half_us).encode()
     if uncertainty_ms is not None:
         uncertainty_ms += own_ms
     time = b'"clock":"corrected"' if sure else b'"clock":"estimated"'
