@@ -57,5 +57,8 @@ def test_one_seed_is_one_history(library: Path) -> None:
     words = ("--seed", "7", "--steps", "1500")
 
     one, again = (list(histories(library, [words])) for _ in range(2))
+    (alone,) = histories(library, [("--seed", str(one[-1]["seed"]), "--steps", "1")])
 
     assert [{**found, "cpu_s": 0} for found in one] == [{**found, "cpu_s": 0} for found in again]
+    assert {**alone, "cpu_s": 0} == {**one[-1], "cpu_s": 0}
+    assert len(one) > 1

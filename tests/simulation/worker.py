@@ -39,6 +39,8 @@ class Runner:
         self._place = place
         self._disk = Disk()
         self._keys = _make_keys(place)
+        # What only the first history imports and caches is part of none.
+        self.run(Plan(0, [(1.0, "swipe", 0)]))
 
     def run(self, one: Plan) -> tuple[Figures, str | None]:
         """One history: its figures, and what is wrong with it."""
