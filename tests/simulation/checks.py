@@ -161,7 +161,9 @@ def _one_history_per_id(history: History) -> list[str]:
     problems = []
     by_id: dict[str, dict[int, Row]] = defaultdict(dict)
     service = history.service
-    rows = swipes((*service.landed, *service.not_loaded, *service.refused))
+    # The server knows nothing of a refused row: a restored backup may give its number to another one.
+    refused = () if history.is_restored else service.refused
+    rows = swipes((*service.landed, *service.not_loaded, *refused))
     for row in rows:
         known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
         if known["event_id"] != row["event_id"]:
