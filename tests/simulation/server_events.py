@@ -177,7 +177,14 @@ def channels_of_another_history(history: History, draw: Random) -> bool:
     mark_in_flight(history)
     history.had_other_history = True
     service.foreign_token = f"{draw.randint(1, 400)}-{draw.getrandbits(128):032x}"
-    history.window(extent(draw), lambda: setattr(service, "foreign_token", None))
+    before = len(history.swiped)
+
+    def end() -> None:
+        service.foreign_token = None
+        for number in range(before + 1, len(history.swiped) + 1):  # in flight when another fault reopened it
+            history.swiped[number].may_be_doubled = True
+
+    history.window(extent(draw), end)
     return True
 
 
