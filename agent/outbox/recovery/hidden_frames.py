@@ -6,15 +6,16 @@ After a crash SQLite reads the log from its beginning up to the first frame whos
 takes for the end of what was written. A frame that a worn card has changed hides every commit after it,
 without an error. The format (https://sqlite.org/fileformat2.html#walformat): a header with two random salts,
 then frames, each with the salts of its log, the size of the database if it ends a transaction, and a checksum
-over everything before it. It follows from the stored checksum of the frame before: a frame proves itself
-although others before it are damaged.
+over everything before it. The checksum of a frame can be computed from the one stored in the frame before: so
+a frame can be checked although others before it have changed.
 
 What a power cut leaves is no damage:
 
 - Frames that were not flushed may be there in any order. They belong to one durable transaction, the newest,
   and to those before it that are not durable. A durable one ends with its last frame written twice, so that
   no other shares its last sector (psow=0 in database.py), and is flushed before anything follows it. So
-  something has changed if a frame of another transaction follows a hidden durable one.
+  something has changed if a frame of another transaction follows a hidden durable one. No transaction that is
+  not durable writes one page alone and unchanged, which would look like the frame written twice.
 - A log whose pages are all in the database file is overwritten from its beginning. Where its header was not
   written whole, or not yet, all of it is hidden; but then its pages are as in the file.
 """
@@ -55,17 +56,17 @@ class _Frame(NamedTuple):
 def hides_commits(database: Path) -> bool:
     """Whether SQLite, at the next start, would pass over flushed transactions in the log of this file.
 
-    False, too, if one of the two does not exist or cannot be read: SQLite reports that itself.
+    False, too, if one of the two does not exist or cannot be opened: SQLite reports that itself.
     """
     path = Path(os.path.realpath(database))  # as SQLite does; resolve() fails for a link to itself
     try:
-        with _opened(path.with_name(path.name + "-wal")) as log, _opened(path) as file:
+        with _opened_to_read(path.with_name(path.name + "-wal")) as log, _opened_to_read(path) as file:
             return _hides_commits(log, file)
     except OSError:
         return False
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened_to_read(path: Path) -> BinaryIO:
     return os.fdopen(open_guarded(path, os.O_RDONLY), "rb")
 
 
@@ -76,7 +77,7 @@ def _hides_commits(log: BinaryIO, file: BinaryIO) -> bool:
     magic, _, _, _, salts, *words = _HEADER.unpack(header)
     checksum = (words[0], words[1])
     order = ">" if magic & 1 else "<"
-    if magic & ~1 == _MAGIC and _sum(header[:_SUMMED_BYTES], (0, 0), order) == checksum:
+    if magic & ~1 == _MAGIC and _continued_sum(header[:_SUMMED_BYTES], (0, 0), order) == checksum:
         return _Log(log, file, order).hides_commits(salts, checksum)
     # SQLite passes over the whole log, whose order of bytes is not known either.
     return any(_Log(log, file, order).hides_commits(None, None) for order in "<>")
@@ -86,7 +87,7 @@ class _Log:
     def __init__(self, log: BinaryIO, file: BinaryIO, order: str) -> None:
         self._log, self._file, self._order = log, file, order
         # Where the newest content of each page begins: in the frames that SQLite reads, in the hidden ones.
-        self._read: dict[int, int] = {}
+        self._visible: dict[int, int] = {}
         self._hidden: dict[int, int] = {}
 
     def hides_commits(self, salts: bytes | None, checksum: Checksum | None) -> bool:
@@ -96,13 +97,15 @@ class _Log:
         for number, frame in enumerate(self._frames()):
             is_whole = (
                 checksum is not None
+                and frame.page > 0  # space that was never written has the checksum of zeros
+                # Without a header: of the first two frames that agree.
                 and frame.salts == (salts or (last and last.salts))
-                and _sum(frame.summed, checksum, self._order) == frame.checksum
+                and _continued_sum(frame.summed, checksum, self._order) == frame.checksum
             )
             is_hidden = is_hidden or not is_whole
             if is_whole:
                 salts = frame.salts
-                (self._hidden if is_hidden else self._read)[frame.page] = _content_at(number)
+                (self._hidden if is_hidden else self._visible)[frame.page] = _content_at(number)
             if is_whole and is_hidden:
                 is_repeated = last is not None and frame.repeats(last)
                 was_flushed = was_flushed or (is_durable and not is_repeated)
@@ -111,19 +114,26 @@ class _Log:
         return was_flushed and any(map(self._is_lost, self._hidden))
 
     def _frames(self) -> Iterator[_Frame]:
+        """All frames, up to a sector that cannot be read: SQLite reads to the first changed frame only."""
         self._log.seek(_HEADER.size)
-        while len(content := self._log.read(_FRAME.size + PAGE_BYTES)) == _FRAME.size + PAGE_BYTES:
+        while len(content := self._next_bytes()) == _FRAME.size + PAGE_BYTES:
             page, pages, salts, *words = _FRAME.unpack_from(content)
             summed = content[:_SUMMED_FRAME_BYTES] + content[_FRAME.size :]
             yield _Frame(page, pages > 0, salts, (words[0], words[1]), summed)
 
+    def _next_bytes(self) -> bytes:
+        try:
+            return self._log.read(_FRAME.size + PAGE_BYTES)
+        except OSError:
+            return b""
+
     def _is_lost(self, page: int) -> bool:
         """Whether the newest hidden content of the page is not what SQLite will read."""
-        if page in self._read:
-            seen = _at(self._log, self._read[page])
+        if page in self._visible:
+            seen = _page_at(self._log, self._visible[page])
         else:
-            seen = _at(self._file, (page - 1) * PAGE_BYTES)
-        return seen != _at(self._log, self._hidden[page])
+            seen = _page_at(self._file, (page - 1) * PAGE_BYTES)
+        return seen != _page_at(self._log, self._hidden[page])
 
 
 def _content_at(number: int) -> int:
@@ -131,11 +141,11 @@ def _content_at(number: int) -> int:
     return _HEADER.size + number * (_FRAME.size + PAGE_BYTES) + _FRAME.size
 
 
-def _at(file: BinaryIO, place: int) -> bytes:
+def _page_at(file: BinaryIO, place: int) -> bytes:
     return os.pread(file.fileno(), PAGE_BYTES, place)
 
 
-def _sum(data: bytes, before: Checksum, order: str) -> Checksum:
+def _continued_sum(data: bytes, before: Checksum, order: str) -> Checksum:
     """SQLite's checksum of these bytes, continued."""
     first, second = before
     for even, odd in struct.iter_unpack(f"{order}II", data):
