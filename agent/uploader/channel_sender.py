@@ -277,11 +277,9 @@ class ChannelSender:
         try:
             status = self.channel.open(fail_on_uncommitted_rows=True)
         except SnowpipeError as error:
-            if not has_uncommitted(error):
-                raise
-            # It was a refusal, so the next request is a second away.
-            self._poll_timer.schedule_next(self._monotonic_s(), is_busy=True, is_overdue=True)
-            return 0.0
+            if has_uncommitted(error):  # they are waited for, after a pause as after any refusal
+                self._poll_timer.schedule_next(self._monotonic_s(), is_busy=False, is_overdue=True)
+            raise
         return self._opened(status, now)
 
     def _opened(self, status: ChannelStatus, now: float) -> float:
