@@ -34,9 +34,8 @@ _LEGACY_END = b'"replay":false}'
 # cardholder's name cannot contain these bytes.
 _TIME, _TIME_LENGTH = b'"event_timestamp":"', len("2026-01-31T12:00:00.000000Z")
 _CLOCK = re.compile(
-    rb'"clock":"[a-z]+"(?:,"time_uncertainty_ms":(?P<ms>[0-9]+))?(?P<recorded>,"recorded_at":"[^"]*")?'
+    rb'"clock":"[a-z]+"(?:,"time_uncertainty_ms":(?P<ms>[0-9]+))?(?P<recorded>,"recorded_at":"(?P<read>[^"]*)")?'
 )
-_RECORDED = re.compile(rb'"recorded_at":"([^"]*)"')
 # The range of datetime: a wrong clock may show any time.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
@@ -264,12 +263,15 @@ def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int 
     begin = at + len(_TIME)
     stored = row[begin : begin + _TIME_LENGTH]
     own_ms, half_us = int(clock["ms"] or 0), 0
-    if own_ms and (recorded := _RECORDED.search(row, clock.start(), clock.end())):
-        half_us = _microseconds(recorded[1].decode()) - _microseconds(stored.decode())
+    if own_ms and clock["recorded"] is not None:
+        try:
+            half_us = _microseconds(clock["read"].decode()) - _microseconds(stored.decode())
+        except (ValueError, TypeError):
+            return row
     sure = sure and own_ms == 0
     corrected = iso(wall_us - half_us).encode()
-    if uncertainty_ms is not None:
-        uncertainty_ms += own_ms
+    if uncertainty_ms is not None:  # that of the clock at the read does not count any longer
+        uncertainty_ms += half_us // 1_000
     time = b'"clock":"corrected"' if sure else b'"clock":"estimated"'
     if uncertainty_ms is not None and not (sure and uncertainty_ms <= _UNCERTAINTY_SENT_ABOVE_MS):
         time += b',"time_uncertainty_ms":%d' % uncertainty_ms

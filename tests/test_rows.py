@@ -202,6 +202,31 @@ def test_a_swipe_whose_bytes_waited_is_never_sure_and_uncertainties_add_up(
     assert chain_hash(LINK.previous_chain, stored) == chain_hash(LINK.previous_chain, corrected)
 
 
+@given(st.integers(0), st.binary(min_size=1, max_size=1))
+def test_a_damaged_byte_of_a_row_that_waited_is_no_error(place: int, byte: bytes) -> None:
+    waited = dataclasses.replace(swipe(1), age_us=3_000_000)
+    row = bytearray(render(waited, RowLink("event-1", "", ""), agent_id="door")[1])
+    at = place % len(row)
+    row[at : at + 1] = byte
+
+    changed = with_timestamp(bytes(row), NOON_US, sure=True, uncertainty_ms=5)
+
+    assert len(changed) > len(row) // 2
+
+
+def test_a_clock_that_was_not_confirmed_adds_to_the_uncertainty_until_the_time_is_corrected() -> None:
+    read_at = dataclasses.replace(instant(NOON_US), trusted=True, unconfirmed_us=2_000_000_000)
+    waited = dataclasses.replace(swipe(1), age_us=3_000_000, read_at=read_at)
+    row = render(waited, RowLink("event-1", "", ""), agent_id="door")[1]
+
+    stored = json.loads(row)
+    corrected = json.loads(with_timestamp(row, NOON_US + 60_000_000, sure=True, uncertainty_ms=5))
+
+    assert stored["time_uncertainty_ms"] == 1_500 + 1_000
+    assert corrected["time_uncertainty_ms"] == 1_500 + 5
+    assert corrected["event_timestamp"] == "2026-03-01T12:00:58.500000Z"
+
+
 # --- the row as sent ------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
-"""When the bytes of a frame arrived that ends with a later read than its own, or with a silence."""
+"""When the bytes of a frame arrived, if a later read or a silence ends the frame."""
 
 from __future__ import annotations
 
-from agent.readers.swipe_pipeline import ReadTime
+from agent.readers.swipe_pipeline import MOMENT_US, ReadTime
 
 
 class HeldBytes:
@@ -12,10 +12,10 @@ class HeldBytes:
         self._earliest: ReadTime | None = None
         self._have_waited = False  # some of them before they were read
 
-    def read(self, read: ReadTime, *, has_events: bool, within_frame: bool) -> ReadTime:
-        """When the bytes of these events arrived: with the newest read, or with one of those before it.
+    def interval(self, read: ReadTime, *, has_events: bool, within_frame: bool) -> ReadTime:
+        """When the bytes of these events arrived: at this read, or at one whose bytes were held.
 
-        `within_frame`: the protocol still holds bytes. After an event they end with the newest read.
+        `within_frame`: the protocol still holds bytes. If there are events, too, these are of this read.
         """
         earliest = self._earliest or read
         have_waited = self._have_waited or read.age_us > 0
@@ -24,9 +24,8 @@ class HeldBytes:
         if within_frame:
             self._earliest = self._earliest or read
             self._have_waited = read.age_us > 0 if has_events else have_waited
-        if not have_waited:
-            return read
-        return read._replace(age_us=read.at.boot_us - earliest.at.boot_us + earliest.age_us)
+        age_us = read.at.boot_us - earliest.at.boot_us + earliest.age_us
+        return read._replace(age_us=age_us) if have_waited or age_us > MOMENT_US else read
 
     def reset(self) -> None:
         """No bytes are held."""

@@ -169,6 +169,6 @@ class Reader:
         # direction is a line with errors.
         if self.osdp is None:
             within_frame = self.protocol.is_within_frame()
-            read = self._held.read(read, has_events=bool(events), within_frame=within_frame)
+            read = self._held.interval(read, has_events=bool(events), within_frame=within_frame)
             events = self._damaged.screened(events, errors, within_frame=within_frame)
         self._pipeline.process(events, read, now_s)

@@ -21,7 +21,7 @@ from agent.readers.port_names import require_own_device
 from agent.readers.port_protocols import make_protocols
 from agent.readers.reader import Reader
 from agent.readers.reader_light import Durability
-from agent.readers.swipe_pipeline import ReadTime, SwipeSink
+from agent.readers.swipe_pipeline import MOMENT_US, ReadTime, SwipeSink
 from agent.settings import ReaderSettings
 from agent.swipe import LastRead
 
@@ -31,8 +31,6 @@ _REOPEN_LAST_S = 30.0
 _STEADY_S = 30.0
 # Bound on the wait for the rest of a frame at a stop: noise may never end.
 _LAST_FRAME_S = 1.0
-# Up to this length the interval in which bytes arrived counts as a moment: under load a thread is that late.
-_MOMENT_US = 250_000
 
 
 class PreviousRun(NamedTuple):
@@ -227,4 +225,4 @@ class PortSession:
 def _age_us(port: Port) -> int:
     """How long before now the bytes of the last read may have arrived; 0 if that is as good as now."""
     age_us = boottime_us() - port.since_us
-    return age_us if age_us > _MOMENT_US else 0
+    return age_us if age_us > MOMENT_US else 0

@@ -53,6 +53,10 @@ class SwipeSink(Protocol):
         """The reader's swipes that could not be kept, since the last call."""
 
 
+# Up to this length the interval in which bytes arrived counts as a moment: under load a thread is that late.
+MOMENT_US = 250_000
+
+
 class ReadTime(NamedTuple):
     """When bytes arrived: within `age_us` microseconds before `at`; 0 if they were read as they arrived."""
 

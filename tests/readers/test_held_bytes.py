@@ -83,3 +83,17 @@ def test_a_card_was_presented_within_the_interval_of_its_swipe(
         latest_us = swipe.read_at.boot_us + SILENCE_US
         earliest_us = swipe.read_at.boot_us - swipe.age_us - MOMENT_US
         assert earliest_us <= arrived_us[number] <= latest_us
+
+
+def test_reads_that_follow_each_other_before_the_timer_runs_add_up() -> None:
+    line, arrived_us = Line("em18"), {}
+
+    for number in range(1, 8):
+        line.now_us += 200_000
+        arrived_us[number] = line.now_us
+        line.read(frame("em18", number))
+    line.wait(1_000_000)
+
+    for number, swipe in enumerate(line.sink.kept, start=1):
+        assert swipe.read_at.boot_us - swipe.age_us - MOMENT_US <= arrived_us[number] <= swipe.read_at.boot_us
+    assert len(line.sink.kept) == len(arrived_us)
