@@ -211,11 +211,12 @@ class History:
         self.door.due = {"start": self.now_s + 3.0}
 
     def lose_frames(self) -> None:
-        """After a crash the last two transactions of a damaged log may count as never flushed."""
+        """After a crash the last two flushed transactions of a damaged log may count as never written."""
         self.is_log_damaged = False
         self.has_lost_frames = True
+        # A transaction has one swipe, or up to four that came within the 0.1 s between two.
         for number, swiped in self.swiped.items():
-            swiped.may_be_lost |= number > len(self.swiped) - 2
+            swiped.may_be_lost |= number > len(self.swiped) - 8
 
     def stop(self) -> None:
         """A clean stop; what cannot be stored until its end is lost."""

@@ -4,10 +4,10 @@ Theory of operation
 
 A test run starts some hundred emulators, and to import the HTTP server takes longer than what the test does
 with it. `Forked` connects to a process that has imported it (`python -m tests.support.preloaded SOCKET`, one
-for each process that runs tests), and sends a command line and descriptors for its output. That process forks
-another for this connection, which forks the emulator, answers with its pid, waits for its end and answers
-with its exit code. Apart from its start the emulator is a process like any other: its signals, descriptors
-and files are its own. tests/emulator/test_command.py starts it as a user does.
+for each process that runs tests), and sends a command line, the environment and descriptors for its output.
+That process forks another for this connection, which forks the emulator, answers with its pid, waits for its
+end and answers with its exit code. Apart from its start the emulator is a process like any other: its
+signals, descriptors and files are its own. tests/emulator/test_command.py starts it as a user does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Forked:
         self._answers = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._answers.connect(_preloaded())
-            socket.send_fds(self._answers, [json.dumps(list(words)).encode()], [writable, 2])
+            socket.send_fds(
+                self._answers, [json.dumps([list(words), dict(os.environ)]).encode()], [writable, 2]
+            )
         finally:
             os.close(writable)
         self.pid = int(self._answers.recv(_LARGEST))
@@ -57,7 +59,8 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         """Send a signal, before wait() has returned."""
-        os.kill(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def close(self) -> None:
         """Close the descriptors; the process has ended."""
@@ -79,7 +82,10 @@ def _preloaded() -> str:
 
     def end() -> None:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):  # not read to its end: an emulator may have it, too
+            if pipe is not None:
+                pipe.close()
         directory.cleanup()
 
     atexit.register(end)
@@ -106,11 +112,12 @@ def _serve(path: str) -> None:
 def _wait_for_one(connection: socket.socket) -> NoReturn:
     """Fork the command, and report its pid and its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    words, (out, err), *_ = socket.recv_fds(connection, _LARGEST, 2)
+    request, (out, err), *_ = socket.recv_fds(connection, _LARGEST, 2)
     pid = os.fork()
     if pid == 0:
         connection.close()
-        _run(json.loads(words), out, err)
+        words, environment = json.loads(request)
+        _run(words, environment, out, err)
     os.close(out)
     os.close(err)
     with contextlib.suppress(OSError):  # the test may have ended
@@ -120,10 +127,12 @@ def _wait_for_one(connection: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _run(words: list[str], out: int, err: int) -> NoReturn:
+def _run(words: list[str], environment: dict[str, str], out: int, err: int) -> NoReturn:
     for descriptor, number in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (err, 2)):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
     code = 1
     try:
         code = main(words)
