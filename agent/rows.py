@@ -253,8 +253,8 @@ def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int 
     """The row with a corrected `event_timestamp`, and the time it was stored with as `recorded_at`.
 
     `wall_us` is the corrected time of its read. `sure`: corrected by a synchronised clock, otherwise
-    estimated. `uncertainty_ms` is that of the clock. A row whose bytes waited to be read has its own: it is
-    added, and the time stays estimated. The values that the chain covers do not change. A row whose bytes
+    estimated. `uncertainty_ms` is that of the clock; for a row whose bytes waited to be read half of the wait
+    is added, and the time stays estimated. The values that the chain covers do not change. A row whose bytes
     were damaged on the disk is returned unchanged: the pipe refuses it by itself, and it is set aside.
     """
     at, clock = row.find(_TIME), _CLOCK.search(row)
@@ -262,13 +262,13 @@ def with_timestamp(row: bytes, wall_us: int, *, sure: bool, uncertainty_ms: int 
         return row
     begin = at + len(_TIME)
     stored = row[begin : begin + _TIME_LENGTH]
-    own_ms, half_us = int(clock["ms"] or 0), 0
-    if own_ms and clock["recorded"] is not None:
+    has_waited, half_us = clock["ms"] is not None, 0
+    if has_waited and clock["read"] is not None:
         try:
             half_us = _microseconds(clock["read"].decode()) - _microseconds(stored.decode())
         except (ValueError, TypeError):
             return row
-    sure = sure and own_ms == 0
+    sure = sure and not has_waited
     corrected = iso(wall_us - half_us).encode()
     if uncertainty_ms is not None:  # that of the clock at the read does not count any longer
         uncertainty_ms += half_us // 1_000

@@ -6,11 +6,10 @@ from agent.readers.swipe_pipeline import MOMENT_US, ReadTime
 
 
 class HeldBytes:
-    """The reads of the bytes that one protocol holds, from the earliest one on."""
+    """The earliest read of the bytes that one protocol holds."""
 
     def __init__(self) -> None:
         self._earliest: ReadTime | None = None
-        self._have_waited = False  # some of them before they were read
 
     def interval(self, read: ReadTime, *, has_events: bool, within_frame: bool) -> ReadTime:
         """When the bytes of these events arrived: at this read, or at one whose bytes were held.
@@ -18,15 +17,10 @@ class HeldBytes:
         `within_frame`: the protocol still holds bytes. If there are events, too, these are of this read.
         """
         earliest = self._earliest or read
-        have_waited = self._have_waited or read.age_us > 0
-        if has_events or not within_frame:
-            self.reset()
-        if within_frame:
-            self._earliest = self._earliest or read
-            self._have_waited = read.age_us > 0 if has_events else have_waited
+        self._earliest = (read if has_events else earliest) if within_frame else None
         age_us = read.at.boot_us - earliest.at.boot_us + earliest.age_us
-        return read._replace(age_us=age_us) if have_waited or age_us > MOMENT_US else read
+        return read._replace(age_us=age_us) if age_us > MOMENT_US else read
 
     def reset(self) -> None:
         """No bytes are held."""
-        self._earliest, self._have_waited = None, False
+        self._earliest = None
