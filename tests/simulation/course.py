@@ -10,7 +10,7 @@ from agent.service import upload_loop
 from tests.simulation import machine_events, server_events
 from tests.simulation.checks import check
 from tests.simulation.history import FailedError, Figures, History, Plan
-from tests.simulation.kinds import AFTER, ALWAYS, EVENTS, FIRST
+from tests.simulation.kinds import AFTER, ALWAYS, EVENTS, FIRST, LATE_COUNTS_S
 from tests.simulation.reader_events import present
 
 _HOUR_S = 3_600.0
@@ -103,7 +103,7 @@ def _check_an_idle_day(history: History) -> None:
     _present_two(history)
     _deliver(history)
     # Errors may be counted late: one more poll. Then nothing is left to do.
-    history.pass_until(history.now_s + 700.0)
+    history.pass_until(history.now_s + LATE_COUNTS_S)
     requests, flushes = len(history.network.requests), history.disk.flushes
     history.pass_until(history.now_s + _HOUR_S)
     if len(history.network.requests) > requests:

@@ -12,6 +12,8 @@ Event = Callable[[History, Random], bool]
 EVENTS: dict[str, Event] = {}
 # In every history: how frequent, where a fault has 0.1 to 5.
 ALWAYS = {"swipe": 4.0, "burst": 0.4}
+# The last poll for errors that are counted late comes sooner after a commit.
+LATE_COUNTS_S = 700.0
 # The first of half of the histories, and of no other.
 FIRST = "time_service"
 # Events that can happen only after another one.

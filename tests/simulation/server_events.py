@@ -7,12 +7,10 @@ from random import Random
 
 from agent.emulator.anything import Generator
 from tests.simulation.history import History
-from tests.simulation.kinds import event, extent
+from tests.simulation.kinds import LATE_COUNTS_S, event, extent
 from tests.simulation.service import card, swipes
 
 _MOST_BAD = 6
-# The last poll for errors comes so long after a commit.
-_LATE_COUNTS_S = 700.0
 
 
 @event
@@ -221,7 +219,7 @@ def server_goes_back(history: History, draw: Random) -> bool:
 @event
 def channels_deleted(history: History, _: Random) -> bool:
     """After 30 idle days: everything was committed, and the door knows, also of late errors."""
-    history.pass_until(history.now_s + _LATE_COUNTS_S)
+    history.pass_until(history.now_s + LATE_COUNTS_S)
     door = history.door
     if door.agent is None or door.agent.outbox.pending or door.agent.outbox.state.recoveries:
         return False
