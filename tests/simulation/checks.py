@@ -147,8 +147,9 @@ def _held_with_guilt(history: History) -> list[str]:
             problems.append(f"set aside without guilt: {numbers} ({reason})")
         elif kind == "rejected" and not set(numbers) & not_loaded:
             # Purged because the disk was full, the others of the range were sent again, or a false count.
-            is_purged = history.was_disk_full and not numbers
-            if is_purged or history.went_back or history.service.answered["false"]:
+            is_purged = (history.was_disk_full or history.went_back) and not numbers
+            was_sent_again = any(history.swiped[number].went_back for number in numbers)
+            if is_purged or was_sent_again or history.service.answered["false"]:
                 continue
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems

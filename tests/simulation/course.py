@@ -27,12 +27,12 @@ def plan(seed: int) -> Plan:
     """Draw a history: a swarm of kinds with their own rates, and a time scale."""
     draw = Random(f"{seed} plan")
     kinds = sorted(EVENTS.keys() - ALWAYS - {FIRST})
-    chosen = draw.sample(kinds, draw.randint(3, 12))
+    chosen = draw.sample(kinds, draw.randint(3, draw.choice((12, 12, 30))))
     chosen += sorted({AFTER[kind] for kind in chosen if kind in AFTER} - set(chosen))
     weights = {kind: 10 ** draw.uniform(-1, 0.7) for kind in chosen} | dict(ALWAYS)
     scale_s = draw.choice((0.3, 3.0, 30.0, 300.0, 2_000.0))
     events = [(0.0, FIRST, draw.getrandbits(40))] if draw.random() < 0.5 else []
-    for _ in range(draw.choice((10, 20, 40))):
+    for _ in range(draw.choice((10, 20, 40)) + len(chosen)):
         after_s = draw.expovariate(1.0) * scale_s * draw.choice((0.02, 1.0, 1.0, 3.0))
         kind = draw.choices(list(weights), list(weights.values()))[0]
         events.append((after_s, kind, draw.getrandbits(40)))

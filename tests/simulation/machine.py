@@ -27,6 +27,8 @@ _NOT_SYNCHRONISED, _SYNCHRONISED = 5, 0
 # What the boot-time clock shows when a boot gets as far as the agent.
 _STARTED_US = 5e6
 _BLOCKS, _BLOCK_BYTES = 10_000_000, 4096
+# Intervals of a time service between two corrections, each of which leaves a mark (timesyncd.conf(5)).
+_POLLS_US = (32_000_000, 256_000_000, 2_048_000_000)
 
 
 class Machine(ClockRig):
@@ -45,7 +47,9 @@ class Machine(ClockRig):
         self.kernel_answers = draw.random() < 0.8
         self.free_blocks = _BLOCKS // 2
         self.answers_after_us = math.inf  # by the boot-time clock: when a time server answers after a boot
+        self._came_us = 0  # by the boot-time clock: the first answer
         super().__init__(drift=draw.uniform(-2e-4, 2e-4))
+        self._poll_us = draw.choice(_POLLS_US)
         self.move("1")
 
     # --- what happens to it ---------------------------------------------------------------------
@@ -73,6 +77,7 @@ class Machine(ClockRig):
 
     def ntp_comes(self) -> None:
         super().ntp_comes()
+        self._came_us = self.boot_us
         self._touch_mark()
 
     def ntp_goes(self) -> None:
@@ -92,10 +97,12 @@ class Machine(ClockRig):
             self.advance_us(0)
 
     def _touch_mark(self) -> None:
+        """The time service's mark has the wall time of its latest poll."""
         if not self.kernel_answers:
-            wall_us = self.wall_us
+            ago_us = (self.boot_us - self._came_us) % self._poll_us
+            marked_ns = (self.wall_us - ago_us) * 1000
             self._mark.touch()
-            os.utime(self._mark, ns=(wall_us * 1000, wall_us * 1000))
+            os.utime(self._mark, ns=(marked_ns, marked_ns))
 
     # --- what the agent sees ----------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Old defects, put into a copy of the agent one at a time: `python -m tests.simulation.mutants [NAME ...]`.
 
-Each file of mutants/ is a small change of one file that brings back a defect. The simulation has to find it.
+Each file of mutants/ brings back a defect by a small change of one place, or of each place that prevents it
+today. The simulation has to find it.
 """
 
 from __future__ import annotations
@@ -22,29 +23,45 @@ _MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
-class Mutant:
-    """A change of one file, and where the defect was described."""
+class Change:
+    """Of one place in a file."""
 
-    name: str
-    issue: str
     file: str
-    kinds: list[str]  # events without which it cannot show
     old: str
     new: str
 
-    def applied(self, text: str) -> str:
-        """The text of the file with the defect. Raises ValueError unless the old text is there once."""
+    def apply(self, root: Path) -> None:
+        """Write the file with the new text. Raises ValueError unless the old text is there once."""
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
         if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: {self.file} has its old text {text.count(self.old)} times")
-        return text.replace(self.old, self.new)
+            raise ValueError(f"{self.file} has the old text {text.count(self.old)} times: {self.old}")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect, and where it was described."""
+
+    name: str
+    issue: str
+    kinds: list[str]  # events without which it cannot show
+    changes: list[Change]
+
+    def apply(self, root: Path) -> None:
+        """Put the defect into a copy of the agent. Raises ValueError as Change.apply()."""
+        for change in self.changes:
+            change.apply(root)
 
 
 def mutants() -> list[Mutant]:
     """All of them, by name."""
-    return [
-        Mutant(path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
-        for path in sorted(MUTANTS.glob("*.toml"))
-    ]
+    return [_read(path) for path in sorted(MUTANTS.glob("*.toml"))]
+
+
+def _read(path: Path) -> Mutant:
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Mutant(path.stem, found["issue"], found["kinds"], [Change(**one) for one in found["changes"]])
 
 
 @dataclass(frozen=True)
@@ -68,8 +85,7 @@ def search(
         root = Path(directory)
         for name in ("agent", "tests/simulation", "tests/support"):
             shutil.copytree(ROOT / name, root / name)
-        path = root / mutant.file
-        path.write_text(mutant.applied(path.read_text(encoding="utf-8")), encoding="utf-8")
+        mutant.apply(root)
         total = count = 0
         last, problem = seed, None
         kinds = ["--kinds", ",".join(mutant.kinds)] if is_quick else []

@@ -105,8 +105,11 @@ def endpoint_fails(history: History, draw: Random) -> bool:
 
 @event
 def pipe_moves(history: History, draw: Random) -> bool:
-    history.service.move()
-    history.service.old_host_status = draw.choice((410, 410, 404, 401, 403, 503))
+    """To another host; the old one may answer otherwise after a while."""
+    service = history.service
+    service.move()
+    service.old_host_status, later = draw.choices((410, 410, 404, 401, 403, 503), k=2)
+    history.window(extent(draw), lambda: setattr(service, "old_host_status", later))
     return True
 
 
