@@ -9,9 +9,12 @@ EXTRAS := $(shell command -v cc pkg-config >/dev/null && pkg-config --exists lib
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 # The libraries of a release, instead of the newest: see test-versions.
 CONSTRAINTS ?=
+# Files, tests, or @FILE with one of them a line: run only these.
 TESTS       ?=
 # Set to anything: `make test` measures the branch coverage, and takes longer.
 COVERAGE    ?=
+# What the same tree was measured to cover elsewhere: `make coverage` adds it.
+COVERED     ?=
 # Processes that run tests: twice two cores, for many tests wait. A file runs on one of them.
 WORKERS     ?= 4
 PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -30,9 +33,10 @@ demo: $(STAMP) ## a real agent, a simulated reader and a local pipe: watch a swi
 	@$(BIN)/badge-agent demo
 
 test: $(STAMP) ## every test
-	@$(BIN)/python -m pytest -q $(PARALLEL) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(TESTS)
 
 coverage: ## compare the branch coverage of the last `make COVERAGE=1 test`, which must have skipped nothing, with its floor
+	@$(if $(COVERED),$(BIN)/python -m coverage combine --quiet --keep --append $(COVERED))
 	@$(BIN)/python -m coverage report
 
 test-versions: ## the agent's tests once more with the libraries of Debian 12 and of Debian 13

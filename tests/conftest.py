@@ -49,12 +49,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """After everything else that pytest prints: what was skipped. A worker has no terminal."""
+    """After everything else that pytest prints: what was skipped. A worker has no terminal.
+
+    Their names are written into the file SKIPPED_TO, one a line: .ci/run runs them on another machine.
+    """
     result = yield
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and not session.config.option.collectonly:
         reports = terminal.stats.get("skipped", [])
         terminal.write_line(summary(report.longrepr[2] for report in reports))
+        if name := os.environ.get("SKIPPED_TO"):
+            names = "".join(f"{report.nodeid}\n" for report in reports)
+            Path(name).write_text(names, encoding="utf-8")
     return result
 
 
