@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from agent.service.status_file import status_of
 from tests.support.needs import NODE_EXPORTER, PROMTOOL, needs
 from tests.support.outbox_rig import commit
 from tests.support.paths import ROOT
-from tests.support.swipes import swipe
+from tests.support.swipes import swipe, wait_until
 
 ALERTS = ROOT / "monitoring" / "alerts.yml"
 DASHBOARD = ROOT / "monitoring" / "grafana-dashboard.json"
 _SAMPLE = re.compile(r"(badge_agent_[a-z_]+)(\{[^}]*\})? (-?[0-9.e+]+)")
-_URL = "http://127.0.0.1:{port}/metrics"
 
 
 def samples(text: str) -> dict[str, float]:
@@ -175,19 +174,36 @@ def test_promtool_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
 
 
 @contextmanager
-def node_exporter(directory: Path) -> Iterator[str]:
-    """The URL of a node_exporter that reads the text files of a directory."""
-    words = [
-        *("prometheus-node-exporter", "--web.listen-address=127.0.0.1:0", "--collector.disable-defaults"),
-        *("--collector.textfile", f"--collector.textfile.directory={directory}"),
-    ]
+def listening(*words: str | Path) -> Iterator[str]:
+    """The URL of a server of Prometheus' authors, which logs the port that it was given."""
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            ports = (re.search(r"address=127\.0\.0\.1:([0-9]+)", line) for line in process.stderr)
-            yield _URL.format(port=next(found for found in ports if found)[1])
+            ports = (
+                re.search(r"Listening on.*address=127\.0\.0\.1:([0-9]+)", line) for line in process.stderr
+            )
+            yield f"http://127.0.0.1:{next(found for found in ports if found)[1]}"
         finally:
             process.terminate()
+
+
+def node_exporter(directory: Path) -> AbstractContextManager[str]:
+    """A node_exporter that reads the text files of a directory."""
+    return listening(
+        *("prometheus-node-exporter", "--web.listen-address=127.0.0.1:0", "--collector.disable-defaults"),
+        *("--collector.textfile", f"--collector.textfile.directory={directory}"),
+    )
+
+
+def prometheus(directory: Path, scraped: str) -> AbstractContextManager[str]:
+    """A Prometheus that scrapes this URL each second."""
+    target = {"job_name": "doors", "static_configs": [{"targets": [scraped.removeprefix("http://")]}]}
+    settings = directory / "prometheus.yml"
+    settings.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [target]}))
+    return listening(
+        *("prometheus", f"--config.file={settings}", f"--storage.tsdb.path={directory / 'data'}"),
+        "--web.listen-address=127.0.0.1:0",
+    )
 
 
 def test_node_exporter_shows_every_sample_through_a_link_in_its_directory(full: str, tmp_path: Path) -> None:
@@ -198,9 +214,32 @@ def test_node_exporter_shows_every_sample_through_a_link_in_its_directory(full: 
     (collected / "badge-agent.prom").symlink_to(tmp_path / metrics.METRICS_FILE)
 
     with node_exporter(collected) as url:
-        scraped = requests.get(url, timeout=10).text
+        scraped = requests.get(f"{url}/metrics", timeout=10).text
 
     ours = "\n".join(line for line in scraped.splitlines() if "badge_agent_" in line)
     assert samples(ours).keys() == samples(full).keys()
     assert "node_textfile_scrape_error 0" in scraped
     assert 'node_textfile_mtime_seconds{file="' in scraped
+
+
+def test_every_panel_of_the_dashboard_has_data_in_a_real_prometheus(full: str, tmp_path: Path) -> None:
+    needs(PROMTOOL, NODE_EXPORTER)
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = {target["expr"].replace("$instance", ".*") for panel in panels for target in panel["targets"]}
+    (tmp_path / "badge-agent.prom").write_text(full)
+
+    with node_exporter(tmp_path) as scraped, prometheus(tmp_path, scraped) as url:
+
+        def series(query: str) -> list[dict[str, Any]]:
+            answer = requests.get(f"{url}/api/v1/query", params={"query": query}, timeout=10)
+            if answer.status_code == requests.codes.unavailable:  # it has not read its files yet
+                return []
+            assert answer.ok, (query, answer.text)
+            return list(answer.json()["data"]["result"])
+
+        # A rate takes two scrapes.
+        wait_until(lambda: bool(series("rate(badge_agent_reader_swipes_total[5m])")), what="two scrapes")
+        without = {query for query in queries if not series(query)}
+
+    # The one query that filters by value: swipes that wait in memory.
+    assert {query for query in without if not query.endswith("> 0")} == set()

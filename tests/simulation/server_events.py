@@ -316,7 +316,7 @@ def date_off(history: History, draw: Random) -> bool:
 
 @event
 def key_rotated(history: History, draw: Random) -> bool:
-    """The file is replaced, the account has the new key, and the agent is told, or not."""
+    """The file is replaced, the account has the new key, and the agent is reloaded, or not."""
     history.key_number = 1 - history.key_number
     shutil.copy(history.keys.files[history.key_number], history.key_file)
     new = history.keys.keys[history.key_number].fingerprint
