@@ -83,9 +83,15 @@ for _endpoint in _WAYS:
     add(f"every fault at the endpoint {_endpoint}", __name__, partial(every_fault_on, _endpoint))
 
 
+def wait_for_the_event_of_the_start(stage: ChaosRig) -> None:
+    """From now on every append is of swipes."""
+    wait_until(lambda: stage.pipe.rows("RAW_DOOR_EVENTS"), what="the door event of the start")
+
+
 @at_once
 def a_retry_is_the_same_request_with_its_count_one_higher(place: Path) -> None:
     with ChaosRig(place) as stage:
+        wait_for_the_event_of_the_start(stage)
         for keys in _STATUSES[:7]:
             stage.pipe.fault("status", on="append", times=3, **keys)
             stage.swipe(4)
@@ -108,12 +114,14 @@ def a_retry_is_the_same_request_with_its_count_one_higher(place: Path) -> None:
 @at_once
 def retry_after_is_waited_for(place: Path) -> None:
     with ChaosRig(place) as stage:
+        wait_for_the_event_of_the_start(stage)
         stage.pipe.fault("status", on="append", times=2, status=503, retry_after=2)
 
         stage.swipe(1)
 
         stage.assert_delivered()
         arrivals = [seen["arrived_ns"] for seen in appends(stage.pipe)]
+        assert len(arrivals) == 3
         assert all(later - earlier >= 2e9 for earlier, later in pairwise(arrivals))
 
 
