@@ -85,7 +85,7 @@ for _endpoint in _WAYS:
 
 def wait_for_the_event_of_the_start(stage: ChaosRig) -> None:
     """From now on every append is of swipes."""
-    wait_until(lambda: stage.pipe.rows("RAW_DOOR_EVENTS"), what="the door event of the start")
+    wait_until(lambda: bool(stage.pipe.rows("RAW_DOOR_EVENTS")), what="the door event of the start")
 
 
 @at_once

@@ -125,10 +125,7 @@ class History:
                 for name, value in self.lines.replaced():
                     replaced.setattr(name, value)
                 replaced.setattr("agent.snowpipe.connection.Dialer.connect", self._connect())
-                # How often an idle uploader reads the clock: more often only costs time here.
-                replaced.setattr(
-                    upload_loop, "_CLOCK_READ_EVERY_S", self.draw.choice((10.0, 60.0, 600.0, 600.0))
-                )
+                replaced.setattr(upload_loop, "_CLOCK_READ_EVERY_S", self._clock_read_every_s())
                 yield
             finally:
                 self.disk.recover()
@@ -137,6 +134,11 @@ class History:
                 self.lines.forget_stored()
                 replaced.undo()
                 self.network.close()
+
+    def _clock_read_every_s(self) -> float:
+        """How often an idle uploader reads the clock: more often only costs steps in a long history."""
+        planned_s = sum(after_s for after_s, _, _ in self.plan.events)
+        return max(planned_s / 1_000, self.draw.choice((10.0, 60.0, 600.0, 600.0)))
 
     def _connect(self) -> Callable[..., object]:
         def connect(dialer: Dialer, url: SplitResult, limits: Limits) -> Connection:
