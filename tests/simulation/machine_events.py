@@ -200,12 +200,13 @@ def leap_second(history: History, _: Random) -> bool:
 def replay_asked(history: History, draw: Random) -> bool:
     if history.door.agent is None:
         return False
-    first = draw.randint(1, 40)
+    last = max(1, history.door.agent.outbox.state.committed_seq)
     wanted = draw.choice(
         (
             replay_queue.Wanted(kind="rejected"),
             replay_queue.Wanted(kind="set_aside"),
-            replay_queue.Wanted(first_seq=first, last_seq=first + draw.randint(0, 10)),
+            replay_queue.Wanted(first_seq=max(1, last - draw.randint(0, 10)), last_seq=last),
+            replay_queue.Wanted(),
         )
     )
     with contextlib.suppress(AgentError):
@@ -218,7 +219,7 @@ def replay_asked(history: History, draw: Random) -> bool:
 
 @event
 def holds_released(history: History, draw: Random) -> bool:
-    if history.door.agent is None or draw.random() < 0.5:
+    if history.door.agent is None:
         return False
     with contextlib.suppress(AgentError):
         with history.disk.healthy():
