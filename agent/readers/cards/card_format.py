@@ -74,8 +74,11 @@ class CardFormat:
 
     def holds_without_parity(self, value: int) -> bool:
         """The same without the parities, for a value with zeros in their places."""
-        mask, wanted = self._fixed_mask
-        return value & mask == wanted and not (self.decimal_digits and self._decimal(value) is None)
+        if self.fixed:
+            mask, wanted = self._fixed_mask
+            if value & mask != wanted:
+                return False
+        return not self.decimal_digits or self._decimal(value) is not None
 
     @cached_property
     def read(self) -> Callable[[int], Fields]:

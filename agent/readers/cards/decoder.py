@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
 
 from agent.readers.cards.card_format import CardFormat
 from agent.readers.cards.formats import CARD_BITS, FORMATS
@@ -32,7 +31,7 @@ __all__ = [
 
 # Module names, because looking up an enumeration member takes as long as decoding a field.
 _DATA, _ID, _IDENTIFIER = CredentialKind.DATA, CredentialKind.ID, CredentialKind.IDENTIFIER
-_PARITIES = attrgetter("parities")
+_NO_CHECK, _PARITY = CardCheck.NONE, CardCheck.PARITY
 _BYTE_BITS = 8
 _NIBBLE = 0xF
 _NIBBLE_BITS = 4
@@ -68,6 +67,7 @@ class Decoder:
         self._stripped = _by_length((known.data_bits, known) for known in enabled)
         self._flagged = parity == "flag"
         self._keypad = keypad
+        self._has_keys = keypad not in _NO_KEYPAD
         self._pin_facility_code = pin_facility_code
         self._pins_end: int = 10**pin_digits
         if unknown_lengths is None:
@@ -80,10 +80,9 @@ class Decoder:
         if bits in KEY_BITS:
             return _key(credential)
         # First: a typed PIN must not reach any other code.
-        if self._keypad not in _NO_KEYPAD and self._is_typed(credential):
+        if self._has_keys and self._is_typed(credential):
             return Key()
-        ones = (1 << bits) - 1
-        if not value or value == ones:
+        if not value or value == (1 << bits) - 1:
             return Noise(NoiseReason.NULL)
         if form is _DATA:
             return self._decode_stripped(credential)
@@ -91,7 +90,10 @@ class Decoder:
             return _raw_card(credential, check)
         enabled = self._whole.get(bits)
         if enabled:
-            matches = [known for known in enabled if known.holds(value)]
+            matches = []
+            for known in enabled:
+                if known.holds(value):
+                    matches.append(known)  # noqa: PERF401 - a comprehension is one more call per card
             if matches:
                 return _card(credential, _parity_or(credential, matches), matches, value)
         if form is _ID:
@@ -214,9 +216,12 @@ def _number_of_pad(credential: RawCredential, data_bits: int) -> int | None:
 def _parity_or(credential: RawCredential, matches: Sequence[CardFormat]) -> CardCheck:
     """The check of a credential with valid formats: the parity, unless a stronger one was made."""
     check = credential.check
-    if check is not CardCheck.NONE or credential.unpadded:
+    if check is not _NO_CHECK or credential.unpadded:
         return check
-    return CardCheck.PARITY if all(map(_PARITIES, matches)) else CardCheck.NONE
+    for known in matches:
+        if not known.parities:
+            return _NO_CHECK
+    return _PARITY
 
 
 def _card(credential: RawCredential, check: CardCheck, matches: Sequence[CardFormat], value: int) -> CardRead:
@@ -224,8 +229,9 @@ def _card(credential: RawCredential, check: CardCheck, matches: Sequence[CardFor
     bits, signal_strength = credential.bits, credential.signal_strength
     raw = raw_hex(bits, credential.value)
     if len(matches) == 1:
-        only = matches[0]
-        return CardRead(bits, raw, check, only.name, *only.read(value), (only.name,), signal_strength)
+        name = matches[0].name
+        facility_code, number, issue, oem = matches[0].read(value)
+        return CardRead(bits, raw, check, name, facility_code, number, issue, oem, (name,), signal_strength)
     names = tuple([known.name for known in matches])
     return CardRead(bits, raw, check, None, None, None, None, None, names, signal_strength)
 
