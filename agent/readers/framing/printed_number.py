@@ -53,7 +53,7 @@ def credential_of(fields: Mapping[str, bytes], options: NumberOptions) -> RawCre
     count = int(fields.get("bits", b"0"))
     if count > LONGEST_BITS or ("bits" in fields and not count):
         return NoiseReason.LENGTH
-    word = next((name for name in fields if name in WORDS), None)
+    word = next(iter(WORDS.intersection(fields)), None)
     if word:
         return _word(word, fields[word], count or options.bits, options)
     data_bits = _DATA_BITS_OF_CARD.get(count, count) or options.bits
@@ -79,7 +79,7 @@ def _word(name: str, digits: bytes, bits: int, options: NumberOptions) -> RawCre
     bits = bits or width * len(digits)
     if bits > LONGEST_BITS or value >> bits or missing < 0 or (missing and not options.unpadded):
         return NoiseReason.LENGTH
-    return RawCredential(bits, value, unpadded=missing > 0)
+    return RawCredential(bits, value, unpadded=True) if missing else RawCredential(bits, value)
 
 
 def _number(

@@ -134,9 +134,11 @@ class Line(LineProtocol):
 
     def _are_numbers(self, fields: Mapping[str, bytes | None]) -> bool:
         """False if a group of the installer's pattern took no characters, or other ones."""
-        return all(
-            (value := fields[name]) is not None and is_number(value) for name, is_number in self._checks
-        )
+        for name, is_number in self._checks:
+            value = fields[name]
+            if value is None or not is_number(value):
+                return False
+        return True
 
     def _is_part_of_more(self, text: bytes, found: re.Match[bytes]) -> bool:
         start = min(found.start(name) for name in _NUMBERS if name in found.groupdict())
