@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from agent.readers.events import NoiseReason, RawCredential, ReaderEvent
+from agent.readers.events import NoiseReason, ReaderEvent
 from agent.readers.framing.em4100_id import ID_DIGITS, tag
 from agent.readers.framing.noise import NoiseRun
 from agent.readers.protocol import ListeningProtocol
@@ -83,14 +83,14 @@ class Em18(ListeningProtocol):
             return []
         if is_cut or len(self._digits) % _FRAME_DIGITS:
             return self._discard(len(self._digits), NoiseReason.TRUNCATED)
-        outcomes = [
-            _read(self._digits[start : start + _FRAME_DIGITS])
-            for start in range(0, len(self._digits), _FRAME_DIGITS)
-        ]
-        credentials = [outcome for outcome in outcomes if isinstance(outcome, RawCredential)]
-        if len(credentials) < len(outcomes):
-            reason = next(outcome for outcome in outcomes if isinstance(outcome, NoiseReason))
-            return self._discard(len(self._digits), reason)
+        digits = bytes(self._digits)
+        credentials: list[ReaderEvent] = []
+        for start in range(0, len(digits), _FRAME_DIGITS):
+            id_end = start + ID_DIGITS
+            outcome = tag(digits[start:id_end], int(digits[id_end : start + _FRAME_DIGITS], 16))
+            if isinstance(outcome, NoiseReason):
+                return self._discard(len(digits), outcome)
+            credentials.append(outcome)
         self._digits.clear()
         return [*self._noise.end(), *credentials]
 
@@ -98,7 +98,3 @@ class Em18(ListeningProtocol):
         discarded = bytes(self._digits[:length])
         del self._digits[:length]
         return [*self._noise.add(discarded, reason)]
-
-
-def _read(digits: bytearray) -> RawCredential | NoiseReason:
-    return tag(bytes(digits[:ID_DIGITS]), int(digits[ID_DIGITS:], 16))
