@@ -53,7 +53,7 @@ class Bits(LineProtocol):
     def read(self, text: bytes, *, cut: bool) -> Reading:
         """The card in a line, also after noise on that line."""
         counted = _COUNTED.fullmatch(text)
-        if counted and (counted[1] or not cut):
+        if counted and (not cut or counted[1]):
             return self._credential(int(counted[2]), counted[3])
         if _BINARY.fullmatch(text) and not cut:
             return (RawCredential(len(text), int(text, 2)),)
@@ -64,7 +64,7 @@ class Bits(LineProtocol):
         value = int(digits, 16)
         if bits > LONGEST_WORD_BITS or value >> bits or missing < 0 or (missing and not self._may_lack_zeros):
             return NoiseReason.LENGTH
-        return (RawCredential(bits, value, unpadded=missing > 0),)
+        return (RawCredential(bits, value, unpadded=True) if missing else RawCredential(bits, value),)
 
     def _read_after_noise(self, text: bytes) -> Reading:
         """The card at the end of a line that begins with noise: the bit count must agree with the number

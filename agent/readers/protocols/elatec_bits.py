@@ -7,7 +7,7 @@ import re
 from agent.readers.events import NoiseReason, RawCredential
 from agent.readers.framing.line_framer import LineProtocol, Reading
 
-_LINE = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
+_HEX = re.compile(rb"[0-9A-Fa-f]+")
 
 
 class ElatecBits(LineProtocol):
@@ -20,7 +20,7 @@ class ElatecBits(LineProtocol):
 
     def read(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the count detects a cut line
         """The card of a line. The padding of the last byte is zero (TWN3 manual, page 25)."""
-        if not _LINE.fullmatch(text):
+        if len(text) % 2 or not _HEX.fullmatch(text):
             return NoiseReason.SYNTAX
         bits, digits = int(text[:2], 16), text[2:]
         padding = -bits % 8

@@ -71,6 +71,7 @@ class RfIdeas(LineProtocol):
         self._bits, self._form = (
             (bits, CredentialKind.DATA) if bits else (_UNDECLARED_BITS, CredentialKind.ID)
         )
+        self._longest_pin_digits = 0 if bits else LONGEST_PIN_DIGITS
         self._facility_bits = facility_bits if delimiter else 0
         self._number_bits = self._bits - self._facility_bits
         digit = b"[0-9A-Fa-f]" if digits == "hex" else b"[0-9]"
@@ -108,7 +109,7 @@ class RfIdeas(LineProtocol):
                 return NoiseReason.LENGTH
             value |= code << self._number_bits
         # A short number of undeclared width may be a PIN.
-        maybe_pin = self._form is CredentialKind.ID and len(number) <= LONGEST_PIN_DIGITS and number.isdigit()
+        maybe_pin = len(number) <= self._longest_pin_digits and number.isdigit()
         return (RawCredential(self._bits, value, _UNCHECKED, self._form, maybe_pin),)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - the prompt needs no beginning
