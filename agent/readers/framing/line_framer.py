@@ -144,15 +144,16 @@ class LineProtocol(ListeningProtocol):
         *lines, unfinished = data.replace(b"\r", b"\n").split(b"\n")
         if lines:
             self._leading = 0
+        read, around = self.read, self._around
         for line in filter(None, lines):
             if len(line) > LONGEST_LINE_BYTES:
                 events += self._add_text(line)
                 events += self._end_line()
                 continue
-            text = line.strip(self._around)
+            text = line.strip(around)
             if not text:
                 continue
-            reading = self.read(text, cut=False)
+            reading = read(text, cut=False)
             events += reading if isinstance(reading, tuple) else self._noise.alone(line, reading)
         events += self._add_text(unfinished)
         return events
