@@ -11,6 +11,7 @@ ID_BITS = 4 * ID_DIGITS
 
 # Sent by a module whose coil or tag is disconnected, with a valid checksum.
 _NULL_IDS = (0, (1 << ID_BITS) - 1)
+_UNCHECKED, _CHECKSUM, _ID = CardCheck.NONE, CardCheck.CHECKSUM, CredentialKind.ID
 
 
 def tag(digits: bytes, checksum: int | None) -> RawCredential | NoiseReason:
@@ -23,9 +24,7 @@ def tag(digits: bytes, checksum: int | None) -> RawCredential | NoiseReason:
         return NoiseReason.CHECKSUM
     if value in _NULL_IDS:
         return NoiseReason.NULL
-    return RawCredential(
-        ID_BITS, value, CardCheck.NONE if checksum is None else CardCheck.CHECKSUM, CredentialKind.ID
-    )
+    return RawCredential(ID_BITS, value, _UNCHECKED if checksum is None else _CHECKSUM, _ID)
 
 
 def _xor(value: int) -> int:

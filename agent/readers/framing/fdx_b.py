@@ -6,6 +6,7 @@ from agent.readers.events import CredentialKind, NoiseReason, RawCredential
 from agent.swipe import CardCheck
 
 _COUNTRY_BITS, _NUMBER_BITS = 10, 38
+_CHECKSUM, _IDENTIFIER = CardCheck.CHECKSUM, CredentialKind.IDENTIFIER
 
 
 def identifier(country: int, number: int) -> RawCredential | NoiseReason:
@@ -15,4 +16,4 @@ def identifier(country: int, number: int) -> RawCredential | NoiseReason:
     value = country << _NUMBER_BITS | number
     if not value:
         return NoiseReason.NULL
-    return RawCredential(_COUNTRY_BITS + _NUMBER_BITS, value, CardCheck.CHECKSUM, CredentialKind.IDENTIFIER)
+    return RawCredential(_COUNTRY_BITS + _NUMBER_BITS, value, _CHECKSUM, _IDENTIFIER)

@@ -16,6 +16,7 @@ Shape = Sequence[bytes]
 """The bytes allowed at each place of a frame; the first place allows only the start byte."""
 
 ANY = bytes(range(256))
+_UNCHECKED, _CHECKSUM = CardCheck.NONE, CardCheck.CHECKSUM
 
 
 class FramedProtocol(ListeningProtocol):
@@ -126,7 +127,7 @@ def check_of(frame: bytes) -> CardCheck:
     Then the frame may have lost a byte, and its last one be the first of the next frame: an XOR of one
     byte does not detect that, because it does not depend on the order.
     """
-    return CardCheck.NONE if frame[-1] == frame[0] else CardCheck.CHECKSUM
+    return _UNCHECKED if frame[-1] == frame[0] else _CHECKSUM
 
 
 def _one_of(allowed: bytes) -> bytes:

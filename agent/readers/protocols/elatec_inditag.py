@@ -11,6 +11,7 @@ from agent.swipe import CardCheck
 
 # Up to the 12 bytes of an EPC; bytes before the last colon are noise.
 _LINE = re.compile(rb"(.*):((?:[0-9A-Fa-f]{2}){3,12})([0-9A-Fa-f]{2})")
+_CHECKSUM, _ID = CardCheck.CHECKSUM, CredentialKind.ID
 
 
 class ElatecIndiTag(LineProtocol):
@@ -26,7 +27,5 @@ class ElatecIndiTag(LineProtocol):
         card_id = bytes.fromhex(found[2].decode("ascii"))
         if (sum(card_id) + int(found[3], 16)) & 0xFF:
             return NoiseReason.CHECKSUM
-        credential = RawCredential(
-            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
-        )
+        credential = RawCredential(8 * len(card_id), int.from_bytes(card_id, "big"), _CHECKSUM, _ID)
         return after_noise(found[1], (credential,))

@@ -14,6 +14,7 @@ _ETX = b"\x03"
 _EM4100 = b"\x02"  # with five bytes; some compatibles send the four that are printed
 _MIFARE = b"\x01\x03"  # Classic 1K and 4K
 _OVERHEAD = 5  # STX, length, type, XOR, ETX
+_CHECKSUM, _ID = CardCheck.CHECKSUM, CredentialKind.ID
 
 
 def _shape(types: bytes, id_bytes: int) -> Shape:
@@ -32,6 +33,4 @@ class Gwiot7941(FramedProtocol):
         if reduce(xor, frame[1:-1]):
             return NoiseReason.CHECKSUM
         card_id = frame[3:-2]
-        return RawCredential(
-            8 * len(card_id), int.from_bytes(card_id, "big"), CardCheck.CHECKSUM, CredentialKind.ID
-        )
+        return RawCredential(8 * len(card_id), int.from_bytes(card_id, "big"), _CHECKSUM, _ID)

@@ -15,6 +15,7 @@ _DATA_START = 5
 _FOUND = b"\x81"
 _NOTHING = 0x80
 _ID_BYTES = (4, 5, 7, 10)  # Mifare, EM4100, and the two longer UIDs of ISO 14443
+_ID = CredentialKind.ID
 
 
 def _shape(status: bytes, data_bytes: int) -> Shape:
@@ -44,6 +45,4 @@ class Gwiot7941W(PolledProtocol, FramedProtocol):
         if frame[_HEADER_BYTES + 1] == _NOTHING:
             return None
         card_id = frame[_DATA_START:-1]
-        return RawCredential(
-            8 * len(card_id), int.from_bytes(card_id, "big"), check_of(frame), CredentialKind.ID
-        )
+        return RawCredential(8 * len(card_id), int.from_bytes(card_id, "big"), check_of(frame), _ID)

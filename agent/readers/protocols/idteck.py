@@ -16,6 +16,7 @@ _ETX = b"\x03"
 _CHARACTER = bytes(range(0x20, 0x7F))
 _CARD_CHARACTERS = 8
 _TYPED = b"0123456789*#"
+_CHECKSUM, _ID = CardCheck.CHECKSUM, CredentialKind.ID
 
 
 class Idteck(FramedProtocol):
@@ -23,8 +24,8 @@ class Idteck(FramedProtocol):
 
     line = LineSettings(stop_bits=2)
     may_hold_pin = True
-    # The XOR may be any byte, STX and ETX too.
-    shapes = tuple((_STX, *[_CHARACTER] * count, _ETX, ANY) for count in range(1, _CARD_CHARACTERS + 1))
+    # The XOR may be any byte, STX and ETX too. Most frames are cards, and so the first that is compared.
+    shapes = tuple((_STX, *[_CHARACTER] * count, _ETX, ANY) for count in range(_CARD_CHARACTERS, 0, -1))
 
     def read(self, frame: bytes) -> RawCredential | Key | NoiseReason:
         """The card or key of a frame. A card has eight hex digits, a PIN up to eight decimal ones;
@@ -37,10 +38,5 @@ class Idteck(FramedProtocol):
             return Key()
         if text.translate(None, HEX_DIGIT):
             return NoiseReason.SYNTAX if text.translate(None, _TYPED) else Key()
-        return RawCredential(
-            4 * _CARD_CHARACTERS,
-            int(text, 16),
-            CardCheck.CHECKSUM,
-            CredentialKind.ID,
-            maybe_pin=text.isdigit(),
-        )
+        maybe_pin = text.isdigit()
+        return RawCredential(4 * _CARD_CHARACTERS, int(text, 16), _CHECKSUM, _ID, maybe_pin)

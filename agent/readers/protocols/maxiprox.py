@@ -11,6 +11,7 @@ from agent.readers.framing.line_framer import LineProtocol, Reading
 from agent.swipe import CardCheck
 
 _DATA_BYTES = 6
+_CHECKSUM, _ID = CardCheck.CHECKSUM, CredentialKind.ID
 _LINE = re.compile(rb"[0-9A-Fa-f]{%d}" % (2 * (_DATA_BYTES + 1)))
 
 
@@ -23,11 +24,12 @@ class MaxiProx(LineProtocol):
         """The Wiegand bits of a line with a valid sum; all of its bytes if they are no HID word."""
         if not _LINE.fullmatch(text):
             return NoiseReason.LENGTH if text.isalnum() else NoiseReason.SYNTAX
-        *data, checksum = bytes.fromhex(text.decode("ascii"))
-        if sum(data) & 0xFF != checksum:
+        data = bytes.fromhex(text.decode("ascii"))
+        if (sum(data) - data[-1]) & 0xFF != data[-1]:
             return NoiseReason.CHECKSUM
-        word = int.from_bytes(bytes(data), "big")
+        word = int.from_bytes(data[:_DATA_BYTES], "big")
         found = wiegand_bits(word)
         if found is None:
-            return (RawCredential(8 * _DATA_BYTES, word, CardCheck.CHECKSUM, CredentialKind.IDENTIFIER),)
-        return (RawCredential(*found, CardCheck.CHECKSUM, CredentialKind.ID),)
+            return (RawCredential(8 * _DATA_BYTES, word, _CHECKSUM, CredentialKind.IDENTIFIER),)
+        bits, value = found
+        return (RawCredential(bits, value, _CHECKSUM, _ID),)

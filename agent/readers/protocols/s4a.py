@@ -11,6 +11,7 @@ from agent.swipe import CardCheck
 
 _CARD = re.compile(rb"(.*[^0-9])?([0-9]{10})", re.DOTALL)
 _BITS = 32  # as many as ten digits hold; the line does not name the card's length
+_UNCHECKED, _ID = CardCheck.NONE, CredentialKind.ID
 
 
 class S4a(LineProtocol):
@@ -35,7 +36,7 @@ class S4a(LineProtocol):
         noise, value = found[1], int(found[2])
         if value >> _BITS:
             return NoiseReason.LENGTH
-        credential = RawCredential(_BITS, value, CardCheck.NONE, CredentialKind.ID)
+        credential = RawCredential(_BITS, value, _UNCHECKED, _ID)
         return (Noise(NoiseReason.SYNTAX), credential) if noise else (credential,)
 
     def read_unfinished(self, text: bytes, *, cut: bool) -> Reading:  # noqa: ARG002 - none is

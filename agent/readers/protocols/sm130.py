@@ -10,6 +10,7 @@ _HEADER = (b"\xff", b"\x00")
 _SEEK = b"\x82"
 _UID_BYTES = (4, 7)
 _UID = 5
+_ID = CredentialKind.ID
 
 
 def _found(uid_bytes: int) -> Shape:
@@ -39,4 +40,4 @@ class Sm130(PolledProtocol, FramedProtocol):
         if len(frame) == len(_NO_TAG):
             return None
         uid = frame[_UID:-1]
-        return RawCredential(8 * len(uid), int.from_bytes(uid, "big"), check_of(frame), CredentialKind.ID)
+        return RawCredential(8 * len(uid), int.from_bytes(uid, "big"), check_of(frame), _ID)

@@ -12,6 +12,7 @@ _HEX = re.compile(rb"[0-9A-Fa-f]+")
 # There is no checksum, so only the lengths of ids are valid: Mifare, EM4100, the longer UIDs of
 # ISO 14443 with ISO 15693 between them, EPC.
 _ID_BYTES = frozenset({4, 5, 7, 8, 10, 12})
+_UNCHECKED, _ID = CardCheck.NONE, CredentialKind.ID
 
 
 class Twn4(LineProtocol):
@@ -29,4 +30,4 @@ class Twn4(LineProtocol):
         bits = 4 * len(text)
         if bits % 8 or bits // 8 not in _ID_BYTES:
             return NoiseReason.LENGTH
-        return (RawCredential(bits, int(text, 16), CardCheck.NONE, CredentialKind.ID),)
+        return (RawCredential(bits, int(text, 16), _UNCHECKED, _ID),)
