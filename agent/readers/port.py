@@ -11,7 +11,7 @@ import select
 import stat
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,8 @@ _BACKLOG_BYTES = 1024
 # Device numbers of pseudo-terminals: the major of their slaves, the device that creates them.
 _PTS, _PTMX = 136, os.makedev(5, 2)
 _INIT = 1
+# The errors of pyserial and the system, whose SerialException is an OSError.
+_FOREIGN = (OSError, termios.error, TypeError, ValueError)
 
 
 class FdStore(Protocol):
@@ -56,6 +58,13 @@ class _Serial(serial.Serial):
     """pyserial's port, which discards buffered input on opening unless `keeps_input` is set."""
 
     keeps_input = False
+
+    def read(self, size: int = 1, /) -> bytes:
+        """The bytes of a readable port. pyserial's own waits once more, at each reply to a poll."""
+        data = os.read(self.fileno(), size)
+        if not data:  # removed, or read by another process
+            raise OSError("it was readable and had no data")
+        return data
 
     def _reset_input_buffer(self) -> None:
         if not self.keeps_input:
@@ -100,7 +109,7 @@ class Port:
 
     def _open(self, line: LineSettings, *, keeps_input: bool) -> None:
         device = self.device
-        with _translated(device):
+        try:
             self._serial = _Serial(
                 baudrate=line.baudrate,
                 bytesize=line.data_bits,
@@ -114,18 +123,18 @@ class Port:
                 self._serial.dtr = self._serial.rts = False
             self._serial.port = self.resolved
             self._serial.keeps_input = keeps_input
-            try:
-                self._serial.open()
-            except termios.error as error:
-                if error.args[:1] != (errno.EINVAL,):
-                    raise
+            self._serial.open()
+        except _FOREIGN as error:
+            if isinstance(error, termios.error) and error.args[:1] == (errno.EINVAL,):
                 raise LineSettingsError(
                     f"{device}: its driver does not support {line}",
                     hint="use another adapter, or set the reader to 8N1",
                 ) from error
+            raise _error(device, error) from error
+        self._fd: int = self._serial.fileno()
         try:
             # TIOCEXCL excludes processes that do not lock, except root's; both are needed.
-            fcntl.ioctl(self._serial.fileno(), termios.TIOCEXCL)
+            fcntl.ioctl(self._fd, termios.TIOCEXCL)
             if line.rs485:
                 self._enable_rs485()
             if line.low_latency:
@@ -139,11 +148,11 @@ class Port:
         except PortError:
             self._serial.close()
             raise
-        self._errors = line_errors(self._serial.fileno())
+        self._errors = line_errors(self._fd)
 
     def _enable_rs485(self) -> None:
         try:
-            enable_rs485(self._serial.fileno())
+            enable_rs485(self._fd)
         except OSError as error:
             raise LineSettingsError(
                 f"{self.device}: its driver has no RS-485 mode ({error.strerror})",
@@ -152,7 +161,7 @@ class Port:
 
     def fileno(self) -> int:
         """The descriptor, for an FdStore."""
-        return self._serial.fileno()
+        return self._fd
 
     def read(self, timeout_s: float | None) -> bytes:
         """The bytes that have arrived; b"" after `timeout_s` without any, or after stop().
@@ -160,30 +169,34 @@ class Port:
         None waits without limit. Raises PortError when the port is lost. Afterwards `since_us` is the begin
         of the interval in which the bytes arrived, which ends now.
         """
-        return self._read([self._serial.fileno(), self._wake_read], timeout_s)
+        return self._read([self._fd, self._wake_read], timeout_s)
 
     def read_rest(self, timeout_s: float) -> bytes:
         """As read(), but not ended by stop(): for the rest of a frame."""
-        return self._read([self._serial.fileno()], timeout_s)
+        return self._read([self._fd], timeout_s)
 
     def write(self, data: bytes) -> None:
         """Send without waiting; bytes that the driver does not accept are dropped.
 
         Raises PortError when the port is lost.
         """
-        with _translated(self.device), contextlib.suppress(BlockingIOError):
-            os.write(self._serial.fileno(), data)
+        try:
+            os.write(self._fd, data)
+        except BlockingIOError:
+            pass
+        except _FOREIGN as error:
+            raise _error(self.device, error) from error
 
     def total_errors(self) -> LineErrors | None:
         """The errors that the kernel has counted since it loaded the driver; None if it counts none."""
-        return line_errors(self._serial.fileno())
+        return line_errors(self._fd)
 
     def new_errors(self) -> LineErrors | None:
         """The errors counted since the last call, or since the opening; None if the kernel counts none."""
         before = self._errors
         if before is None:
             return None
-        self._errors = line_errors(self._serial.fileno()) or before
+        self._errors = line_errors(self._fd) or before
         return self._errors.since(before)
 
     def stop(self) -> None:
@@ -195,22 +208,25 @@ class Port:
         """Close the port. Only the reading thread calls this, after its last read()."""
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
             # An FdStore that keeps the device open would keep this lock too.
-            fcntl.ioctl(self._serial.fileno(), termios.TIOCNXCL)
+            fcntl.ioctl(self._fd, termios.TIOCNXCL)
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
             self._serial.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
     def _read(self, waits_for: list[int], timeout_s: float | None) -> bytes:
-        ends_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        with _translated(self.device):
+        left_s = math.inf if timeout_s is None else timeout_s
+        ends_s = time.monotonic() + left_s
+        try:
             while True:
-                wait_s = max(0.0, min(_SLICE_S, ends_s - time.monotonic()))
-                readable = self._waited(waits_for, wait_s)
-                if self._serial.fileno() in readable:
+                readable = self._waited(waits_for, max(0.0, min(_SLICE_S, left_s)))
+                if self._fd in readable:
                     return self._received()
-                if readable or time.monotonic() >= ends_s:
+                left_s = ends_s - time.monotonic()
+                if readable or left_s <= 0.0:
                     return b""  # stop(), or in time
+        except _FOREIGN as error:
+            raise _error(self.device, error) from error
 
     def _waited(self, waits_for: list[int], wait_s: float) -> list[int]:
         """The descriptors that are readable within `wait_s`; notes when the port was empty."""
@@ -234,8 +250,7 @@ class Port:
 
     def _received(self) -> bytes:
         self.since_us, read_us = self._empty_at_us, boottime_us()
-        # Readable without data: pyserial raises its error for a removed device.
-        data = bytes(self._serial.read(_READ_BYTES))
+        data = self._serial.read(_READ_BYTES)
         if len(data) < _BACKLOG_BYTES:
             self._empty_at_us = read_us
         return data
@@ -263,16 +278,8 @@ def _release(held: int, resolved: str) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _translated(device: str) -> Iterator[None]:
-    """Translate the errors of pyserial and the system into the three of this module."""
-    try:
-        yield
-    except (OSError, termios.error, TypeError, ValueError) as error:  # SerialException is an OSError
-        raise _error(device, error) from error
-
-
 def _error(device: str, error: Exception) -> PortError | NotPermittedError:
+    """One of the three errors of this module, for one of pyserial or the system."""
     text = str(error)
     number = getattr(error, "errno", None)
     if "exclusively lock" in text or "Device or resource busy" in text:
