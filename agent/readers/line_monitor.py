@@ -90,12 +90,10 @@ class LineMonitor:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until update() may change a state if no bytes arrive; infinite if never."""
-        waits = [math.inf]
-        if not self.silent:
-            waits.append(self._last_bytes_s + self._expect_within_s - now_s)
+        wait_s = math.inf if self.silent else self._last_bytes_s + self._expect_within_s - now_s
         if self.noisy:
-            waits.append(self._noise_s[-QUIET_PER_MINUTE] + _WINDOW_S - now_s)
-        return max(0.0, min(waits))
+            wait_s = min(wait_s, self._noise_s[-QUIET_PER_MINUTE] + _WINDOW_S - now_s)
+        return max(0.0, wait_s)
 
     def _within_window(self, count: int, now_s: float) -> bool:
         """True if the last `count` noise events came within a minute."""

@@ -113,13 +113,14 @@ class Reader:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until a timer of the protocol or of a monitor expires; infinite if none runs."""
-        monitors = (self.line_monitor, self.flood_monitor)
-        return min(self.timer_wait_s(now_s), *(monitor.wait_s(now_s) for monitor in monitors))
+        return min(
+            self.timer_wait_s(now_s), self.line_monitor.wait_s(now_s), self.flood_monitor.wait_s(now_s)
+        )
 
     def update(self, now_s: float) -> bool:
         """Apply the passing of time to the monitors; True if a state changed."""
-        changes = [self.line_monitor.update(now_s), self._pipeline.update(now_s)]
-        return any(changes)
+        changed = self.line_monitor.update(now_s)
+        return self._pipeline.update(now_s) or changed
 
     def timer_wait_s(self, now_s: float) -> float:
         """Seconds until the protocol's next timer; infinite if none runs."""
@@ -128,7 +129,9 @@ class Reader:
 
     def data_to_send(self, now_s: float) -> bytes:
         """The request that is due, empty if none is."""
-        if self._light is not None and self.timer_wait_s(now_s) == 0.0:
+        if self.timer_wait_s(now_s) > 0.0:
+            return b""
+        if self._light is not None:
             self._light.update()
         return self.protocol.data_to_send(now_s)
 

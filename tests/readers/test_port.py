@@ -259,6 +259,11 @@ def test_a_line_that_hangs_up_is_a_lost_port(line: PtyReader, port: Port) -> Non
         port.read(5.0)
 
 
+def test_a_driver_that_accepts_nothing_more_holds_up_no_request(port: Port) -> None:
+    for _ in range(64):
+        port.write(bytes(4096))
+
+
 def test_a_stop_ends_the_read_that_waits_and_every_later_one(port: Port) -> None:
     answers: list[bytes] = []
     thread = threading.Thread(target=lambda: answers.extend([port.read(None), port.read(None)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 MARK = b"\xff"  # drives the line before a frame; part of neither length nor check characters
 _SOM = 0x53
@@ -17,17 +17,22 @@ _CRC_START = 0x1D0F  # polynomial 1021, not reflected, no final XOR: crc_hqx() o
 SIGNED = frozenset({0x15, 0x16, 0x17, 0x18})  # types of security blocks whose frames have a MAC
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A reply whose check characters are valid. `data` is encrypted if `security` is of type 18."""
+class Frame(NamedTuple):
+    """A reply whose check characters are valid. `data` is encrypted if `security` is of type 18.
+
+    A tuple, because one is made for every reply and a frozen dataclass takes four times as long to make.
+    """
 
     address: int
     number: int
     code: int
-    data: bytes = field(repr=False)
+    data: bytes
     security: bytes = b""  # type and data of the security block
     mac: bytes = b""
-    signed: bytes = field(default=b"", repr=False)  # what the MAC is of
+    signed: bytes = b""  # what the MAC is of
+
+    def __repr__(self) -> str:
+        return f"Frame(address={self.address}, number={self.number}, code={self.code})"
 
     @property
     def security_type(self) -> int:
@@ -52,13 +57,15 @@ def unsigned_command(
 
     `security`: type and data of its block. finished() completes it, with a MAC between if the type has one.
     """
-    block = bytes([len(security) + 1]) + security if security else b""
-    mac_bytes = MAC_BYTES if security and security[0] in SIGNED else 0
-    check_bytes = _CRC_BYTES if with_crc else _SUM_BYTES
-    length = _HEADER_BYTES + len(block) + 1 + len(data) + mac_bytes + check_bytes
-    control = number | _CRC * with_crc | _SECURITY * bool(security)
-    head = bytes([_SOM, address]) + length.to_bytes(2, "little") + bytes([control])
-    return head + block + bytes([code]) + data
+    length = _HEADER_BYTES + 1 + len(data) + (_CRC_BYTES if with_crc else _SUM_BYTES)
+    control = number | _CRC if with_crc else number
+    block = b""
+    if security:
+        control |= _SECURITY
+        block = bytes((len(security) + 1,)) + security
+        length += len(block) + (MAC_BYTES if security[0] in SIGNED else 0)
+    head = bytes((_SOM, address, length & 0xFF, length >> 8, control))
+    return head + block + bytes((code,)) + data
 
 
 def finished(command: bytes, mac: bytes = b"") -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from agent.readers.events import Noise, NoiseReason, ReaderEvent
 from agent.readers.protocols.osdp.frame import FrameBuffer
 from agent.readers.protocols.osdp.link import RETRY_S, Link
@@ -13,6 +15,7 @@ _GAP_S = 0.15  # the longest pause in a frame: some adapters deliver in pieces 1
 _REPLY_MAX_BYTES = 256  # more than a reply to any command of the agent: noise must not keep the turn
 _IDLE_BYTES = 2  # before a command the line is idle for two characters
 _DAMAGED = Noise(NoiseReason.CHECKSUM)
+_DUE = attrgetter("due_s")
 _RETRY_MAX_S = 1.6  # a reader is asked at least so often, that it is back within two seconds
 
 
@@ -99,4 +102,4 @@ class OsdpLine:
         self._free_s = now + _IDLE_BYTES * self._byte_s
 
     def _next(self) -> Link:
-        return min(self._links, key=lambda link: link.due_s)
+        return min(self._links, key=_DUE)

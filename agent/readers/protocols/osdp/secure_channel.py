@@ -16,6 +16,7 @@ RANDOM_BYTES = 8
 _CLIENT_ID_BYTES = 8
 _CCRYPT_BYTES = _CLIENT_ID_BYTES + RANDOM_BYTES + BLOCK_BYTES
 _PADDING = b"\x80"
+_INVERTED = bytes(byte ^ 0xFF for byte in range(256))
 # Types of security blocks: the handshake, then commands and replies without and with data.
 _SCS_CHLNG, _SCS_CCRYPT, _SCS_SCRYPT, _SCS_RMAC_I = range(0x11, 0x15)
 _SCS_COMMAND, _SCS_REPLY, _SCS_COMMAND_DATA, _SCS_REPLY_DATA = range(0x15, 0x19)
@@ -106,16 +107,18 @@ class SecureChannel:
             return None
         if len(reply.data) % BLOCK_BYTES or (reply.data and reply.security_type == _SCS_REPLY):
             return None
-        # Some readers send type 18 without data, others with nothing but padding.
-        data = _unpadded(self._enc.decrypt_cbc(reply.data, _inverse(self._command_mac)))
         self._reply_mac = mac
-        return data
+        # Some readers send type 18 without data, others with nothing but padding.
+        if not reply.data:
+            return b""
+        return _unpadded(self._enc.decrypt_cbc(reply.data, _inverse(self._command_mac)))
 
     def _mac(self, signed: bytes, begin: bytes) -> bytes:
         if len(signed) % BLOCK_BYTES:
             signed = _padded(signed)
-        chained = self._mac1.encrypt_cbc(signed[:-BLOCK_BYTES], begin)
-        return self._mac2.encrypt_cbc(signed[-BLOCK_BYTES:], chained[-BLOCK_BYTES:] or begin)
+        if len(signed) > BLOCK_BYTES:
+            begin = self._mac1.encrypt_cbc(signed[:-BLOCK_BYTES], begin)[-BLOCK_BYTES:]
+        return self._mac2.encrypt_cbc(signed[-BLOCK_BYTES:], begin)
 
 
 def _padded(data: bytes) -> bytes:
@@ -126,11 +129,9 @@ def _padded(data: bytes) -> bytes:
 
 def _unpadded(data: bytes) -> bytes | None:
     """The inverse of _padded(); None if there is no padding."""
-    if not data:
-        return data
     stripped = data.rstrip(b"\0")
     return stripped[:-1] if stripped.endswith(_PADDING) else None
 
 
 def _inverse(block: bytes) -> bytes:
-    return bytes(byte ^ 0xFF for byte in block)
+    return block.translate(_INVERTED)
