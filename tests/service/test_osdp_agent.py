@@ -24,8 +24,6 @@ def test_cards_become_rows_the_light_follows_and_status_shows_the_readers(
     keys.write_text(f"RDR-1 {KEY.hex()}\n")
     keys.chmod(0o600)
     devices = OsdpDevice(1, key=KEY), OsdpDevice(2)
-    for device in devices:
-        device.events.append(raw(32, 0x1000 + device.address, 0))
     tables = [
         reader_table(
             line.device,
@@ -46,6 +44,9 @@ def test_cards_become_rows_the_light_follows_and_status_shows_the_readers(
             log_level="debug",
         ) as agent,
     ):
+        for device in devices:
+            wait_until(lambda device=device: LED in dict(device.outputs), what="a light")  # type: ignore[misc]
+            device.events.append(raw(32, 0x1000 + device.address, 0))
         agent.wait_until_committed(2)
         for device in devices:
             wait_until(lambda device=device: BUZ in dict(device.outputs), what="a beep")  # type: ignore[misc]
