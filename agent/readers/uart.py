@@ -7,10 +7,9 @@ import struct
 from typing import NamedTuple
 
 _TIOCGICOUNT = 0x545D
-# struct serial_icounter_struct: cts, dsr, rng, dcd, rx, tx, frame, overrun, parity, brk, buf_overrun, and
-# nine reserved.
-_ICOUNTER = struct.Struct("=20i")
-_FRAME, _OVERRUN, _PARITY, _BREAK, _BUF_OVERRUN = 6, 7, 8, 9, 10
+# struct serial_icounter_struct: six other counters, then frame, overrun, parity, brk, buf_overrun, and nine
+# reserved.
+_ICOUNTER = struct.Struct("=24x5I36x")
 _COUNTER_MASK = 0xFFFF_FFFF  # the counters are ints that wrap
 
 _TIOCSRS485 = 0x542F
@@ -28,7 +27,11 @@ class LineErrors(NamedTuple):
 
     def since(self, earlier: LineErrors) -> LineErrors:
         """The errors counted after `earlier`."""
-        return LineErrors(*(now - then & _COUNTER_MASK for now, then in zip(self, earlier, strict=True)))
+        return LineErrors(
+            overrun=self.overrun - earlier.overrun & _COUNTER_MASK,
+            framing=self.framing - earlier.framing & _COUNTER_MASK,
+            parity=self.parity - earlier.parity & _COUNTER_MASK,
+        )
 
     def and_also(self, more: LineErrors) -> LineErrors:
         """The sum of two numbers of errors."""
@@ -47,11 +50,9 @@ def line_errors(fd: int) -> LineErrors | None:
         fcntl.ioctl(fd, _TIOCGICOUNT, counters)
     except OSError:
         return None
-    counts = [count & _COUNTER_MASK for count in _ICOUNTER.unpack(counters)]
+    frame, overrun, parity, breaks, buf_overrun = _ICOUNTER.unpack(counters)
     return LineErrors(
-        overrun=counts[_OVERRUN] + counts[_BUF_OVERRUN] & _COUNTER_MASK,
-        framing=counts[_FRAME] + counts[_BREAK] & _COUNTER_MASK,
-        parity=counts[_PARITY],
+        overrun=overrun + buf_overrun & _COUNTER_MASK, framing=frame + breaks & _COUNTER_MASK, parity=parity
     )
 
 
