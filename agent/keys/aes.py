@@ -30,7 +30,7 @@ class Aes128:
         """Whole blocks, chained from `iv`."""
         encrypted, previous = b"", iv
         for start in range(0, len(data), BLOCK_BYTES):
-            previous = self.encrypt(_xor(data[start : start + BLOCK_BYTES], previous))
+            previous = self._encryptor.update(_xor(data[start : start + BLOCK_BYTES], previous))
             encrypted += previous
         return encrypted
 

@@ -64,6 +64,8 @@ class Reader:
         self.counts = self._pipeline.counts
         self.conditions = self._pipeline.conditions
         self.flood_monitor = self._pipeline.flood_monitor
+        # When the monitors have work if no event comes before; bytes only make that later.
+        self._monitors_due_s = 0.0
         self._damaged = DamagedFrames()
         self._held = HeldBytes()
         self._failures = FailureLog(
@@ -84,6 +86,7 @@ class Reader:
         self._pipeline.reset()
         self._pipeline.seed(last_reads, last_repeat_ms)
         self.line_monitor.port_opened(now_s)
+        self._schedule_monitors(now_s)
         port = str(self.settings.port)
         _log.info(
             "reader %s: open on %s (%s)",
@@ -113,14 +116,15 @@ class Reader:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until a timer of the protocol or of a monitor expires; infinite if none runs."""
-        return min(
-            self.timer_wait_s(now_s), self.line_monitor.wait_s(now_s), self.flood_monitor.wait_s(now_s)
-        )
+        return min(self.timer_wait_s(now_s), max(0.0, self._monitors_due_s - now_s))
 
     def update(self, now_s: float) -> bool:
         """Apply the passing of time to the monitors; True if a state changed."""
-        changed = self.line_monitor.update(now_s)
-        return self._pipeline.update(now_s) or changed
+        if now_s < self._monitors_due_s:
+            return False
+        changes = [self.line_monitor.update(now_s), self._pipeline.update(now_s)]
+        self._schedule_monitors(now_s)
+        return any(changes)
 
     def timer_wait_s(self, now_s: float) -> float:
         """Seconds until the protocol's next timer; infinite if none runs."""
@@ -147,7 +151,10 @@ class Reader:
         self.counts.last_rx_monotonic_s = now_s
         if errors is not None and (any(errors) or self.counts.line_errors is None):
             self.counts.line_errors = (self.counts.line_errors or _NO_ERRORS).and_also(errors)
+        was_silent = self.line_monitor.silent
         self.line_monitor.bytes_received(now_s)
+        if was_silent:
+            self._schedule_monitors(now_s)
         events = self.protocol.receive_data(data, now_s)
         self._process(events, errors or _NO_ERRORS, read_time, now_s)
         # A reader that is polled answers twenty times a second.
@@ -175,3 +182,8 @@ class Reader:
             read = self._held.interval(read, has_events=bool(events), within_frame=within_frame)
             events = self._damaged.screened(events, errors, within_frame=within_frame)
         self._pipeline.process(events, read, now_s)
+        self._schedule_monitors(now_s)
+
+    def _schedule_monitors(self, now_s: float) -> None:
+        waits_s = self.line_monitor.wait_s(now_s), self.flood_monitor.wait_s(now_s)
+        self._monitors_due_s = now_s + min(waits_s)
