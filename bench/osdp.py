@@ -50,6 +50,8 @@ def run() -> list[Figure]:
             latency = _latency(directory / "one", emulator, one[0])
             two = [OsdpDevice(1, key=_KEY), OsdpDevice(2, key=_KEY)]
             polling = _cpu_percent(directory / "two", emulator, "osdp", two)
+            usb = [OsdpDevice(1, key=_KEY), OsdpDevice(2, key=_KEY)]
+            by_byte = _cpu_percent(directory / "usb", emulator, "osdp", usb, by_byte=True)
             bare = 2 * _bare_percent(directory / "bare")
     more = polling - idle
     return [
@@ -62,6 +64,7 @@ def run() -> list[Figure]:
             f"<= {_CPU_PERCENT:.0f} %",
             more <= _CPU_PERCENT,
         ),
+        Figure("the same by USB adapters, which deliver each byte by itself", f"{by_byte - idle:.2f} %"),
         _day(),
     ]
 
@@ -129,7 +132,12 @@ def _one(database: Path, device: OsdpDevice, card: int) -> float:
 
 
 def _cpu_percent(
-    directory: Path, emulator: EmulatorProcess, protocol: str, devices: Sequence[OsdpDevice]
+    directory: Path,
+    emulator: EmulatorProcess,
+    protocol: str,
+    devices: Sequence[OsdpDevice],
+    *,
+    by_byte: bool = False,
 ) -> float:
     """Processor time of the agent in percent of one core, each reader on a line of its own."""
     with contextlib.ExitStack() as stack:
@@ -138,7 +146,7 @@ def _cpu_percent(
             for number in (1, 2)
         ]
         for line, device in zip(lines, devices, strict=False):
-            stack.enter_context(devices_on(line, device, baudrate=_BAUDRATE))
+            stack.enter_context(devices_on(line, device, baudrate=_BAUDRATE, by_byte=by_byte))
         agent = stack.enter_context(_agent(directory, emulator, protocol, lines))
         wait_until(lambda: all(len(device.commands) > 20 for device in devices), what="polled readers")  # noqa: PLR2004
         time.sleep(2.0)  # the start is over

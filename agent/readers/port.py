@@ -175,6 +175,10 @@ class Port:
         """As read(), but not ended by stop(): for the rest of a frame."""
         return self._read([self._fd], timeout_s)
 
+    def pause(self, seconds: float) -> None:
+        """Let bytes arrive, until a stop() or for so long: no more than a moment, see session.py."""
+        self._wait([self._wake_read], seconds)
+
     def write(self, data: bytes) -> None:
         """Send without waiting; bytes that the driver does not accept are dropped.
 

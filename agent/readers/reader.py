@@ -131,6 +131,10 @@ class Reader:
         timeout = self.protocol.next_timeout()
         return math.inf if timeout is None else max(0.0, timeout - now_s)
 
+    def rest_s(self, now_s: float) -> float:
+        """Seconds in which a frame that has begun cannot end; 0 if that is not known."""
+        return self.osdp.rest_s(now_s) if self.osdp is not None else 0.0
+
     def data_to_send(self, now_s: float) -> bytes:
         """The request that is due, empty if none is."""
         if self.timer_wait_s(now_s) > 0.0:

@@ -183,6 +183,9 @@ class PortSession:
             self._changed()
         if data:
             self._receive(data, now_s, port)
+            # An adapter delivers a reply at 9600 baud byte by byte. Readers of one line share the reply.
+            if rest_s := self.readers[0].rest_s(now_s):
+                port.pause(rest_s)
         elif not self._stopping.is_set():
             self._handle_timers(now_s, now_s)
 

@@ -6,14 +6,17 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agent.clock.system_clock import SystemClock
 from agent.readers.cards.decoder import encode
+from agent.readers.port import Port
 from agent.readers.session import PortSession
 from agent.settings import ReaderSettings
 from tests.support.fd_store import MemoryFdStore
+from tests.support.osdp_device import OsdpDevice, raw
 from tests.support.stand_in_sink import MemorySink
 
 
@@ -109,3 +112,56 @@ def test_a_26_bit_pad_that_was_not_declared_is_logged_once(
     messages = [record.getMessage() for record in caplog.records]
     assert sum("may be a 26-bit PIN pad" in text for text in messages) == 1
     assert not [text for text in messages if "4711" in text or f"{pins[0]:07X}" in text]
+
+
+@dataclass
+class SlowAdapter:
+    """A port whose adapter delivers a byte a millisecond, as it comes on a line at 9600 baud."""
+
+    device: OsdpDevice
+    reads: int = 0
+    since_us: int = 0
+    _arrived: float = 0.0
+    _held: bytes = b""
+
+    def write(self, data: bytes) -> None:
+        self._held, self._arrived = self.device.reply(data), 0.0
+
+    def read(self, _timeout_s: float | None) -> bytes:
+        count = max(1, int(self._arrived))
+        data, self._held, self._arrived = self._held[:count], self._held[count:], 0.0
+        self.reads += len(data) > 0
+        return data
+
+    def pause(self, seconds: float) -> None:
+        self._arrived = seconds * 960 + 0.5
+
+    def new_errors(self) -> None:
+        return None
+
+
+def test_a_reply_that_arrives_byte_by_byte_wakes_the_processor_three_times(tmp_path: Path) -> None:
+    reader = ReaderSettings(
+        id="RDR-1",
+        zone_id="Z",
+        port=tmp_path / "reader",
+        protocol="osdp",
+        keypad="none",
+        options={"address": 1, "secure": "none"},
+    )
+    sink = MemorySink()
+    session = PortSession(
+        [reader],
+        sink=sink,
+        clock=SystemClock("always"),
+        changed=lambda: None,
+        fd_store=MemoryFdStore(),
+    )
+    device = OsdpDevice(1)
+    device.events.append(raw(26, 4711, 0))
+    adapter = SlowAdapter(device)
+
+    while len(device.commands) < 10 or not sink.kept:
+        session.step(cast("Port", adapter))
+
+    assert adapter.reads <= 3 * len(device.commands)

@@ -276,6 +276,15 @@ def test_a_stop_ends_the_read_that_waits_and_every_later_one(port: Port) -> None
     assert answers == [b"", b""]
 
 
+def test_a_stop_ends_a_pause(port: Port) -> None:
+    port.stop()
+    begun_s = time.monotonic()
+
+    port.pause(10.0)
+
+    assert time.monotonic() - begun_s < 5.0
+
+
 def test_the_rest_of_a_frame_is_waited_for_after_a_stop(line: PtyReader, port: Port) -> None:
     port.stop()
     port.read(None)

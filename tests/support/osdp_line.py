@@ -14,10 +14,13 @@ from tests.support.osdp_device import OsdpDevice
 
 
 @contextmanager
-def devices_on(line: PtyReader, *devices: OsdpDevice, baudrate: int | None = None) -> Iterator[None]:
+def devices_on(
+    line: PtyReader, *devices: OsdpDevice, baudrate: int | None = None, by_byte: bool = False
+) -> Iterator[None]:
     """These readers answer on the line until the end of the block.
 
-    With `baudrate` after the time that command and reply take on such a line, and 3 ms.
+    With `baudrate` after the time that command and reply take on such a line, and 3 ms; `by_byte`: as with a
+    USB adapter, which delivers each byte when the line has carried it.
     """
     ended = threading.Event()
 
@@ -31,9 +34,11 @@ def devices_on(line: PtyReader, *devices: OsdpDevice, baudrate: int | None = Non
                 held = held[held.index(b"\x53") + len(frame) :]
                 for device in devices:
                     if reply := device.reply(frame):
-                        if baudrate is not None:
-                            time.sleep((len(frame) + len(reply)) * 10 / baudrate + 0.003)
-                        line.write(reply)
+                        if baudrate is None:
+                            line.write(reply)
+                        else:
+                            time.sleep(len(frame) * 10 / baudrate + 0.003)
+                            _carry(line, reply, 10 / baudrate, by_byte=by_byte)
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -42,6 +47,13 @@ def devices_on(line: PtyReader, *devices: OsdpDevice, baudrate: int | None = Non
     finally:
         ended.set()
         thread.join()
+
+
+def _carry(line: PtyReader, reply: bytes, byte_s: float, *, by_byte: bool) -> None:
+    begun_s = time.monotonic()
+    for end in range(1, len(reply) + 1) if by_byte else (len(reply),):
+        time.sleep(max(0.0, begun_s + end * byte_s - time.monotonic()))
+        line.write(reply[end - 1 : end] if by_byte else reply)
 
 
 def _first_frame(held: bytes) -> bytes | None:

@@ -85,6 +85,14 @@ class FrameBuffer:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame that has begun lacks at least; 0 if none has."""
+        held = self._held
+        if not held:
+            return 0
+        return (int.from_bytes(held[2:4], "little") if len(held) >= _HEADER_BYTES else _SHORTEST) - len(held)
+
     def clear(self) -> None:
         """Discard what is held."""
         self._held.clear()

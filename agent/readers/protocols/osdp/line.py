@@ -50,11 +50,15 @@ class OsdpLine:
         """Whether a reply has begun and not ended."""
         return len(self._buffer) > 0
 
+    def rest_s(self, now: float) -> float:
+        """How long the rest of a reply that has begun takes on the line at least; 0 if none has."""
+        return max(0.0, min(self._buffer.missing * self._byte_s, self._ends_s - now))
+
     def next_timeout(self, link: Link) -> float | None:
         """When this reader's command is due, or its reply overdue; None while it is another one's turn."""
-        if self.active is link:
-            return self._ends_s
-        if self.active is not None or self._next() is not link or not link.is_used:
+        if self.active is not None:
+            return self._ends_s if self.active is link else None
+        if self._next() is not link or not link.is_used:
             return None
         return max(link.due_s, self._free_s)
 

@@ -105,6 +105,10 @@ class Osdp:
         """The events of a reply that is overdue at `now`; none at the end of the stream (`now` infinite)."""
         return [] if now == math.inf else self._line.handle_timeout(self.link, now)
 
+    def rest_s(self, now: float) -> float:
+        """How long the rest of a reply that has begun takes on the line at least; 0 if none has."""
+        return self._line.rest_s(now)
+
     def is_within_frame(self) -> bool:
         """True while a reply has begun and not ended."""
         return self._line.is_within_frame and self.awaits_reply

@@ -53,6 +53,36 @@ def test_cards_and_keys_arrive_once_and_in_order(key: bytes | None) -> None:
 
 
 @both
+def test_the_rest_of_a_reply_is_not_due_before_the_line_can_have_carried_it(key: bytes | None) -> None:
+    reader = simulated(key=key)
+    protocol, byte_s = reader.protocol, 10 / 9600
+    reply = reader.device.reply(protocol.data_to_send(0.0))
+
+    before_s = protocol.rest_s(0.1)
+    protocol.receive_data(reply[:2], 0.1)
+    after_address_s = protocol.rest_s(0.1)
+    protocol.receive_data(reply[2:5], 0.1)
+    after_header_s = protocol.rest_s(0.1)
+    protocol.receive_data(reply[5:], 0.1)
+
+    assert before_s == 0.0
+    assert after_address_s == pytest.approx(5 * byte_s)  # the shortest reply has seven bytes
+    assert after_header_s == pytest.approx((len(reply) - 5) * byte_s)
+    assert protocol.rest_s(0.1) == 0.0
+
+
+def test_the_rest_of_what_is_no_reply_is_not_due_after_its_timeout() -> None:
+    protocol = simulated().protocol
+    protocol.data_to_send(0.0)
+
+    protocol.receive_data(b"\x53\x81\x00\x05\x0c", 0.1)  # 1280 bytes: more than a second
+
+    timeout_s = protocol.next_timeout()
+    assert timeout_s is not None
+    assert protocol.rest_s(0.1) == pytest.approx(timeout_s - 0.1)
+
+
+@both
 @pytest.mark.parametrize("direction", ["to_device", "to_panel"])
 def test_a_lost_frame_costs_one_repeat_and_no_card(key: bytes | None, direction: str) -> None:
     reader = simulated(key=key)
