@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,9 +39,12 @@ def run() -> list[Figure]:
         Figure("and the agent's own", f"{imports:.2f} s"),
     ]
     with tempfile.TemporaryDirectory() as name:
-        status = _median([_status(Path(name)) for _ in range(_STARTS + 1)][1:])
+        status = [_status(Path(name)) for _ in range(_STARTS + 1)][1:]
+    took, cpu = (_median(list(times)) for times in zip(*status, strict=True))
     target = f"<= {_STATUS_S} s"
-    floors.append(Figure("badge-agent status", f"{status:.2f} s", target, status <= _STATUS_S))
+    floors.append(Figure("badge-agent status", f"{took:.2f} s", target, took <= _STATUS_S))
+    # What it takes on a machine that has something else to do, too, is the wait for a processor as well.
+    floors.append(Figure("processor time of that", f"{cpu:.2f} s"))
     if not SYSTEMD_PYTHON.is_met():
         return [*floors, Figure("READY", "not measured: systemd-python is not installed")]
     with tempfile.TemporaryDirectory() as name:
@@ -62,7 +66,8 @@ def _python(code: str) -> float:
     return time.perf_counter() - begun
 
 
-def _status(directory: Path) -> float:
+def _status(directory: Path) -> tuple[float, float]:
+    """Seconds of a clock, and of the processor."""
     agent = AgentProcess(
         directory,
         url="http://127.0.0.1:9",  # the discard port: no listener
@@ -70,9 +75,14 @@ def _status(directory: Path) -> float:
         readers=[reader_table(directory / "reader")],
     )
     words = [sys.executable, "-m", "agent", "status", "--config", str(agent.config)]
-    begun = time.perf_counter()
+    begun, cpu_before = time.perf_counter(), _cpu_of_children_s()
     subprocess.run(words, stdout=subprocess.DEVNULL, check=False)  # 1: no agent runs
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, _cpu_of_children_s() - cpu_before
+
+
+def _cpu_of_children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _ready(directory: Path, reader: PtyReader, number: int) -> float:
