@@ -60,10 +60,13 @@ class _Serial(serial.Serial):
     keeps_input = False
 
     def read(self, size: int = 1, /) -> bytes:
-        """The bytes of a readable port. pyserial's own waits once more, at each reply to a poll."""
+        """The bytes of a readable port; b"" if another process has read them.
+
+        pyserial's own waits once more, at each reply to a poll.
+        """
         data = os.read(self.fileno(), size)
-        if not data:  # removed, or read by another process
-            raise OSError("it was readable and had no data")
+        if not data and select.select([self.fileno()], [], [], 0.0)[0]:
+            raise OSError("it is readable and has no data")  # as a device that was removed
         return data
 
     def _reset_input_buffer(self) -> None:
@@ -225,10 +228,13 @@ class Port:
             while True:
                 readable = self._waited(waits_for, max(0.0, min(_SLICE_S, left_s)))
                 if self._fd in readable:
-                    return self._received()
+                    if data := self._received():
+                        return data
+                elif readable:
+                    return b""  # stop()
                 left_s = ends_s - time.monotonic()
-                if readable or left_s <= 0.0:
-                    return b""  # stop(), or in time
+                if left_s <= 0.0:
+                    return b""
         except _FOREIGN as error:
             raise _error(self.device, error) from error
 

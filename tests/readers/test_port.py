@@ -264,6 +264,24 @@ def test_a_driver_that_accepts_nothing_more_holds_up_no_request(port: Port) -> N
         port.write(bytes(4096))
 
 
+def test_a_port_whose_bytes_another_process_has_read_is_not_lost(line: PtyReader) -> None:
+    taken = b""
+
+    def take(is_after_a_wait: bool) -> None:  # noqa: FBT001 - as the port calls it
+        nonlocal taken
+        if is_after_a_wait and not taken:
+            taken = os.read(shared.fileno(), 100)
+
+    shared = Port(str(line.device), LineSettings(), busy=take)
+    line.write(b"first")
+
+    assert shared.read(0.3) == b""
+    assert taken == b"first"
+    line.write(b"second")
+    assert shared.read(10.0) == b"second"
+    shared.close()
+
+
 def test_a_stop_ends_the_read_that_waits_and_every_later_one(port: Port) -> None:
     answers: list[bytes] = []
     thread = threading.Thread(target=lambda: answers.extend([port.read(None), port.read(None)]))
