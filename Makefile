@@ -35,7 +35,7 @@ demo: $(STAMP) ## a real agent, a simulated reader and a local pipe: watch a swi
 test: $(STAMP) ## every test
 	@$(BIN)/python -m pytest -q $(PARALLEL) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) $(TESTS)
 
-coverage: ## compare the branch coverage of the last `make COVERAGE=1 test`, which must have skipped nothing, with its floor
+coverage: ## compare the branch coverage of the last `make COVERAGE=1 test`, which skipped nothing or has what it skipped in COVERED, with its floor
 	@$(if $(COVERED),$(BIN)/python -m coverage combine --quiet --keep --append $(COVERED))
 	@$(BIN)/python -m coverage report
 

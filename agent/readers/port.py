@@ -24,7 +24,7 @@ from agent.readers.uart import LineErrors, enable_rs485, line_errors
 
 # More than a whole frame of any protocol, and what a UART's buffer holds.
 _READ_BYTES = 4096
-# The longest wait that is not divided: bytes that arrive at its end arrived within a moment, see session.py.
+# The longest wait that is not divided: bytes at its end arrived within a moment, see swipe_pipeline.py.
 _SLICE_S = 0.24
 # Known to be empty so short a time ago, the port is not asked again before a wait.
 _FRESH_US = 10_000
@@ -60,13 +60,18 @@ class _Serial(serial.Serial):
     keeps_input = False
 
     def read(self, size: int = 1, /) -> bytes:
-        """The bytes of a readable port; b"" if another process has read them.
+        """The bytes of a readable port; b"" if another process has read them, or reads at this moment.
 
-        pyserial's own waits once more, at each reply to a poll.
+        pyserial's read() calls select() once more, which costs time at each poll.
         """
-        data = os.read(self.fileno(), size)
-        if not data and select.select([self.fileno()], [], [], 0.0)[0]:
-            raise OSError("it is readable and has no data")  # as a device that was removed
+        try:
+            data = os.read(self.fileno(), size)
+            if not data and select.select([self.fileno()], [], [], 0.0)[0]:
+                data = os.read(self.fileno(), size)  # a byte may have come meanwhile
+                if not data:
+                    raise OSError("it is readable and has no data")  # as a device that was removed
+        except BlockingIOError:
+            return b""
         return data
 
     def _reset_input_buffer(self) -> None:
@@ -179,7 +184,7 @@ class Port:
         return self._read([self._fd], timeout_s)
 
     def pause(self, seconds: float) -> None:
-        """Let bytes arrive, until a stop() or for so long: no more than a moment, see session.py."""
+        """Wait so long, or until a stop(), without reading: the kernel buffers the bytes that arrive."""
         self._wait([self._wake_read], seconds)
 
     def write(self, data: bytes) -> None:
@@ -218,6 +223,7 @@ class Port:
             fcntl.ioctl(self._fd, termios.TIOCNXCL)
         with contextlib.suppress(OSError, serial.SerialException, termios.error):
             self._serial.close()
+        self._fd = -1  # the number may be another file's
         os.close(self._wake_read)
         os.close(self._wake_write)
 

@@ -64,7 +64,8 @@ class Reader:
         self.counts = self._pipeline.counts
         self.conditions = self._pipeline.conditions
         self.flood_monitor = self._pipeline.flood_monitor
-        # When the monitors have work if no event comes before; bytes only make that later.
+        # When the monitors have work if no event comes before. Bytes only make that later, except the first
+        # ones after a silence.
         self._monitors_due_s = 0.0
         self._damaged = DamagedFrames()
         self._held = HeldBytes()

@@ -183,7 +183,8 @@ class PortSession:
             self._changed()
         if data:
             self._receive(data, now_s, port)
-            # An adapter delivers a reply at 9600 baud byte by byte. Readers of one line share the reply.
+            # An adapter delivers a reply at 9600 baud byte by byte. The readers of a port share one line, so
+            # that the first one knows when its reply can be complete.
             if rest_s := self.readers[0].rest_s(now_s):
                 port.pause(rest_s)
         elif not self._stopping.is_set():

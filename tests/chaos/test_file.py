@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from functools import partial
@@ -214,8 +215,10 @@ def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> Non
         assert arrived == [raw for raw in raws(stage.tags) if raw in set(arrived)]
         lost = len(stage.tags) - len(arrived)
         assert lost == 0 or what in ("pages", "its second half", "all of it", "the WAL")
-        # Rows that were not found, and rows that are not as they were stored.
-        counted = sum(hold["rows"] for hold in held(stage))
+        # Rows that were not found, and rows that are not as they were stored: no other row is held.
+        holds = held(stage)
+        assert all(re.match("lost|damaged", hold["reason"]) for hold in holds), holds
+        counted = sum(hold["rows"] for hold in holds)
         if what == "pages":
             assert lost <= counted
         # Where other software cuts the open file or changes its log, an older state of it may return, with

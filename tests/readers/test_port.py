@@ -263,8 +263,12 @@ def test_a_driver_that_accepts_nothing_more_holds_up_no_request(port: Port) -> N
     for _ in range(64):
         port.write(bytes(4096))
 
+    with pytest.raises(BlockingIOError):
+        os.write(port.fileno(), bytes(4096))
 
-def test_a_port_whose_bytes_another_process_has_read_is_not_lost(line: PtyReader) -> None:
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_port_whose_bytes_another_process_has_read_is_not_lost(line: PtyReader, least: int) -> None:
     taken = b""
 
     def take(is_after_a_wait: bool) -> None:  # noqa: FBT001 - as the port calls it
@@ -273,6 +277,9 @@ def test_a_port_whose_bytes_another_process_has_read_is_not_lost(line: PtyReader
             taken = os.read(shared.fileno(), 100)
 
     shared = Port(str(line.device), LineSettings(), busy=take)
+    mode = termios.tcgetattr(shared.fileno())
+    mode[6][termios.VMIN] = least  # terminal programs set 1
+    termios.tcsetattr(shared.fileno(), termios.TCSANOW, mode)
     line.write(b"first")
 
     assert shared.read(0.3) == b""

@@ -19,7 +19,7 @@ from agent.outbox import Outbox
 from agent.service import metrics
 from agent.service.status import StatusReport
 from agent.service.status_file import status_of
-from tests.support.needs import NODE_EXPORTER, PROMTOOL, needs
+from tests.support.needs import NODE_EXPORTER, PROMETHEUS, PROMTOOL, needs
 from tests.support.outbox_rig import commit
 from tests.support.paths import ROOT
 from tests.support.swipes import swipe, wait_until
@@ -179,10 +179,12 @@ def listening(*words: str | Path) -> Iterator[str]:
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            ports = (
-                re.search(r"Listening on.*address=127\.0\.0\.1:([0-9]+)", line) for line in process.stderr
-            )
-            yield f"http://127.0.0.1:{next(found for found in ports if found)[1]}"
+            logged = ""
+            while not (found := re.search(r"Listening on.*address=127\.0\.0\.1:([0-9]+)", logged)):
+                line = process.stderr.readline()
+                assert line, f"it ended: {logged}"
+                logged += line
+            yield f"http://127.0.0.1:{found[1]}"
         finally:
             process.terminate()
 
@@ -223,7 +225,7 @@ def test_node_exporter_shows_every_sample_through_a_link_in_its_directory(full: 
 
 
 def test_every_panel_of_the_dashboard_has_data_in_a_real_prometheus(full: str, tmp_path: Path) -> None:
-    needs(PROMTOOL, NODE_EXPORTER)
+    needs(PROMETHEUS, NODE_EXPORTER)
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = {target["expr"].replace("$instance", ".*") for panel in panels for target in panel["targets"]}
     (tmp_path / "badge-agent.prom").write_text(full)

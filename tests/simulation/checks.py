@@ -32,6 +32,7 @@ def check(history: History) -> None:
         *_events_once(history),
         *_in_order(history),
         *_held_with_guilt(history),
+        *_held_once(history),
         *_one_history_per_id(history),
         *_right_times(history),
         *_bounded(history),
@@ -146,13 +147,27 @@ def _held_with_guilt(history: History) -> list[str]:
         elif kind == "set_aside" and not set(numbers) <= refused:
             problems.append(f"set aside without guilt: {numbers} ({reason})")
         elif kind == "rejected" and not set(numbers) & not_loaded:
-            # Purged because the disk was full, the others of the range were sent again, or a false count.
+            # Purged because the disk was full, or because rows of a channel that went back count as committed
+            # until it is opened; the others of the range were sent again; or a false count.
             is_purged = (history.was_disk_full or history.went_back) and not numbers
-            was_sent_again = any(history.swiped[number].went_back for number in numbers)
+            was_sent_again = any(
+                number in history.swiped and history.swiped[number].went_back for number in numbers
+            )
             if is_purged or was_sent_again or history.service.answered["false"]:
                 continue
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems
+
+
+def _held_once(history: History) -> list[str]:
+    """No error makes a second hold. A server, or a door, that forgets may count it again."""
+    service = history.service
+    if history.is_restored or history.is_damaged or history.went_back or service.answered["false"]:
+        return []
+    with closing(open_external(history.door.state_dir, "ro")) as connection:
+        (holds,) = connection.execute("SELECT count(*) FROM held WHERE kind = 'rejected'").fetchone()
+    errors = len(service.not_loaded)
+    return [f"{holds} holds for {errors} errors"] if holds > errors else []
 
 
 def _one_history_per_id(history: History) -> list[str]:

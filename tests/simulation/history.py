@@ -106,7 +106,6 @@ class History:
         self.is_log_damaged = False  # the write-ahead log, of the process that runs
         self.was_disk_full = False
         self.is_restored = False
-        self.has_replays = False
         self.went_back = False
         self.is_time_void = False
         self.had_other_history = False

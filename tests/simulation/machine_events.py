@@ -212,18 +212,17 @@ def replay_asked(history: History, draw: Random) -> bool:
     with contextlib.suppress(AgentError):
         ranges = replay_queue.find(history.door.state_dir, wanted)
         replay_queue.request(history.door.state_dir, ranges)
-        history.has_replays = True
         return True
     return False
 
 
 @event
-def holds_released(history: History, draw: Random) -> bool:
+def holds_released(history: History, _: Random) -> bool:
     if history.door.agent is None:
         return False
     with contextlib.suppress(AgentError):
         with history.disk.healthy():
-            released = [number for _, numbers, _ in held_rows(history) for number in numbers]
+            released = [number for _kind, numbers, _reason in held_rows(history) for number in numbers]
         if not holds.release(history.door.state_dir, None):
             return False
         for number in released:

@@ -131,6 +131,7 @@ OPENSSL = Need("openssl", lambda: shutil.which("openssl") is not None, "openssl"
 SYSTEMD_ANALYZE = Need("systemd-analyze", lambda: shutil.which("systemd-analyze") is not None, "systemd")
 CHROMIUM = Need("chromium", lambda: shutil.which("chromium") is not None, "chromium")
 PROMTOOL = Need("promtool", lambda: shutil.which("promtool") is not None, "prometheus")
+PROMETHEUS = Need("prometheus", lambda: shutil.which("prometheus") is not None, "prometheus")
 NODE_EXPORTER = Need(
     "node_exporter",
     lambda: shutil.which("prometheus-node-exporter") is not None,

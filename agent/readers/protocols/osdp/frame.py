@@ -31,7 +31,7 @@ class Frame(NamedTuple):
     mac: bytes = b""
     signed: bytes = b""  # what the MAC is of
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # without card data and what is signed, which must not reach a log
         return f"Frame(address={self.address}, number={self.number}, code={self.code})"
 
     @property

@@ -13,6 +13,7 @@ _BITS_PER_BYTE = 10  # 8N1
 REPLY_WAIT_S = 0.25
 _GAP_S = 0.15  # the longest pause in a frame: some adapters deliver in pieces 110 ms apart
 _REPLY_MAX_BYTES = 256  # more than a reply to any command of the agent: noise must not keep the turn
+_REST_MAX_S = 0.03  # of a wrong length: bytes that are read late count as late, and make the turn longer
 _IDLE_BYTES = 2  # before a command the line is idle for two characters
 _DAMAGED = Noise(NoiseReason.CHECKSUM)
 _DUE = attrgetter("due_s")
@@ -51,8 +52,8 @@ class OsdpLine:
         return len(self._buffer) > 0
 
     def rest_s(self, now: float) -> float:
-        """How long the rest of a reply that has begun takes on the line at least; 0 if none has."""
-        return max(0.0, min(self._buffer.missing * self._byte_s, self._ends_s - now))
+        """Seconds in which a reply that has begun cannot end, at most _REST_MAX_S; 0 if none has begun."""
+        return max(0.0, min(self._buffer.missing * self._byte_s, self._ends_s - now, _REST_MAX_S))
 
     def next_timeout(self, link: Link) -> float | None:
         """When this reader's command is due, or its reply overdue; None while it is another one's turn."""

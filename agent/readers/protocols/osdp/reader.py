@@ -106,7 +106,7 @@ class Osdp:
         return [] if now == math.inf else self._line.handle_timeout(self.link, now)
 
     def rest_s(self, now: float) -> float:
-        """How long the rest of a reply that has begun takes on the line at least; 0 if none has."""
+        """As OsdpLine.rest_s()."""
         return self._line.rest_s(now)
 
     def is_within_frame(self) -> bool:

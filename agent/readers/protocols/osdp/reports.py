@@ -56,7 +56,7 @@ class Settings(NamedTuple):
 def events_of(code: int, data: bytes) -> list[ReaderEvent]:
     """The events of a reply to POLL, LSTAT or RSTAT; none for a reply that reports nothing of interest."""
     match code:
-        case Reply.ACK:  # first: so are most
+        case Reply.ACK:  # first, because most replies are ACK
             return []
         case Reply.RAW:
             return [_raw(data)]
