@@ -11,6 +11,8 @@ from tests.simulation.kinds import LATE_COUNTS_S, event, extent
 from tests.simulation.service import card, swipes
 
 _MOST_BAD = 6
+# A row that is refused for an hour is a suspect; for 300 s after a trial in which a row was accepted.
+_UNSUSPECTED_S = 250.0
 
 
 @event
@@ -100,6 +102,21 @@ def endpoint_fails(history: History, draw: Random) -> bool:
             service.endpoint_fails.pop(name, None)
 
     history.window(lasts_s, end)
+    return True
+
+
+@event
+def appends_refused(history: History, draw: Random) -> bool:
+    """Some appends are refused for no row's sake, for less time than makes a row a suspect."""
+    service = history.service
+    if service.refused or "append" in service.endpoint_fails:
+        return False  # a pipe that has refused single rows needs less time
+    service.endpoint_fails["append"] = draw.choice((400, 422)), "ERR_ROWS", None, draw.choice((0.3, 0.6))
+
+    def end() -> None:
+        service.endpoint_fails.pop("append", None)
+
+    history.window(min(extent(draw), _UNSUSPECTED_S), end)
     return True
 
 
