@@ -28,7 +28,8 @@ curve is held by its points while the error grows by DRIFT.
 
 Rules
 - A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
-- A server sample is added only where it improves the bound, and never against a synchronised clock.
+- A server sample is added only where it improves the bound, and never against a synchronised clock. What the
+  boots before and after leave free limits it (timings()).
 - A step of the clock is accepted only with a newer correction by the time service: the kernel's status,
   which a clock set by hand clears, or a mark that was made while this process observed the clock.
 - A reading earlier than `earliest_us` is not accepted, although the kernel calls it synchronised: the
@@ -241,14 +242,17 @@ def timings(boots: Sequence[Boot]) -> dict[int, OffsetCurve]:
 
     A boot without points lies between its neighbours. The offset of its untrusted clock is used if
     it fits there (a clock saved at shutdown usually does); else such boots share the interval evenly.
-    The error is the distance to the farther end of the interval.
+    The error is the distance to the farther end of the interval. What a server's clock showed is limited
+    to that interval, too: a slow answer is worth less than the end of the boot before.
     """
     highest = list(_highest(boots))
     found: dict[int, OffsetCurve] = {}
     low: float = -math.inf  # lower bound of the boots that follow
     shown: float = -math.inf  # the latest time assigned so far
     for index, boot in enumerate(boots):
-        timing = OffsetCurve(boot.points or (_place(boot, low, shown, highest[index]),))
+        limits = _Limits(_lowest(boot, low), shown - boot.begins_us, highest[index])
+        points = [limits.applied(point) for point in boot.points] or [_place(boot, limits)]
+        timing = OffsetCurve(tuple(points))
         end = timing.at(boot.last_us)
         shown = boot.last_us + end.offset_us
         low = shown - end.bound_us if boot.points else _lowest(boot, low) + boot.last_us * (1 - DRIFT)
@@ -288,19 +292,44 @@ def _highest(boots: Sequence[Boot]) -> Iterator[_Ceiling]:
         if boot.points:
             begin = OffsetCurve(boot.points).at(boot.begins_us)
             wanted = boot.begins_us + begin.offset_us
-            bound = wanted + begin.bound_us
+            own_bound = wanted + begin.bound_us
+            bound = own_bound if begin.sure else min(bound, own_bound)
             sharers = 0
     return reversed(ceilings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What its neighbours say of a boot's offset: a lower bound, a preferred one, and the upper ones."""
+
+    lowest_us: float
+    shown_us: float
+    ceiling: _Ceiling
+
+    def applied(self, point: OffsetSample) -> OffsetSample:
+        """The point within the limits; as it is if a synchronised clock made it, or if they contradict it."""
+        if point.error_us == 0:
+            return point
+        error_us = math.inf if point.error_us is None else point.error_us
+        drift_us = DRIFT * point.boot_us
+        least_us = max(point.offset_us - error_us, self.lowest_us - drift_us)
+        most_us = min(point.offset_us + error_us, self.ceiling.bound_us + drift_us)
+        if least_us > most_us:
+            return point
+        offset_us = round(min(max(point.offset_us, least_us, self.shown_us), most_us))
+        error_us = max(offset_us - least_us, most_us - offset_us, 1)
+        return OffsetSample(point.boot_us, offset_us, None if error_us == math.inf else math.ceil(error_us))
 
 
 def _lowest(boot: Boot, low: float) -> float:
     return max(boot.earliest_us, low - boot.begins_us)
 
 
-def _place(boot: Boot, low: float, shown: float, ceiling: _Ceiling) -> OffsetSample:
+def _place(boot: Boot, limits: _Limits) -> OffsetSample:
     # Where the two ends contradict each other, the later clock is used.
-    lowest = min(_lowest(boot, low), ceiling.bound_us)
-    begin = min(max(lowest, shown - boot.begins_us), ceiling.bound_us)
+    ceiling = limits.ceiling
+    lowest = min(limits.lowest_us, ceiling.bound_us)
+    begin = min(max(lowest, limits.shown_us), ceiling.bound_us)
     if boot.untrusted_offset_us is not None and begin <= boot.untrusted_offset_us <= ceiling.wanted_us:
         offset = boot.untrusted_offset_us
     elif ceiling.wanted_us in (math.inf, -math.inf) or ceiling.wanted_us <= begin:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.clock.offset_model import (
@@ -18,6 +18,7 @@ from agent.clock.reading import ClockReading
 
 S, H = 1_000_000, 3_600_000_000
 WALL_US = 1_772_366_400 * S
+_MOST_DRIFT_US = 4 * DRIFT * 800 * S  # in all of a life, of lives()
 BOOT_ID = "6f0c1d3e-5a7b-4c2d-9e8f-001122334455"
 
 
@@ -158,3 +159,57 @@ def test_boots_between_two_clocks_never_overlap_beyond_drift(
         assert begins >= ends - 1
         ends = begins + one.last_us
     assert ends <= WALL_US + room + sum(lasts) + len(boots)
+
+
+def test_a_servers_clock_is_limited_by_the_boots_before_and_after() -> None:
+    first = boot(1, last=S, points=(OffsetSample(S, WALL_US),))
+    slow = boot(2, last=S, points=(OffsetSample(S // 2, WALL_US + 9 * S, 10 * S),))
+    fast = boot(3, last=S, points=(OffsetSample(S // 2, WALL_US - 4 * S, 10 * S),))
+    last = boot(4, points=(OffsetSample(0, WALL_US + 4 * S),))
+
+    found = timings([first, slow, fast, last])
+
+    # Two seconds are free between the end of the first and the begin of the last.
+    assert abs(found[2].at(0).offset_us - (WALL_US + 2 * S)) <= 2_000
+    assert abs(found[3].at(0).offset_us - (WALL_US + 3 * S)) <= 2_000
+    assert found[2].at(0).bound_us <= S + 3_000
+    assert found[3].at(0).bound_us <= 2 * S + 3_000
+    assert not found[2].at(0).sure
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> tuple[list[Boot], list[int]]:
+    """Boots of one machine, some with a server's sample, some synchronised; and when each began in truth."""
+    boots, begins, true_us = [], [], WALL_US
+    for number in range(1, draw(st.integers(2, 6)) + 1):
+        true_us += draw(st.integers(0, 60 * S))
+        last = draw(st.integers(S // 10, 100 * S))
+        error = draw(st.integers(S, 30 * S))
+        at = draw(st.integers(0, last))
+        points = {
+            "none": (),
+            "server": (OffsetSample(at, true_us + draw(st.integers(-error, error)), error),),
+            "synchronised": (OffsetSample(at, true_us),),
+        }[draw(st.sampled_from(("none", "server", "synchronised")))]
+        boots.append(boot(number, last=last, points=points))
+        begins.append(true_us)
+        true_us += last
+    return boots, begins
+
+
+@settings(max_examples=500)
+@given(lives())
+def test_times_of_several_boots_are_in_order_and_within_their_bounds(
+    life: tuple[list[Boot], list[int]],
+) -> None:
+    boots, begins = life
+
+    found = timings(boots)
+
+    shown = -math.inf
+    for one, true_us in zip(boots, begins, strict=True):
+        begin, end = (found[one.number].at(boot_us) for boot_us in (0, one.last_us))
+        assert abs(begin.offset_us - true_us) <= begin.bound_us + 2
+        assert abs(end.offset_us - true_us) <= end.bound_us + 2
+        assert begin.offset_us >= shown - _MOST_DRIFT_US
+        shown = one.last_us + end.offset_us
