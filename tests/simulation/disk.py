@@ -39,6 +39,7 @@ class Disk:
         library.disk_rule.argtypes = (text, text, number, number, number, number, ctypes.c_int)
         library.disk_unflushed.restype = ctypes.c_size_t
         self.may_fail = False  # since the last recover()
+        self.has_room = True
 
     def use(self, directory: Path) -> None:
         """From now on the files of this directory are those that count; those of another are forgotten."""
@@ -69,10 +70,11 @@ class Disk:
         """No operation fails, and there is room."""
         self.may_fail = False
         self._library.disk_clear_rules()
-        self._library.disk_set_room(-1)
+        self.set_room(-1)
 
     def set_room(self, size: int) -> None:
-        """So many bytes are left for files to grow."""
+        """So many bytes are left for files to grow; -1: enough."""
+        self.has_room = size < 0
         self._library.disk_set_room(size)
 
     def freeze_after(self, operations: int) -> None:

@@ -105,8 +105,10 @@ def held_over_a_restart(history: History, draw: Random) -> bool:
     if reader is None or door.agent is None or not present(history, draw, reader=reader):
         return False
     number, process = len(history.swiped), door.readers
-    # The time of the last repeat may be lost with the file, or the next process cannot read it.
-    history.swiped[number].may_be_doubled |= history.is_damaged or history.disk.may_fail
+    # The time of the last repeat may be lost with the file, or the next process cannot read it: without room
+    # it cannot make the shared memory file of the log, which here is not left by the process before.
+    may_fail = history.disk.may_fail or not history.disk.has_room
+    history.swiped[number].may_be_doubled |= history.is_damaged or may_fail
     data, line = frame("rdm6300", number), door.lines.lines[reader]
     history.pass_until(history.now_s + 0.2)  # stored, and delivered or not
     for _ in range(3):
