@@ -73,6 +73,35 @@ print(json.dumps([first, second]))
     assert json.loads(said[1]) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("kind", ["f", "w"])
+def test_a_commit_that_failed_in_its_flush_is_not_stored_twice_if_its_deletion_fails_too(
+    disk: FailingDisk, kind: str
+) -> None:
+    said = disk.run(
+        f"""{_KEEP}
+outbox = opened(state_dir)
+keep(outbox, 5)
+reconcile = outbox.file._reopened
+def failing():
+    disk.fail({kind!r}, "*")
+    reconcile()
+disk.fail("f", "*")
+said = [try_to_keep(outbox, 6), try_to_keep(outbox, 6)]
+outbox.file._reopened = failing
+disk.recover()
+said.append(try_to_keep(outbox, 6))
+outbox.file._reopened = reconcile
+disk.recover()
+said.append(try_to_keep(outbox, 6))
+outbox.close()
+print(json.dumps(said), len(list(state_dir.glob("*corrupt*"))))
+{_CARDS}"""
+    ).splitlines()
+
+    assert said[0] == '["OutboxFailingError", "OutboxFailingError", "OutboxFailingError", "kept"] 0'
+    assert json.loads(said[1]) == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_failed_flush_is_followed_by_another_that_covers_its_pages(disk: FailingDisk) -> None:
     """The file is opened again, which moves all of the log into it: no page relies on the failed flush."""
     sizes = disk.run(

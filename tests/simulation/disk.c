@@ -4,6 +4,8 @@
  * Kinds of operations: r read, w write, f flush, o opening a file for writing, m renaming, removing, truncating
  * and allocating a file, l taking a lock of fcntl(2). Only files directly below the directory of disk_use() count.
  * Names change immediately and for good; what recorder.c of tests/powercut adds is the order of those.
+ * What a flush that failed did not write is never written, as Linux marks its pages clean: a later flush that
+ * succeeds does not contain it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -41,6 +43,7 @@ struct piece {
 	long long at, size_before;
 	char *old_bytes, *new_bytes;
 	long long old_size, new_size; /* new_size -1: truncated to `at` */
+	int is_lost;		      /* by a flush that failed: never on the medium, unless it is written again */
 };
 
 static char directory[4096];
@@ -53,11 +56,16 @@ static double slept_s;
 static struct piece *pieces;
 static size_t piece_count, piece_room;
 
-static void forget_pieces(const char *name)
+static int is_forgotten(const struct piece *one, const char *name, int lost_too)
+{
+	return (name == NULL || strcmp(one->name, name) == 0) && (lost_too || !one->is_lost);
+}
+
+static void forget_pieces(const char *name, int lost_too)
 {
 	size_t kept = 0;
 	for (size_t i = 0; i < piece_count; i++) {
-		if (name == NULL || strcmp(pieces[i].name, name) == 0) {
+		if (is_forgotten(&pieces[i], name, lost_too)) {
 			free(pieces[i].old_bytes);
 			free(pieces[i].new_bytes);
 		} else
@@ -73,7 +81,7 @@ void disk_use(const char *path)
 	directory_length = strlen(path);
 	memcpy(directory, path, directory_length + 1);
 	memset(names, 0, sizeof names);
-	forget_pieces(NULL);
+	forget_pieces(NULL, 1);
 	is_frozen = 0;
 	freeze_after = -1;
 }
@@ -81,7 +89,7 @@ void disk_use(const char *path)
 /* Everything is on the medium, as some time after it was written. */
 void disk_write_back(void)
 {
-	forget_pieces(NULL);
+	forget_pieces(NULL, 0);
 }
 
 /* While paused, nothing fails and nothing is counted. */
@@ -146,12 +154,13 @@ double disk_slept_s(void)
 }
 
 /* What was written since the last flush of its file, oldest first. */
-size_t disk_unflushed(void (*each)(const char *, long long, long long, const char *, long long, const char *, long long))
+size_t disk_unflushed(void (*each)(const char *, long long, long long, const char *, long long, const char *, long long,
+				   int))
 {
 	for (size_t i = 0; each != NULL && i < piece_count; i++) {
 		struct piece *one = &pieces[i];
 		each(one->name, one->at, one->size_before, one->old_bytes, one->old_size, one->new_bytes,
-		     one->new_size);
+		     one->new_size, one->is_lost);
 	}
 	return piece_count;
 }
@@ -226,8 +235,26 @@ static int takes_room(long long growth)
 	return 1;
 }
 
+/* A flush has failed: its pages count as clean from now on. */
+static void lose_pieces(const char *name)
+{
+	for (size_t i = 0; i < piece_count; i++)
+		pieces[i].is_lost |= strcmp(pieces[i].name, name) == 0 && pieces[i].new_size >= 0;
+}
+
+/* What was lost is written again, or cut off. */
+static void replace_lost(const char *name, long long at, long long end)
+{
+	for (size_t i = 0; i < piece_count; i++) {
+		struct piece *one = &pieces[i];
+		if (one->is_lost && strcmp(one->name, name) == 0 && one->at < end && one->at + one->new_size > at)
+			one->new_size = one->old_size = 0;
+	}
+}
+
 static void note(int fd, const char *name, long long at, const void *bytes, long long length, long long size)
 {
+	replace_lost(name, at, length < 0 ? size : at + length);
 	if (piece_count == piece_room) {
 		piece_room = piece_room ? 2 * piece_room : 256;
 		pieces = realloc(pieces, piece_room * sizeof *pieces);
@@ -240,6 +267,7 @@ static void note(int fd, const char *name, long long at, const void *bytes, long
 	one->old_bytes = malloc(one->old_size ? one->old_size : 1);
 	if (one->old_size)
 		one->old_size = REAL(pread64)(fd, one->old_bytes, one->old_size, at);
+	one->is_lost = 0;
 	one->new_size = length;
 	one->new_bytes = malloc(length > 0 ? length : 1);
 	if (length > 0)
@@ -304,11 +332,13 @@ READ_AT(pread64, off64_t)
 		const char *name = name_at(fd);                                            \
 		int code = fault('f', name, 0, 0);                                         \
 		if (code > 0) {                                                            \
+			if (!is_frozen)                                                    \
+				lose_pieces(name);                                         \
 			errno = code;                                                      \
 			return -1;                                                         \
 		}                                                                          \
 		if (name != NULL)                                                          \
-			forget_pieces(name);                                               \
+			forget_pieces(name, 0);                                            \
 		return name != NULL ? 0 : REAL(function)(fd);                              \
 	}
 FLUSH(fsync)
@@ -360,7 +390,7 @@ int rename(const char *from, const char *to)
 		return -1;
 	int done = REAL(rename)(from, to);
 	if (done == 0 && old != NULL && name != NULL) {
-		forget_pieces(name);
+		forget_pieces(name, 1);
 		for (size_t i = 0; i < piece_count; i++)
 			if (strcmp(pieces[i].name, old) == 0)
 				strcpy(pieces[i].name, name);
@@ -380,7 +410,7 @@ int unlink(const char *path)
 	if (name != NULL && room >= 0 && lstat(path, &file) == 0)
 		room += file.st_size;
 	if (name != NULL)
-		forget_pieces(name);
+		forget_pieces(name, 1);
 	return REAL(unlink)(path);
 }
 

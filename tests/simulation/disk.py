@@ -23,6 +23,7 @@ _Each = ctypes.CFUNCTYPE(
     ctypes.c_longlong,
     ctypes.c_void_p,
     ctypes.c_longlong,
+    ctypes.c_int,
 )
 
 
@@ -110,7 +111,10 @@ class Disk:
         """As copy(), but of what was not flushed only a part is there. Returns the kind of damage."""
         self.copy(directory, to)
         files: dict[str, File] = {}
-        for name, at, size_before, old, new in reversed(list(self._unflushed())):
+        unflushed = list(self._unflushed())
+        for name, at, size_before, old, new, is_lost in reversed(unflushed):
+            if is_lost:
+                continue
             path = to / name
             if name not in files:
                 files[name] = File(bytearray(path.read_bytes() if path.exists() else b""))
@@ -119,6 +123,12 @@ class Disk:
             content.extend(bytes(size_before - len(content)))
             content[at : at + len(old)] = old
             files[name].cached.insert(0, Piece(at, new))
+        for name, at, _, old, new, is_lost in unflushed:
+            if is_lost and new:
+                path = to / name
+                file = files.setdefault(name, File(bytearray(path.read_bytes() if path.exists() else b"")))
+                end = min(at + len(new), len(file.flushed))
+                file.flushed[at:end] = old.ljust(len(new), b"\0")[: max(0, end - at)]
         for file in files.values():
             pieces, file.cached = file.cached, []
             for piece in pieces:
@@ -132,14 +142,22 @@ class Disk:
             (to / name).write_bytes(survivors.get(file, file.flushed))
         return damage.name
 
-    def _unflushed(self) -> Iterator[tuple[str, int, int, bytes, bytes | None]]:
-        found: list[tuple[str, int, int, bytes, bytes | None]] = []
+    def _unflushed(self) -> Iterator[tuple[str, int, int, bytes, bytes | None, bool]]:
+        found: list[tuple[str, int, int, bytes, bytes | None, bool]] = []
 
         def each(
-            name: bytes, at: int, size_before: int, old: int, old_size: int, new: int, new_size: int
+            name: bytes,
+            at: int,
+            size_before: int,
+            old: int,
+            old_size: int,
+            new: int,
+            new_size: int,
+            lost: int,
         ) -> None:
             content = None if new_size < 0 else ctypes.string_at(new, new_size)
-            found.append((name.decode(), at, size_before, ctypes.string_at(old, old_size), content))
+            piece = name.decode(), at, size_before, ctypes.string_at(old, old_size), content, lost != 0
+            found.append(piece)
 
         self._library.disk_unflushed(_Each(each))
         return iter(found)

@@ -126,11 +126,17 @@ class RecoveringFile:
         OutboxCorruptError if rows that were stored are missing: their numbers must not be used again.
         """
         known = self.state
+        try:
+            self._agree_with_file(known)
+        except BaseException:
+            self.state = known  # what the next attempt has to compare with
+            raise
+
+    def _agree_with_file(self, known: OutboxState) -> None:
         self.read_state(self.file)
         if self.state.outbox_id != known.outbox_id:
             return
         if self.state.last_n < known.last_n:
-            self.state = known
             raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing after an I/O error")
         if self.state.committed_n < known.committed_n:
             with self.file.writing() as connection:
