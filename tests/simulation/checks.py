@@ -172,7 +172,9 @@ def _held_once(history: History) -> list[str]:
 
 def _one_history_per_id(history: History) -> list[str]:
     """One row per number of an id, without holes, each with the chain of the one before it."""
-    if history.has_lost_frames:
+    # Nothing shows that a backup is old once its channel was deleted: its numbers are given again.
+    is_hidden = history.is_restored and history.figures.drawn["channels_deleted"]
+    if history.has_lost_frames or is_hidden:
         return []
     problems = []
     by_id: dict[str, dict[int, Row]] = defaultdict(dict)
