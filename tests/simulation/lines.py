@@ -29,6 +29,8 @@ class Line:
         self.unread: list[int] = []  # the swipes among the buffered bytes
         self.discarded: list[int] = []  # those that were never read
         self.read_us: dict[int, int] = {}  # when the last bytes of each other one were read
+        self.has_chatter = False  # among the buffered bytes: a line without an end
+        self.quiet_us = 0  # until then a card continues the line that was read
         self.plug()
 
     def plug(self) -> None:
@@ -48,6 +50,7 @@ class Line:
         self.discarded += self.unread
         self.unread.clear()
         self.buffer.clear()
+        self.has_chatter = False
 
     @property
     def is_open(self) -> bool:
@@ -167,6 +170,9 @@ class _Serial:
         if not self._line.buffer:
             self._line.read_us |= dict.fromkeys(self._line.unread, self.all_lines.machine.true_us)
             self._line.unread.clear()
+            if self._line.has_chatter:
+                self._line.has_chatter = False
+                self._line.quiet_us = self.all_lines.machine.true_us + 200_000
         return data
 
     def close(self) -> None:

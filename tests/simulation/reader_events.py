@@ -39,6 +39,7 @@ def present(history: History, draw: Random, *, reader: int | None = None) -> boo
     data = frame(protocol, number)
     at = draw.randrange(1, len(data)) if draw.random() < 0.2 else 0
     history.swiped[number] = swiped = Swiped(history.machine.true_us, reader)
+    swiped.may_be_lost = line.has_chatter or history.machine.true_us < line.quiet_us
     if at:
         swiped.may_be_lost |= door.arrive(reader, data[:at], draw.randrange(1_000, 8_000)) < at
     line.unread.append(number)
@@ -158,6 +159,7 @@ def chatter(history: History, draw: Random) -> bool:
     for swiped in history.swiped.values():
         swiped.may_be_lost |= swiped.reader == reader and bool(line.unread)
     line.arrive(b"\xff" * 5_000)
+    line.has_chatter = True
     history.door.wake_port(reader)
     history.pass_until(history.now_s + 0.2)
     return True
