@@ -17,8 +17,8 @@ _LONGEST_TEXT = 2_000  # characters read of a sentence
 # 390144 or 002003. Any other number, or a name with digits inside, could be a card number.
 _CODE = re.compile(r"[A-Za-z]+(?:_[A-Za-z]+)*(?:_[0-9]{1,3})?|[0-9]{1,3}|(?:39|00)[0-9]{4}", re.ASCII)
 _TOKEN = re.compile(r"[ -~]{1,256}", re.ASCII)
-# `seq-hash`, as this agent sends them: others are compared, never shown.
-_OWN_TOKEN = re.compile(r"[0-9]{1,19}(?:-[0-9a-f]{1,64}){1,3}", re.ASCII)
+# `seq-hash`, of a replay `replay.n-hash`, as this agent sends them: others are compared, never shown.
+_OWN_TOKEN = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,19})?(?:-[0-9a-f]{1,64}){1,3}", re.ASCII)
 _UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.ASCII)
 _QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?")
 

@@ -149,11 +149,13 @@ def _held_with_guilt(history: History) -> list[str]:
         elif kind == "rejected" and not set(numbers) & not_loaded:
             # Purged because the disk was full, or because rows of a channel that went back count as committed
             # until it is opened; the others of the range were sent again; or a false count.
+            # Of several errors only the last has a bound: if they may be in several replays, each has a hold.
+            is_one_of_several = bool(history.figures.drawn["replay_asked"]) and not reason.startswith("1 ")
             is_purged = (history.was_disk_full or history.went_back) and not numbers
             was_sent_again = any(
                 number in history.swiped and history.swiped[number].went_back for number in numbers
             )
-            if is_purged or was_sent_again or history.service.answered["false"]:
+            if is_purged or was_sent_again or is_one_of_several or history.service.answered["false"]:
                 continue
             problems.append(f"rejected without guilt: {numbers} ({reason})")
     return problems
@@ -162,7 +164,8 @@ def _held_with_guilt(history: History) -> list[str]:
 def _held_once(history: History) -> list[str]:
     """No error makes a second hold. A server, or a door, that forgets may count it again."""
     service = history.service
-    if history.is_restored or history.is_damaged or history.went_back or service.answered["false"]:
+    forgets = history.is_restored or history.is_damaged or history.went_back or service.answered["false"]
+    if forgets or history.figures.drawn["replay_asked"]:  # errors among several replays: a hold for each
         return []
     with closing(open_external(history.door.state_dir, "ro")) as connection:
         (holds,) = connection.execute("SELECT count(*) FROM held WHERE kind = 'rejected'").fetchone()

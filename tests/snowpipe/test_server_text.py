@@ -75,3 +75,15 @@ def test_no_digit_and_no_control_character_of_a_load_error_is_shown(said: str) -
     assert re.fullmatch(r"[A-Za-z_. -]*|.*utf-8.*", shown, re.IGNORECASE)
     assert shown.isprintable()
     assert len(shown) <= 200
+
+
+@pytest.mark.parametrize(
+    "token", [f"7-{'0a' * 16}", f"7-{'0a' * 8}", f"2.7-{'0a' * 16}", f"0.7-{'0a' * 6}", f"7-{'0a' * 6}"]
+)
+def test_the_tokens_of_swipes_replays_and_door_events_are_known(token: str) -> None:
+    assert server_text.own_offset_token(token) == token
+
+
+@pytest.mark.parametrize("text", ["12447170F7", "1.2.3-0a", "7", "7-", ".7-0a", "7-0A", "7-0a ", None, 7])
+def test_what_is_no_token_of_ours_is_none(text: object) -> None:
+    assert server_text.own_offset_token(text) is None
