@@ -49,6 +49,7 @@ class Swiped:
 
     true_us: int
     reader: int
+    repeated_us: int = 0  # when its frame was sent for the last time, if the card was held
     may_be_lost: bool = False
     may_be_doubled: bool = False
     went_back: bool = False  # committed, then lost by the server: it comes again if it is still stored

@@ -54,6 +54,7 @@ def present(history: History, draw: Random, *, reader: int | None = None) -> boo
             if history.machine.true_us - last_us > 500_000:
                 break  # other threads have taken long: it would be another presentation
             door.arrive(reader, data, 5_000)
+            swiped.repeated_us = history.machine.true_us
     return True
 
 
@@ -183,7 +184,7 @@ def _stopped_for(
     pass_time(0.05)
     for number, port in enumerate(history.door.ports):
         if port is not None:
-            history.door.wake_port(number)
+            history.door.wake_port(number, is_first=True)
 
 
 @event
