@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import sqlite3
 from random import Random
 
 from agent.errors import AgentError
@@ -222,8 +223,9 @@ def replay_asked(history: History, draw: Random) -> bool:
 def holds_released(history: History, _: Random) -> bool:
     if history.door.agent is None:
         return False
+    released: list[int] = []
     with contextlib.suppress(AgentError):
-        with history.disk.healthy():
+        with history.disk.healthy(), contextlib.suppress(sqlite3.DatabaseError):  # damaged, and not found yet
             released = [number for _kind, numbers, _reason in held_rows(history) for number in numbers]
         if not holds.release(history.door.state_dir, None):
             return False
