@@ -83,8 +83,8 @@ def has_rows_to_try(
     if suspect is not None and last > suspect:
         if refused.refused_in_trial(last) and source.has_after(last):
             return True
+        refused.withdrawn(suspect, now)  # first: the disk may fail, and what fails may be stored after all
         source.withdraw_suspect()
-        refused.withdrawn(suspect, now)
         return False
     if not refused.refused(last, now):
         return refused.retries_soon

@@ -322,7 +322,9 @@ class ChannelSender:
         """Enter SENDING if the source has rows after the last row sent."""
         if self.source.suspect is not None and self._has_uncommitted:
             return
-        after = max(self._sent, self._refused.passed or self._sent)
+        # Without a suspect no row is passed over: its withdrawal may have failed, and be stored after all.
+        passed = self._refused.passed if self.source.suspect is not None else None
+        after = max(self._sent, passed or self._sent)
         request = append_request.prepare(self.source, self.channel, after, self._size)
         if request is not None:
             self._enter(SenderState.SENDING, request)

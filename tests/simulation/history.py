@@ -204,9 +204,12 @@ class History:
         """The process dies: swipes in memory may be lost."""
         for swipe in self.door.waiting():
             self.swiped[number_of(swipe.card.raw)].may_be_lost = True
-        for line in self.lines.lines:  # a frame may be in the memory of the process
+        for reader, line in enumerate(self.lines.lines):  # a frame may be in the memory of the process
+            # Here a port may be held up by another thread.
+            overdue_s = max(0.0, self.now_s - self.door.due.get(f"port {reader}", math.inf))
             for number, read_us in line.read_us.items():
-                self.swiped[number].may_be_lost |= self.machine.true_us - read_us < _FRAME_US
+                in_memory = self.machine.true_us - read_us < _FRAME_US + overdue_s * 1e6
+                self.swiped[number].may_be_lost |= in_memory
         if self.is_log_damaged:
             self.lose_frames()
         self.disk.freeze_after(-1)
