@@ -171,8 +171,8 @@ def other_writer(history: History, draw: Random) -> bool:
 def other_history(history: History, draw: Random) -> bool:
     """Another writer moves the channel: what was in flight may come again."""
     names = sorted(history.service.channels)
-    if not names or history.door.agent is None:
-        return False
+    if not names or history.door.agent is None or history.went_back:
+        return False  # the token is all that shows that the server went back
     mark_in_flight(history)
     token = f"{draw.randint(1, 400)}-{draw.getrandbits(128):032x}"
     history.service.other_writer(draw.choice(names), token)
