@@ -255,7 +255,7 @@ def timings(boots: Sequence[Boot]) -> dict[int, OffsetCurve]:
         timing = OffsetCurve(tuple(points))
         end = timing.at(boot.last_us)
         shown = boot.last_us + end.offset_us
-        low = shown - end.bound_us if boot.points else _lowest(boot, low) + boot.last_us * (1 - DRIFT)
+        low = shown - end.bound_us if boot.points else limits.lowest_us + boot.last_us * (1 - DRIFT)
         found[boot.number] = timing
     return found
 
