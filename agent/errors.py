@@ -118,9 +118,11 @@ class SnowpipeError(AgentError):
 
     `status` is the HTTP status and `code` Snowflake's error code; None and "" without an answer.
     `from_snowflake` is True if the answer was Snowflake's JSON, False if it came from a device in between
-    (an HTML page, an empty body) or if there was none. `retry_after` is Retry-After in seconds, at most
-    a day. `sent_bytes` is how much of the body the peer had acknowledged when the connection broke or the
-    deadline passed, out of `body_bytes`; both None if an answer came or nothing was sent.
+    (an HTML page, an empty body) or if there was none. `is_of_account` is True for a refusal that every
+    channel of the account meets: by the account's host, or of the credentials. `retry_after` is Retry-After
+    in seconds, at most a day. `sent_bytes` is how much of the body the peer had acknowledged when the
+    connection broke or the deadline passed, out of `body_bytes`; both None if an answer came or nothing was
+    sent.
     """
 
     exit_code = 69
@@ -133,6 +135,7 @@ class SnowpipeError(AgentError):
         status: int | None = None,
         code: str = "",
         from_snowflake: bool = False,
+        is_of_account: bool = False,
         retry_after: float | None = None,
         sent_bytes: int | None = None,
         body_bytes: int | None = None,
@@ -141,6 +144,7 @@ class SnowpipeError(AgentError):
         self.status = status
         self.code = code
         self.from_snowflake = from_snowflake
+        self.is_of_account = is_of_account
         self.retry_after = retry_after
         self.sent_bytes = sent_bytes
         self.body_bytes = body_bytes

@@ -96,6 +96,7 @@ class Channel:
                     status=error.status,
                     code=error.code,
                     from_snowflake=error.from_snowflake,
+                    is_of_account=error.is_of_account,
                     retry_after=error.retry_after,
                 ) from error
             raise

@@ -32,7 +32,8 @@ _OPEN_AGAIN = frozenset({UNCOMMITTED_DATA, "ERR_CHANNEL_LIMIT_EXCEEDED"})
 # `status_code` in a body, as other clients observed it.
 _STALE_STATUS, _EXPIRED_STATUS = "4", "3"
 _LONGEST_RETRY_AFTER_S = 86_400.0
-_GONE = 410
+GONE = 410
+_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def refusal(request: Request, reply: Reply, via: str = "") -> SnowpipeError:
         status=reply.status,
         code=body.code,
         from_snowflake=body.is_snowflake,
+        is_of_account=_is_of_account(request, reply.status, body),
         retry_after=_retry_after(reply),
     )
 
@@ -63,7 +65,7 @@ def refusal(request: Request, reply: Reply, via: str = "") -> SnowpipeError:
 def _kind(request: Request, status: int, body: _Body, *, has_body: bool) -> type[SnowpipeError]:
     is_append, is_ingest = request.what == APPEND, request.plane == "ingest"
     # 410: the pipe failed over, host, token and channel are new.
-    if status == _GONE or (is_ingest and _is_channel_lost(body.code)):
+    if status == GONE or (is_ingest and _is_channel_lost(body.code)):
         return ChannelLostError
     if _is_about_credentials(status, body.code):
         return AuthError
@@ -101,6 +103,11 @@ def _is_channel_lost(code: str) -> bool:
         or "CONTINUATION_TOKEN" in code
         or code == _STALE_STATUS
     )
+
+
+def _is_of_account(request: Request, status: int, body: _Body) -> bool:
+    is_sign_in = status == _UNAUTHORIZED or _is_about_credentials(status, body.code)
+    return request.plane == "control" or is_sign_in
 
 
 def _is_about_credentials(status: int, code: str) -> bool:

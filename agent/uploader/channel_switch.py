@@ -8,6 +8,7 @@ from agent.errors import ChannelLostError, SnowpipeError, TransientError
 from agent.log.message_ids import fields
 from agent.outbox import RowSource
 from agent.snowpipe.channel import Channel
+from agent.snowpipe.refusal import GONE
 from agent.uploader.channel_opening import ChannelOpening, has_uncommitted
 from agent.uploader.commit_recorder import CommitRecorder
 
@@ -21,9 +22,9 @@ _DOUBLINGS = 12  # enough for the longest delay; keeps the power small
 # the same pipe is refused for the same reasons as a new channel would be, so there is no hurry.
 _OTHER_PIPE_PATIENCE_S = 60.0
 _SAME_PIPE_PATIENCE_S = 3_600.0
-# For answers that usually pass (5xx, 429), but not for this channel.
+# For answers that usually pass (5xx, 429, a page of a device in between), but not for this channel.
 _LONGEST_PATIENCE_S = 86_400.0
-_NOT_AUTHENTICATED, _TIMEOUT, _TOO_MANY = 401, 408, 429
+_TIMEOUT, _TOO_MANY = 408, 429
 
 
 def switch_delay_s(switches: int, since_s: float) -> float:
@@ -84,9 +85,9 @@ class ChannelSwitch:
     def gives_up(self, error: SnowpipeError, now: float) -> bool:
         """Note that the old channel was not opened. True if it has been asked for long enough.
 
-        Never for a failure that any channel has: no connection, no answer, credentials not accepted.
+        Never for a failure that every channel has: no connection, no answer, no sign-in.
         """
-        if not isinstance(error, ChannelLostError) and error.status in {None, _NOT_AUTHENTICATED}:
+        if error.is_of_account or (error.status is None and not isinstance(error, ChannelLostError)):
             return False
         self._failed_at = now if self._failed_at is None else self._failed_at
         if now - self._failed_at >= _LONGEST_PATIENCE_S:
@@ -99,9 +100,9 @@ class ChannelSwitch:
 
 
 def _is_lasting(error: SnowpipeError) -> bool:
-    if isinstance(error, ChannelLostError):
-        return True
-    if has_uncommitted(error):  # the channel is there: the opening waits, then discards what is not committed
+    """True if Snowflake itself refuses this channel."""
+    # Gone: the pipe has moved to another host. Uncommitted: the channel is there, and its opening waits.
+    if not error.from_snowflake or error.status == GONE or has_uncommitted(error):
         return False
-    status = error.status or 0
-    return 400 <= status < 500 and status not in {_TIMEOUT, _TOO_MANY}  # noqa: PLR2004 - RFC 9110 15.5
+    is_refusal = 400 <= (error.status or 0) < 500 and error.status not in {_TIMEOUT, _TOO_MANY}  # noqa: PLR2004 - RFC 9110 15.5
+    return is_refusal or isinstance(error, ChannelLostError)

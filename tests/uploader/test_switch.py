@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from agent.errors import (
-    ChannelLostError,
     OutboxCorruptError,
     OutboxFullError,
+    OutcomeUnknownError,
     SnowpipeError,
-    TransientError,
     UnreachableError,
 )
 from agent.keys.keypair import KeyPair
 from agent.outbox import LiveRows
-from agent.snowpipe.refusal import UNCOMMITTED_DATA
+from agent.snowpipe import wire
+from agent.snowpipe.refusal import refusal
+from agent.snowpipe.wire import PipeName
 from agent.uploader.channel_switch import ChannelSwitch, switch_delay_s
 from tests.support.outbox_rig import recover
 from tests.support.pipe_model import Lose, Refuse, Unreachable
@@ -302,23 +303,66 @@ def test_an_old_channel_that_is_refused_is_given_up_after_a_while(
     door.close()
 
 
-def test_only_answers_that_are_about_the_channel_use_up_the_patience(slow_door: UploaderRig) -> None:
+_OLD = PipeName("DB", "SCHEMA", "PIPE")
+_OPEN, _TOKEN, _HOST = wire.open_channel(_OLD, "door", None), wire.scoped_token("host", None), wire.hostname()
+_PAGE = b"<html>log in to the guest network</html>"
+_DAY_S = 86_400
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body", "other_pipe_s", "same_pipe_s"),
+    [
+        # Snowflake refuses the channel.
+        (_OPEN, 404, b'{"code": "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"}', 60, 3600),
+        (_OPEN, 403, b'{"code": "", "message": "insufficient privileges"}', 60, 3600),
+        (_OPEN, 400, b'{"code": "ERR_MALFORMED_REQUEST"}', 60, 3600),
+        # It says that this passes, or the answer is that of a device in between.
+        (_OPEN, 503, b'{"code": "", "message": "busy"}', _DAY_S, _DAY_S),
+        (_OPEN, 429, b'{"code": "390701"}', _DAY_S, _DAY_S),
+        (_OPEN, 409, b'{"code": "ERR_CHANNEL_HAS_UNCOMMITTED_DATA"}', _DAY_S, _DAY_S),
+        (_OPEN, 410, b"", _DAY_S, _DAY_S),
+        (_OPEN, 404, b"", _DAY_S, _DAY_S),
+        (_OPEN, 404, _PAGE, _DAY_S, _DAY_S),
+        (_OPEN, 302, _PAGE, _DAY_S, _DAY_S),
+        # Every channel has the same failure.
+        (_OPEN, 401, b'{"code": "390318"}', None, None),
+        (_OPEN, 403, b'{"code": "390422"}', None, None),
+        (_TOKEN, 422, b"", None, None),
+        (_TOKEN, 400, b'{"code": "394302"}', None, None),
+        (_TOKEN, 404, _PAGE, None, None),
+        (_TOKEN, 410, b"", None, None),
+        (_HOST, 403, b'{"code": "", "message": "no"}', None, None),
+        (_HOST, 503, b"", None, None),
+    ],
+)
+def test_only_answers_that_are_about_the_channel_use_up_the_patience(
+    slow_door: UploaderRig,
+    request_: wire.Request,
+    status: int,
+    body: bytes,
+    other_pipe_s: int | None,
+    same_pipe_s: int | None,
+) -> None:
+    slow_door.run()
+    error = refusal(request_, wire.Reply(status, {}, body))
+
+    assert _exhausted_s(slow_door, error, "OTHER_PIPE") == other_pipe_s
+    assert _exhausted_s(slow_door, error, "PIPE") == same_pipe_s
+    slow_door.close()
+
+
+def _exhausted_s(door: UploaderRig, error: SnowpipeError, pipe: str) -> int | None:
+    """After how long the old channel is given up if it fails in this way every half minute."""
+    door.outbox.pipe = pipe
+    switching = ChannelSwitch(LiveRows(door.outbox))
+    return next((at for at in range(0, 200_000, 30) if switching.gives_up(error, float(at))), None)
+
+
+def test_a_connection_that_fails_does_not_use_up_the_patience(slow_door: UploaderRig) -> None:
     slow_door.run()
 
-    def exhausted_s(error: SnowpipeError, *, is_other_pipe: bool = False) -> int | None:
-        slow_door.outbox.pipe = "OTHER_PIPE" if is_other_pipe else "PIPE"
-        limits = ChannelSwitch(LiveRows(slow_door.outbox))
-        return next((at for at in range(0, 200_000, 30) if limits.gives_up(error, float(at))), None)
-
-    gone = ChannelLostError("404", status=404)
-    assert exhausted_s(gone, is_other_pipe=True) == 60
-    assert exhausted_s(gone) == 3600
-    assert exhausted_s(SnowpipeError("400", status=400)) == 3600
-    assert exhausted_s(TransientError("503", status=503), is_other_pipe=True) == 86_400
-    uncommitted = TransientError("409", status=409, code=UNCOMMITTED_DATA)
-    assert exhausted_s(uncommitted, is_other_pipe=True) == 86_400
-    assert exhausted_s(SnowpipeError("401", status=401)) is None
-    assert exhausted_s(UnreachableError("no route")) is None
+    assert _exhausted_s(slow_door, UnreachableError("no route"), "OTHER_PIPE") is None
+    assert _exhausted_s(slow_door, OutcomeUnknownError("the connection broke"), "OTHER_PIPE") is None
     slow_door.close()
 
 
