@@ -194,8 +194,10 @@ class Boot:
         ]
         is_set = not points or abs(points[-1].offset_us - now.offset_us) > _SAME_US
         # The clock was correct when it was last confirmed, not necessarily since. If it was set, that
-        # happened after the latest reading.
-        known_us = self.last_us if is_set else points[-1].boot_us
+        # happened after the latest reading, if there was one in this boot.
+        is_first = not self.points and self.untrusted_offset_us is None
+        latest_us = self.begins_us if is_first else self.last_us
+        known_us = latest_us if is_set else points[-1].boot_us
         point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
         if not is_set and point.boot_us == known_us and points[-1].error_us == 0:
             return tuple(points)
@@ -291,9 +293,9 @@ def _highest(boots: Sequence[Boot]) -> Iterator[_Ceiling]:
         bound, wanted = ceilings[-1].bound_us + boot.begins_us, ceilings[-1].wanted_us + boot.begins_us
         if boot.points:
             begin = OffsetCurve(boot.points).at(boot.begins_us)
-            wanted = boot.begins_us + begin.offset_us
-            own_bound = wanted + begin.bound_us
-            bound = own_bound if begin.sure else min(bound, own_bound)
+            own = boot.begins_us + begin.offset_us
+            wanted = own if begin.sure else min(own, bound)  # as _Limits.applied() places it
+            bound = own + begin.bound_us if begin.sure else min(bound, own + begin.bound_us)
             sharers = 0
     return reversed(ceilings)
 

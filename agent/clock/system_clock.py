@@ -12,7 +12,7 @@ from typing import Protocol
 
 from agent import RELEASED
 from agent.clock.reading import ClockReading
-from agent.clock.sync_marks import GROWTH, Confirmation, SyncMarks
+from agent.clock.sync_marks import GROWTH, LONGEST_UNCONFIRMED_US, Confirmation, SyncMarks
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
 
@@ -99,7 +99,8 @@ class SystemClock:
         if marked is not None and not marked.is_inherited:
             return marked
         if self._timedated.reports_synchronised(wall_us - boot_us):
-            return Confirmation(marked.unconfirmed_us if marked is not None else 0)
+            # The answer does not say when the clock was corrected.
+            return Confirmation(marked.unconfirmed_us if marked is not None else LONGEST_UNCONFIRMED_US)
         return marked
 
 

@@ -77,6 +77,18 @@ def test_a_clock_that_was_set_since_is_not_known_before_the_last_look() -> None:
     assert later.points == (OffsetSample(10 * S, WALL_US),)
 
 
+def test_the_first_look_at_a_clock_says_nothing_of_the_time_since_its_last_confirmation() -> None:
+    known = seen(boot(last=9 * H), 9 * H, WALL_US, unconfirmed_us=8 * H)
+
+    assert known.points == (OffsetSample(1 * H, WALL_US),)
+
+
+def test_the_first_look_counts_from_the_begin_of_the_boot_at_the_earliest() -> None:
+    known = seen(boot(last=H), H, WALL_US, unconfirmed_us=8 * H)
+
+    assert known.points == (OffsetSample(0, WALL_US),)
+
+
 def test_a_look_from_before_others_changes_nothing_that_is_known() -> None:
     known = seen(boot(last=0), 100 * S, WALL_US)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.clock import system_clock
+from agent.clock.sync_marks import LONGEST_UNCONFIRMED_US
 from agent.clock.system_clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
 from agent.settings import Trust
+from tests.support.programs import install
+from tests.support.swipes import wait_until
 
 
 def test_a_moment_lies_between_what_the_clocks_said_before_and_after() -> None:
@@ -125,6 +128,24 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
 
     assert now.trusted
     assert now.unconfirmed_us >= 2_048_000_000
+
+
+@pytest.mark.parametrize("mark_s", [None, 33_000])
+def test_a_yes_of_timedated_does_not_say_when_the_clock_was_corrected(
+    says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark_s: float | None
+) -> None:
+    says(-1, 0)
+    install(tmp_path, "timedatectl", "echo yes")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if mark_s is not None:  # too old to confirm the clock by itself
+        mark = tmp_path / "synchronized"
+        mark.touch()
+        os.utime(mark, (time.time() - mark_s,) * 2)
+    system = SystemClock()
+
+    wait_until(lambda: system.now().trusted, what="the answer")
+
+    assert system.now().unconfirmed_us == LONGEST_UNCONFIRMED_US
 
 
 @pytest.mark.parametrize("step_s", [3_600, -1_800, 600, -600, 1])
