@@ -3,6 +3,7 @@
     python -m bench.soak HOURS
 
 Writes the samples to build/soak.csv and draws docs/soak.svg. Exit code: 0 if every figure meets its target.
+SIGTERM ends it before its time, with the figures of what was run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -71,12 +73,19 @@ class Soak:
         self.begun = time.monotonic()
         self.events: Counter[str] = Counter()
         self.outages: list[tuple[float, float]] = []
+        self._is_over = False
+
+    def end(self, *_: object) -> None:
+        """End after the event that is under way. Also a handler of a signal."""
+        self._is_over = True
 
     def run(self, seconds: float) -> list[Sample]:
         """Take a sample every five seconds; between them, one event."""
         samples = []
         actions = {self._swipes: 30, self._pause: 4, self._outage: 2, self._replug: 2, self._rotation: 1}
         for due in _moments(self.begun, seconds):
+            if self._is_over:
+                break
             samples.append(self._sample())
             (action,) = self._random.choices(list(actions), list(actions.values()))
             self.events[action.__name__.strip("_")] += 1
@@ -215,6 +224,7 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name, ChaosRig(Path(name), tables=_TABLES) as rig:
         soak = Soak(rig)
+        signal.signal(signal.SIGTERM, soak.end)
         try:
             samples = soak.run(hours * 3600)
         except AssertionError:
