@@ -33,10 +33,10 @@
 enum { SHORT = -1, TORN = -2 };
 
 struct rule {
-	char kinds[8], name[NAME];
+	char begins[8], kinds[8], name[NAME]; /* of the first operation that fails, and of those after it */
 	long long skip, count; /* matching operations that pass first, and that fail then; -1: all */
 	long long first, last; /* bytes that a read or write has to touch */
-	int code;
+	int code, has_begun;
 };
 struct piece {
 	char name[NAME];
@@ -103,15 +103,17 @@ void disk_clear_rules(void)
 	rule_count = 0;
 }
 
-void disk_rule(const char *kinds, const char *name, long long skip, long long count, long long first, long long last,
-	       int code)
+void disk_rule(const char *begins, const char *kinds, const char *name, long long skip, long long count, long long first,
+	       long long last, int code)
 {
 	if (rule_count == RULES)
 		return;
 	struct rule *rule = &rules[rule_count++];
+	strncpy(rule->begins, begins, sizeof rule->begins - 1);
 	strncpy(rule->kinds, kinds, sizeof rule->kinds - 1);
 	strncpy(rule->name, name, NAME - 1);
 	rule->skip = skip, rule->count = count, rule->first = first, rule->last = last, rule->code = code;
+	rule->has_begun = 0;
 }
 
 /* The process dies before the write, flush or change of a name that comes after so many others. */
@@ -196,7 +198,7 @@ static int fault(char kind, const char *name, long long at, long long length)
 	}
 	for (int i = 0; i < rule_count; i++) {
 		struct rule *rule = &rules[i];
-		if (strchr(rule->kinds, kind) == NULL)
+		if (strchr(rule->has_begun ? rule->kinds : rule->begins, kind) == NULL)
 			continue;
 		if (rule->name[0] != '*' && strncmp(rule->name, name, strlen(rule->name)) != 0)
 			continue;
@@ -210,6 +212,7 @@ static int fault(char kind, const char *name, long long at, long long length)
 			continue;
 		if (rule->count > 0)
 			rule->count--;
+		rule->has_begun = 1;
 		fired[(int)kind]++;
 		return rule->code;
 	}

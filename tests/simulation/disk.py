@@ -37,7 +37,7 @@ class Disk:
         library.disk_slept_s.restype = ctypes.c_double
         library.disk_freeze_after.argtypes = library.disk_set_room.argtypes = (ctypes.c_longlong,)
         text, number = ctypes.c_char_p, ctypes.c_longlong
-        library.disk_rule.argtypes = (text, text, number, number, number, number, ctypes.c_int)
+        library.disk_rule.argtypes = (text, text, text, number, number, number, number, ctypes.c_int)
         library.disk_unflushed.restype = ctypes.c_size_t
         self.may_fail = False  # since the last recover()
         self.has_room = True
@@ -47,12 +47,13 @@ class Disk:
         self._library.disk_use(str(directory).encode())
 
     def fail(
-        self, kinds: str, code: int, *, name: str = "*", skip: int = 0, count: int = -1, first: int = 0,
-        last: int = _ALL,
+        self, kinds: str, code: int, *, begins: str = "", name: str = "*", skip: int = 0, count: int = -1,
+        first: int = 0, last: int = _ALL,
     ) -> None:  # fmt: skip
-        """Add a rule; see disk.c. `count` -1: until recover()."""
+        """Add a rule; see disk.c. `count` -1: until recover(). `begins`: of other kinds is the first one."""
         self.may_fail = True
-        self._library.disk_rule(kinds.encode(), name.encode(), skip, count, first, last, code)
+        kinds_of_first = (begins or kinds).encode()
+        self._library.disk_rule(kinds_of_first, kinds.encode(), name.encode(), skip, count, first, last, code)
 
     def write_back(self) -> None:
         """What was not flushed is on the medium: the kernel writes it half a minute later."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import shutil
 from collections import Counter
@@ -16,10 +17,12 @@ from urllib.parse import SplitResult
 
 import pytest
 
+from agent.errors import SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.outbox.database import open_external
 from agent.service import upload_loop
 from agent.snowpipe.connection import Dialer, Limits
+from agent.uploader.channel_switch import ChannelSwitch
 from tests.simulation.disk import Disk
 from tests.simulation.door import BugError, Door
 from tests.simulation.lines import Lines
@@ -33,6 +36,7 @@ _MOST_STEPS, _MOST_STEPS_PER_S = 20_000, 0.5
 _FRAME_US = 300_000
 # After a request that failed, this much passes before the next; those of one call count as one.
 _PAUSE_S = 0.99
+_LEAST_PATIENCE_S = 45.0  # a minute, in which leap seconds may be
 _NEVER = -math.inf, -math.inf  # by true time, and by the monotonic clock
 
 
@@ -126,6 +130,7 @@ class History:
                 for name, value in self.lines.replaced():
                     replaced.setattr(name, value)
                 replaced.setattr("agent.snowpipe.connection.Dialer.connect", self._connect())
+                replaced.setattr(ChannelSwitch, "gives_up", self._gives_up())
                 replaced.setattr(upload_loop, "_CLOCK_READ_EVERY_S", self._clock_read_every_s())
                 yield
             finally:
@@ -146,6 +151,29 @@ class History:
             return self.network.connect(dialer, url, limits)
 
         return connect
+
+    def _gives_up(self) -> Callable[..., bool]:
+        original = ChannelSwitch.gives_up
+
+        def gives_up(switching: ChannelSwitch, error: SnowpipeError, now: float) -> bool:
+            is_given_up = original(switching, error, now)
+            if is_given_up:
+                self._old_channel_given_up()
+            return is_given_up
+
+        return gives_up
+
+    def _old_channel_given_up(self) -> None:
+        """Rightly, if opening it was refused for a minute: what was on its way in it may arrive twice."""
+        if self.service.clock.seconds - self.service.open_refused_s < _LEAST_PATIENCE_S:
+            raise FailedError("an old channel was given up that was not refused")
+        assert self.door.agent is not None
+        committed_n = self.door.agent.outbox.state.committed_n
+        with self.disk.healthy(), closing(open_external(self.door.state_dir, "ro")) as connection:
+            rows = connection.execute("SELECT row FROM swipes WHERE n > ?", (committed_n,)).fetchall()
+        for (row,) in rows:
+            if (number := number_in(row)) in self.swiped:
+                self.swiped[number].may_be_doubled = True
 
     @property
     def now_s(self) -> float:
@@ -247,3 +275,11 @@ class History:
 def number_of(raw: str) -> int:
     """The number of the swipe of a card."""
     return int(raw, 16) & 0xFFFFFFFF
+
+
+def number_in(row: bytes) -> int | None:
+    """The number of the swipe in a stored row; None if its bytes do not say it."""
+    try:
+        return number_of(json.loads(row)["card_raw"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -52,6 +52,10 @@ class Line:
         self.buffer.clear()
         self.has_chatter = False
 
+    def was_stopped(self, us: int) -> None:
+        """No process ran for so long: what it had read stays as recent as it was."""
+        self.read_us = {number: read_us + us for number, read_us in self.read_us.items()}
+
     @property
     def is_open(self) -> bool:
         """Whether the kernel keeps what arrives."""

@@ -34,7 +34,8 @@ _POLLS_US = (32_000_000, 256_000_000, 2_048_000_000)
 class Machine(ClockRig):
     """One Pi: true time, its clocks, and what the kernel reports of them.
 
-    `kernel_answers`: adjtimex(2) is permitted; otherwise the time service's mark and timedated are asked.
+    `kernel_answers`: adjtimex(2) is permitted; otherwise the time service's mark, if it leaves any, and
+    timedated are asked.
     """
 
     def __init__(self, directory: Path, disk: Disk, draw: Random) -> None:
@@ -50,6 +51,7 @@ class Machine(ClockRig):
         self._came_us = 0  # by the boot-time clock: the first answer
         super().__init__(drift=draw.uniform(-2e-4, 2e-4))
         self._poll_us = draw.choice(_POLLS_US)
+        self._leaves_marks = draw.random() < 0.5  # as timesyncd does; chrony does not
         self.move("1")
 
     # --- what happens to it ---------------------------------------------------------------------
@@ -98,7 +100,7 @@ class Machine(ClockRig):
 
     def _touch_mark(self) -> None:
         """The time service's mark has the wall time of its latest poll."""
-        if not self.kernel_answers:
+        if self._leaves_marks and not self.kernel_answers:
             ago_us = (self.boot_us - self._came_us) % self._poll_us
             marked_ns = (self.wall_us - ago_us) * 1000
             self._mark.touch()

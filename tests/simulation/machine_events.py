@@ -34,6 +34,14 @@ def disk_fails(history: History, draw: Random) -> bool:
 
 
 @event
+def flush_fails(history: History, draw: Random) -> bool:
+    """A flush fails, and perhaps what the agent does next."""
+    kinds, count = draw.choice(("w", "wf", "wfmo")), draw.choice((1, 1, 2, 3, 10))
+    history.disk.fail(kinds, errno.EIO, begins="f", skip=draw.randrange(20), count=count)
+    return True
+
+
+@event
 def disk_short_writes(history: History, draw: Random) -> bool:
     history.disk.fail("w", draw.choice((-1, -1, -2)), skip=draw.randrange(30), count=draw.choice((1, 3, 20)))
     return True

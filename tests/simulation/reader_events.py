@@ -55,7 +55,17 @@ def present(history: History, draw: Random, *, reader: int | None = None) -> boo
                 break  # other threads have taken long: it would be another presentation
             door.arrive(reader, data, 5_000)
             swiped.repeated_us = history.machine.true_us
+            swiped.may_be_doubled |= door.readers is not process and _may_forget_a_repeat(history)
     return True
+
+
+def _may_forget_a_repeat(history: History) -> bool:
+    """Whether the next process may not know the time of the last repeat of a held card.
+
+    It may be lost with the file, or cannot be read: without room a process cannot make the shared memory file
+    of the log, which here is not left by the process before.
+    """
+    return history.is_damaged or history.disk.may_fail or not history.disk.has_room
 
 
 @event
@@ -107,10 +117,7 @@ def held_over_a_restart(history: History, draw: Random) -> bool:
     if reader is None or door.agent is None or not present(history, draw, reader=reader):
         return False
     number, process = len(history.swiped), door.readers
-    # The time of the last repeat may be lost with the file, or the next process cannot read it: without room
-    # it cannot make the shared memory file of the log, which here is not left by the process before.
-    may_fail = history.disk.may_fail or not history.disk.has_room
-    history.swiped[number].may_be_doubled |= history.is_damaged or may_fail
+    history.swiped[number].may_be_doubled |= _may_forget_a_repeat(history)
     data, line = frame("rdm6300", number), door.lines.lines[reader]
     history.pass_until(history.now_s + 0.2)  # stored, and delivered or not
     for _ in range(3):
@@ -171,6 +178,7 @@ def _stopped_for(
 ) -> None:
     """Nothing of the agent runs for a while; cards that are presented wait in the kernel."""
     history.door.poll()
+    began_us = history.machine.true_us
     parts = draw.randint(1, 4)
     for _ in range(parts):
         pass_time(seconds / parts)
@@ -182,6 +190,8 @@ def _stopped_for(
             line.unread.append(number)
             history.swiped[number].may_be_lost = line.arrive(data) < len(data)
     pass_time(0.05)
+    for line in history.lines.lines:
+        line.was_stopped(history.machine.true_us - began_us)
     for number, port in enumerate(history.door.ports):
         if port is not None:
             history.door.wake_port(number, is_first=True)

@@ -6,6 +6,7 @@ import base64
 import email.utils
 import gzip
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from random import Random
@@ -57,6 +58,7 @@ class Service(PipeModel):
         self.refuses = lambda row: self.bad_cards.get(card(row)) == "refused"
         self.cannot_load = lambda row: self.bad_cards.get(card(row)) == "not loaded"
         self.had_late_counts = False
+        self.open_refused_s = math.inf  # the first time by the server's clock
         self.recover()
 
     def recover(self) -> None:
@@ -111,6 +113,13 @@ class Service(PipeModel):
         """Process a request, and answer: right, or as drawn."""
         request = self._request(message)
         endpoint = self._endpoint(request)
+        response = self._served(message, request, endpoint)
+        is_odd = self.status_code != "SUCCESS" or endpoint in self.generators
+        if endpoint == "open" and (is_odd or not response.is_success):
+            self.open_refused_s = min(self.open_refused_s, self.clock.seconds)
+        return response
+
+    def _served(self, message: Message, request: Request, endpoint: Endpoint) -> Response:
         generator = self.generators.get(endpoint)
         drawn = generator.next() if generator is not None else None
         right: Reply | None = None
