@@ -132,7 +132,7 @@ class BootHistory:
         boot = self._boots.get(self.number_of(now.boot_id) or 0)
         if boot is None:
             return ClockState(now.trusted, None, None)
-        sure = [point for point in boot.points if point.error_us == 0]
+        sure = boot.sure_points
         moved = (
             sure[0].offset_us - boot.untrusted_offset_us
             if sure and boot.untrusted_offset_us is not None
@@ -164,7 +164,7 @@ class BootHistory:
 def _is_repetition(boot: Boot, now: ClockReading) -> bool:
     if now.boot_us - boot.last_us > _OBSERVED_EVERY_US or now.trusted != boot.trusted:
         return False
-    before_us = boot.points[-1].offset_us if now.trusted and boot.points else boot.untrusted_offset_us
+    before_us = boot.sure_points[-1].offset_us if now.trusted and boot.is_sure else boot.untrusted_offset_us
     return (
         before_us is not None
         and abs(before_us - now.offset_us) <= _SAME_US
@@ -192,8 +192,8 @@ def _log_change(before: Boot, after: Boot, now: ClockReading) -> None:
         )
     elif before.trusted and not after.trusted:
         _log.warning("clock: no longer synchronised; swipes are kept and their times corrected later")
-    elif after.trusted and before.points:
-        stepped_us = now.offset_us - before.points[-1].offset_us
+    elif after.trusted and before.is_sure:
+        stepped_us = now.offset_us - before.sure_points[-1].offset_us
         if abs(stepped_us) > STEP_US:
             _log.warning("clock: was set while it counted as synchronised; it was %s", off(-stepped_us / 1e6))
 

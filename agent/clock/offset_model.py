@@ -147,9 +147,14 @@ class Boot:
     points: tuple[OffsetSample, ...] = ()
 
     @property
+    def sure_points(self) -> tuple[OffsetSample, ...]:
+        """The points of its own synchronised clock; the others are of a server's."""
+        return tuple(point for point in self.points if point.error_us == 0)
+
+    @property
     def is_sure(self) -> bool:
         """True once its clock was synchronised."""
-        return any(point.error_us == 0 for point in self.points)
+        return bool(self.sure_points)
 
     def accepts(self, now: ClockReading) -> bool:
         """True for a trusted reading that is not earlier than this boot can have begun.
@@ -159,10 +164,9 @@ class Boot:
         """
         if not now.trusted or now.offset_us < self.earliest_us - STEP_US:
             return False
-        sure = [point for point in self.points if point.error_us == 0]
         if not now.is_inherited:
             return True
-        if not sure:
+        if not (sure := self.sure_points):
             return now.unconfirmed_us <= _LONGEST_POLL_US
         return _agree(sure[-1], OffsetSample(now.boot_us, now.offset_us))
 
@@ -187,23 +191,26 @@ class Boot:
         are server samples with a larger error than this reading has at their moment.
         """
         seen = OffsetSample(now.boot_us, now.offset_us)
-        points = [
-            other
-            for other in self.points
-            if _agree(other, seen) and (other.error_us or 0) <= seen.bound_us(other.boot_us)
-        ]
-        is_set = not points or abs(points[-1].offset_us - now.offset_us) > _SAME_US
+        sure = [other for other in self.sure_points if _agree(other, seen)]
         # The clock was correct when it was last confirmed, not necessarily since. If it was set, that
         # happened after the latest reading, if there was one in this boot.
+        is_set = not sure or abs(sure[-1].offset_us - now.offset_us) > _SAME_US
         is_first = not self.points and self.untrusted_offset_us is None
         latest_us = self.begins_us if is_first else self.last_us
-        known_us = latest_us if is_set else points[-1].boot_us
+        known_us = latest_us if is_set else sure[-1].boot_us
         point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
-        if not is_set and point.boot_us == known_us and points[-1].error_us == 0:
-            return tuple(points)
-        if self.trusted and len(points) > 1 and _is_one_run(points[-2], points[-1], point):
-            del points[-1]
-        return _in_order(*points, point)
+        if is_set or point.boot_us > known_us:
+            if self.trusted and len(sure) > 1 and _is_one_run(sure[-2], sure[-1], point):
+                del sure[-1]
+            sure.append(point)
+        servers = [
+            other
+            for other in self.points
+            if other.error_us != 0
+            and _agree(other, point)
+            and (other.error_us or 0) <= point.bound_us(other.boot_us)
+        ]
+        return _in_order(*sure, *servers)
 
     def with_server_sample(self, point: OffsetSample) -> Boot:
         """The boot after a server sample, which counts less than a synchronised kernel."""

@@ -77,6 +77,31 @@ def test_a_clock_that_was_set_since_is_not_known_before_the_last_look() -> None:
     assert later.points == (OffsetSample(10 * S, WALL_US),)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((10 * S, 600 * S, H, 3 * H)),
+            st.none() | st.integers(-5 * S, 5 * S),
+            st.sampled_from((S, 2 * S)),
+        ),
+        max_size=12,
+    )
+)
+def test_servers_do_not_confirm_a_clock_that_nobody_set(
+    steps: list[tuple[int, int | None, int]],
+) -> None:
+    confirmed_us = now_us = 10 * S
+    known = seen(boot(last=0), confirmed_us, WALL_US)
+
+    for after_us, server_off_us, error_us in steps:
+        now_us += after_us
+        known = seen(known, now_us, WALL_US, unconfirmed_us=now_us - confirmed_us)
+        if server_off_us is not None:
+            known = known.with_server_sample(OffsetSample(now_us, WALL_US + server_off_us, error_us))
+
+    assert known.sure_points == (OffsetSample(confirmed_us, WALL_US),)
+
+
 def test_the_first_look_at_a_clock_says_nothing_of_the_time_since_its_last_confirmation() -> None:
     known = seen(boot(last=9 * H), 9 * H, WALL_US, unconfirmed_us=8 * H)
 
