@@ -23,7 +23,7 @@ PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-agent test-versions test-bare chaos simulate mutants check bench fuzz soak \
+.PHONY: help demo test coverage test-agent test-versions test-bare chaos simulate mutants check bench fuzz soak soak-weeks \
   test-system test-machine deb clean tools
 
 help: ## this list
@@ -73,6 +73,9 @@ fuzz: $(STAMP) ## every reader protocol under a coverage-guided fuzzer, for FUZZ
 
 soak: $(STAMP) ## the real process for HOURS (4), with outages, replugs and new keys: draws docs/soak.svg
 	@$(BIN)/python -m bench.soak $${HOURS:-4}
+
+soak-weeks: $(STAMP) ## the whole agent in simulated time for WEEKS (52), with faults each day: draws docs/soak-weeks.svg
+	@$(BIN)/python -m bench.soak_weeks $${WEEKS:-52}
 
 test-system: $(STAMP) ## the package on a real systemd, as root: RELEASES="trixie bookworm", ARCH=arm64
 	@[ "$$(id -u)" = 0 ] || { echo "It boots a Debian, which takes root: sudo make test-system"; exit 1; }

@@ -166,8 +166,8 @@ class Soak:
             rss_kb=int(held["VmRSS"]),
             descriptors=len(list((process / "fd").iterdir())),
             threads=int(held["Threads"]),
-            wal_kb=_size_kb(self._rig.agent.state_dir / "outbox.db-wal"),
-            outbox_kb=_size_kb(self._rig.agent.state_dir / "outbox.db"),
+            wal_kb=size_kb(self._rig.agent.state_dir / "outbox.db-wal"),
+            outbox_kb=size_kb(self._rig.agent.state_dir / "outbox.db"),
             pending=self._rig.agent.outbox().pending,
             presented=len(self._rig.tags),
         )
@@ -180,7 +180,8 @@ def _moments(begun: float, seconds: float) -> Iterator[float]:
         number += 1
 
 
-def _size_kb(path: Path) -> int:
+def size_kb(path: Path) -> int:
+    """The size of a file in KB; 0 if there is none."""
     return path.stat().st_size // 1024 if path.exists() else 0
 
 
@@ -242,7 +243,8 @@ def main() -> int:
         f"order; {soak.events['outage']} outages, {soak.events['replug']} replugs, "
         f"{soak.events['rotation']} key rotations"
     )
-    _PLOT.write_text(draw(title, _panels(samples), soak.outages))
+    outages = [(begun / 60, ended / 60) for begun, ended in soak.outages]
+    _PLOT.write_text(draw(title, panels(samples, 60), "minutes", outages))
     print(title)
     found = figures(samples)
     table(
@@ -261,7 +263,8 @@ def _save(samples: list[Sample]) -> None:
         writer.writerows(asdict(sample) for sample in samples)
 
 
-def _panels(samples: list[Sample]) -> list[Panel]:
+def panels(samples: list[Sample], unit_s: float) -> list[Panel]:
+    """A panel for each figure, with times in units of so many seconds."""
     titles = {
         "rss_kb": "memory (RSS), KB",
         "descriptors": "open descriptors",
@@ -270,9 +273,9 @@ def _panels(samples: list[Sample]) -> list[Panel]:
         "outbox_kb": "outbox file, KB",
         "pending": "swipes not yet committed",
     }
-    minutes = [sample.seconds / 60 for sample in samples]
+    times = [sample.seconds / unit_s for sample in samples]
     return [
-        Panel(title, minutes, [float(getattr(sample, name)) for sample in samples])
+        Panel(title, times, [float(getattr(sample, name)) for sample in samples])
         for name, title in titles.items()
     ]
 

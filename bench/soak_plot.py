@@ -17,13 +17,13 @@ class Panel:
     """One value over time, from zero up."""
 
     title: str
-    minutes: Sequence[float]
+    times: Sequence[float]
     values: Sequence[float]
 
 
-def draw(title: str, panels: Sequence[Panel], outages_s: Sequence[tuple[float, float]]) -> str:
-    """One panel below the other; outages, in seconds from the start, are shaded."""
-    length = max(panels[0].minutes[-1], 1e-9)
+def draw(title: str, panels: Sequence[Panel], unit: str, outages: Sequence[tuple[float, float]] = ()) -> str:
+    """One panel below the other; outages are shaded. `unit` is that of all times, which begin at 0."""
+    length = max(panels[0].times[-1], 1e-9)
     height = _TOP + len(panels) * (_PANEL + _GAP) + _BOTTOM
     scale = (_WIDTH - _LEFT - _RIGHT) / length
     parts = [
@@ -38,18 +38,19 @@ def draw(title: str, panels: Sequence[Panel], outages_s: Sequence[tuple[float, f
     for number, panel in enumerate(panels):
         top = _TOP + number * (_PANEL + _GAP)
         parts += [
-            f'<rect x="{_LEFT + begun / 60 * scale:.1f}" y="{top}" height="{_PANEL}" '
-            f'width="{max(1.0, (min(ended / 60, length) - begun / 60) * scale):.1f}" fill="#f5dcc8"/>'
-            for begun, ended in outages_s
+            f'<rect x="{_LEFT + begun * scale:.1f}" y="{top}" height="{_PANEL}" '
+            f'width="{max(1.0, (min(ended, length) - begun) * scale):.1f}" fill="#f5dcc8"/>'
+            for begun, ended in outages
         ]
         parts += _curve(panel, top, scale)
     below = _TOP + len(panels) * (_PANEL + _GAP) - _GAP
     for tick in range(_TICKS + 1):
-        minute = length * tick / _TICKS
-        x = _LEFT + minute * scale
-        parts.append(f'<text x="{x:.1f}" y="{below + 16}" text-anchor="middle">{minute:.0f}</text>')
+        at = length * tick / _TICKS
+        x = _LEFT + at * scale
+        parts.append(f'<text x="{x:.1f}" y="{below + 16}" text-anchor="middle">{at:.0f}</text>')
+    legend = f"{unit}; outages are shaded" if outages else unit
     parts += [
-        f'<text x="{_WIDTH - _RIGHT}" y="{below + 34}" text-anchor="end">minutes; outages are shaded</text>',
+        f'<text x="{_WIDTH - _RIGHT}" y="{below + 34}" text-anchor="end">{legend}</text>',
         "</svg>\n",
     ]
     return "\n".join(parts)
@@ -58,8 +59,8 @@ def draw(title: str, panels: Sequence[Panel], outages_s: Sequence[tuple[float, f
 def _curve(panel: Panel, top: int, scale: float) -> list[str]:
     highest = max(*panel.values, 1.0)
     points = " ".join(
-        f"{_LEFT + minute * scale:.1f},{top + _PANEL * (1 - value / highest):.1f}"
-        for minute, value in zip(panel.minutes, panel.values, strict=True)
+        f"{_LEFT + at * scale:.1f},{top + _PANEL * (1 - value / highest):.1f}"
+        for at, value in zip(panel.times, panel.values, strict=True)
     )
     return [
         f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_PANEL}"',

@@ -39,7 +39,7 @@ def test_a_plot_has_a_curve_and_a_shaded_outage_in_each_panel() -> None:
         Panel("threads", [0.0, 2.0], [6.0, 6.0]),
     ]
 
-    picture = ET.fromstring(draw("a soak", panels, [(10.0, 40.0)]))  # noqa: S314 - our own text
+    picture = ET.fromstring(draw("a soak", panels, "minutes", [(0.2, 0.7)]))  # noqa: S314 - our own text
 
     kinds = [element.tag.partition("}")[2] for element in picture.iter()]
     assert kinds.count("polyline") == 2

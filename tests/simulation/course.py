@@ -54,7 +54,7 @@ def run(history: History) -> Figures:
             if EVENTS[kind](history, Random(seed)):
                 figures.drawn[kind] += 1
             history.service.commit_what_is_due()
-        _heal(history)
+        heal(history)
         for line in history.lines.lines:
             for number in line.discarded:
                 history.swiped[number].may_be_lost = True
@@ -65,7 +65,7 @@ def run(history: History) -> Figures:
     return figures
 
 
-def _heal(history: History) -> None:
+def heal(history: History) -> None:
     """Every fault ends; the door runs until everything is delivered."""
     lasting = _lasting(history)
     for _, _, end in history.windows:

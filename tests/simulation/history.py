@@ -262,6 +262,17 @@ class History:
         self._failed_at = _NEVER
         self.door.due.clear()
 
+    def forget(self) -> None:
+        """Everything that was presented has arrived: the next part of the history begins without it."""
+        self.swiped.clear()
+        self.figures = Figures()
+        self.first_us = self.machine.true_us
+        self.network.requests.clear()
+        self.service.forget()
+        for line in self.lines.lines:
+            line.read_us.clear()
+            line.discarded.clear()
+
     @property
     def lost_holds(self) -> int:
         """Numbers that are held because nothing is left of their rows, or not enough to name the swipe."""

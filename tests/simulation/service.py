@@ -93,6 +93,11 @@ class Service(PipeModel):
 
     # --- what happens to it ---------------------------------------------------------------------
 
+    def forget(self) -> None:
+        """The rows and requests so far are of no interest any more."""
+        for known in (self.landed, self.not_loaded, self.refused, self.seen):
+            known.clear()
+
     def move(self) -> None:
         """The pipe fails over to the other host."""
         self.host = _HOSTS[1 - _HOSTS.index(self.host)]

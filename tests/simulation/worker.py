@@ -38,7 +38,7 @@ class Runner:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._disk = Disk()
-        self._keys = _make_keys(place)
+        self._keys = make_keys(place)
         # What only the first history imports and caches is part of none.
         self.run(Plan(0, [(1.0, "swipe", 0)]))
 
@@ -76,7 +76,7 @@ class Runner:
         return only(whole, kept)
 
 
-def _make_keys(directory: Path) -> Keys:
+def make_keys(directory: Path) -> Keys:
     """Two ECDSA keys: RSA takes fifty times as long to sign."""
     files, keys = [], []
     for name in ("one", "two"):
