@@ -30,7 +30,7 @@ Rules
 - A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
 - A server sample is added only where it improves the bound, and never against a synchronised clock. What the
   boots before and after leave free limits it (timings()).
-- A step of the clock is accepted only with a newer correction by the time service: the kernel's status,
+- A change of the clock is accepted only with a newer correction by the time service: the kernel's status,
   which a clock set by hand clears, or a mark that was made while this process observed the clock.
 - A reading earlier than `earliest_us` is not accepted, although the kernel calls it synchronised: the
   release date of this program and the end of the boot before are lower bounds.
@@ -61,6 +61,8 @@ DRIFT = 500 / 1_000_000
 STEP_US = 1_000_000
 # Offsets that differ by less are equal: the noise of reading two clocks.
 _SAME_US = 1_000
+# Two processes of one boot that read the clocks on a busy machine: a larger difference means that it was set.
+_SAME_IN_TWO_PROCESSES_US = 100_000
 # A time service that reaches its server corrects the clock at least this often (timesyncd.conf(5),
 # PollIntervalMaxSec=), and its query may be repeated.
 _LONGEST_POLL_US = int(1.1 * 2_048_000_000)
@@ -159,7 +161,7 @@ class Boot:
     def accepts(self, now: ClockReading) -> bool:
         """True for a trusted reading that is not earlier than this boot can have begun.
 
-        A step that is confirmed only by a mark from before the process is not accepted: the clock may
+        A change that is confirmed only by a mark from before the process is not accepted: the clock may
         have been set by hand since. Without an earlier synchronised reading the mark must be recent.
         """
         if not now.trusted or now.offset_us < self.earliest_us - STEP_US:
@@ -168,7 +170,7 @@ class Boot:
             return True
         if not (sure := self.sure_points):
             return now.unconfirmed_us <= _LONGEST_POLL_US
-        return _agree(sure[-1], OffsetSample(now.boot_us, now.offset_us))
+        return abs(sure[-1].offset_us - now.offset_us) <= _SAME_IN_TWO_PROCESSES_US
 
     def after(self, now: ClockReading) -> Boot:
         """The boot after one more reading. An untrusted reading older than the latest one changes nothing."""

@@ -102,6 +102,14 @@ def test_servers_do_not_confirm_a_clock_that_nobody_set(
     assert known.sure_points == (OffsetSample(confirmed_us, WALL_US),)
 
 
+@given(st.integers(-3 * S, 3 * S))
+def test_a_mark_from_before_the_process_confirms_only_the_clock_that_was_synchronised(set_by_us: int) -> None:
+    known = seen(boot(last=0), 10 * S, WALL_US)
+    later = ClockReading(WALL_US + set_by_us + 60 * S, BOOT_ID, 60 * S, True, 50 * S, is_inherited=True)
+
+    assert known.accepts(later) == (abs(set_by_us) <= S // 10)
+
+
 def test_the_first_look_at_a_clock_says_nothing_of_the_time_since_its_last_confirmation() -> None:
     known = seen(boot(last=9 * H), 9 * H, WALL_US, unconfirmed_us=8 * H)
 

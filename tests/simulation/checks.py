@@ -206,8 +206,10 @@ def _one_history_per_id(history: History) -> list[str]:
         known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
         if known["event_id"] != row["event_id"]:
             problems.append(f"two rows are {row['outbox_id']} {row['seq']}")
+    set_aside = _numbers_set_aside(history)
     for outbox_id, numbered in by_id.items():
         holes = set(range(1, last[outbox_id] + 1)) - set(numbered)
+        holes -= {seq for of_id, seq in set_aside if of_id == outbox_id}
         if holes and not (history.is_damaged or history.is_restored or history.went_back):
             problems.append(f"{outbox_id} has holes: {sorted(holes)[:5]}")
         for seq, row in numbered.items():
@@ -215,6 +217,19 @@ def _one_history_per_id(history: History) -> list[str]:
             if before not in {None, UNKNOWN_LINK} and recomputed_chain(before, row) != row["chain"]:
                 problems.append(f"the chain is broken at {outbox_id} {seq}")
     return problems
+
+
+def _numbers_set_aside(history: History) -> list[tuple[str, int]]:
+    """Outbox id and number of each row that was set aside; it may have been refused under an earlier id."""
+    with closing(open_external(history.door.state_dir, "ro")) as connection:
+        begins = connection.execute("SELECT first_n, outbox_id FROM generation").fetchall()
+        ranges = connection.execute("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'").fetchall()
+    found = []
+    for first_n, last_n in ranges:
+        for n in range(first_n, last_n + 1):
+            begins_n, outbox_id = max((one for one in begins if one[0] <= n), default=(n, ""))
+            found.append((outbox_id, n - begins_n + 1))
+    return found
 
 
 def _right_times(history: History) -> list[str]:

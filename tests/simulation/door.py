@@ -320,8 +320,10 @@ class Door:
 
     def poll(self) -> None:
         """The threads of the ports look at their lines once more, before they are stopped for a while."""
-        for port in self.ports:
-            if port is not None:
+        for number, line in enumerate(self.lines.lines):
+            while line.buffer and self.ports[number] is not None:
+                self._read(number)
+            if (port := self.ports[number]) is not None:
                 with contextlib.suppress(PortError):
                     port._read([port.fileno()], 0.0)
 
