@@ -43,7 +43,7 @@ _KINDS = (
     *("network_down", "network_slow", "network_breaks_large", "network_loses", "network_drops_idle"),
     *("any_answer", "endpoint_fails", "appends_refused", "pipe_moves", "tokens_expire", "channel_invalid"),
     *("commits_slow", "commits_stall", "requests_too_large", "zstd_refused", "odd_status", "interim_answers"),
-    *("key_rotated", "ntp_comes", "ntp_goes", "leap_second", "disk_locked", "flush_fails"),
+    *("key_rotated", "ntp_comes", "ntp_goes", "disk_locked", "flush_fails"),
     *("burst", "noise", "frame_damaged", "unplugged", "stalled", "suspended"),
 )
 

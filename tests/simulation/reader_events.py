@@ -85,8 +85,12 @@ def burst(history: History, draw: Random) -> bool:
 @event
 def noise(history: History, draw: Random) -> bool:
     """Bytes that are no frame, and the end of a line after them."""
+    reader = draw.randrange(2)
     history.pass_until(history.now_s + 0.2)
-    history.door.arrive(draw.randrange(2), draw.randbytes(draw.randint(1, 60)) + b"\x03\r\n", 1_000)
+    if history.door.protocols[reader] == "em18":
+        for number in history.lines.lines[reader].unread:  # the pause after them is lost
+            history.swiped[number].may_be_lost = True
+    history.door.arrive(reader, draw.randbytes(draw.randint(1, 60)) + b"\x03\r\n", 1_000)
     history.pass_until(history.now_s + 0.2)
     return True
 
