@@ -55,7 +55,7 @@ class SystemClock:
     def __init__(self, trust: Trust = "auto") -> None:
         self._trust = trust
         self._boot_id = _BOOT_ID_FILE.read_text().strip()
-        self._timedated = Timedated()
+        self._timedated = Timedated(boottime_s)
         self._marks = SyncMarks()
         self._in_order = threading.Lock()  # marks are judged in the order of the readings
 
@@ -116,7 +116,7 @@ def is_synchronised() -> bool:
         return kernel.synchronised
     wall_us, boot_us = _both_clocks_us()
     marked = SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us)
-    return marked is not None or Timedated().ask(wall_us - boot_us)
+    return marked is not None or Timedated(boottime_s).ask(wall_us - boot_us)
 
 
 def off(ahead_s: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 
 # The daemon is started for the query and takes a moment, so the query runs in a thread, and rarely.
@@ -20,8 +19,9 @@ _QUESTION = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
 class Timedated:
     """A cached answer of systemd-timedated(8), which reports for any time daemon."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic_s = monotonic_s
+    def __init__(self, boottime_s: Callable[[], float]) -> None:
+        """`boottime_s` also counts the time of a suspend: the answer from before it is an old one."""
+        self._boottime_s = boottime_s
         self._asked_at: float | None = None
         self._yes: tuple[float, int] | None = None  # when it was asked, and the offset at that time
         self._asking = threading.Lock()
@@ -32,7 +32,7 @@ class Timedated:
         `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is void, as
         the kernel clears its status then.
         """
-        now = self._monotonic_s()
+        now = self._boottime_s()
         with self._asking:
             due = self._asked_at is None or now - self._asked_at >= _ASK_EVERY_S
             if due:
@@ -47,7 +47,7 @@ class Timedated:
 
     def ask(self, offset_us: int) -> bool:
         """Query and wait for the answer, for at most _ANSWER_S."""
-        asked_at = self._monotonic_s()
+        asked_at = self._boottime_s()
         try:
             answer = subprocess.run(  # noqa: S603 - words of our own
                 _QUESTION, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=True

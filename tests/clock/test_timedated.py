@@ -21,20 +21,20 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_systemd_is_asked_whether_the_clock_is_synchronised(programs: Path) -> None:
     install(programs, "timedatectl", '[ "$*" = "show --property=NTPSynchronized --value" ] && echo yes\n')
 
-    assert Timedated().ask(0)
+    assert Timedated(DrivenClock().monotonic_s).ask(0)
 
 
 @pytest.mark.parametrize("answer", ["echo no", "echo yes; exit 1", "true"])
 def test_anything_but_a_yes_is_a_no(programs: Path, answer: str) -> None:
     install(programs, "timedatectl", f"{answer}\n")
 
-    assert not Timedated().ask(0)
+    assert not Timedated(DrivenClock().monotonic_s).ask(0)
 
 
 def test_where_there_is_no_systemd_the_answer_is_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert not Timedated().ask(0)
+    assert not Timedated(DrivenClock().monotonic_s).ask(0)
 
 
 def test_a_swipe_never_waits_for_the_answer_and_has_it_the_next_time(programs: Path) -> None:
