@@ -88,11 +88,11 @@ class CommitRecorder:
         before, known = self._source.committed, self._source.error_count()
         batches = self._batches or SentBatches((), before, now)
         batches.committed(position, now)
-        errors = known or ErrorCount(0, 0)
+        errors, is_readable = known or ErrorCount(0, 0), False
         if status.created_on_ms is not None and status.rows_error_count is not None:
-            errors = ErrorCount(status.created_on_ms, status.rows_error_count)
+            errors, is_readable = ErrorCount(status.created_on_ms, status.rows_error_count), True
         rejected = self._rejected(status, batches, new_errors(known, errors), position)
-        batches.counted(now)
+        batches.counted(now, is_readable=is_readable)
         if position <= before and rejected is None and errors == known:
             return False
         errors = ErrorCount(errors.created_on_ms, errors.rows, batches.bounds)

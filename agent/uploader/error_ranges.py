@@ -16,6 +16,8 @@ from agent.outbox import ErrorCount, Position
 
 # An error is counted at most so long after the commit: then the count is polled once more.
 LATE_S = 300.0
+# While no status has a count that can be read, it is asked for every LATE_S, for so long after the commit.
+_LONGEST_S = 86_400.0
 _TOLERANCE_S = 1.0
 _MOST_BATCHES = 64
 _NONE: Position = (0, 0)
@@ -45,6 +47,7 @@ class SentBatches:
     def __init__(self, stored: Sequence[Position], committed: Position, now: float) -> None:
         """`stored` are the bounds as last stored; when their rows were committed is not known."""
         self._start, self._start_at = (stored[0] if stored else committed), now
+        self._unreadable_at = -math.inf
         self._batches = [_SentBatch(last, now) for last in stored[1:]]
 
     @property
@@ -63,7 +66,7 @@ class SentBatches:
             for batch in self._batches
             if batch.committed_at is not None and not batch.is_counted
         ]
-        return max(times) + LATE_S if times else None
+        return max(*times, self._unreadable_at) + LATE_S if times else None
 
     @property
     def final(self) -> Position:
@@ -93,10 +96,13 @@ class SentBatches:
         if position > self._newest:
             self._batches.append(_SentBatch(position, now))
 
-    def counted(self, now: float) -> None:
-        """Note that the count was read, and its rise, if any, applied."""
+    def counted(self, now: float, *, is_readable: bool = True) -> None:
+        """Note that the count was read, and its rise, if any, applied; or that a status had none to read."""
+        if not is_readable:
+            self._unreadable_at = now
+        final_after_s = LATE_S if is_readable else _LONGEST_S
         for batch in self._batches:
-            if batch.committed_at is not None and now - batch.committed_at >= LATE_S - _TOLERANCE_S:
+            if batch.committed_at is not None and now - batch.committed_at >= final_after_s - _TOLERANCE_S:
                 batch.is_counted = True
 
     def with_errors(

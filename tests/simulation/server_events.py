@@ -219,7 +219,9 @@ def server_goes_back(history: History, draw: Random) -> bool:
     channel = service.channels.get(name)
     if channel is None or not rows or channel.committed is None:
         return False
-    with history.disk.healthy(), door.agent.outbox.file.reading() as connection:
+    oldest: int | None = None
+    file = door.agent.outbox.file
+    with history.disk.healthy(), contextlib.suppress(OutboxError), file.reading() as connection:
         (oldest,) = connection.execute("SELECT min(n) FROM swipes").fetchone()
     base = door.agent.outbox.state.base
     is_known = base + int(channel.committed.partition("-")[0]) < door.agent.outbox.state.committed_n

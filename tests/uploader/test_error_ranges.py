@@ -25,6 +25,34 @@ def test_errors_are_counted_since_the_last_count_of_the_same_channel(
     assert new_errors(known, reported) == count
 
 
+def test_rows_are_not_final_before_a_count_that_can_be_read() -> None:
+    batches = SentBatches((), (0, 0), 0.0)
+    batches.sent((0, 4))
+    batches.committed((0, 4), 0.0)
+
+    asked = []
+    while (due_s := batches.count_due_at) is not None:
+        asked.append(due_s)
+        assert batches.final == (0, 0)
+        batches.counted(due_s, is_readable=False)
+
+    assert batches.final == (0, 4)
+    assert asked == [LATE_S * number for number in range(1, len(asked) + 1)]
+    assert asked[-1] == 86_400
+
+
+def test_the_first_count_that_can_be_read_makes_rows_final() -> None:
+    batches = SentBatches((), (0, 0), 0.0)
+    batches.sent((0, 4))
+    batches.committed((0, 4), 0.0)
+    batches.counted(LATE_S, is_readable=False)
+
+    batches.counted(2 * LATE_S)
+
+    assert batches.count_due_at is None
+    assert batches.final == (0, 4)
+
+
 def sent(*ends: int, committed: int = 0, counted: int = 0) -> SentBatches:
     """Batches that end at these rows, committed up to one row, and counted well up to another."""
     batches = SentBatches((), (0, 0), 0.0)

@@ -50,6 +50,8 @@ def test_malformed_bookkeeping_stops_no_row(door: UploaderRig, odd: object) -> N
 
     assert len(door.pipe.landed) == 10
     assert holds.holds(door.state_dir) == []
+    # The counts that cannot be read are asked for every five minutes of a day after each of the two commits.
+    assert len(door.pipe.of("status")) <= 2 * (24 * 12 + 10)
 
 
 def test_the_counts_are_followed_again_once_they_are_readable(door: UploaderRig) -> None:

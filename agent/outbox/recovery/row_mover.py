@@ -253,9 +253,11 @@ class RowMover:
         """Every pending row that can be read is there: hold what is lost, start their new generation."""
         state = self._file.state
         end_n = max(one.end_n for one in state.recoveries)
-        tails = [tail for one in state.recoveries for tail in self._never_given(one)]
+        # What an earlier rebuild found is held already; the tails of several files may overlap.
         held = self._new.select("SELECT first_n, last_n FROM held WHERE kind = 'set_aside'")
-        # One that an earlier rebuild has found is held already.
+        tails: list[tuple[int, int]] = []
+        for one in state.recoveries:
+            tails += subtract(self._never_given(one), [*held, *tails])
         gaps = subtract(self._new.gaps(state.committed_n + 1, end_n), [*tails, *held])
         lost = sum(last - first + 1 for first, last in gaps)
         kept = [
@@ -380,9 +382,7 @@ class RowMover:
         if self._has_room(size):
             return
         if self._holes is not None:
-            with (
-                self._progress.writing() as connection
-            ):  # flushed: what is given back must be on disk elsewhere
+            with self._progress.writing() as connection:  # flushed: given back only if on disk elsewhere
                 write_record(connection, self._file.state.record)
             with contextlib.suppress(OSError):
                 self._holes.punch(_PUNCHED_BYTES)

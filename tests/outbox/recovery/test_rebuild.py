@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
@@ -243,10 +244,7 @@ def test_pending_rows_get_a_new_id_and_keep_their_event_id(tmp_path: Path, whole
 def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 3)
-    (root,) = looked_up(tmp_path, "SELECT rootpage FROM sqlite_master WHERE name = 'generation'")[0]
-    with damaged(tmp_path) as content:
-        begin = (root - 1) * PAGE_BYTES
-        content[begin : begin + 8] = b"\xff" * 8
+    break_generations(tmp_path)
 
     with closing(opened(tmp_path)) as outbox:
         sent = rows_after(outbox)
@@ -255,6 +253,33 @@ def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
     assert sent[0]["chain_before"] == UNKNOWN_LINK
     for before, row in pairwise(sent):
         assert recomputed_chain(before["chain"], row) == row["chain"]
+
+
+@settings(max_examples=15, deadline=None)
+@example([2, 0, 0])
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(counts: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        state_dir, kept = Path(name), list[int]()
+        for count in counts:
+            with closing(opened(state_dir)) as outbox:
+                for _ in range(count):
+                    kept.append(len(kept) + 1)
+                    outbox.keep(swipe(kept[-1]))
+            break_generations(state_dir)
+
+        with closing(opened(state_dir)) as outbox:
+            assert outbox.pending == len(kept) == read_counts(state_dir).pending
+            assert [row["seq"] > 0 for row in pending_rows(outbox)] == [True] * len(kept)
+            assert sent_rows(outbox) == kept
+
+
+def break_generations(state_dir: Path) -> None:
+    """Overwrite the begin of the page of the generations."""
+    (root,) = looked_up(state_dir, "SELECT rootpage FROM sqlite_master WHERE name = 'generation'")[0]
+    with damaged(state_dir) as content:
+        begin = (root - 1) * PAGE_BYTES
+        content[begin : begin + 8] = b"\xff" * 8
 
 
 def test_committed_rows_are_not_sent_again(tmp_path: Path, whole: Path) -> None:
