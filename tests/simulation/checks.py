@@ -206,7 +206,7 @@ def _one_history_per_id(history: History) -> list[str]:
         known = by_id[row["outbox_id"]].setdefault(row["seq"], row)
         if known["event_id"] != row["event_id"]:
             problems.append(f"two rows are {row['outbox_id']} {row['seq']}")
-    set_aside = _numbers_set_aside(history)
+    set_aside = [*numbers_set_aside(history), *history.released]
     for outbox_id, numbered in by_id.items():
         holes = set(range(1, last[outbox_id] + 1)) - set(numbered)
         holes -= {seq for of_id, seq in set_aside if of_id == outbox_id}
@@ -219,7 +219,7 @@ def _one_history_per_id(history: History) -> list[str]:
     return problems
 
 
-def _numbers_set_aside(history: History) -> list[tuple[str, int]]:
+def numbers_set_aside(history: History) -> list[tuple[str, int]]:
     """Outbox id and number of each row that was set aside; it may have been refused under an earlier id."""
     with closing(open_external(history.door.state_dir, "ro")) as connection:
         begins = connection.execute("SELECT first_n, outbox_id FROM generation").fetchall()

@@ -115,6 +115,7 @@ class History:
         self.went_back = False
         self.is_time_void = False
         self.had_other_history = False
+        self.released: list[tuple[str, int]] = []  # outbox id and number of rows whose hold was released
         self._failed_at = _NEVER
         self.first_us = self.machine.true_us
 

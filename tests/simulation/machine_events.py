@@ -10,7 +10,7 @@ from random import Random
 
 from agent.errors import AgentError
 from agent.outbox.external import holds, replay_queue
-from tests.simulation.checks import held_rows
+from tests.simulation.checks import held_rows, numbers_set_aside
 from tests.simulation.disk import flip_bits
 from tests.simulation.history import History
 from tests.simulation.kinds import event, extent
@@ -23,6 +23,8 @@ def disk_fails(history: History, draw: Random) -> bool:
     """Operations fail: some of them, or all for a while."""
     kinds = draw.choice(("w", "f", "wf", "m", "o", "r", "rwfmo"))
     code = draw.choice(_ERRORS) if kinds != "r" else errno.EIO
+    # SQLite's error of an index of the log that cannot grow means a full disk, whatever the code was.
+    history.was_disk_full |= kinds not in {"f", "o", "r"}
     if draw.random() < 0.6:
         history.disk.fail(kinds, code, skip=draw.randrange(40), count=draw.choice((1, 1, 2, 5, 30)))
     else:
@@ -37,12 +39,14 @@ def disk_fails(history: History, draw: Random) -> bool:
 def flush_fails(history: History, draw: Random) -> bool:
     """A flush fails, and perhaps what the agent does next."""
     kinds, count = draw.choice(("w", "wf", "wfmo")), draw.choice((1, 1, 2, 3, 10))
+    history.was_disk_full = True  # as in disk_fails()
     history.disk.fail(kinds, errno.EIO, begins="f", skip=draw.randrange(20), count=count)
     return True
 
 
 @event
 def disk_short_writes(history: History, draw: Random) -> bool:
+    history.was_disk_full = True  # SQLite takes a short write for a full disk
     history.disk.fail("w", draw.choice((-1, -1, -2)), skip=draw.randrange(30), count=draw.choice((1, 3, 20)))
     return True
 
@@ -235,6 +239,7 @@ def holds_released(history: History, _: Random) -> bool:
     with contextlib.suppress(AgentError):
         with history.disk.healthy(), contextlib.suppress(sqlite3.DatabaseError):  # damaged, and not found yet
             released = [number for _kind, numbers, _reason in held_rows(history) for number in numbers]
+            history.released += numbers_set_aside(history)
         if not holds.release(history.door.state_dir, None):
             return False
         for number in released:
