@@ -30,6 +30,7 @@ def check(history: History) -> None:
         *what_arrived(history),
         *_held_once(history),
         *_one_history_per_id(history),
+        *_numbers_from_one(history),
         *_bounded(history),
     ]
     if problems:
@@ -185,6 +186,11 @@ def _held_once(history: History) -> list[str]:
         (holds,) = connection.execute("SELECT count(*) FROM held WHERE kind = 'rejected'").fetchone()
     errors = len(service.not_loaded)
     return [f"{holds} holds for {errors} errors"] if holds > errors else []
+
+
+def _numbers_from_one(history: History) -> list[str]:
+    numbers = {row["seq"] for row in swipes(history.service.landed) if row["seq"] < 1}
+    return [f"numbers below one were sent: {sorted(numbers)[:5]}"] if numbers else []
 
 
 def _one_history_per_id(history: History) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
+from agent.outbox.database import PAGE_BYTES
 from tests.support.recorded_disk import DAMAGES, File, Piece
 
 KINDS = "rwfoml"
@@ -162,6 +163,15 @@ class Disk:
 
         self._library.disk_unflushed(_Each(each))
         return iter(found)
+
+
+def overwrite_page(path: Path, draw: Random) -> None:
+    """Overwrite a page of a file, if there is one, or a part of it."""
+    pages = path.stat().st_size // PAGE_BYTES if path.exists() else 0
+    if pages:
+        with path.open("r+b") as file:
+            file.seek(draw.randrange(pages) * PAGE_BYTES)
+            file.write(draw.choice((bytes, draw.randbytes))(draw.choice((8, 512, PAGE_BYTES))))
 
 
 def flip_bits(path: Path, draw: Random, count: int) -> bool:

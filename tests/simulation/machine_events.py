@@ -11,7 +11,7 @@ from random import Random
 from agent.errors import AgentError
 from agent.outbox.external import holds, replay_queue
 from tests.simulation.checks import held_rows, numbers_set_aside
-from tests.simulation.disk import flip_bits
+from tests.simulation.disk import flip_bits, overwrite_page
 from tests.simulation.history import History
 from tests.simulation.kinds import event, extent
 
@@ -86,6 +86,19 @@ def bits_flip(history: History, draw: Random) -> bool:
         history.is_log_damaged = True
     with history.disk.healthy():
         return flip_bits(history.door.state_dir / name, draw, draw.randint(1, 3))
+
+
+@event
+def pages_damaged(history: History, draw: Random) -> bool:
+    """A page of the file is overwritten while no process runs, and perhaps of each file that replaces it."""
+    history.is_damaged = True
+    for _ in range(draw.choice((1, 2, 3))):
+        history.stop()
+        with history.disk.healthy():
+            overwrite_page(history.door.state_dir / "outbox.db", draw)
+        history.door.due = {"start": history.now_s + 1.0}
+        history.pass_until(history.now_s + 10.0)
+    return True
 
 
 @event
