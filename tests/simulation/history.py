@@ -20,6 +20,7 @@ import pytest
 from agent.errors import SnowpipeError
 from agent.keys.keypair import KeyPair
 from agent.outbox.database import open_external
+from agent.outbox.file_errors import QUERY_ERRORS
 from agent.service import upload_loop
 from agent.snowpipe.connection import Dialer, Limits
 from agent.uploader.channel_switch import ChannelSwitch
@@ -168,13 +169,18 @@ class History:
         """Rightly, if opening it was refused for a minute: what was on its way in it may arrive twice."""
         if self.service.clock.seconds - self.service.open_refused_s < _LEAST_PATIENCE_S:
             raise FailedError("an old channel was given up that was not refused")
-        assert self.door.agent is not None
-        committed_n = self.door.agent.outbox.state.committed_n
-        with self.disk.healthy(), closing(open_external(self.door.state_dir, "ro")) as connection:
-            rows = connection.execute("SELECT row FROM swipes WHERE n > ?", (committed_n,)).fetchall()
-        for (row,) in rows:
-            if (number := number_in(row)) in self.swiped:
+        # Where the file is damaged, no doubling is a problem.
+        with self.disk.healthy(), contextlib.suppress(*QUERY_ERRORS):
+            for number in self._pending():
                 self.swiped[number].may_be_doubled = True
+
+    def _pending(self) -> list[int]:
+        """The swipes that the door does not know to be committed."""
+        assert self.door.agent is not None
+        query, committed_n = "SELECT row FROM swipes WHERE n > ?", self.door.agent.outbox.state.committed_n
+        with closing(open_external(self.door.state_dir, "ro")) as connection:
+            numbers = [number_in(row) for (row,) in connection.execute(query, (committed_n,))]
+        return [number for number in numbers if number in self.swiped]
 
     @property
     def now_s(self) -> float:

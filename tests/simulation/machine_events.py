@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import sqlite3
 from random import Random
 
 from agent.errors import AgentError
 from agent.outbox.external import holds, replay_queue
+from agent.outbox.file_errors import QUERY_ERRORS
 from tests.simulation.checks import held_rows, numbers_set_aside
 from tests.simulation.disk import flip_bits, overwrite_page
 from tests.simulation.history import History
@@ -250,7 +250,7 @@ def holds_released(history: History, _: Random) -> bool:
         return False
     released: list[int] = []
     with contextlib.suppress(AgentError):
-        with history.disk.healthy(), contextlib.suppress(sqlite3.DatabaseError):  # damaged, and not found yet
+        with history.disk.healthy(), contextlib.suppress(*QUERY_ERRORS):  # damaged, and not found yet
             released = [number for _kind, numbers, _reason in held_rows(history) for number in numbers]
             history.released += numbers_set_aside(history)
         if not holds.release(history.door.state_dir, None):
