@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from tests.support.paths import ROOT
@@ -55,7 +57,7 @@ class Report:
 
 
 def histories(
-    library: Path, workers: Sequence[Sequence[str]], *, root: Path = ROOT, timeout_s: float | None = None
+    library: Path, workers: Sequence[Sequence[str]], *, root: Path = ROOT
 ) -> Iterator[dict[str, Any]]:
     """What each history found: one worker for each list of arguments."""
     # The order of sets is part of a history.
@@ -70,20 +72,30 @@ def histories(
         )
         for words in workers
     ]
+    # A worker whose pipe is full would wait until the one before it has ended.
+    lines = SimpleQueue[str | None]()
+    for worker in started:
+        threading.Thread(target=_read_to_end, args=(worker, lines), daemon=True).start()
     try:
-        for worker in started:
-            assert worker.stdout is not None
-            for line in worker.stdout:
+        for _ in started:
+            while (line := lines.get()) is not None:
                 yield json.loads(line)
-            if worker.wait(timeout_s) != 0:
+        for worker in started:
+            if worker.wait() != 0:
                 raise RuntimeError(f"a worker ended with status {worker.returncode}")
     finally:
         for worker in started:
             if worker.poll() is None:
                 worker.kill()
             worker.wait()
-            if worker.stdout is not None:
-                worker.stdout.close()
+
+
+def _read_to_end(worker: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
+    assert worker.stdout is not None
+    with worker.stdout as stdout:
+        for line in stdout:
+            lines.put(line)
+    lines.put(None)
 
 
 def as_test_case(failure: dict[str, Any]) -> str:
