@@ -166,12 +166,12 @@ class Disk:
 
 
 def overwrite_page(path: Path, draw: Random) -> None:
-    """Overwrite a page of a file, if there is one, or a part of it."""
+    """Overwrite the begin of a page of a file, if there is one: how its rows are found, not the rows."""
     pages = path.stat().st_size // PAGE_BYTES if path.exists() else 0
     if pages:
         with path.open("r+b") as file:
             file.seek(draw.randrange(pages) * PAGE_BYTES)
-            file.write(draw.choice((bytes, draw.randbytes))(draw.choice((8, 512, PAGE_BYTES))))
+            file.write(draw.choice((bytes, draw.randbytes))(draw.choice((8, 100))))
 
 
 def flip_bits(path: Path, draw: Random, count: int) -> bool:

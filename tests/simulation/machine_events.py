@@ -90,7 +90,7 @@ def bits_flip(history: History, draw: Random) -> bool:
 
 @event
 def pages_damaged(history: History, draw: Random) -> bool:
-    """A page of the file is overwritten while no process runs, and perhaps of each file that replaces it."""
+    """A page of the file is damaged while no process runs, and perhaps of each file that replaces it."""
     history.is_damaged = True
     for _ in range(draw.choice((1, 2, 3))):
         history.stop()

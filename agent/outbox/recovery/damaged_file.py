@@ -113,6 +113,11 @@ class DamagedFile:
         found = (row for file in self._files for row in rows.scan(file.samples()) if row is not None)
         return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
 
+    def highest_named(self) -> int:
+        """The highest number that a hold or a replay names; one that only a changed byte gives is ignored."""
+        named = (*(hold[3] for hold in self.held), *(replay[2] for replay in self.replays))
+        return max((n for n in named if n <= _MOST_N // 2), default=0)
+
     def _all(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, or none if it fails. None is tried after one that fails for all.
 

@@ -9,8 +9,9 @@ time of a few small queries, whatever the size of the damaged file; RowMover the
 The new file is small: the state record, the generations, holds, replays and clock observations, as far as
 they can be read. A new generation begins after every number that was ever given to a row:
 - a running agent knows the last number and its chain;
-- else it is the last row of the B-tree, or the highest number found in samples of the bytes, and as many
-  more as the file can have rows. Numbers that no row was given are harmless.
+- else it is the last row of the B-tree, or the highest number found in samples of the bytes or named by a
+  generation, a hold or a replay, and as many more as the file can have rows. Numbers that no row was given
+  are harmless; one that is held as such and given later would not be sent.
 
 The replacement is a sequence of renames, so that a power cut at any moment leaves one defined step
 to repeat; finish_interrupted() runs it at every open.
@@ -189,9 +190,10 @@ def _last_number(
         return known.last_n, known.last_n, known.last_chain
     last = damaged.last_row
     last_n, chain = (last.n, last.chain) if last is not None else (0, "")
-    floor = max([0, *(one.first_n - 1 for one in old)])
+    floor = max([damaged.highest_named(), *(one.first_n - 1 for one in old)])
     if record is not None:
-        floor = max(floor, record.committed_n)
+        ends = (one.end_n for one in unfinished(record, ""))
+        floor = max(floor, record.committed_n, record.channel_first_n - 1, *ends)
     if not last_n:
         floor = max(floor, damaged.highest_number())
     # A running agent that ended normally has given out no more, but damage may hide the newest rows.

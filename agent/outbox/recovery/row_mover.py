@@ -198,7 +198,8 @@ class RowMover:
             yield from self._move(held_when_read(one[0]) if one is not None else None for one in found)
         if damaged.unreadable_bytes:
             _log.warning("outbox: the disk could not read %d bytes of %s", damaged.unreadable_bytes, one.name)
-        is_whole = self._progress.latest(one).is_whole and not damaged.unreadable_bytes
+        hides_newest = damaged.had_errors and not one.last_n
+        is_whole = self._progress.latest(one).is_whole and not (damaged.unreadable_bytes or hides_newest)
         moved = one._replace(part=progress.MOVED, first_n=one.end_n + 1, is_whole=is_whole)
         self._progress.write(one, [moved], **position)
 
@@ -273,8 +274,7 @@ class RowMover:
         ]
         with self._progress.writing() as connection:
             record = self._file.state.record
-            unreadable = record.unreadable + lost
-            record = record._replace(recovering=progress.written(kept), unreadable=unreadable)
+            record = record._replace(recovering=progress.written(kept), unreadable=record.unreadable + lost)
             for first, last in tails:
                 holds.hold_lost(connection, first, last, "no swipe had this number", released=True)
             for first, last in gaps:

@@ -244,7 +244,7 @@ def test_pending_rows_get_a_new_id_and_keep_their_event_id(tmp_path: Path, whole
 def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 3)
-    break_generations(tmp_path)
+    break_root_page(tmp_path, "generation")
 
     with closing(opened(tmp_path)) as outbox:
         sent = rows_after(outbox)
@@ -255,18 +255,27 @@ def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
         assert recomputed_chain(before["chain"], row) == row["chain"]
 
 
-@settings(max_examples=15, deadline=None)
-@example([2, 0, 0])
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
-def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(counts: list[int]) -> None:
+@settings(max_examples=25, deadline=None)
+@example([(2, "generation"), (0, "generation"), (0, "generation")])
+@example([(0, "swipes"), (0, "swipes"), (0, "generation"), (2, "swipes")])
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from(("generation", "held", "state", "swipes"))),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(
+    damages: list[tuple[int, str]],
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         state_dir, kept = Path(name), list[int]()
-        for count in counts:
+        for count, table in damages:
             with closing(opened(state_dir)) as outbox:
                 for _ in range(count):
                     kept.append(len(kept) + 1)
                     outbox.keep(swipe(kept[-1]))
-            break_generations(state_dir)
+            break_root_page(state_dir, table)
 
         with closing(opened(state_dir)) as outbox:
             assert outbox.pending == len(kept) == read_counts(state_dir).pending
@@ -274,12 +283,24 @@ def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(counts: 
             assert sent_rows(outbox) == kept
 
 
-def break_generations(state_dir: Path) -> None:
-    """Overwrite the begin of the page of the generations."""
-    (root,) = looked_up(state_dir, "SELECT rootpage FROM sqlite_master WHERE name = 'generation'")[0]
+def test_of_the_newest_rows_nothing_is_known_if_nothing_is_left_of_their_page(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 2)
+    break_root_page(tmp_path, "swipes", size=PAGE_BYTES)
+
+    with closing(opened(tmp_path)) as outbox:
+        assert (outbox.pending, read_counts(tmp_path).unreadable) == (0, 0)
+        outbox.keep(swipe(3))
+        assert sent_rows(outbox) == [3]
+    assert copies(tmp_path)  # kept, for its bytes are not those of a sound file
+
+
+def break_root_page(state_dir: Path, table: str, *, size: int = 8) -> None:
+    """Overwrite the begin of the first page of a table."""
+    roots = dict(looked_up(state_dir, "SELECT name, rootpage FROM sqlite_master"))
     with damaged(state_dir) as content:
-        begin = (root - 1) * PAGE_BYTES
-        content[begin : begin + 8] = b"\xff" * 8
+        begin = (roots[table] - 1) * PAGE_BYTES
+        content[begin : begin + size] = b"\xff" * size
 
 
 def test_committed_rows_are_not_sent_again(tmp_path: Path, whole: Path) -> None:
