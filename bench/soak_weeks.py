@@ -80,7 +80,8 @@ class Weeks:
         for at_s, kind in sorted(moments):
             history.pass_until(max(history.now_s, begins_s + at_s))
             event_draw = Random(self._draw.getrandbits(40))  # noqa: S311 - as above
-            self.faults += EVENTS[kind](history, event_draw) and kind != "swipe"
+            if EVENTS[kind](history, event_draw) and kind != "swipe":
+                self.faults += 1
             history.service.commit_what_is_due()
         course.heal(history)
         problems = what_arrived(history) + self._numbers()
@@ -96,8 +97,9 @@ class Weeks:
         """The day's rows continue the numbers of the day before."""
         service = self.history.service
         seen = {row["seq"] for row in swipes((*service.landed, *service.not_loaded, *service.refused))}
-        missing = set(range(self._next_seq, max(seen) + 1)) - seen
-        self._next_seq = max(seen) + 1
+        last = max(seen, default=self._next_seq - 1)
+        missing = set(range(self._next_seq, last + 1)) - seen
+        self._next_seq = last + 1
         return [f"numbers are missing: {sorted(missing)[:5]}"] if missing else []
 
     def _sample(self) -> Sample:
@@ -118,13 +120,12 @@ class Weeks:
 
 def main() -> int:
     """Exit code: 0 if every figure meets its target, 1 if not, 2 for wrong words."""
-    try:
-        weeks = int(sys.argv[1])
-    except (IndexError, ValueError):
+    weeks = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdecimal() else 0
+    if weeks < 1:
         print("usage: python -m bench.soak_weeks WEEKS")
         return 2
     with tempfile.TemporaryDirectory() as name:
-        if "PYTHONHASHSEED" not in os.environ or _PRELOADED not in os.environ:
+        if "/disk.so" not in os.environ.get(_PRELOADED, ""):
             library = str(compiled_disk(os.environ.get("CC", "cc"), Path(name)))
             words = [sys.executable, "-m", "bench.soak_weeks", *sys.argv[1:]]
             environment = os.environ | {_PRELOADED: library, "PYTHONHASHSEED": "0"}

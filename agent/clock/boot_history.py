@@ -210,4 +210,6 @@ def _is_news(saved: Boot | None, boot: Boot) -> bool:
         return hint_moved
     last = boot.points[-1]
     known = OffsetCurve(saved.points).at(last.boot_us)
-    return hint_moved or abs(known.offset_us - last.offset_us) > _SAME_US or known.bound_us > 2 * STEP_US
+    now = OffsetCurve(boot.points).at(last.boot_us)
+    is_worse = known.bound_us > now.bound_us + 2 * STEP_US
+    return hint_moved or abs(known.offset_us - last.offset_us) > _SAME_US or is_worse

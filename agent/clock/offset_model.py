@@ -28,10 +28,11 @@ curve is held by its points while the error grows by DRIFT.
 
 Rules
 - A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
-- A server sample is added only where it improves the bound, and never against a synchronised clock. What the
-  boots before and after leave free limits it (timings()).
+- A server sample is added only where it improves the bound, and never against a synchronised clock that it
+  contradicts. What the boots before and after leave free limits it (timings()).
 - A change of the clock is accepted only with a newer correction by the time service: the kernel's status,
-  which a clock set by hand clears, or a mark that was made while this process observed the clock.
+  which a clock set by hand clears, as timedated reports it, too; or a mark that was made while this process
+  observed the clock.
 - A reading earlier than `earliest_us` is not accepted, although the kernel calls it synchronised: the
   release date of this program and the end of the boot before are lower bounds.
 - A boot without points lies between its neighbours: its untrusted clock is used where it fits, else the
@@ -66,8 +67,8 @@ _SAME_IN_TWO_PROCESSES_US = 100_000
 # A time service that reaches its server corrects the clock at least this often (timesyncd.conf(5),
 # PollIntervalMaxSec=), and its query may be repeated.
 _LONGEST_POLL_US = int(1.1 * 2_048_000_000)
-# Each loss of the time server adds two points. Above this number the oldest but one is dropped: rows
-# around it are interpolated over a longer time.
+# Each loss of the time server adds two points. Above this number one is dropped, the oldest of a server's or
+# else the oldest but one: rows around it are interpolated over a longer time.
 _POINTS_MAX = 64
 
 
@@ -198,7 +199,7 @@ class Boot:
         # happened after the latest reading, if there was one in this boot.
         is_set = not sure or abs(sure[-1].offset_us - now.offset_us) > _SAME_US
         is_first = not self.points and self.untrusted_offset_us is None
-        latest_us = self.begins_us if is_first else self.last_us
+        latest_us = 0 if is_first else self.last_us
         known_us = latest_us if is_set else sure[-1].boot_us
         point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
         if is_set or point.boot_us > known_us:
@@ -229,7 +230,8 @@ class Boot:
 def _in_order(*points: OffsetSample) -> tuple[OffsetSample, ...]:
     ordered = sorted(points, key=lambda point: point.boot_us)
     if len(ordered) > _POINTS_MAX:
-        del ordered[1]
+        between = range(1, _POINTS_MAX)
+        del ordered[next((index for index in between if ordered[index].error_us != 0), 1)]
     return tuple(ordered)
 
 

@@ -149,6 +149,7 @@ class Outbox(OutboxChannels):
             self._store(machine_id=machine_id)
 
     def _purge_old_times(self) -> None:
+        """Delete boots, curves and generations that no row needs any more; without room, another time."""
         if self.state.recoveries:
             return  # the rows that need them are not there yet
         with contextlib.suppress(OutboxFullError), self._file.changing(durable=False) as connection:
@@ -367,6 +368,8 @@ class Outbox(OutboxChannels):
         """
         freed = retention.purge(self._file, kept_since_us=kept_since_us, max_bytes=max_bytes, final_n=final_n)
         self._wal_erasure.after_step(freed)
+        if freed:
+            self._purge_old_times()
         return freed
 
     def refill_reserve(self) -> None:

@@ -107,7 +107,7 @@ def _is_channel_lost(code: str) -> bool:
 
 def _is_of_account(request: Request, status: int, body: _Body) -> bool:
     is_sign_in = status == _UNAUTHORIZED or _is_about_credentials(status, body.code)
-    return request.plane == "control" or is_sign_in
+    return request.plane == "control" or (is_sign_in and not _is_channel_lost(body.code))
 
 
 def _is_about_credentials(status: int, code: str) -> bool:

@@ -16,6 +16,8 @@ from agent.errors import ChannelLostError, OutcomeUnknownError
 from agent.snowpipe import server_text
 
 APPEND = "append rows"
+# Both are part of signing in.
+_HOSTNAME, _SCOPED_TOKEN = "ask for the ingest host", "fetch a scoped token"
 # Healthy states of a channel: the error-handling page says SUCCESS, the REST page's example ACTIVE.
 _HEALTHY = frozenset({"SUCCESS", "ACTIVE"})
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
@@ -107,7 +109,7 @@ class Opened:
 
 def hostname() -> Request:
     """Ask the account for its ingest host."""
-    return Request("ask for the ingest host", "control", "GET", "/v2/streaming/hostname")
+    return Request(_HOSTNAME, "control", "GET", "/v2/streaming/hostname")
 
 
 def scoped_token(ingest_host: str, role: str | None) -> Request:
@@ -115,7 +117,7 @@ def scoped_token(ingest_host: str, role: str | None) -> Request:
     scope = f"{ingest_host} session:role:{_stored_name(role)}" if role else ingest_host
     form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "scope": scope}
     return Request(
-        "fetch a scoped token",
+        _SCOPED_TOKEN,
         "control",
         "POST",
         "/oauth/token",
@@ -245,20 +247,20 @@ def parse_hostname(reply: Reply) -> str:
     Its case is kept: the scope of a token is compared with it. The service returns plain text, its
     documentation shows a JSON object: both are accepted.
     """
-    text = _text_or_member(reply, "hostname", "ask for the ingest host")
+    text = _text_or_member(reply, "hostname", _HOSTNAME)
     name, _, port = text.partition(":")
     is_whole = "." in name or name == "localhost"  # a word such as `null` is another answer
     if not _HOST.fullmatch(text) or not is_whole or (port and not 0 < int(port) <= _HIGHEST_PORT):
-        raise _not_snowflake("ask for the ingest host")
+        raise _not_snowflake(_HOSTNAME)
     return text.replace("_", "-")
 
 
 def parse_scoped_token(reply: Reply) -> str:
     """The token: plain text in practice, a JSON object in the documentation."""
-    text = _text_or_member(reply, "token", "fetch a scoped token")
+    text = _text_or_member(reply, "token", _SCOPED_TOKEN)
     is_short = 0 < len(text) <= _LONGEST_SCOPED_TOKEN
     if not is_short or not text.isascii() or not text.isprintable() or " " in text:
-        raise _not_snowflake("fetch a scoped token")
+        raise _not_snowflake(_SCOPED_TOKEN)
     return text
 
 
@@ -375,4 +377,5 @@ def _not_snowflake(what: str, status: int = 200) -> OutcomeUnknownError:
         f"{what}: the answer is not Snowflake's",
         hint="is a proxy or a captive portal in between? check [snowflake] url and proxy; badge-agent check",
         status=status,
+        is_of_account=what in {_HOSTNAME, _SCOPED_TOKEN},
     )

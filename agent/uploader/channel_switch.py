@@ -44,8 +44,10 @@ class ChannelSwitch:
     def __init__(self, source: RowSource) -> None:
         self._source = source
         self._allowed_at: float | None = None
+        # When the latest failure in a row was, of either kind, and for how long they have lasted in all.
         self._refused_at: float | None = None
         self._failed_at: float | None = None
+        self._refused_s = self._failed_s = 0.0
 
     def check(self, channel: str, now: float, wall_us: int) -> None:
         """Raise TransientError while switches follow one another too quickly."""
@@ -85,18 +87,21 @@ class ChannelSwitch:
     def gives_up(self, error: SnowpipeError, now: float) -> bool:
         """Note that the old channel was not opened. True if it has been asked for long enough.
 
-        Never for a failure that every channel has: no connection, no answer, no sign-in.
+        Never for a failure that every channel has: no connection, no answer, no sign-in. Time in which there
+        were only such failures does not count.
         """
-        if error.is_of_account or (error.status is None and not isinstance(error, ChannelLostError)):
-            return False
-        self._failed_at = now if self._failed_at is None else self._failed_at
-        if now - self._failed_at >= _LONGEST_PATIENCE_S:
-            return True
-        if not _is_lasting(error):
-            return False
-        self._refused_at = now if self._refused_at is None else self._refused_at
+        is_answered = not error.is_of_account and (
+            error.status is not None or isinstance(error, ChannelLostError)
+        )
+        is_refused = is_answered and _is_lasting(error)
+        if is_answered:
+            self._failed_s += now - self._failed_at if self._failed_at is not None else 0.0
+        if is_refused:
+            self._refused_s += now - self._refused_at if self._refused_at is not None else 0.0
+        self._failed_at, self._refused_at = now if is_answered else None, now if is_refused else None
         patience_s = _OTHER_PIPE_PATIENCE_S if self._source.is_other_pipe() else _SAME_PIPE_PATIENCE_S
-        return now - self._refused_at >= patience_s
+        is_long = self._failed_s >= _LONGEST_PATIENCE_S or self._refused_s >= patience_s
+        return is_answered and is_long
 
 
 def _is_lasting(error: SnowpipeError) -> bool:

@@ -139,6 +139,16 @@ def test_points_are_bounded_and_the_first_of_them_stays() -> None:
     assert known.points[-1].boot_us == 199 * H
 
 
+def test_samples_of_a_server_do_not_push_out_what_the_own_clock_showed() -> None:
+    known = seen(seen(boot(last=0), 1 * S, WALL_US), 10 * H, WALL_US)
+
+    for hour in range(12, 200):
+        known = known.with_server_sample(OffsetSample(hour * H, WALL_US + hour * S, S))
+
+    assert len(known.points) == 64
+    assert known.sure_points == (OffsetSample(1 * S, WALL_US), OffsetSample(10 * H, WALL_US))
+
+
 def test_a_server_that_contradicts_an_earlier_answer_of_its_own_is_believed() -> None:
     known = boot().with_server_sample(OffsetSample(10 * S, WALL_US, 2 * S))
 

@@ -316,6 +316,7 @@ _DAY_S = 86_400
         (_OPEN, 404, b'{"code": "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"}', 60, 3600),
         (_OPEN, 403, b'{"code": "", "message": "insufficient privileges"}', 60, 3600),
         (_OPEN, 400, b'{"code": "ERR_MALFORMED_REQUEST"}', 60, 3600),
+        (_OPEN, 401, b'{"code": "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"}', 60, 3600),
         # It says that this passes, or the answer is that of a device in between.
         (_OPEN, 503, b'{"code": "", "message": "busy"}', _DAY_S, _DAY_S),
         (_OPEN, 429, b'{"code": "390701"}', _DAY_S, _DAY_S),
@@ -356,6 +357,35 @@ def _exhausted_s(door: UploaderRig, error: SnowpipeError, pipe: str) -> int | No
     door.outbox.pipe = pipe
     switching = ChannelSwitch(LiveRows(door.outbox))
     return next((at for at in range(0, 200_000, 30) if switching.gives_up(error, float(at))), None)
+
+
+@pytest.mark.parametrize("body", [_PAGE, b'{"error": "log in"}', b""])
+@pytest.mark.parametrize("parse", [wire.parse_hostname, wire.parse_scoped_token])
+def test_a_page_in_place_of_a_sign_in_does_not_use_up_the_patience(
+    slow_door: UploaderRig, parse: Callable[[wire.Reply], str], body: bytes
+) -> None:
+    slow_door.run()
+
+    with pytest.raises(SnowpipeError) as raised:
+        parse(wire.Reply(200, {}, body))
+
+    assert _exhausted_s(slow_door, raised.value, "OTHER_PIPE") is None
+    slow_door.close()
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "ERR_PIPE_DOES_NOT_EXIST"), (503, "")])
+def test_time_in_which_nothing_answered_does_not_use_up_the_patience(
+    slow_door: UploaderRig, status: int, code: str
+) -> None:
+    slow_door.run()
+    slow_door.outbox.pipe = "OTHER_PIPE"
+    switching = ChannelSwitch(LiveRows(slow_door.outbox))
+    answer = refusal(_OPEN, wire.Reply(status, {}, b'{"code": "%s"}' % code.encode()))
+
+    for hour in range(100):
+        assert not switching.gives_up(answer, hour * 3600.0)
+        assert not switching.gives_up(UnreachableError("no route"), hour * 3600.0 + 1)
+    slow_door.close()
 
 
 def test_a_connection_that_fails_does_not_use_up_the_patience(slow_door: UploaderRig) -> None:
