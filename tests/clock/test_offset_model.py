@@ -87,7 +87,7 @@ def test_a_clock_that_was_set_since_is_not_known_before_the_last_look() -> None:
         max_size=12,
     )
 )
-def test_servers_do_not_confirm_a_clock_that_nobody_set(
+def test_samples_of_a_server_do_not_confirm_an_unchanged_clock(
     steps: list[tuple[int, int | None, int]],
 ) -> None:
     confirmed_us = now_us = 10 * S
@@ -110,13 +110,13 @@ def test_a_mark_from_before_the_process_confirms_only_the_clock_that_was_synchro
     assert known.accepts(later) == (abs(set_by_us) <= S // 10)
 
 
-def test_the_first_look_at_a_clock_says_nothing_of_the_time_since_its_last_confirmation() -> None:
+def test_the_first_reading_of_a_boot_proves_nothing_after_the_last_confirmation() -> None:
     known = seen(boot(last=9 * H), 9 * H, WALL_US, unconfirmed_us=8 * H)
 
     assert known.points == (OffsetSample(1 * H, WALL_US),)
 
 
-def test_the_first_look_counts_from_the_begin_of_the_boot_at_the_earliest() -> None:
+def test_the_first_reading_counts_from_the_begin_of_the_boot_at_the_earliest() -> None:
     known = seen(boot(last=H), H, WALL_US, unconfirmed_us=8 * H)
 
     assert known.points == (OffsetSample(0, WALL_US),)

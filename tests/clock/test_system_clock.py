@@ -131,7 +131,7 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
 
 
 @pytest.mark.parametrize("mark_s", [None, 33_000])
-def test_a_yes_of_timedated_does_not_say_when_the_clock_was_corrected(
+def test_an_answer_of_timedated_contains_no_time_of_a_correction(
     says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark_s: float | None
 ) -> None:
     says(-1, 0)

@@ -302,7 +302,7 @@ def number_of(raw: str) -> int:
 
 
 def number_in(row: bytes) -> int | None:
-    """The number of the swipe in a stored row; None if its bytes do not say it."""
+    """The number of the swipe in a stored row; None for a damaged one."""
     try:
         return number_of(json.loads(row)["card_raw"])
     except (ValueError, KeyError, TypeError):
