@@ -29,6 +29,8 @@ UNCOMMITTED_DATA = "ERR_CHANNEL_HAS_UNCOMMITTED_DATA"
 _LOST_PREFIXES = ("ERR_CHANNEL_", "ERR_PIPE_", "ERR_TABLE_", "STALE_")
 # These are about the open itself, which is repeated.
 _OPEN_AGAIN = frozenset({UNCOMMITTED_DATA, "ERR_CHANNEL_LIMIT_EXCEEDED"})
+# No privilege on the pipe, and no such pipe: as Snowpipe's REST API answers, among codes of the sign-in.
+_OBJECT_REFUSED = frozenset({"390403", "390404"})
 # `status_code` in a body, as other clients observed it.
 _STALE_STATUS, _EXPIRED_STATUS = "4", "3"
 _LONGEST_RETRY_AFTER_S = 86_400.0
@@ -107,7 +109,8 @@ def _is_channel_lost(code: str) -> bool:
 
 def _is_of_account(request: Request, status: int, body: _Body) -> bool:
     is_sign_in = status == _UNAUTHORIZED or _is_about_credentials(status, body.code)
-    return request.plane == "control" or (is_sign_in and not _is_channel_lost(body.code))
+    is_of_object = body.code in _OBJECT_REFUSED or _is_channel_lost(body.code)
+    return request.plane == "control" or (is_sign_in and not is_of_object)
 
 
 def _is_about_credentials(status: int, code: str) -> bool:

@@ -92,11 +92,12 @@ class CommitRecorder:
         if status.created_on_ms is not None and status.rows_error_count is not None:
             errors, is_readable = ErrorCount(status.created_on_ms, status.rows_error_count), True
         rejected = self._rejected(status, batches, new_errors(known, errors), position)
+        aside: list[Position] = []
+        if position > before or rejected is not None or errors != known:
+            stored = ErrorCount(errors.created_on_ms, errors.rows, batches.bounds)
+            aside = self._source.commit(position, stored, rejected)
+        # Not before errors are held: what is final may be purged, and its count is not asked for again.
         batches.counted(now, is_readable=is_readable)
-        if position <= before and rejected is None and errors == known:
-            return False
-        errors = ErrorCount(errors.created_on_ms, errors.rows, batches.bounds)
-        aside = self._source.commit(position, errors, rejected)
         if rejected is not None:
             self._report_rejected(channel, status, rejected)
         if aside:

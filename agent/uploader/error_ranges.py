@@ -16,8 +16,8 @@ from agent.outbox import ErrorCount, Position
 
 # An error is counted at most so long after the commit: then the count is polled once more.
 LATE_S = 300.0
-# While no status has a count that can be read, it is asked for every LATE_S, for so long after the commit.
-_LONGEST_S = 86_400.0
+# While no status has a count that can be read, one is asked for every LATE_S, for so long after the commit.
+_UNREADABLE_S = 86_400.0
 _TOLERANCE_S = 1.0
 _MOST_BATCHES = 64
 _NONE: Position = (0, 0)
@@ -38,7 +38,7 @@ class _SentBatch:
 
     last: Position
     committed_at: float | None = None
-    is_counted: bool = False  # the count was good long enough after its commit
+    is_counted: bool = False  # the count was read long enough after its commit, or not readable for a day
 
 
 class SentBatches:
@@ -60,7 +60,7 @@ class SentBatches:
 
     @property
     def count_due_at(self) -> float | None:
-        """When the count of everything committed is final; None if it is."""
+        """When the count is to be polled next; None if that of everything committed is final."""
         times = [
             batch.committed_at
             for batch in self._batches
@@ -100,7 +100,7 @@ class SentBatches:
         """Note that the count was read, and its rise, if any, applied; or that a status had none to read."""
         if not is_readable:
             self._unreadable_at = now
-        final_after_s = LATE_S if is_readable else _LONGEST_S
+        final_after_s = LATE_S if is_readable else _UNREADABLE_S
         for batch in self._batches:
             if batch.committed_at is not None and now - batch.committed_at >= final_after_s - _TOLERANCE_S:
                 batch.is_counted = True

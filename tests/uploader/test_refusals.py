@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -111,6 +113,21 @@ def test_an_error_counted_minutes_late_holds_its_row_and_not_the_last_ones(door:
 
     assert landed(door) == without(14, [6])
     assert held(door, "rejected") == [(6, 6)]
+
+
+def test_an_error_that_cannot_be_stored_is_asked_for_again(door: UploaderRig) -> None:
+    door.pipe.cannot_load = cards(2)
+    door.pipe.errors_count_after_s = 200
+    door.keep(2)
+    door.run(250)
+
+    with closing(sqlite3.connect(door.state_dir / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        door.run(60)  # the error is counted now
+        assert held(door, "rejected") == []
+    door.drain()
+
+    assert held(door, "rejected") == [(1, 2)]
 
 
 def test_an_idle_door_hears_an_error_that_is_counted_late(door: UploaderRig) -> None:

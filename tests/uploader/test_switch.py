@@ -317,6 +317,7 @@ _DAY_S = 86_400
         (_OPEN, 403, b'{"code": "", "message": "insufficient privileges"}', 60, 3600),
         (_OPEN, 400, b'{"code": "ERR_MALFORMED_REQUEST"}', 60, 3600),
         (_OPEN, 401, b'{"code": "ERR_PIPE_DOES_NOT_EXIST_OR_NOT_AUTHORIZED"}', 60, 3600),
+        (_OPEN, 403, b'{"code": "390403"}', 60, 3600),
         # It says that this passes, or the answer is that of a device in between.
         (_OPEN, 503, b'{"code": "", "message": "busy"}', _DAY_S, _DAY_S),
         (_OPEN, 429, b'{"code": "390701"}', _DAY_S, _DAY_S),
