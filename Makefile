@@ -23,8 +23,8 @@ PARALLEL    := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage test-agent test-versions test-bare chaos simulate mutants check bench fuzz soak soak-weeks \
-  test-system test-machine deb clean tools
+.PHONY: help demo test coverage test-agent test-versions test-bare chaos simulate mutants check bench fuzz \
+  soak soak-weeks test-system test-machine deb clean tools
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'

@@ -159,15 +159,10 @@ class Soak:
     # --- what it holds --------------------------------------------------------------------------
 
     def _sample(self) -> Sample:
-        process = Path(f"/proc/{self._pid}")
-        held = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
-        return Sample(
+        return sample(
+            self._pid,
+            self._rig.agent.state_dir,
             seconds=round(time.monotonic() - self.begun, 1),
-            rss_kb=int(held["VmRSS"]),
-            descriptors=len(list((process / "fd").iterdir())),
-            threads=int(held["Threads"]),
-            wal_kb=size_kb(self._rig.agent.state_dir / "outbox.db-wal"),
-            outbox_kb=size_kb(self._rig.agent.state_dir / "outbox.db"),
             pending=self._rig.agent.outbox().pending,
             presented=len(self._rig.tags),
         )
@@ -180,8 +175,23 @@ def _moments(begun: float, seconds: float) -> Iterator[float]:
         number += 1
 
 
-def size_kb(path: Path) -> int:
-    """The size of a file in KB; 0 if there is none."""
+def sample(pid: int, state_dir: Path, *, seconds: float, pending: int, presented: int) -> Sample:
+    """What a process and its outbox hold now."""
+    process = Path(f"/proc/{pid}")
+    held = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", (process / "status").read_text(), re.MULTILINE))
+    return Sample(
+        seconds=seconds,
+        rss_kb=int(held["VmRSS"]),
+        descriptors=len(list((process / "fd").iterdir())),
+        threads=int(held["Threads"]),
+        wal_kb=_size_kb(state_dir / "outbox.db-wal"),
+        outbox_kb=_size_kb(state_dir / "outbox.db"),
+        pending=pending,
+        presented=presented,
+    )
+
+
+def _size_kb(path: Path) -> int:
     return path.stat().st_size // 1024 if path.exists() else 0
 
 

@@ -21,7 +21,7 @@ from random import Random
 
 from agent.cli.console import table
 from agent.outbox.external import holds
-from bench.soak import Sample, figures, panels, size_kb
+from bench.soak import Sample, figures, panels, sample
 from bench.soak_plot import draw
 from tests.simulation import course
 from tests.simulation.checks import what_arrived
@@ -104,15 +104,10 @@ class Weeks:
 
     def _sample(self) -> Sample:
         agent, state_dir = self.history.door.agent, self.history.door.state_dir
-        process = Path("/proc/self")
-        fields = dict(line.split(":") for line in (process / "status").read_text().splitlines())
-        return Sample(
+        return sample(
+            os.getpid(),
+            state_dir,
             seconds=(self.history.machine.true_us - self._began_us) / 1e6,
-            rss_kb=int(fields["VmRSS"].split()[0]),
-            descriptors=len(list((process / "fd").iterdir())),
-            threads=int(fields["Threads"]),
-            wal_kb=size_kb(state_dir / "outbox.db-wal"),
-            outbox_kb=size_kb(state_dir / "outbox.db"),
             pending=agent.outbox.pending if agent is not None else 0,
             presented=self.swipes,
         )

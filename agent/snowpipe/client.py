@@ -26,13 +26,13 @@ from agent.snowpipe import wire
 from agent.snowpipe.account_url import is_loopback
 from agent.snowpipe.http import LONGEST_REQUEST_S, Http
 from agent.snowpipe.jwt import CachedToken, FreshToken, Token, mint, read_expiry
-from agent.snowpipe.refusal import refusal
+from agent.snowpipe.refusal import GONE, refusal
 from agent.snowpipe.server_clock import ServerClock
 from agent.snowpipe.wire import Encoding, Reply, Request
 
 _log = logging.getLogger(__name__)
 
-_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _GONE, _UNSUPPORTED = 400, 401, 403, 410, 415
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _UNSUPPORTED = 400, 401, 403, 415
 
 # A call begins no further request after this time.
 _CALL_S = 240.0
@@ -191,7 +191,7 @@ class Client:
             reply = self._send(self._ingest_url(), request, tries, token, "OAUTH")
         except SnowpipeError as error:
             self._failures += 1
-            is_moved = error.status == _GONE or isinstance(error, UnreachableError)
+            is_moved = error.status == GONE or isinstance(error, UnreachableError)
             if is_moved or self._failures % _FAILURES_UNTIL_NEW_HOST == 0:
                 self._forget_host()
             raise
