@@ -34,10 +34,15 @@ def opened(state_dir: Path, *, machine_id: str = "", reserve_bytes: int = 0) -> 
 
 def recover(outbox: Outbox) -> None:
     """Do all that the inspector does in its thread."""
-    while True:
-        with suppress(OutboxReplacedError):
-            if not outbox.recover_step():
-                return
+    while recover_step(outbox):
+        pass
+
+
+def recover_step(outbox: Outbox) -> bool:
+    """One step of it; False if there is nothing left to do."""
+    with suppress(OutboxReplacedError):
+        return outbox.recover_step()
+    return True
 
 
 def at(outbox: Outbox, seq: int) -> Position:

@@ -40,6 +40,10 @@ class Recovery(NamedTuple):
         """Whether more is still to be moved than in the other progress with the same file."""
         return (_PARTS.index(self.part), self.first_n) < (_PARTS.index(other.part), other.first_n)
 
+    def up_to(self, end_n: int) -> Recovery:
+        """Without the numbers after `end_n`."""
+        return self._replace(last_n=min(self.last_n, end_n), end_n=min(self.end_n, end_n))
+
     @property
     def done(self) -> int:
         """How many numbers are done with in this part."""

@@ -10,8 +10,10 @@ The new file is small: the state record, the generations, holds, replays and clo
 they can be read. A new generation begins after every number that was ever given to a row:
 - a running agent knows the last number and its chain;
 - else it is the last row of the B-tree, or the highest number found in samples of the bytes or named by a
-  generation, a hold or a replay, and as many more as the file can have rows. Numbers that no row was given
-  are harmless; one that is held as such and given later would not be sent.
+  generation, a hold or a replay, and as many more as the file can have rows;
+- without a state record it is not known which earlier copies still have rows to be moved: those of all
+  copies count as well.
+Numbers that no row was given are harmless; one that is held as such and given later would not be sent.
 
 The replacement is a sequence of renames, so that a power cut at any moment leaves one defined step
 to repeat; finish_interrupted() runs it at every open.
@@ -140,21 +142,21 @@ def _build(part: Path, damaged: DamagedFile, name: str, known: OutboxState | Non
         connection.execute("PRAGMA synchronous=FULL")
         schema.migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
-        recoveries = _fill(connection, damaged, name, known)
+        recoveries = _fill(connection, damaged, part.with_name(name), known)
         connection.execute("COMMIT")
     sync(part)
     return recoveries
 
 
 def _fill(
-    connection: sqlite3.Connection, damaged: DamagedFile, name: str, known: OutboxState | None
+    connection: sqlite3.Connection, damaged: DamagedFile, copy: Path, known: OutboxState | None
 ) -> tuple[Recovery, ...]:
     _copy_small_tables(connection, damaged)
     record = known.record if known is not None else damaged.state
     old = known.generations if known is not None else damaged.generations
-    last_n, end_n, chain = _last_number(damaged, record, old, known)
+    last_n, end_n, chain = _last_number(damaged, copy.parent, known)
     recovery = Recovery(
-        name,
+        copy.name,
         part=progress.PENDING if record is not None else progress.STATE,
         begin_n=record.committed_n + 1 if record is not None else 1,
         first_n=record.committed_n + 1 if record is not None else 1,
@@ -164,7 +166,7 @@ def _fill(
     )
     # Without a record, rows of schemas 1-3 may have any of these numbers.
     record = record or StateRecord(0, "", "", 0, end_n, "", "", "")
-    recoveries = (recovery, *unfinished(record, name))
+    recoveries = (recovery, *unfinished(record, copy.name))
     write_record(connection, record._replace(recovering=progress.written(recoveries)))
     connection.execute("DELETE FROM generation")
     new_id = new_outbox_id()
@@ -182,22 +184,30 @@ def unfinished(record: StateRecord, name: str) -> list[Recovery]:
         return []
 
 
-def _last_number(
-    damaged: DamagedFile, record: StateRecord | None, old: tuple[Generation, ...], known: OutboxState | None
-) -> tuple[int, int, str]:
+def _last_number(damaged: DamagedFile, state_dir: Path, known: OutboxState | None) -> tuple[int, int, str]:
     """The last number known to have been given out, the last that can have been, and the chain after it."""
     if known is not None:
         return known.last_n, known.last_n, known.last_chain
+    # A running agent that ended normally has given out no more, but damage may hide the newest rows.
+    highest_n, more = _highest_found(damaged), damaged.capacity
+    if damaged.state is None:
+        for copy in quarantine.copies(state_dir):
+            # One that cannot be opened cannot be moved either.
+            with contextlib.suppress(OSError), contextlib.closing(DamagedFile(copy)) as earlier:
+                highest_n, more = max(highest_n, _highest_found(earlier)), more + earlier.capacity
     last = damaged.last_row
     last_n, chain = (last.n, last.chain) if last is not None else (0, "")
-    floor = max([damaged.highest_named(), *(one.first_n - 1 for one in old)])
-    if record is not None:
-        ends = (one.end_n for one in unfinished(record, ""))
-        floor = max(floor, record.committed_n, record.channel_first_n - 1, *ends)
-    if not last_n:
-        floor = max(floor, damaged.highest_number())
-    # A running agent that ended normally has given out no more, but damage may hide the newest rows.
-    return last_n, max(last_n, floor) + damaged.capacity, chain
+    return last_n, highest_n + more, chain
+
+
+def _highest_found(damaged: DamagedFile) -> int:
+    """The highest number that a row of the file or of the copies it names is found to have; 0 for none."""
+    last_n = damaged.last_row.n if damaged.last_row is not None else damaged.highest_number()
+    found = [last_n, damaged.highest_named(), *(one.first_n - 1 for one in damaged.generations)]
+    if damaged.state is not None:
+        found += [damaged.state.committed_n, damaged.state.channel_first_n - 1]
+        found += [one.end_n for one in unfinished(damaged.state, "")]
+    return max(found)
 
 
 def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> None:

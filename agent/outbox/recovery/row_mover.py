@@ -176,6 +176,7 @@ class RowMover:
         """What was still to be moved to a file, from all copies of its record: none is surely the newest.
 
         A recovery that a copy does not have was complete, or not begun. To repeat a complete one is harmless.
+        The numbers after the rows of this file are given to new swipes.
         """
         found = {other.name: other for other in unfinished(newest, one.name)}
         for copy in copies:
@@ -183,7 +184,8 @@ class RowMover:
                 is_there = (self._state_dir / other.name).exists()
                 if is_there and (other.name not in found or other.is_before(found[other.name])):
                     found[other.name] = other
-        return sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
+        ordered = sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
+        return [other.up_to(one.end_n) for other in ordered]
 
     def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
         yield from self._move_numbered(one, damaged)
@@ -262,13 +264,8 @@ class RowMover:
         gaps = subtract(self._new.gaps(state.committed_n + 1, end_n), [*tails, *held])
         lost = sum(last - first + 1 for first, last in gaps)
         kept = [
-            one._replace(
-                part=progress.KEPT,
-                begin_n=1,
-                first_n=1,
-                last_n=min(state.committed_n, one.end_n),
-                end_n=min(state.committed_n, one.end_n),
-                is_whole=one.is_whole and not lost,
+            one.up_to(state.committed_n)._replace(
+                part=progress.KEPT, begin_n=1, first_n=1, is_whole=one.is_whole and not lost
             )
             for one in state.recoveries
         ]

@@ -33,6 +33,7 @@ from tests.support.outbox_rig import (
     pending_rows,
     recomputed_chain,
     recover,
+    recover_step,
     rows_after,
     seqs,
     set_aside,
@@ -244,7 +245,7 @@ def test_pending_rows_get_a_new_id_and_keep_their_event_id(tmp_path: Path, whole
 def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 3)
-    break_root_page(tmp_path, "generation")
+    break_file(tmp_path, "generation")
 
     with closing(opened(tmp_path)) as outbox:
         sent = rows_after(outbox)
@@ -255,38 +256,45 @@ def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
         assert recomputed_chain(before["chain"], row) == row["chain"]
 
 
+PLACES = ("header", "generation", "held", "state", "swipes")
+
+
 @settings(max_examples=25, deadline=None)
-@example([(2, "generation"), (0, "generation"), (0, "generation")])
-@example([(0, "swipes"), (0, "swipes"), (0, "generation"), (2, "swipes")])
+@example([(2, "generation", 99), (0, "generation", 99), (0, "generation", 99)])
+@example([(0, "swipes", 99), (0, "swipes", 99), (0, "generation", 99), (2, "swipes", 99)])
+@example([(2, "swipes", 0), (0, "header", 0), (1, "held", 99)])
+@example([(1000, "header", 0), (0, "header", 0), (1, "held", 99)])
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.sampled_from(("generation", "held", "state", "swipes"))),
+        st.tuples(st.integers(0, 3), st.sampled_from(PLACES), st.sampled_from((0, 1, 2, 99))),
         min_size=1,
         max_size=6,
     )
 )
 def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(
-    damages: list[tuple[int, str]],
+    damages: list[tuple[int, str, int]],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        state_dir, kept = Path(name), list[int]()
-        for count, table in damages:
-            with closing(opened(state_dir)) as outbox:
-                for _ in range(count):
-                    kept.append(len(kept) + 1)
-                    outbox.keep(swipe(kept[-1]))
-            break_root_page(state_dir, table)
+        state_dir, kept = Path(name), 0
+        for count, place, steps in damages:
+            with closing(Outbox(state_dir, agent_id="hq-lobby-1", machine_id="")) as outbox:
+                outbox.keep(*(swipe(kept + value) for value in range(1, count + 1)))
+                kept += count
+                for _ in range(steps):
+                    if not recover_step(outbox):
+                        break
+            break_file(state_dir, place)
 
         with closing(opened(state_dir)) as outbox:
-            assert outbox.pending == len(kept) == read_counts(state_dir).pending
-            assert [row["seq"] > 0 for row in pending_rows(outbox)] == [True] * len(kept)
-            assert sent_rows(outbox) == kept
+            assert outbox.pending == kept == read_counts(state_dir).pending
+            assert [row["seq"] > 0 for row in pending_rows(outbox)] == [True] * kept
+            assert sent_rows(outbox) == list(range(1, kept + 1))
 
 
 def test_of_the_newest_rows_nothing_is_known_if_nothing_is_left_of_their_page(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as outbox:
         keep(outbox, 2)
-    break_root_page(tmp_path, "swipes", size=PAGE_BYTES)
+    break_file(tmp_path, "swipes", size=PAGE_BYTES)
 
     with closing(opened(tmp_path)) as outbox:
         assert (outbox.pending, read_counts(tmp_path).unreadable) == (0, 0)
@@ -295,11 +303,11 @@ def test_of_the_newest_rows_nothing_is_known_if_nothing_is_left_of_their_page(tm
     assert copies(tmp_path)  # kept, for its bytes are not those of a sound file
 
 
-def break_root_page(state_dir: Path, table: str, *, size: int = 8) -> None:
-    """Overwrite the begin of the first page of a table."""
+def break_file(state_dir: Path, place: str, *, size: int = 8) -> None:
+    """Overwrite the begin of the file, or of the first page of a table."""
     roots = dict(looked_up(state_dir, "SELECT name, rootpage FROM sqlite_master"))
     with damaged(state_dir) as content:
-        begin = (roots[table] - 1) * PAGE_BYTES
+        begin = (roots.get(place, 1) - 1) * PAGE_BYTES
         content[begin : begin + size] = b"\xff" * size
 
 
