@@ -83,7 +83,7 @@ def _once(history: History) -> list[str]:
 def _unexcused(history: History, lost: list[int]) -> list[int]:
     """Those of the lost swipes that no exception of docs/promise.md names."""
     service = history.service
-    is_unheard = service.had_late_counts and len(service.channels) > 1
+    is_unheard = service.had_late_counts and service.had_several_channels
     if is_unheard or history.had_other_history or history.was_disk_full:
         # An error is not heard if it is counted after the channel was changed; and a full disk keeps no rows
         # in which one may still be counted.

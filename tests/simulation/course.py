@@ -139,7 +139,8 @@ def _lasting(history: History) -> list[Callable[[], None]]:
 
 def _deliver(history: History) -> None:
     """Run until nothing is pending."""
-    has_switched = len(history.service.channels) > 1 or history.had_other_history or history.is_restored
+    service = history.service
+    has_switched = service.had_several_channels or history.had_other_history or history.is_restored
     ends_s = history.now_s + _HEALS_IN_S + 2 * (history.now_s - history.first_us / 1e6)
     ends_s += _LONGEST_SWITCH_S if has_switched else 0.0
     while not _is_done(history):

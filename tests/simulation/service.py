@@ -58,6 +58,7 @@ class Service(PipeModel):
         self.refuses = lambda row: self.bad_cards.get(card(row)) == "refused"
         self.cannot_load = lambda row: self.bad_cards.get(card(row)) == "not loaded"
         self.had_late_counts = False
+        self._deleted_names: set[str] = set()
         self.open_refused_s = math.inf  # the first time by the server's clock
         self.recover()
 
@@ -111,6 +112,16 @@ class Service(PipeModel):
         for channel in self.channels.values():
             channel.is_invalid = True
             channel.buffered.clear()
+
+    def forget_channel(self) -> None:
+        """Delete every channel."""
+        self._deleted_names.update(self.channels)
+        super().forget_channel()
+
+    @property
+    def had_several_channels(self) -> bool:
+        """Whether channels of several names were opened at any time."""
+        return len(self._deleted_names | set(self.channels)) > 1
 
     # --- requests -------------------------------------------------------------------------------
 
