@@ -255,8 +255,17 @@ static void replace_lost(const char *name, long long at, long long end)
 	}
 }
 
+/* The index of SQLite's log: the first process that opens it begins it anew, whatever it contains. */
+static int is_index(const char *name)
+{
+	size_t length = strlen(name);
+	return length > 4 && strcmp(name + length - 4, "-shm") == 0;
+}
+
 static void note(int fd, const char *name, long long at, const void *bytes, long long length, long long size)
 {
+	if (is_index(name))
+		return;
 	replace_lost(name, at, length < 0 ? size : at + length);
 	if (piece_count == piece_room) {
 		piece_room = piece_room ? 2 * piece_room : 256;
