@@ -1,13 +1,14 @@
 """Which rows are refused for their own sake: learned from outcomes; pure.
 
 Snowflake skips and counts rows that do not load, and documents no answer for a bad one: a refusal is no
-evidence against a row. A row that is refused on its own is retried slowly. Only after an hour is it a
-suspect, and a trial begins: the rows after it are sent one at a time, until one is accepted or enough were
-refused. Accepted: once that row is committed, the suspect and every row between them, each refused in this
-trial, are set aside. Refused: the suspicion is withdrawn, and the next trial begins after twice the time,
-with four times as many rows. So bad rows next to each other are found, and a pipe that refuses everything
-costs few requests and sets nothing aside. Each trial in which a row was accepted shows that the pipe
-refuses single rows: within the next hour the next bad row needs less time.
+evidence against a row. A row that is refused on its own is retried slowly. Only after an hour, without the
+time in which it was not tried, is it a suspect, and a trial begins: the rows after it are sent one at a
+time, until one is accepted or enough were refused. Accepted: once that row is committed, the suspect and
+every row between them, each refused in this trial, are set aside. Refused: the suspicion is withdrawn, and
+the next trial begins after twice the time, with four times as many rows. So bad rows next to each other are
+found, and a pipe that refuses everything costs few requests and sets nothing aside. Each trial in which a
+row was accepted shows that the pipe refuses single rows: within the next hour the next bad row needs less
+time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from agent.outbox import Position
 
 # How long a row is refused until it is a suspect, after so many trials in which a row was accepted.
 _TRIAL_AFTER_S = (3_600.0, 300.0, 30.0, 1.0)
+# Between two refusals at most this time counts: in a longer one the row was not tried.
+_LONGEST_PAUSE_S = 300.0
 _SOON_S = 30.0  # up to this time a row is retried without a pause
 _PROOF_S = 3_600.0  # so long a trial counts
 _LONGEST_S = 86_400.0
@@ -29,7 +32,8 @@ class RefusedRows:
 
     def __init__(self) -> None:
         self._row: Position | None = None  # refused on its own, retried since
-        self._since = 0.0
+        self._refused_s = 0.0
+        self._refused_at = 0.0
         self._proofs = 0  # trials in which a row was accepted
         self._proved_at = 0.0
         self._doublings = 0
@@ -53,11 +57,14 @@ class RefusedRows:
 
     def refused(self, row: Position, now: float) -> bool:
         """A row was refused on its own. True if this lasted for long enough to make it a suspect."""
-        if self._row != row:
-            self._row, self._since = row, now
+        if self._row == row:
+            self._refused_s += min(now - self._refused_at, _LONGEST_PAUSE_S)
+        else:
+            self._row, self._refused_s = row, 0.0
             if now - self._proved_at > _PROOF_S:
                 self._proofs = 0
-        return now - self._since >= self._trial_after_s
+        self._refused_at = now
+        return self._refused_s >= self._trial_after_s
 
     @property
     def retries_soon(self) -> bool:
@@ -78,7 +85,7 @@ class RefusedRows:
     def withdrawn(self, suspect: Position, now: float) -> None:
         """No row of the trial was accepted: the cause is not the rows."""
         self.end_trial()
-        self._row, self._since = suspect, now
+        self._row, self._refused_s, self._refused_at = suspect, 0.0, now
         self._proofs, self._doublings = 0, min(self._doublings + 1, _MOST_DOUBLINGS)
         self._most_rows = min(self._most_rows * 4, _MOST_ROWS)
 

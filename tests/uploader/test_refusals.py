@@ -385,6 +385,30 @@ def test_a_lone_swipe_is_set_aside_by_no_answer_that_passes(door: UploaderRig, a
     assert held(door, "set_aside") == []
 
 
+def test_an_outage_between_two_refusals_makes_no_row_a_suspect(door: UploaderRig) -> None:
+    refusals, is_down = [Reply(400, {}, b'{"code": "ERR_ROWS"}')], False
+
+    def fails(endpoint: str) -> Reply | None:
+        if is_down:
+            return Reply(503, {}, b"")
+        return refusals.pop() if refusals and endpoint == "append" else None
+
+    door.pipe.fails = fails
+    door.keep(1)
+    door.run(2)
+    assert not refusals
+    is_down = True
+    door.keep(3)
+    door.run(7200)
+
+    refusals, is_down = [Reply(400, {}, b'{"code": "ERR_ROWS"}')] * 2, False
+    door.drain()
+
+    assert not refusals
+    assert landed(door) == [1, 2, 3, 4]
+    assert held(door, "set_aside") == []
+
+
 @pytest.mark.parametrize("bad", [[7], [7, 8, 9]], ids=str)
 def test_a_crash_while_a_row_is_suspected_neither_loses_nor_doubles(
     door: UploaderRig, bad: list[int]
