@@ -18,8 +18,8 @@ from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.previous_run import last_run
 from agent.outbox.external.replay_queue import Wanted
 from agent.outbox.records import StateRecord
-from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.damaged_file import DamagedFile
+from agent.outbox.recovery.record_bytes import RowReader
 from tests.support.outbox_rig import (
     PLENTY,
     commit,
@@ -287,7 +287,8 @@ def test_a_row_is_found_by_its_bytes_with_every_column_and_its_number(tmp_path: 
     stored = looked_up(tmp_path, "SELECT * FROM swipes ORDER BY n")
 
     with closing(DamagedFile(tmp_path / "outbox.db")) as file:
-        found = [record_bytes.stored_row(one) for one in file.scanned() if one is not None]
+        reader = RowReader()
+        found = [reader.stored(one) for one in file.scanned() if one is not None]
 
     assert sorted(set(filter(None, found))) == stored
 

@@ -39,7 +39,7 @@ def recover(outbox: Outbox) -> None:
 
 
 def recover_step(outbox: Outbox) -> bool:
-    """One step of it; False if there is nothing left to do."""
+    """One step of recover(); False if there is nothing left to do."""
     with suppress(OutboxReplacedError):
         return outbox.recover_step()
     return True

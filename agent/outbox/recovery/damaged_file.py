@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,6 +19,7 @@ from agent.outbox.file_errors import QUERY_ERRORS, error_name
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.hidden_frames import hides_commits
+from agent.outbox.recovery.record_bytes import FoundHold, RowReader
 from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
 from agent.outbox.timing.timestamps import Columns, StoredRow
@@ -54,6 +56,7 @@ class DamagedFile:
         self._files = [SectorReader(path), SectorReader(path.with_name(path.name + "-wal"))]
         self._connection: sqlite3.Connection | None = None
         self._path = path
+        self._answered: set[str] = set()  # the queries that SQLite could process
         # Something could not be read by SQLite, or was not as stored.
         self.had_errors = hides_commits(path)
         self._connect()
@@ -63,8 +66,7 @@ class DamagedFile:
         self._tries_left = self.capacity
         self.searched_bytes = 0  # by the search of the bytes that is in progress
         self.state, self.generations = self._read_state()
-        held = self._all(_HOLDS)
-        self.held = list(filter(holds.is_hold, held))
+        self._held = self._all(_HOLDS)
         replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
         self.replays = list(filter(holds.is_replay, replays))
         replayed = self._all("SELECT replay_id, n, chain FROM replayed")
@@ -105,17 +107,31 @@ class DamagedFile:
         boot = self.last_row.boot if self.last_row is not None else None
         return max([boot or 0, *(number for number, *_ in self.boots)], default=0) or None
 
-    def highest_number(self) -> int:
-        """The highest number of the rows found in some places of the bytes; 0 if there are none.
-
-        The rows in between are not more than the file can have, so that `capacity` bounds all numbers.
-        """
+    def highest_row(self) -> int:
+        """The highest number of the rows found in some places of the bytes; 0 if there are none."""
+        reader = RowReader()
         found = (row for file in self._files for row in rows.scan(file.samples()) if row is not None)
-        return max((stored.n for stored in map(record_bytes.stored_row, found) if stored), default=0)
+        return max((stored.n for stored in map(reader.stored, found) if stored), default=0)
+
+    def sampled_records(self) -> set[StateRecord | Generation | FoundHold]:
+        """The records found in some places of the bytes, of whatever age.
+
+        Their tables are small and made with the file, so that they lie near its begin.
+        """
+        found = (one for file in self._files for one in record_bytes.records(file.samples()))
+        return {one for one in found if one is not None}
+
+    @functools.cached_property
+    def held(self) -> list[FoundHold]:
+        """The holds that can be read, else those found by their bytes; of several copies a released one."""
+        if _HOLDS in self._answered:
+            return [FoundHold(*hold) for hold in self._held if holds.is_hold(hold)]
+        found = (one for one in self.sampled_records() if isinstance(one, FoundHold))
+        return list({hold.id: hold for hold in sorted(found, key=lambda hold: hold.released)}.values())
 
     def highest_named(self) -> int:
         """The highest number that a hold or a replay names; one that only a changed byte gives is ignored."""
-        named = (*(hold[3] for hold in self.held), *(replay[2] for replay in self.replays))
+        named = (*(hold.last_n for hold in self.held), *(replay[2] for replay in self.replays))
         return max((n for n in named if n <= _MOST_N // 2), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
@@ -129,7 +145,7 @@ class DamagedFile:
             if self._connection is None:
                 break
             try:
-                return self._connection.execute(query, values).fetchall()
+                found = self._connection.execute(query, values).fetchall()
             except QUERY_ERRORS as error:
                 if _is_locked(error):
                     self.close()
@@ -141,6 +157,9 @@ class DamagedFile:
                         self.close()
                 else:
                     self._connect()
+            else:
+                self._answered.add(query)
+                return found
         return []
 
     def _connect(self) -> None:
@@ -286,10 +305,10 @@ class DamagedFile:
         """Every whole copy of the state record in the bytes, of whatever age."""
         copies: set[StateRecord] = set()
         for number in range(len(self._files)):
-            for record in record_bytes.state_records(self._counted(number)):
+            for record in record_bytes.records(self._counted(number)):
                 if record is None:
                     yield
-                else:
+                elif isinstance(record, StateRecord):
                     copies.add(record)
         return copies
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from agent import rows
 from agent.outbox.records import row_checksum
 from agent.outbox.recovery.damaged_file import DamagedFile
-from agent.outbox.recovery.record_bytes import stored_row
+from agent.outbox.recovery.record_bytes import RowReader
 from agent.outbox.timing.timestamps import StoredRow
 from agent.rows import FoundRow, ParsedRow
 
@@ -33,13 +33,14 @@ class FoundRows:
 
     def numbered(self) -> Iterator[StoredRow | None]:
         """The rows whose numbers their checksums or their seqs give; None after each piece of the bytes."""
+        reader = RowReader()
         for found in self.damaged.scanned(self.is_known):
             if found is None:
                 yield None
                 continue
             parsed = found.parsed
             if parsed.outbox_id is None:
-                stored = stored_row(found)
+                stored = reader.stored(found)
                 if stored is not None:
                     yield stored
                 elif len(self.unnumbered) < _MOST_UNNUMBERED:

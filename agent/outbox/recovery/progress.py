@@ -41,7 +41,7 @@ class Recovery(NamedTuple):
         return (_PARTS.index(self.part), self.first_n) < (_PARTS.index(other.part), other.first_n)
 
     def up_to(self, end_n: int) -> Recovery:
-        """Without the numbers after `end_n`."""
+        """The same recovery, of numbers up to `end_n` only."""
         return self._replace(last_n=min(self.last_n, end_n), end_n=min(self.end_n, end_n))
 
     @property

@@ -1,10 +1,15 @@
-"""Quarantined copies of damaged outbox files: `outbox.db.corrupt-<k>`, a higher k for each newer one."""
+"""Quarantined copies of damaged outbox files: `outbox.db.corrupt-<k>`, a higher k for each newer one.
+
+One that cannot be written (mode 0400) is kept for a person only: all that could be read of it was moved.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
+from agent.atomic_file import sync
 from agent.outbox.database import OUTBOX_FILE, SIDE_FILES
 
 # Enough to examine a failing card; more would fill it.
@@ -15,6 +20,18 @@ def copies(state_dir: Path) -> list[Path]:
     """The quarantined files, oldest first. Raises OSError if the directory cannot be read."""
     found = (path for path in state_dir.glob(f"{OUTBOX_FILE}.corrupt-*") if number_of(path.name))
     return sorted(found, key=lambda path: number_of(path.name))
+
+
+def finish(copy: Path) -> None:
+    """Mark a copy as one of which nothing is to be moved any more. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        copy.chmod(0o400)
+        sync(copy)
+
+
+def unfinished(state_dir: Path) -> list[Path]:
+    """The copies of which rows may still have to be moved, oldest first. Raises OSError."""
+    return [copy for copy in copies(state_dir) if copy.stat().st_mode & 0o200]
 
 
 def number_of(name: str) -> int:

@@ -4,16 +4,19 @@ Theory of operation
 
 Input: an outbox file that SQLite reports as damaged, with no open connection. Output: a new, sound file
 under the same name for new swipes, and the damaged one, renamed to `outbox.db.corrupt-<k>`. This takes the
-time of a few small queries, whatever the size of the damaged file; RowMover then moves the rows in steps.
+time of a few small queries, and without a state record that of reading at most 16 MB of each file; RowMover
+then moves the rows in steps.
 
 The new file is small: the state record, the generations, holds, replays and clock observations, as far as
 they can be read. A new generation begins after every number that was ever given to a row:
 - a running agent knows the last number and its chain;
-- else it is the last row of the B-tree, or the highest number found in samples of the bytes or named by a
-  generation, a hold or a replay, and as many more as the file can have rows;
-- without a state record it is not known which earlier copies still have rows to be moved: those of all
-  copies count as well.
-Numbers that no row was given are harmless; one that is held as such and given later would not be sent.
+- else it is the highest number that the file shows to have been given or left out, and as many more as the
+  file can have rows. The state record shows it, or the generations, holds and replays, the last row of the
+  B-tree, or rows and records in samples of the bytes;
+- without a state record it is not known which quarantined files still have rows to be moved: their highest
+  numbers and the rows that they can have count as well.
+A number that no row was given costs nothing, as long as it is known: it is held as such. One that is held and
+given later would not be sent.
 
 The replacement is a sequence of renames, so that a power cut at any moment leaves one defined step
 to repeat; finish_interrupted() runs it at every open.
@@ -52,6 +55,7 @@ from agent.outbox.records import Generation, StateRecord, new_outbox_id
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.progress import Recovery
+from agent.outbox.recovery.record_bytes import FoundHold
 from agent.outbox.state import OutboxState, write_record
 
 _log = logging.getLogger(__name__)
@@ -189,25 +193,37 @@ def _last_number(damaged: DamagedFile, state_dir: Path, known: OutboxState | Non
     if known is not None:
         return known.last_n, known.last_n, known.last_chain
     # A running agent that ended normally has given out no more, but damage may hide the newest rows.
-    highest_n, more = _highest_found(damaged), damaged.capacity
+    highest_n, unseen = _highest_found(damaged), damaged.capacity
     if damaged.state is None:
-        for copy in quarantine.copies(state_dir):
-            # One that cannot be opened cannot be moved either.
+        for copy in quarantine.unfinished(state_dir):
+            # One that cannot be opened must not keep the door from storing swipes.
             with contextlib.suppress(OSError), contextlib.closing(DamagedFile(copy)) as earlier:
-                highest_n, more = max(highest_n, _highest_found(earlier)), more + earlier.capacity
+                highest_n, unseen = max(highest_n, _highest_found(earlier)), unseen + earlier.capacity
     last = damaged.last_row
     last_n, chain = (last.n, last.chain) if last is not None else (0, "")
-    return last_n, highest_n + more, chain
+    return last_n, highest_n + unseen, chain
 
 
 def _highest_found(damaged: DamagedFile) -> int:
-    """The highest number that a row of the file or of the copies it names is found to have; 0 for none."""
-    last_n = damaged.last_row.n if damaged.last_row is not None else damaged.highest_number()
-    found = [last_n, damaged.highest_named(), *(one.first_n - 1 for one in damaged.generations)]
+    """The highest number that the file shows to have been given or left out; 0 for none."""
+    last_n = damaged.last_row.n if damaged.last_row is not None else damaged.highest_row()
+    found: set[StateRecord | Generation | FoundHold] = set(damaged.generations)
     if damaged.state is not None:
-        found += [damaged.state.committed_n, damaged.state.channel_first_n - 1]
-        found += [one.end_n for one in unfinished(damaged.state, "")]
-    return max(found)
+        found.add(damaged.state)
+    if damaged.state is None or not damaged.generations:
+        found |= damaged.sampled_records()
+    return max(last_n, damaged.highest_named(), *map(_highest_in, found))
+
+
+def _highest_in(record: StateRecord | Generation | FoundHold) -> int:
+    match record:
+        case StateRecord():
+            ends = (one.end_n for one in unfinished(record, ""))
+            return max(record.committed_n, record.channel_first_n - 1, *ends)
+        case Generation():
+            return record.first_n - 1
+        case FoundHold():
+            return 0  # part of highest_named()
 
 
 def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> None:

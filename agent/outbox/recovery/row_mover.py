@@ -9,7 +9,8 @@ transaction that also stores the progress: a crash or a power cut at any moment 
     STATE -> ALL | PENDING -> MOVED -> (all files MOVED) -> KEPT -> (the name is removed)
 
     STATE    the state record could not be read: take the newest whole copy in the bytes. Without a copy: ALL,
-             every row is moved, and the committed position is derived from the rows and their old copies.
+             every row is moved, and the committed position is derived from the rows and their old copies; and
+             of no unfinished quarantined file is it known that its rows are moved, so all are read again.
     PENDING  rows after the committed position, so that delivery continues early.
     KEPT     committed rows, for replays; left in the quarantined file where the disk has no room for them.
 
@@ -49,8 +50,8 @@ from agent.log.message_ids import MessageId, fields
 from agent.outbox import holds
 from agent.outbox.disk_room import free_bytes
 from agent.outbox.file_errors import translated
-from agent.outbox.records import ADDRESS, StateRecord
-from agent.outbox.recovery import progress, quarantine, recovered_ids
+from agent.outbox.records import ADDRESS
+from agent.outbox.recovery import lost_state, progress, quarantine, recovered_ids
 from agent.outbox.recovery.damaged_file import DamagedFile
 from agent.outbox.recovery.found_rows import FoundRows, RenumberedRows, held_when_read
 from agent.outbox.recovery.holes import Holes
@@ -58,7 +59,7 @@ from agent.outbox.recovery.moved_rows import MovedRows
 from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.progress_record import ProgressRecord
 from agent.outbox.recovery.ranges import subtract
-from agent.outbox.recovery.rebuild import remove_copies, unfinished
+from agent.outbox.recovery.rebuild import remove_copies
 from agent.outbox.recovery.recovering_file import RecoveringFile
 from agent.outbox.state import write_record
 from agent.outbox.timing.timestamps import STORED, StoredRow
@@ -154,38 +155,14 @@ class RowMover:
             self._searched = None
 
     def _find_state(self, one: Recovery, damaged: DamagedFile) -> Steps:
-        """The newest whole copy of the state record in the bytes that can be that of this file."""
+        """The state record from its copies in the bytes, and what was still to be moved to this file."""
         copies = yield from damaged.states()
-        possible = [copy for copy in copies if copy.committed_n <= one.end_n]
-        if not possible:
-            self._progress.write(one, [one._replace(part=progress.ALL)])
-            return
-        copy = max(possible, key=_age)
-        first_n = copy.committed_n + 1
-        found = one._replace(part=progress.PENDING, begin_n=first_n, first_n=first_n)
-        self._progress.write(
-            one,
-            [found, *self._unfinished(one, copy, possible)],
-            committed_n=copy.committed_n,
-            committed_chain=copy.committed_chain,
-            unreadable=copy.unreadable,
-            **{name: getattr(copy, name) for name in ADDRESS},
-        )
-
-    def _unfinished(self, one: Recovery, newest: StateRecord, copies: list[StateRecord]) -> list[Recovery]:
-        """What was still to be moved to a file, from all copies of its record: none is surely the newest.
-
-        A recovery that a copy does not have was complete, or not begun. To repeat a complete one is harmless.
-        The numbers after the rows of this file are given to new swipes.
-        """
-        found = {other.name: other for other in unfinished(newest, one.name)}
-        for copy in copies:
-            for other in unfinished(copy, one.name):
-                is_there = (self._state_dir / other.name).exists()
-                if is_there and (other.name not in found or other.is_before(found[other.name])):
-                    found[other.name] = other
-        ordered = sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
-        return [other.up_to(one.end_n) for other in ordered]
+        newest, recoveries = lost_state.found(self._state_dir, one, copies, self._file.state.recoveries)
+        changed: dict[str, Any] = {}
+        if newest is not None:
+            names = ("committed_n", "committed_chain", "unreadable", *ADDRESS)
+            changed = {name: getattr(newest, name) for name in names}
+        self._progress.write(one, recoveries, **changed)
 
     def _move_pending(self, one: Recovery, damaged: DamagedFile) -> Steps:
         yield from self._move_numbered(one, damaged)
@@ -273,7 +250,7 @@ class RowMover:
             record = self._file.state.record
             record = record._replace(recovering=progress.written(kept), unreadable=record.unreadable + lost)
             for first, last in tails:
-                holds.hold_lost(connection, first, last, "no swipe had this number", released=True)
+                holds.hold_lost(connection, first, last, holds.NO_SWIPE, released=True)
             for first, last in gaps:
                 holds.hold_lost(connection, first, last, "lost: not found in the damaged file")
             write_record(connection, record)
@@ -295,8 +272,11 @@ class RowMover:
     def _finish(self, one: Recovery, *, is_whole: bool) -> None:
         # What was moved is on disk before the quarantined file is deleted.
         self._progress.write(one, [one._replace(first_n=one.end_n + 1)])
+        copy = self._state_dir / one.name
         if is_whole:
-            quarantine.remove(self._state_dir / one.name)
+            quarantine.remove(copy)
+        else:
+            quarantine.finish(copy)
         left = [other for other in self._file.state.recoveries if other.name != one.name]
         self._progress.write(one, [])
         with self._progress.writing() as connection:
@@ -389,9 +369,3 @@ class RowMover:
     def _gaps(self, one: Recovery) -> list[tuple[int, int]]:
         """The numbers that pending rows can have and that have no row in the new file."""
         return self._new.gaps(one.begin_n, one.end_n)
-
-
-def _age(copy: StateRecord) -> tuple[int, int, int]:
-    """Orders copies of the state record by age, as far as they show it."""
-    names = (other.name for other in unfinished(copy, ""))
-    return copy.committed_n, copy.switches, max(map(quarantine.number_of, names), default=0)

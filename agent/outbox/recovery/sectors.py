@@ -34,7 +34,7 @@ class SectorReader:
         yield from self._pieces(PIECE_BYTES)
 
     def samples(self) -> Iterator[bytes]:
-        """As pieces(), of a large file only some: the bytes between two pieces may be missing."""
+        """As pieces(), of a large file only some, with the last one: bytes between two pieces are missing."""
         yield from self._pieces(max(PIECE_BYTES, self.size // (_SAMPLED_BYTES // PIECE_BYTES)))
 
     @property
@@ -53,7 +53,8 @@ class SectorReader:
             return
         try:
             size = os.fstat(fd).st_size
-            for begin in range(0, size, distance):
+            begins = range(0, size, distance)
+            for begin in begins if distance == PIECE_BYTES else (*begins, size - PIECE_BYTES):
                 yield self._read(fd, begin, min(PIECE_BYTES, size - begin), _PARTS)
         finally:
             os.close(fd)

@@ -256,14 +256,18 @@ def test_a_chain_that_damage_has_taken_is_not_made_up(tmp_path: Path) -> None:
         assert recomputed_chain(before["chain"], row) == row["chain"]
 
 
-PLACES = ("header", "generation", "held", "state", "swipes")
+# Parts of the file, and how much of each is overwritten. Of a page that is gone as a whole nothing is found.
+PLACES = [("header", 8), ("header", 100), ("held", 8), ("swipes", 8)]
+PLACES += [(table, size) for table in ("generation", "state") for size in (8, PAGE_BYTES)]
 
 
 @settings(max_examples=25, deadline=None)
-@example([(2, "generation", 99), (0, "generation", 99), (0, "generation", 99)])
-@example([(0, "swipes", 99), (0, "swipes", 99), (0, "generation", 99), (2, "swipes", 99)])
-@example([(2, "swipes", 0), (0, "header", 0), (1, "held", 99)])
-@example([(1000, "header", 0), (0, "header", 0), (1, "held", 99)])
+@example([(2, ("generation", 8), 99), (0, ("generation", 8), 99), (0, ("generation", 8), 99)])
+@example([(0, ("swipes", 8), 99), (0, ("swipes", 8), 99), (0, ("generation", 8), 99), (2, ("swipes", 8), 99)])
+@example([(2, ("swipes", 8), 0), (0, ("header", 8), 0), (1, ("held", 8), 99)])
+@example([(1000, ("header", 8), 0), (0, ("header", 8), 0), (1, ("held", 8), 99)])
+@example([(5, ("generation", 8), 0), (2, ("state", PAGE_BYTES), 99), (0, ("header", 8), 99)])
+@example([(3, ("header", 8), 0), (1, ("header", 8), 99)])
 @given(
     st.lists(
         st.tuples(st.integers(0, 3), st.sampled_from(PLACES), st.sampled_from((0, 1, 2, 99))),
@@ -272,21 +276,23 @@ PLACES = ("header", "generation", "held", "state", "swipes")
     )
 )
 def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(
-    damages: list[tuple[int, str, int]],
+    damages: list[tuple[int, tuple[str, int], int]],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         state_dir, kept = Path(name), 0
-        for count, place, steps in damages:
+        for count, (place, size), steps in damages:
             with closing(Outbox(state_dir, agent_id="hq-lobby-1", machine_id="")) as outbox:
                 outbox.keep(*(swipe(kept + value) for value in range(1, count + 1)))
                 kept += count
                 for _ in range(steps):
                     if not recover_step(outbox):
                         break
-            break_file(state_dir, place)
+            break_file(state_dir, place, size=size)
 
         with closing(opened(state_dir)) as outbox:
             assert outbox.pending == kept == read_counts(state_dir).pending
+            if all(place != ("state", PAGE_BYTES) for _, place, _ in damages):
+                assert read_counts(state_dir).unreadable == 0
             assert [row["seq"] > 0 for row in pending_rows(outbox)] == [True] * kept
             assert sent_rows(outbox) == list(range(1, kept + 1))
 
@@ -307,7 +313,7 @@ def break_file(state_dir: Path, place: str, *, size: int = 8) -> None:
     """Overwrite the begin of the file, or of the first page of a table."""
     roots = dict(looked_up(state_dir, "SELECT name, rootpage FROM sqlite_master"))
     with damaged(state_dir) as content:
-        begin = (roots.get(place, 1) - 1) * PAGE_BYTES
+        begin = 0 if place == "header" else (roots[place] - 1) * PAGE_BYTES
         content[begin : begin + size] = b"\xff" * size
 
 
@@ -346,6 +352,23 @@ def test_what_waits_for_an_operator_still_does(tmp_path: Path, whole: Path) -> N
         (hold.kind, hold.rows, hold.reason) for hold in before
     ]
     assert [hold.kind for hold in after[:2]] == ["set_aside", "rejected"]
+
+
+@pytest.mark.parametrize("size", [8, 100, PAGE_BYTES])
+def test_holds_are_found_by_their_bytes(tmp_path: Path, whole: Path, size: int) -> None:
+    (tmp_path / "outbox.db").write_bytes(whole.read_bytes())
+    before = holds.holds(tmp_path)
+    break_file(tmp_path, "header", size=size)
+
+    with closing(opened(tmp_path)) as outbox:
+        after = holds.holds(tmp_path)
+        sent = sent_rows(outbox)
+
+    assert [(hold.kind, hold.rows, hold.reason) for hold in after] == [
+        (hold.kind, hold.rows, hold.reason) for hold in before
+    ]
+    assert ASIDE not in sent
+    assert sent[-1] == ROWS
 
 
 def test_a_replay_that_was_asked_for_is_still_to_be_done(tmp_path: Path, whole: Path) -> None:
