@@ -102,14 +102,26 @@ def _check_an_idle_day(history: History) -> None:
     # A door that had nothing to send asks nothing: what the server has lost shows at the next swipe.
     _present_two(history)
     _deliver(history)
-    # Errors may be counted late: one more poll. Then nothing is left to do.
-    history.pass_until(history.now_s + LATE_COUNTS_S)
-    requests, flushes = len(history.network.requests), history.disk.flushes
-    history.pass_until(history.now_s + _HOUR_S)
+    while True:
+        # Errors may be counted late: one more poll. Then nothing is left to do.
+        history.pass_until(history.now_s + LATE_COUNTS_S)
+        requests, flushes, outbox_id = (
+            len(history.network.requests),
+            history.disk.flushes,
+            _outbox_id(history),
+        )
+        history.pass_until(history.now_s + _HOUR_S)
+        if _outbox_id(history) == outbox_id:
+            break
+        _deliver(history)  # that hour was not idle: damage was found, and the file replaced
     if len(history.network.requests) > requests:
         raise FailedError(f"an idle door sent {len(history.network.requests) - requests} requests in an hour")
     if history.disk.flushes - flushes > _IDLE_FLUSHES:
         raise FailedError(f"an idle door flushed {history.disk.flushes - flushes} times in an hour")
+
+
+def _outbox_id(history: History) -> str | None:
+    return history.door.agent.outbox.outbox_id if history.door.agent is not None else None
 
 
 def _present_two(history: History) -> None:
