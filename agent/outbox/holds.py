@@ -114,6 +114,14 @@ def hold_lost(
     )
 
 
+def is_error_count(columns: tuple[Any, ...]) -> bool:
+    """Whether these can be a channel, its time of creation, its number of errors and its batches."""
+    channel, created_on_ms, count, bounds = columns
+    return (
+        isinstance(channel, str) and _are_numbers(created_on_ms, count) and _parse_bounds(bounds) is not None
+    )
+
+
 def error_count(connection: sqlite3.Connection, channel: str) -> ErrorCount | None:
     """The server's error count for a channel as last stored; None if there was none."""
     found = connection.execute(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.errors import OutboxCorruptError
 from agent.keys.keypair import KeyPair
 from agent.outbox import read_counts
 from agent.outbox.external import holds
@@ -74,6 +75,26 @@ def test_errors_counted_before_a_restart_are_not_counted_again(door: UploaderRig
     door.drain()
 
     assert held(door, "rejected") == [(1, 4)]
+
+
+def test_errors_counted_before_the_file_was_damaged_are_not_counted_again(door: UploaderRig) -> None:
+    door.pipe.cannot_load = cards(2)
+    door.keep(4)
+    door.drain()
+    before = held(door, "rejected")
+    door.keep(2)
+    image = door.image()
+    door.drain()
+    door.restore(image)  # it does not know that the last two were committed
+
+    fault = OutboxCorruptError("outbox.db: database disk image is malformed")
+    door.outbox._file.rebuild(fault, door.outbox.outbox_id)
+    door.keep(4)
+    door.drain()
+
+    assert before == [(1, 4)]
+    assert held(door, "rejected") == before
+    assert landed(door) == without(10, [2])
 
 
 def test_errors_counted_while_the_agent_was_down_are_seen_at_its_start(door: UploaderRig) -> None:

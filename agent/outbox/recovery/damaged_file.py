@@ -67,6 +67,8 @@ class DamagedFile:
         self.searched_bytes = 0  # by the search of the bytes that is in progress
         self.state, self.generations = self._read_state()
         self._held = self._all(_HOLDS)
+        counts = self._all("SELECT channel, created_on_ms, rows_error_count, bounds FROM error_counts")
+        self.error_counts = list(filter(holds.is_error_count, counts))
         replays = self._all("SELECT id, first_n, last_n, held_id FROM replays")
         self.replays = list(filter(holds.is_replay, replays))
         replayed = self._all("SELECT replay_id, n, chain FROM replayed")

@@ -7,8 +7,8 @@ under the same name for new swipes, and the damaged one, renamed to `outbox.db.c
 time of a few small queries, and without a state record that of reading at most 16 MB of each file; RowMover
 then moves the rows in steps.
 
-The new file is small: the state record, the generations, holds, replays and clock observations, as far as
-they can be read. A new generation begins after every number that was ever given to a row:
+The new file is small: the state record, the generations, holds, error counts, replays and clock observations,
+as far as they can be read. A new generation begins after every number that was ever given to a row:
 - a running agent knows the last number and its chain;
 - else it is the highest number that the file shows to have been given or left out, and as many more as the
   file can have rows. The state record shows it, or the generations, holds and replays, the last row of the
@@ -235,6 +235,7 @@ def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> 
         connection.execute("INSERT INTO boots VALUES (?, 'lost', 0, 0, 0, NULL, 0, '[]')", (number,))
     connection.executemany("INSERT OR IGNORE INTO timings VALUES (?, ?, ?, ?)", damaged.timings)
     connection.executemany("INSERT OR IGNORE INTO held VALUES (?, ?, ?, ?, ?, ?)", damaged.held)
+    connection.executemany("INSERT OR IGNORE INTO error_counts VALUES (?, ?, ?, ?)", damaged.error_counts)
     # The requested replays; the one in progress resumes where it was.
     connection.executemany("INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?)", damaged.replays)
     waiting = {replay_id for replay_id, *_ in damaged.replays}
