@@ -16,7 +16,7 @@ Kind = Literal["rejected", "set_aside"]
 REFUSED = "refused on its own, again and again; the rows after it were accepted"
 # Why the rows between the suspect and the first row that was accepted are.
 REFUSED_AFTER = "refused on its own, as the row before it; a later row was accepted"
-# Of numbers that were left out; record_bytes finds it by its length.
+# Of numbers that were left out.
 NO_SWIPE = "no swipe had this number"
 
 

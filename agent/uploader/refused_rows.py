@@ -1,14 +1,13 @@
 """Which rows are refused for their own sake: learned from outcomes; pure.
 
 Snowflake skips and counts rows that do not load, and documents no answer for a bad one: a refusal is no
-evidence against a row. A row that is refused on its own is retried slowly. Only after an hour, without the
-time in which it was not tried, is it a suspect, and a trial begins: the rows after it are sent one at a
-time, until one is accepted or enough were refused. Accepted: once that row is committed, the suspect and
-every row between them, each refused in this trial, are set aside. Refused: the suspicion is withdrawn, and
-the next trial begins after twice the time, with four times as many rows. So bad rows next to each other are
-found, and a pipe that refuses everything costs few requests and sets nothing aside. Each trial in which a
-row was accepted shows that the pipe refuses single rows: within the next hour the next bad row needs less
-time.
+evidence against a row. A row that is refused on its own is retried slowly. Only after an hour, in which an
+outage does not count, is it a suspect, and a trial begins: the rows after it are sent one at a time, until
+one is accepted or enough were refused. Accepted: once that row is committed, the suspect and every row
+between them, each refused in this trial, are set aside. Refused: the suspicion is withdrawn, and the next
+trial begins after twice the time, with four times as many rows. So bad rows next to each other are found,
+and a pipe that refuses everything costs few requests and sets nothing aside. Each trial in which a row was
+accepted shows that the pipe refuses single rows: within the next hour the next bad row needs less time.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from agent.outbox import Position
 
 # How long a row is refused until it is a suspect, after so many trials in which a row was accepted.
 _TRIAL_AFTER_S = (3_600.0, 300.0, 30.0, 1.0)
-# Between two refusals at most this time counts: in a longer one the row was not tried.
-_LONGEST_PAUSE_S = 300.0
+# Of the time between two refusals at most so much counts: in an outage the row is not tried.
+_LONGEST_PAUSE_S = 900.0
 _SOON_S = 30.0  # up to this time a row is retried without a pause
 _PROOF_S = 3_600.0  # so long a trial counts
 _LONGEST_S = 86_400.0

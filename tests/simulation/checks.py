@@ -170,7 +170,7 @@ def _held_with_guilt(history: History) -> list[str]:
             was_sent_again = any(
                 number in history.swiped and history.swiped[number].went_back for number in numbers
             )
-            # Not heard while the status was odd, then of rows that the server took back: it falls on those before.
+            # Not heard while the status was odd; then the server took its rows back.
             is_of_other_rows = history.went_back and bool(history.figures.drawn["odd_status"])
             is_excused = is_purged or was_sent_again or is_one_of_several or is_of_other_rows
             if is_excused or history.service.answered["false"]:

@@ -115,12 +115,14 @@ class DamagedFile:
         found = (row for file in self._files for row in rows.scan(file.samples()) if row is not None)
         return max((stored.n for stored in map(reader.stored, found) if stored), default=0)
 
+    @functools.cached_property
     def sampled_records(self) -> set[StateRecord | Generation | FoundHold]:
         """The records found in some places of the bytes, of whatever age.
 
         Their tables are small and made with the file, so that they lie near its begin.
         """
-        found = (one for file in self._files for one in record_bytes.records(file.samples()))
+        pieces = (piece for file in self._files for piece in file.samples())
+        found = (one for piece in pieces for one in record_bytes.records([piece]))
         return {one for one in found if one is not None}
 
     @functools.cached_property
@@ -128,8 +130,10 @@ class DamagedFile:
         """The holds that can be read, else those found by their bytes; of several copies a released one."""
         if _HOLDS in self._answered:
             return [FoundHold(*hold) for hold in self._held if holds.is_hold(hold)]
-        found = (one for one in self.sampled_records() if isinstance(one, FoundHold))
-        return list({hold.id: hold for hold in sorted(found, key=lambda hold: hold.released)}.values())
+        found = [one for one in self.sampled_records if isinstance(one, FoundHold)]
+        found.sort(key=lambda hold: (hold.released, hold.id))
+        latest = {(hold.kind, hold.first_n, hold.last_n): hold._replace(id=None) for hold in found}
+        return list(latest.values())
 
     def highest_named(self) -> int:
         """The highest number that a hold or a replay names; one that only a changed byte gives is ignored."""

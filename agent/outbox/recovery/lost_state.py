@@ -11,15 +11,15 @@ from agent.outbox.recovery.progress import Recovery
 from agent.outbox.recovery.rebuild import unfinished
 
 
-def found(
-    state_dir: Path, one: Recovery, copies: Collection[StateRecord], known: Collection[Recovery]
+def newest_and_recoveries(
+    state_dir: Path, one: Recovery, copies: Collection[StateRecord], *, listed: Collection[Recovery]
 ) -> tuple[StateRecord | None, list[Recovery]]:
     """The newest copy that can be of this file, and what takes the place of its recovery `one`.
 
     That is the next part of it, and what was still to be moved to this file when it was damaged, up to its
-    own last number: the numbers after it are given to new swipes. `known`: the recoveries of the new file.
+    own last number: the numbers after it are given to new swipes. `listed`: the recoveries of the new file.
     """
-    names = {other.name for other in known}
+    names = {other.name for other in listed}
     older = [
         copy.name
         for copy in quarantine.unfinished(state_dir)
@@ -27,9 +27,9 @@ def found(
     ]
     possible = [copy for copy in copies if copy.committed_n <= one.end_n]
     if not possible:
-        # Every older file may have rows that were not moved; what cannot be proved committed is sent again.
+        # Older files may have rows that were not moved: first these, as the position is derived from all.
         others = [Recovery(name, progress.STATE, 1, 1, 0, one.end_n, is_whole=False) for name in older]
-        return None, [one._replace(part=progress.ALL), *reversed(others)]
+        return None, [*others, one._replace(part=progress.ALL)]
     newest = max(possible, key=_age)
     others = [other.up_to(one.end_n) for other in _still_to_move(newest, possible) if other.name in older]
     first_n = newest.committed_n + 1

@@ -1,6 +1,6 @@
 """Quarantined copies of damaged outbox files: `outbox.db.corrupt-<k>`, a higher k for each newer one.
 
-One that cannot be written (mode 0400) is kept for a person only: all that could be read of it was moved.
+One that cannot be written (mode 0400) is kept for a person only: nothing more is moved from it.
 """
 
 from __future__ import annotations

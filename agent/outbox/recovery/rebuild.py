@@ -4,8 +4,8 @@ Theory of operation
 
 Input: an outbox file that SQLite reports as damaged, with no open connection. Output: a new, sound file
 under the same name for new swipes, and the damaged one, renamed to `outbox.db.corrupt-<k>`. This takes the
-time of a few small queries, and without a state record that of reading at most 16 MB of each file; RowMover
-then moves the rows in steps.
+time of a few small queries, and without a state record that of reading samples of each file, whatever its
+size; RowMover then moves the rows in steps.
 
 The new file is small: the state record, the generations, holds, error counts, replays and clock observations,
 as far as they can be read. A new generation begins after every number that was ever given to a row:
@@ -97,10 +97,17 @@ def replace(state_dir: Path, fault: OutboxCorruptError, *, known: OutboxState | 
 
 
 def remove_copies(state_dir: Path, recoveries: Iterable[Recovery]) -> None:
-    """Delete the oldest copies that are not needed; none while a record that may name others is lost."""
+    """Mark the copies of which nothing is to be moved any more, and delete the oldest of them.
+
+    None while a record that may name others is lost. Raises OSError.
+    """
     recoveries = tuple(recoveries)
     if all(one.part != progress.STATE for one in recoveries):
-        quarantine.remove_oldest(state_dir, in_use=[one.name for one in recoveries])
+        names = [one.name for one in recoveries]
+        for copy in quarantine.unfinished(state_dir):
+            if copy.name not in names:
+                quarantine.finish(copy)
+        quarantine.remove_oldest(state_dir, in_use=names)
 
 
 def finish_interrupted(state_dir: Path) -> None:
@@ -211,7 +218,7 @@ def _highest_found(damaged: DamagedFile) -> int:
     if damaged.state is not None:
         found.add(damaged.state)
     if damaged.state is None or not damaged.generations:
-        found |= damaged.sampled_records()
+        found |= damaged.sampled_records
     return max(last_n, damaged.highest_named(), *map(_highest_in, found))
 
 

@@ -34,6 +34,7 @@ _HOLD_HEADER = re.compile(
 )
 _LONGEST_RECORD_BYTES = 4_000
 _LONGEST_ROWID_BYTES = 5
+_MOST_N = 2**30  # a hold of a higher number is that of a changed byte
 _INTEGER_SIZES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _FIRST_TEXT = 13
 
@@ -82,7 +83,7 @@ def _integers(content: bytes) -> tuple[int | None, ...]:
 class FoundHold(NamedTuple):
     """The columns of a hold."""
 
-    id: int
+    id: int | None  # None: a new one
     kind: str
     first_n: int
     last_n: int
@@ -107,34 +108,44 @@ def records(pieces: Iterable[bytes]) -> Iterator[StateRecord | Generation | Foun
 
 def _states(content: bytes) -> Iterator[StateRecord | None]:
     for header in _STATE_HEADER.finditer(content):
-        values = _record_at(content, header.start())
+        values, _ = _record_at(content, header.start())
         yield StateRecord.checked(values[1:]) if values else None
 
 
 def _generations(content: bytes) -> Iterator[Generation | None]:
     for header in _GENERATION_HEADER.finditer(content):
-        values = _record_at(content, header.start())
-        yield Generation.checked((_rowid_before(content, header.start()), *values[1:])) if values else None
+        values = _cell_at(content, header.start())
+        yield Generation.checked(values) if values else None
 
 
 def _holds(content: bytes) -> Iterator[FoundHold]:
     for header in _HOLD_HEADER.finditer(content):
-        values = _record_at(content, header.start())
-        hold: tuple[Any, ...] = (_rowid_before(content, header.start()), *(values or ())[1:])
-        if values and holds.is_hold(hold):
-            yield FoundHold(*hold)
+        values: tuple[Any, ...] = _cell_at(content, header.start())
+        if values and holds.is_hold(values) and values[3] < _MOST_N:
+            yield FoundHold(*values)
 
 
-def _rowid_before(content: bytes, end: int) -> int:
-    """The rowid that ends there; the size of the record ends before it, with a byte below 0x80."""
-    at = end - 1
+def _cell_at(content: bytes, at: int) -> tuple[object, ...]:
+    """The rowid and the values after it of the cell whose record begins at `at`; () if its size is wrong."""
+    values, end = _record_at(content, at)
+    rowid, begin = _varint_before(content, at)
+    size, _ = _varint_before(content, begin)
+    return (rowid, *values[1:]) if size == end - at else ()
+
+
+def _varint_before(content: bytes, end: int) -> tuple[int, int]:
+    """The variable-length integer that ends there, and where it begins; a byte below 0x80 is before it."""
+    at = max(0, end - 1)
     while at > max(0, end - _LONGEST_ROWID_BYTES) and content[at - 1] >= 0x80:  # noqa: PLR2004 - as _varint()
         at -= 1
-    return _varint(content, at)[0]
+    return _varint(content, at)[0], at
 
 
-def _record_at(content: bytes, at: int) -> tuple[object, ...] | None:
-    """The values of the SQLite record whose header begins at `at`; integers and texts, else None."""
+def _record_at(content: bytes, at: int) -> tuple[tuple[object, ...], int]:
+    """The values of the SQLite record whose header begins at `at`, and where it ends; () if it is none.
+
+    Only integers and texts are values of a record here.
+    """
     end = at + content[at]
     types, begin = [], at + 1
     while begin < end:
@@ -146,12 +157,12 @@ def _record_at(content: bytes, at: int) -> tuple[object, ...] | None:
         value = content[begin : begin + size]
         begin += size
         if len(value) < size or (kind not in _INTEGER_SIZES and (kind < _FIRST_TEXT or kind % 2 == 0)):
-            return None
+            return (), begin
         if kind in _INTEGER_SIZES:
             values.append(int.from_bytes(value, signed=True) if size else (None, 0, 1)[max(0, kind - 7)])
         else:
             values.append(value.decode("utf-8", "replace"))
-    return tuple(values)
+    return tuple(values), begin
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:

@@ -46,6 +46,8 @@ class RecoveringFile:
         # False from a replacement until the state of the new file is read.
         self._is_state_of_file = False
         self.file = self._open_with_reserve()
+        with contextlib.suppress(OSError):  # copies of earlier versions have no mark
+            rebuild.remove_copies(self._state_dir, self.state.recoveries)
         if not self._is_checked or self.state.recoveries:
             self.needs_inspection.set()
 

@@ -9,8 +9,8 @@ transaction that also stores the progress: a crash or a power cut at any moment 
     STATE -> ALL | PENDING -> MOVED -> (all files MOVED) -> KEPT -> (the name is removed)
 
     STATE    the state record could not be read: take the newest whole copy in the bytes. Without a copy: ALL,
-             every row is moved, and the committed position is derived from the rows and their old copies; and
-             of no unfinished quarantined file is it known that its rows are moved, so all are read again.
+             every row is moved, and the committed position is derived from the rows and their old copies.
+             First the pending rows of every older file are moved that is not known to be finished.
     PENDING  rows after the committed position, so that delivery continues early.
     KEPT     committed rows, for replays; left in the quarantined file where the disk has no room for them.
 
@@ -157,9 +157,14 @@ class RowMover:
     def _find_state(self, one: Recovery, damaged: DamagedFile) -> Steps:
         """The state record from its copies in the bytes, and what was still to be moved to this file."""
         copies = yield from damaged.states()
-        newest, recoveries = lost_state.found(self._state_dir, one, copies, self._file.state.recoveries)
+        state = self._file.state
+        newest, recoveries = lost_state.newest_and_recoveries(
+            self._state_dir, one, copies, listed=state.recoveries
+        )
         changed: dict[str, Any] = {}
-        if newest is not None:
+        # An older file has an older position: it counts only if no newer file has one, nor derives it.
+        is_derived = any(other.part == progress.ALL for other in state.recoveries)
+        if newest is not None and not (state.committed_n or is_derived):
             names = ("committed_n", "committed_chain", "unreadable", *ADDRESS)
             changed = {name: getattr(newest, name) for name in names}
         self._progress.write(one, recoveries, **changed)
@@ -272,11 +277,8 @@ class RowMover:
     def _finish(self, one: Recovery, *, is_whole: bool) -> None:
         # What was moved is on disk before the quarantined file is deleted.
         self._progress.write(one, [one._replace(first_n=one.end_n + 1)])
-        copy = self._state_dir / one.name
         if is_whole:
-            quarantine.remove(copy)
-        else:
-            quarantine.finish(copy)
+            quarantine.remove(self._state_dir / one.name)
         left = [other for other in self._file.state.recoveries if other.name != one.name]
         self._progress.write(one, [])
         with self._progress.writing() as connection:

@@ -19,8 +19,9 @@ from agent.outbox import ErrorCount, LiveRows, Outbox, ReplayRows, read_counts
 from agent.outbox.database import PAGE_BYTES
 from agent.outbox.external import holds, replay_queue
 from agent.outbox.external.replay_queue import Wanted
-from agent.outbox.recovery import rebuild
+from agent.outbox.recovery import rebuild, record_bytes
 from agent.outbox.recovery.quarantine import copies
+from agent.outbox.recovery.record_bytes import FoundHold
 from agent.rows import UNKNOWN_LINK
 from agent.service.status_file import read_status
 from tests.support.outbox_rig import (
@@ -295,6 +296,44 @@ def test_a_file_that_is_damaged_again_and_again_counts_each_number_once(
                 assert read_counts(state_dir).unreadable == 0
             assert [row["seq"] > 0 for row in pending_rows(outbox)] == [True] * kept
             assert sent_rows(outbox) == list(range(1, kept + 1))
+
+
+def test_an_older_damaged_file_is_no_proof_that_newer_swipes_were_sent(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 40)
+        assert sent_rows(outbox) == list(range(1, 41))
+    break_file(tmp_path, "header")
+    with closing(opened(tmp_path)):
+        pass
+    for copy in copies(tmp_path):
+        copy.chmod(0o600)  # as an earlier version left it
+    for path in tmp_path.glob("outbox.db*"):
+        if path not in copies(tmp_path):
+            path.unlink()
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 5)
+    break_file(tmp_path, "state", size=PAGE_BYTES)
+
+    with closing(opened(tmp_path)) as outbox:
+        assert sent_rows(outbox) == [1, 2, 3, 4, 5]
+
+
+def test_a_hold_whose_size_has_changed_is_none(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 3)
+    break_file(tmp_path, "header")
+    with closing(opened(tmp_path)) as outbox:
+        keep(outbox, 1)
+    content = (tmp_path / "outbox.db").read_bytes()
+    (hold,) = (one for one in record_bytes.records([content]) if isinstance(one, FoundHold))
+    begin = content.index(b"set_aside" + hold.first_n.to_bytes(1)) - 7
+
+    for at in range(begin, begin + 7):
+        for bit in range(8):
+            changed = bytearray(content)
+            changed[at] ^= 1 << bit
+            found = {one for one in record_bytes.records([bytes(changed)]) if isinstance(one, FoundHold)}
+            assert found <= {hold, hold._replace(released=0)}
 
 
 def test_of_the_newest_rows_nothing_is_known_if_nothing_is_left_of_their_page(tmp_path: Path) -> None:
