@@ -105,11 +105,8 @@ def _check_an_idle_day(history: History) -> None:
     while True:
         # Errors may be counted late: one more poll. Then nothing is left to do.
         history.pass_until(history.now_s + LATE_COUNTS_S)
-        requests, flushes, outbox_id = (
-            len(history.network.requests),
-            history.disk.flushes,
-            _outbox_id(history),
-        )
+        outbox_id = _outbox_id(history)
+        requests, flushes = len(history.network.requests), history.disk.flushes
         history.pass_until(history.now_s + _HOUR_S)
         if _outbox_id(history) == outbox_id:
             break

@@ -19,7 +19,7 @@ from agent.outbox.file_errors import QUERY_ERRORS, error_name
 from agent.outbox.records import STATE_COLUMNS, Generation, StateRecord, row_checksum
 from agent.outbox.recovery import record_bytes
 from agent.outbox.recovery.hidden_frames import hides_commits
-from agent.outbox.recovery.record_bytes import FoundHold, RowReader
+from agent.outbox.recovery.record_bytes import MOST_NAMED_N, FoundHold, RowReader
 from agent.outbox.recovery.sectors import SectorReader
 from agent.outbox.timing import boot_table
 from agent.outbox.timing.timestamps import Columns, StoredRow
@@ -138,7 +138,7 @@ class DamagedFile:
     def highest_named(self) -> int:
         """The highest number that a hold or a replay names; one that only a changed byte gives is ignored."""
         named = (*(hold.last_n for hold in self.held), *(replay[2] for replay in self.replays))
-        return max((n for n in named if n <= _MOST_N // 2), default=0)
+        return max((n for n in named if n < MOST_NAMED_N), default=0)
 
     def _all(self, query: str, *values: object) -> list[Any]:
         """All rows of a query, or none if it fails. None is tried after one that fails for all.

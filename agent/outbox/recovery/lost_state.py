@@ -8,7 +8,6 @@ from pathlib import Path
 from agent.outbox.records import StateRecord
 from agent.outbox.recovery import progress, quarantine
 from agent.outbox.recovery.progress import Recovery
-from agent.outbox.recovery.rebuild import unfinished
 
 
 def newest_and_recoveries(
@@ -41,9 +40,9 @@ def _still_to_move(newest: StateRecord, copies: Collection[StateRecord]) -> list
 
     One that a copy does not have was complete, or not begun. To repeat a complete one is harmless.
     """
-    found = {other.name: other for other in unfinished(newest, "")}
+    found = {other.name: other for other in progress.readable(newest.recovering)}
     for copy in copies:
-        for other in unfinished(copy, ""):
+        for other in progress.readable(copy.recovering):
             if other.name not in found or other.is_before(found[other.name]):
                 found[other.name] = other
     return sorted(found.values(), key=lambda other: quarantine.number_of(other.name), reverse=True)
@@ -51,5 +50,5 @@ def _still_to_move(newest: StateRecord, copies: Collection[StateRecord]) -> list
 
 def _age(copy: StateRecord) -> tuple[int, int, int]:
     """Orders copies of the state record by age, as far as they show it."""
-    names = (other.name for other in unfinished(copy, ""))
+    names = (other.name for other in progress.readable(copy.recovering))
     return copy.committed_n, copy.switches, max(map(quarantine.number_of, names), default=0)

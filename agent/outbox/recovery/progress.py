@@ -69,6 +69,14 @@ def parsed(text: str) -> tuple[Recovery, ...]:
     return tuple(map(_parsed, text.split(";"))) if text else ()
 
 
+def readable(text: str) -> tuple[Recovery, ...]:
+    """As parsed(); none for a text that is damaged."""
+    try:
+        return parsed(text)
+    except ValueError:
+        return ()
+
+
 def _parsed(text: str) -> Recovery:
     name, part, *numbers = text.split(" ")
     begin_n, first_n, last_n, end_n, is_whole, *searched_bytes = map(int, numbers)

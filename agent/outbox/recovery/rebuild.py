@@ -177,7 +177,9 @@ def _fill(
     )
     # Without a record, rows of schemas 1-3 may have any of these numbers.
     record = record or StateRecord(0, "", "", 0, end_n, "", "", "")
-    recoveries = (recovery, *unfinished(record, copy.name))
+    # What was still to be moved to this file; the name of a copy is used again once that is deleted.
+    earlier = (one for one in progress.readable(record.recovering) if one.name != copy.name)
+    recoveries = (recovery, *earlier)
     write_record(connection, record._replace(recovering=progress.written(recoveries)))
     connection.execute("DELETE FROM generation")
     new_id = new_outbox_id()
@@ -185,14 +187,6 @@ def _fill(
         if one.first_n <= end_n + 1:
             generation.add(connection, one)
     return recoveries
-
-
-def unfinished(record: StateRecord, name: str) -> list[Recovery]:
-    """What was still to be moved to a file that is now damaged itself, and named `name`."""
-    try:
-        return [one for one in progress.parsed(record.recovering) if one.name != name]
-    except ValueError:
-        return []
 
 
 def _last_number(damaged: DamagedFile, state_dir: Path, known: OutboxState | None) -> tuple[int, int, str]:
@@ -214,23 +208,19 @@ def _last_number(damaged: DamagedFile, state_dir: Path, known: OutboxState | Non
 def _highest_found(damaged: DamagedFile) -> int:
     """The highest number that the file shows to have been given or left out; 0 for none."""
     last_n = damaged.last_row.n if damaged.last_row is not None else damaged.highest_row()
-    found: set[StateRecord | Generation | FoundHold] = set(damaged.generations)
+    found: list[StateRecord | Generation] = [*damaged.generations]
     if damaged.state is not None:
-        found.add(damaged.state)
+        found.append(damaged.state)
     if damaged.state is None or not damaged.generations:
-        found |= damaged.sampled_records
+        found += (one for one in damaged.sampled_records if not isinstance(one, FoundHold))
     return max(last_n, damaged.highest_named(), *map(_highest_in, found))
 
 
-def _highest_in(record: StateRecord | Generation | FoundHold) -> int:
-    match record:
-        case StateRecord():
-            ends = (one.end_n for one in unfinished(record, ""))
-            return max(record.committed_n, record.channel_first_n - 1, *ends)
-        case Generation():
-            return record.first_n - 1
-        case FoundHold():
-            return 0  # part of highest_named()
+def _highest_in(record: StateRecord | Generation) -> int:
+    if isinstance(record, Generation):
+        return record.first_n - 1
+    ends = (one.end_n for one in progress.readable(record.recovering))
+    return max(record.committed_n, record.channel_first_n - 1, *ends)
 
 
 def _copy_small_tables(connection: sqlite3.Connection, damaged: DamagedFile) -> None:

@@ -34,7 +34,7 @@ _HOLD_HEADER = re.compile(
 )
 _LONGEST_RECORD_BYTES = 4_000
 _LONGEST_ROWID_BYTES = 5
-_MOST_N = 2**30  # a hold of a higher number is that of a changed byte
+MOST_NAMED_N = 2**30  # a hold or replay that names a higher number is that of a changed byte
 _INTEGER_SIZES = {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 _FIRST_TEXT = 13
 
@@ -121,7 +121,7 @@ def _generations(content: bytes) -> Iterator[Generation | None]:
 def _holds(content: bytes) -> Iterator[FoundHold]:
     for header in _HOLD_HEADER.finditer(content):
         values: tuple[Any, ...] = _cell_at(content, header.start())
-        if values and holds.is_hold(values) and values[3] < _MOST_N:
+        if values and holds.is_hold(values) and values[3] < MOST_NAMED_N:
             yield FoundHold(*values)
 
 
