@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from agent.clock.reading import ClockReading
-from agent.clock.sync_marks import GROWTH
 from agent.errors import printable
 from agent.swipe import Swipe
 
@@ -79,7 +78,7 @@ def render(swipe: Swipe, link: RowLink, *, agent_id: str) -> tuple[str, bytes]:
     card, read_at = swipe.card, swipe.read_at
     # Half the interval in which its last byte arrived; the middle is the time of the event.
     half_ms = math.ceil(swipe.age_us / 2_000)
-    uncertainty_ms = half_ms + math.ceil(read_at.unconfirmed_us * GROWTH / 1_000) if half_ms else 0
+    uncertainty_ms = half_ms + math.ceil(read_at.max_error_us / 1_000) if half_ms else 0
     recorded_at, event_timestamp = iso(read_at.wall_us), iso(read_at.wall_us - half_ms * 1_000)
     members: dict[str, Any] = {
         "badge_id": swipe.badge_id,

@@ -215,7 +215,7 @@ def test_a_damaged_byte_of_a_row_that_waited_is_no_error(place: int, byte: bytes
 
 
 def test_a_clock_that_was_not_confirmed_adds_to_the_uncertainty_until_the_time_is_corrected() -> None:
-    read_at = dataclasses.replace(instant(NOON_US), trusted=True, unconfirmed_us=2_000_000_000)
+    read_at = dataclasses.replace(instant(NOON_US), trusted=True, max_error_us=1_000_000)
     waited = dataclasses.replace(swipe(1), age_us=3_000_000, read_at=read_at)
     row = render(waited, RowLink("event-1", "", ""), agent_id="door")[1]
 

@@ -176,7 +176,7 @@ def _with_bound_refuted(boot: Boot, now: ClockReading, server: OffsetSample | No
     """The boot without its lower bound, if a server's clock agrees with a reading below the bound."""
     if not now.trusted or now.offset_us >= boot.earliest_us - STEP_US:
         return boot
-    servers = [point for point in (server, *boot.points) if point is not None and point.error_us]
+    servers = [point for point in (server, *boot.points) if point is not None and not point.sure]
     if not any(abs(p.offset_us - now.offset_us) <= p.bound_us(now.boot_us) + STEP_US for p in servers):
         return boot
     _log.warning("clock: it was ahead in an earlier boot; Snowflake shows the same time as it does now")

@@ -11,8 +11,8 @@ of one boot is constant except where something steps the wall clock, and one obs
 wall clock dates every earlier moment of the same boot. What remains is drift: without a time server
 both clocks drift together, and the next correction shows by how much.
 
-    OffsetSample    at one boot time: an offset and its maximum error (0: a synchronised kernel,
-                    otherwise a server's clock)
+    OffsetSample    at one boot time: an offset and its maximum error, by this machine's clock while it
+                    was synchronised ("sure"), or by a server's
     OffsetCurve     samples of one boot joined by straight lines, constant outside them
     OffsetEstimate  the curve at one moment: offset, bound of its error, and whether only synchronised
                     clocks contributed ("sure", sent as `corrected`; else `estimated`)
@@ -21,13 +21,16 @@ both clocks drift together, and the next correction shows by how much.
 States of a boot
 
     UNKNOWN --server sample--> ESTIMATED --trusted reading--> SURE
-       (no points)                (points with an error)      (a point with error 0; never lost)
+       (no points)               (points of a server)        (a point of its own; never lost)
 
 `trusted` is separate: whether the latest reading was trusted. It may become false again, and then the
 curve is held by its points while the error grows by DRIFT.
 
 Rules
-- A trusted reading replaces every point that drift cannot explain: a clock that stepped was wrong before.
+- A trusted reading is off by at most what the kernel states: its error at the last correction and the drift
+  since. It becomes a point if it shows another offset, or if the clock was corrected since the last point.
+- Points that drift cannot explain are removed then, because a clock that stepped was wrong before; so are
+  points about which the new one says more.
 - A server sample is added only where it improves the bound, and never against a synchronised clock that it
   contradicts. What the boots before and after leave free limits it (timings()).
 - A change of the clock is accepted only with a newer correction by the time service: the kernel's status,
@@ -64,9 +67,11 @@ STEP_US = 1_000_000
 _SAME_US = 1_000
 # Two processes of one boot that read the clocks on a busy machine: a larger difference means that it was set.
 _SAME_IN_TWO_PROCESSES_US = 100_000
-# A time service that reaches its server corrects the clock at least this often (timesyncd.conf(5),
-# PollIntervalMaxSec=), and its query may be repeated.
-_LONGEST_POLL_US = int(1.1 * 2_048_000_000)
+# A time service that reaches its server corrects the clock at least every 2,048 s (timesyncd.conf(5),
+# PollIntervalMaxSec=), and its query may be repeated: a clock with a larger error does not reach any.
+_RECENT_ERROR_US = int(1.1 * 2_048_000_000 * DRIFT)
+# The kernel adds to its maximum error once a second.
+_ERROR_STEP_US = 500
 # Each loss of the time server adds two points. Above this number one is dropped, the oldest of a server's or
 # else the oldest but one: rows around it are interpolated over a longer time.
 _POINTS_MAX = 64
@@ -76,16 +81,21 @@ _POINTS_MAX = 64
 class OffsetSample:
     """At `boot_us` since boot the true time was boot_us + offset_us, within `error_us`.
 
-    0: from a synchronised kernel. None: the error has no known limit.
+    None: the error has no known limit. `sure`: by this machine's clock while it was synchronised.
     """
 
     boot_us: int
     offset_us: int
-    error_us: int | None = 0
+    error_us: int | None
+    sure: bool = False
 
     def bound_us(self, boot_us: int, drift: float = DRIFT) -> float:
         """The maximum error of this offset at another moment of the same boot, in microseconds."""
         return math.inf if self.error_us is None else self.error_us + drift * abs(boot_us - self.boot_us)
+
+    def says_more_than(self, other: OffsetSample) -> bool:
+        """True if this sample has a smaller error at the moment of the other one than that has itself."""
+        return self.bound_us(other.boot_us) < other.bound_us(other.boot_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ class OffsetCurve:
         One uses all points, the other only those of synchronised clocks.
         """
         mixed = _on_lines(self.points, boot_us)
-        sure = () if mixed.sure else tuple(point for point in self.points if point.error_us == 0)
+        sure = () if mixed.sure else tuple(point for point in self.points if point.sure)
         pure = _on_lines(sure, boot_us) if sure else mixed
         return pure if pure.bound_us <= mixed.bound_us else mixed
 
@@ -125,7 +135,7 @@ def _on_lines(points: tuple[OffsetSample, ...], boot_us: int) -> OffsetEstimate:
     if 0 < index < len(points):
         return _between(points[index - 1], points[index], boot_us)
     point = points[min(index, len(points) - 1)]
-    return OffsetEstimate(point.offset_us, point.bound_us(boot_us), point.error_us == 0)
+    return OffsetEstimate(point.offset_us, point.bound_us(boot_us), point.sure)
 
 
 def _between(left: OffsetSample, right: OffsetSample, boot_us: int) -> OffsetEstimate:
@@ -133,7 +143,7 @@ def _between(left: OffsetSample, right: OffsetSample, boot_us: int) -> OffsetEst
     offset = left.offset_us + round(slope * (boot_us - left.boot_us))
     # From each point the true offset moves at most by DRIFT, and the line by its slope.
     bound = min(point.bound_us(boot_us, DRIFT + abs(slope)) for point in (left, right))
-    return OffsetEstimate(offset, bound, left.error_us == 0 == right.error_us)
+    return OffsetEstimate(offset, bound, left.sure and right.sure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ class Boot:
     @property
     def sure_points(self) -> tuple[OffsetSample, ...]:
         """The points of its own synchronised clock; the others are of a server's."""
-        return tuple(point for point in self.points if point.error_us == 0)
+        return tuple(point for point in self.points if point.sure)
 
     @property
     def is_sure(self) -> bool:
@@ -170,7 +180,7 @@ class Boot:
         if not now.is_inherited:
             return True
         if not (sure := self.sure_points):
-            return now.unconfirmed_us <= _LONGEST_POLL_US
+            return now.max_error_us <= _RECENT_ERROR_US
         return abs(sure[-1].offset_us - now.offset_us) <= _SAME_IN_TWO_PROCESSES_US
 
     def after(self, now: ClockReading) -> Boot:
@@ -188,32 +198,17 @@ class Boot:
         return dataclasses.replace(seen, trusted=True, points=self._with_trusted(now))
 
     def _with_trusted(self, now: ClockReading) -> tuple[OffsetSample, ...]:
-        """The points with this reading added.
-
-        Points that drift cannot explain are removed, because a clock that stepped was wrong before; so
-        are server samples with a larger error than this reading has at their moment.
-        """
-        seen = OffsetSample(now.boot_us, now.offset_us)
-        sure = [other for other in self.sure_points if _agree(other, seen)]
-        # The clock was correct when it was last confirmed, not necessarily since. If it was set, that
-        # happened after the latest reading, if there was one in this boot.
-        is_set = not sure or abs(sure[-1].offset_us - now.offset_us) > _SAME_US
-        is_first = not self.points and self.untrusted_offset_us is None
-        latest_us = 0 if is_first else self.last_us
-        known_us = latest_us if is_set else sure[-1].boot_us
-        point = OffsetSample(min(max(known_us, now.boot_us - now.unconfirmed_us), now.boot_us), now.offset_us)
-        if is_set or point.boot_us > known_us:
+        """The points with this reading added, if it says more than the latest of this clock."""
+        point = OffsetSample(now.boot_us, now.offset_us, now.max_error_us, sure=True)
+        agreeing = [other for other in self.points if _agree(other, point)]
+        sure = [other for other in agreeing if other.sure]
+        if sure and abs(sure[-1].offset_us - now.offset_us) <= _SAME_US:
+            if now.max_error_us + _ERROR_STEP_US >= sure[-1].bound_us(now.boot_us):
+                return _in_order(*agreeing)  # not corrected since
             if self.trusted and len(sure) > 1 and _is_one_run(sure[-2], sure[-1], point):
-                del sure[-1]
-            sure.append(point)
-        servers = [
-            other
-            for other in self.points
-            if other.error_us != 0
-            and _agree(other, point)
-            and (other.error_us or 0) <= point.bound_us(other.boot_us)
-        ]
-        return _in_order(*sure, *servers)
+                agreeing.remove(sure[-1])
+        known = [other for other in agreeing if not point.says_more_than(other)]
+        return _in_order(*known, point)
 
     def with_server_sample(self, point: OffsetSample) -> Boot:
         """The boot after a server sample, which counts less than a synchronised kernel."""
@@ -231,7 +226,7 @@ def _in_order(*points: OffsetSample) -> tuple[OffsetSample, ...]:
     ordered = sorted(points, key=lambda point: point.boot_us)
     if len(ordered) > _POINTS_MAX:
         between = range(1, _POINTS_MAX)
-        del ordered[next((index for index in between if ordered[index].error_us != 0), 1)]
+        del ordered[next((index for index in between if not ordered[index].sure), 1)]
     return tuple(ordered)
 
 
@@ -244,7 +239,7 @@ def _agree(one: OffsetSample, other: OffsetSample) -> bool:
 def _is_one_run(*points: OffsetSample) -> bool:
     """True if the offset did not change: then the first and last point describe the run."""
     first = points[0].offset_us
-    return all(point.error_us == 0 and abs(point.offset_us - first) <= _SAME_US for point in points)
+    return all(point.sure and abs(point.offset_us - first) <= _SAME_US for point in points)
 
 
 # --- all boots together -----------------------------------------------------------------------
@@ -321,7 +316,7 @@ class _Limits:
 
     def applied(self, point: OffsetSample) -> OffsetSample:
         """The point within the limits; as it is if a synchronised clock made it, or if they contradict it."""
-        if point.error_us == 0:
+        if point.sure:
             return point
         error_us = math.inf if point.error_us is None else point.error_us
         drift_us = DRIFT * point.boot_us

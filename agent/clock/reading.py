@@ -9,15 +9,15 @@ from dataclasses import dataclass
 class ClockReading:
     """A reading of both clocks at one moment: `wall_us` microseconds since 1970 UTC, `boot_us`
     microseconds since boot (CLOCK_BOOTTIME, so suspend counts); `trusted` is whether the wall
-    clock was synchronised, `unconfirmed_us` for how long at most that has not been confirmed.
-    `is_inherited`: by a mark from before this process, so the clock may have been set by hand since.
+    clock was synchronised, `max_error_us` how far off it is at most then.
+    `is_inherited`: trusted by a mark from before this process; it may have been set by hand since.
     """
 
     wall_us: int
     boot_id: str
     boot_us: int
     trusted: bool
-    unconfirmed_us: int = 0
+    max_error_us: int = 0
     is_inherited: bool = False
 
     @property

@@ -8,24 +8,26 @@ confirmed while its offset is the one that was observed with the mark.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # The kernel lets maxerror grow by 500 us a second (MAXFREQ) from what it was at the last correction, up to
 # NTP_PHASE_LIMIT; from there on the clock counts as not synchronised.
 GROWTH = 500 / 1_000_000
-LONGEST_UNCONFIRMED_US = int(16_000_000 / GROWTH)
+LARGEST_ERROR_US = 16_000_000
+_LONGEST_UNCONFIRMED_US = int(LARGEST_ERROR_US / GROWTH)
 # Offsets that differ by less are equal: two readings on a busy machine, and the kernel's coarse file times.
 _SAME_US = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The wall clock was correct `unconfirmed_us` ago, and has not been set since.
+    """The wall clock was correct once, has not been set since, and is off by at most `max_error_us` now.
 
     `is_inherited`: the mark is older than this process, which cannot exclude that it was set in between.
     """
 
-    unconfirmed_us: int
+    max_error_us: int
     is_inherited: bool = False
 
 
@@ -61,9 +63,9 @@ class SyncMarks:
         if observed is None or mark_us != observed.mark_us:
             return None
         unconfirmed_us = boot_us - observed.boot_us
-        if abs(wall_us - boot_us - observed.offset_us) > _SAME_US or unconfirmed_us > LONGEST_UNCONFIRMED_US:
+        if abs(wall_us - boot_us - observed.offset_us) > _SAME_US or unconfirmed_us > _LONGEST_UNCONFIRMED_US:
             return None
-        return Confirmation(max(0, unconfirmed_us), observed.is_inherited)
+        return Confirmation(math.ceil(max(0, unconfirmed_us) * GROWTH), observed.is_inherited)
 
 
 def _observe(mark_us: int, wall_us: int, boot_us: int, made_after_us: int | None) -> _Observed | None:
@@ -73,7 +75,7 @@ def _observe(mark_us: int, wall_us: int, boot_us: int, made_after_us: int | None
     """
     ago_us = wall_us - mark_us
     is_inherited = made_after_us is None
-    longest_us = LONGEST_UNCONFIRMED_US if made_after_us is None else boot_us - made_after_us + _SAME_US
+    longest_us = _LONGEST_UNCONFIRMED_US if made_after_us is None else boot_us - made_after_us + _SAME_US
     if not -_SAME_US <= ago_us <= longest_us:
         return None
     return _Observed(mark_us, wall_us - boot_us, boot_us - max(0, ago_us), is_inherited)

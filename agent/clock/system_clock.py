@@ -12,7 +12,7 @@ from typing import Protocol
 
 from agent import RELEASED
 from agent.clock.reading import ClockReading
-from agent.clock.sync_marks import GROWTH, LONGEST_UNCONFIRMED_US, Confirmation, SyncMarks
+from agent.clock.sync_marks import Confirmation, SyncMarks
 from agent.clock.timedated import Timedated
 from agent.settings import Trust
 
@@ -76,7 +76,7 @@ class SystemClock:
             self._boot_id,
             boot_us,
             trusted=True,
-            unconfirmed_us=confirmed.unconfirmed_us,
+            max_error_us=confirmed.max_error_us,
             is_inherited=confirmed.is_inherited,
         )
 
@@ -89,7 +89,7 @@ class SystemClock:
             return self._confirmation_without_kernel(wall_us, boot_us)
         if not (before.synchronised and after.synchronised):
             return None
-        return Confirmation(int(max(before.max_error_us, after.max_error_us) / GROWTH))
+        return Confirmation(max(before.max_error_us, after.max_error_us))
 
     def _confirmation_without_kernel(self, wall_us: int, boot_us: int) -> Confirmation | None:
         # A sandbox that forbids adjtimex (seccomp, as with ProtectClock=) leaves timesyncd's file, and
@@ -98,10 +98,10 @@ class SystemClock:
         marked = self._marks.judge(_timesyncd_mark_us(), wall_us, boot_us)
         if marked is not None and not marked.is_inherited:
             return marked
-        if self._timedated.reports_synchronised(wall_us - boot_us):
-            # The answer does not say when the clock was corrected.
-            return Confirmation(marked.unconfirmed_us if marked is not None else LONGEST_UNCONFIRMED_US)
-        return marked
+        error_us = self._timedated.max_error_us(wall_us - boot_us)
+        if error_us is None:
+            return marked
+        return Confirmation(error_us if marked is None else min(error_us, marked.max_error_us))
 
 
 def boottime_s() -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 from collections.abc import Callable
+
+from agent.clock.sync_marks import GROWTH, LARGEST_ERROR_US
 
 # The daemon is started for the query and takes a moment, so the query runs in a thread, and rarely.
 _ASK_EVERY_S = 60.0
@@ -17,20 +20,25 @@ _QUESTION = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
 
 
 class Timedated:
-    """A cached answer of systemd-timedated(8), which reports for any time daemon."""
+    """A cached answer of systemd-timedated(8), which reports for any time daemon.
+
+    The answer does not say when the clock was corrected: at the latest "no" at the earliest, or else at the
+    begin of the boot.
+    """
 
     def __init__(self, boottime_s: Callable[[], float]) -> None:
         """`boottime_s` also counts the time of a suspend: the answer from before it is an old one."""
         self._boottime_s = boottime_s
         self._asked_at: float | None = None
         self._yes: tuple[float, int] | None = None  # when it was asked, and the offset at that time
+        self._corrected_after = 0.0
         self._asking = threading.Lock()
 
-    def reports_synchronised(self, offset_us: int) -> bool:
-        """The last answer while it is valid; never waits. False without systemd.
+    def max_error_us(self, offset_us: int) -> int | None:
+        """How far off the clock is at most, by the last "yes" while it is valid; else None.
 
-        `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is void, as
-        the kernel clears its status then.
+        Never waits. `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is
+        void, as the kernel clears its status then.
         """
         now = self._boottime_s()
         with self._asking:
@@ -41,9 +49,12 @@ class Timedated:
             threading.Thread(target=self.ask, args=(offset_us,), name="timedated", daemon=True).start()
         yes = self._yes  # read once: the thread of ask() replaces it
         if yes is None:
-            return False
+            return None
         asked_at, known_us = yes
-        return now - asked_at < _VALID_S and abs(offset_us - known_us) <= _SAME_US
+        if now - asked_at >= _VALID_S or abs(offset_us - known_us) > _SAME_US:
+            return None
+        by_kernel_us = LARGEST_ERROR_US + GROWTH * 1e6 * (now - asked_at)
+        return math.ceil(min(by_kernel_us, GROWTH * 1e6 * (now - self._corrected_after)))
 
     def ask(self, offset_us: int) -> bool:
         """Query and wait for the answer, for at most _ANSWER_S."""
@@ -56,4 +67,6 @@ class Timedated:
             return False  # no systemd, or a busy one: queried again later
         is_yes = answer.strip() == b"yes"
         self._yes = (asked_at, offset_us) if is_yes else None
+        if not is_yes:
+            self._corrected_after = asked_at
         return is_yes

@@ -71,7 +71,8 @@ CREATE TABLE error_counts(
 
 # Corrected times. `boots` are the clock observations of each boot (agent.clock.offset_model); `timings` are
 # the curves that rows were sent with, from first_n up to the next first_n, so that a replay sends the same
-# times. Points are JSON: [[boot_us, offset_us, error_us], ...]. The new columns of older rows are NULL.
+# times. Points are JSON: [[boot_us, offset_us, error_us, sure], ...]; earlier agents wrote no `sure`. The new
+# columns of older rows are NULL.
 _VERSION_3 = """
 ALTER TABLE swipes ADD COLUMN boot INTEGER;
 ALTER TABLE swipes ADD COLUMN boot_us INTEGER;

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import system_clock
-from agent.clock.sync_marks import LONGEST_UNCONFIRMED_US
+from agent.clock.sync_marks import GROWTH, LARGEST_ERROR_US
 from agent.clock.system_clock import RELEASED_US, KernelTime, SystemClock, is_synchronised, kernel_time, off
 from agent.settings import Trust
 from tests.support.programs import install
@@ -62,13 +62,13 @@ def says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int, int]
     )
 
 
-def test_a_synchronised_kernel_tells_how_long_ago_it_was_corrected(says: Callable[[int, int], None]) -> None:
+def test_a_synchronised_kernel_tells_how_far_off_it_may_be(says: Callable[[int, int], None]) -> None:
     says(0, 1_000_000)
 
     now = SystemClock().now()
 
     assert now.trusted
-    assert now.unconfirmed_us == 2_000_000_000
+    assert now.max_error_us == 1_000_000
     assert kernel_time() == KernelTime(synchronised=True, max_error_us=1_000_000)
 
 
@@ -116,7 +116,7 @@ def test_what_timesyncd_left_of_another_time_is_no_word_about_this_one(
     assert not is_synchronised()
 
 
-def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
+def test_what_timesyncd_left_tells_how_far_off_the_clock_may_be(
     says: Callable[[int, int], None], tmp_path: Path
 ) -> None:
     says(-1, 0)
@@ -127,7 +127,7 @@ def test_what_timesyncd_left_tells_how_long_ago_it_corrected_the_clock(
     now = SystemClock().now()
 
     assert now.trusted
-    assert now.unconfirmed_us >= 2_048_000_000
+    assert now.max_error_us >= 1_024_000
 
 
 @pytest.mark.parametrize("mark_s", [None, 33_000])
@@ -144,8 +144,9 @@ def test_an_answer_of_timedated_contains_no_time_of_a_correction(
     system = SystemClock()
 
     wait_until(lambda: system.now().trusted, what="the answer")
+    now = system.now()
 
-    assert system.now().unconfirmed_us == LONGEST_UNCONFIRMED_US
+    assert LARGEST_ERROR_US + 1_000_000 > now.max_error_us >= min(LARGEST_ERROR_US, now.boot_us * GROWTH)
 
 
 @pytest.mark.parametrize("step_s", [3_600, -1_800, 600, -600, 1])
@@ -167,7 +168,7 @@ def test_a_clock_that_is_set_by_hand_is_not_trusted_until_the_next_mark(
 
     assert not after_step.trusted
     assert after_mark.trusted
-    assert after_mark.unconfirmed_us < 1_000_000
+    assert after_mark.max_error_us < 500
     assert not after_mark.is_inherited
 
 

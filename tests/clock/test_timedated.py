@@ -41,9 +41,9 @@ def test_a_swipe_never_waits_for_the_answer_and_has_it_the_next_time(programs: P
     install(programs, "timedatectl", "sleep 0.2; echo yes\n")
     timedated = Timedated(DrivenClock().monotonic_s)
 
-    assert not timedated.reports_synchronised(0)
+    assert timedated.max_error_us(0) is None
 
-    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.max_error_us(0) is not None, what="the answer")
 
 
 def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> None:
@@ -54,8 +54,8 @@ def test_it_is_asked_once_a_minute_however_many_swipes_come(programs: Path) -> N
 
     for second in range(61):
         clock.seconds = 1_000.0 + second
-        timedated.reports_synchronised(0)
-        wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
+        timedated.max_error_us(0)
+        wait_until(lambda: timedated.max_error_us(0) is not None, what="the answer")
 
     wait_until(lambda: asked.read_text().count(".") == 2, what="the second question")
 
@@ -64,25 +64,25 @@ def test_a_yes_that_is_not_renewed_ends(programs: Path) -> None:
     install(programs, "timedatectl", "echo yes\n")
     clock = DrivenClock()
     timedated = Timedated(clock.monotonic_s)
-    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.max_error_us(0) is not None, what="the answer")
 
     install(programs, "timedatectl", "exit 1\n")
     clock.seconds += 301
 
-    assert not timedated.reports_synchronised(0)
+    assert timedated.max_error_us(0) is None
 
 
 def test_a_yes_from_before_the_clock_was_set_says_nothing(programs: Path) -> None:
     install(programs, "timedatectl", "echo yes\n")
     clock = DrivenClock()
     timedated = Timedated(clock.monotonic_s)
-    wait_until(lambda: timedated.reports_synchronised(0), what="the answer")
+    wait_until(lambda: timedated.max_error_us(0) is not None, what="the answer")
 
-    assert not timedated.reports_synchronised(3_600_000_000)
-    assert timedated.reports_synchronised(1_000)
+    assert timedated.max_error_us(3_600_000_000) is None
+    assert timedated.max_error_us(1_000) is not None
 
     clock.seconds += 61
-    wait_until(lambda: timedated.reports_synchronised(3_600_000_000), what="the answer to a new question")
+    wait_until(lambda: timedated.max_error_us(3_600_000_000) is not None, what="the answer to a new question")
 
 
 def test_an_answer_that_another_thread_withdraws_meanwhile_is_used_whole(
@@ -95,4 +95,34 @@ def test_an_answer_that_another_thread_withdraws_meanwhile_is_used_whole(
     withdrawn = property(lambda _: next(answers), lambda _, __: None)
     monkeypatch.setattr(Timedated, "_yes", withdrawn, raising=False)
 
-    assert timedated.reports_synchronised(0)
+    assert timedated.max_error_us(0) is not None
+
+
+def test_a_yes_proves_a_correction_after_the_latest_no_or_the_begin_of_the_boot(programs: Path) -> None:
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+    install(programs, "timedatectl", "echo yes\n")
+    clock.seconds = 1_000.0
+    assert timedated.ask(0)
+    assert timedated.max_error_us(0) == 500_000
+
+    install(programs, "timedatectl", "echo no\n")
+    clock.seconds = 2_000.0
+    assert not timedated.ask(0)
+    install(programs, "timedatectl", "echo yes\n")
+    clock.seconds = 2_060.0
+    assert timedated.ask(0)
+
+    clock.seconds = 2_070.0
+    assert timedated.max_error_us(0) == 35_000
+
+
+def test_a_yes_is_worth_no_more_than_the_kernels_own_limit(programs: Path) -> None:
+    install(programs, "timedatectl", "echo yes\n")
+    clock = DrivenClock()
+    timedated = Timedated(clock.monotonic_s)
+    clock.seconds = 1_000_000.0
+    assert timedated.ask(0)
+
+    clock.seconds += 10
+    assert timedated.max_error_us(0) == 16_005_000

@@ -10,7 +10,7 @@ from agent.service import upload_loop
 from tests.simulation import machine_events, server_events
 from tests.simulation.checks import check
 from tests.simulation.history import FailedError, Figures, History, Plan
-from tests.simulation.kinds import AFTER, ALWAYS, EVENTS, FIRST, LATE_COUNTS_S
+from tests.simulation.kinds import ALWAYS, COMPANIONS, EVENTS, FIRST, LATE_COUNTS_S
 from tests.simulation.reader_events import present
 
 _HOUR_S = 3_600.0
@@ -28,7 +28,7 @@ def plan(seed: int) -> Plan:
     draw = Random(f"{seed} plan")
     kinds = sorted(EVENTS.keys() - ALWAYS - {FIRST})
     chosen = draw.sample(kinds, draw.randint(3, draw.choice((12, 12, 30))))
-    chosen += sorted({AFTER[kind] for kind in chosen if kind in AFTER} - set(chosen))
+    chosen += sorted({COMPANIONS[kind] for kind in chosen if kind in COMPANIONS} - set(chosen))
     weights = {kind: 10 ** draw.uniform(-1, 0.7) for kind in chosen} | dict(ALWAYS)
     scale_s = draw.choice((0.3, 3.0, 30.0, 300.0, 2_000.0))
     events = [(0.0, FIRST, draw.getrandbits(40))] if draw.random() < 0.5 else []

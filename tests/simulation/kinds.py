@@ -16,12 +16,13 @@ ALWAYS = {"swipe": 4.0, "burst": 0.4}
 LATE_COUNTS_S = 700.0
 # The first of half of the histories, and of no other.
 FIRST = "time_service"
-# Events that can happen only after another one.
-AFTER = {
+# A kind that does nothing, or little, without another one: both are drawn.
+COMPANIONS = {
     "ntp_goes": "ntp_comes",
     "pipe_repaired": "rows_refused",
     "backup_restored": "backup_made",
     "holds_released": "rows_refused",
+    "odd_status": "rows_not_loaded",
 }
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from agent.clock.sync_marks import GROWTH
 from agent.outbox import database, generation
 from tests.simulation.disk import Disk
 from tests.support.clock_rig import ClockRig
@@ -128,7 +127,7 @@ class Machine(ClockRig):
         if not self.kernel_answers:
             return -1
         now = self.now()
-        reference._obj.maxerror = int(now.unconfirmed_us * GROWTH)
+        reference._obj.maxerror = now.max_error_us
         return _SYNCHRONISED if now.trusted else _NOT_SYNCHRONISED
 
     def _timedatectl(self, *_: object, **__: object) -> SimpleNamespace:

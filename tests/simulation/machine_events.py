@@ -110,6 +110,20 @@ def restart(history: History, draw: Random) -> bool:
 
 
 @event
+def stopped_for_hours(history: History, draw: Random) -> bool:
+    """Meanwhile a time server answers, for a while or to the end; after the start the clock may be set."""
+    history.stop()
+    history.machine.ntp_comes()
+    if draw.random() < 0.7:
+        history.machine.ntp_goes()
+    history.door.due = {"start": history.now_s + draw.choice((3_000.0, 10_000.0, 30_000.0))}
+    history.pass_until(history.door.due["start"] + 20.0)
+    if draw.random() < 0.5:
+        clock_set_by_hand(history, draw)
+    return True
+
+
+@event
 def killed(history: History, _: Random) -> bool:
     history.kill()
     return True

@@ -5,11 +5,9 @@ from __future__ import annotations
 import uuid
 
 from agent.clock.reading import ClockReading
-from agent.clock.sync_marks import SyncMarks
+from agent.clock.sync_marks import GROWTH, LARGEST_ERROR_US, SyncMarks
 
 TRUE_START_US = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
-_KERNEL_LIMIT_US = 16_000_000  # NTP_PHASE_LIMIT: from there on the kernel counts the clock as unsynchronised
-_KERNEL_GROWTH = 500 / 1_000_000
 
 
 class ClockRig:
@@ -74,14 +72,14 @@ class ClockRig:
         self._offset_us += int(off_s * 1e6)
 
     def now(self) -> ClockReading:
-        unconfirmed_us = int(self._boot_us - self._confirmed_us)
-        trusted = self._is_set and unconfirmed_us * _KERNEL_GROWTH < _KERNEL_LIMIT_US
+        error_us = int((self._boot_us - self._confirmed_us) * GROWTH)
+        trusted = self._is_set and error_us < LARGEST_ERROR_US
         return ClockReading(
             self._offset_us + self.boot_us,
             self.boot_id,
             self.boot_us,
             trusted,
-            unconfirmed_us if trusted else 0,
+            error_us if trusted else 0,
         )
 
 
@@ -131,6 +129,6 @@ class MarkedClockRig(ClockRig):
             self.boot_id,
             self.boot_us,
             trusted=True,
-            unconfirmed_us=confirmed.unconfirmed_us,
+            max_error_us=confirmed.max_error_us,
             is_inherited=confirmed.is_inherited,
         )

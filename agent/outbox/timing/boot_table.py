@@ -95,16 +95,19 @@ def _columns(boot: Boot) -> tuple[object, ...]:
 def points_of(text: str) -> tuple[OffsetSample, ...]:
     """Points from their JSON. Raises OutboxCorruptError for damaged text."""
     try:
-        found = tuple(OffsetSample(*point) for point in json.loads(text))
+        return tuple(_point(*point) for point in json.loads(text))
     except (ValueError, TypeError) as error:
         raise OutboxCorruptError("outbox: the stored clock observations are damaged") from error
-    if not all(
-        type(p.boot_us) is type(p.offset_us) is int and isinstance(p.error_us, int | None) for p in found
-    ):
-        raise OutboxCorruptError("outbox: the stored clock observations are damaged")
-    return found
+
+
+def _point(boot_us: object, offset_us: object, error_us: object, sure: object = None) -> OffsetSample:
+    """One point; without `sure`, as earlier agents wrote it, an error of 0 means so. Raises ValueError."""
+    match boot_us, offset_us, error_us, error_us == 0 if sure is None else sure:
+        case int(at), int(offset), int() | None as error, bool(is_sure):
+            return OffsetSample(at, offset, error, is_sure)
+    raise ValueError("not a point")
 
 
 def text_of(points: tuple[OffsetSample, ...]) -> str:
-    """Points as JSON: [[boot_us, offset_us, error_us], ...]."""
-    return json.dumps([[p.boot_us, p.offset_us, p.error_us] for p in points], separators=(",", ":"))
+    """Points as JSON: [[boot_us, offset_us, error_us, sure], ...]."""
+    return json.dumps([dataclasses.astuple(point) for point in points], separators=(",", ":"))
