@@ -83,10 +83,11 @@ def _once(history: History) -> list[str]:
 def _unexcused(history: History, lost: list[int]) -> list[int]:
     """Those of the lost swipes that no exception of docs/promise.md names."""
     service = history.service
-    is_unheard = service.had_late_counts and service.had_several_channels
+    is_late = service.had_late_counts or bool(history.figures.drawn["odd_status"])
+    is_unheard = is_late and service.had_several_channels
     if is_unheard or history.had_other_history or history.was_disk_full:
-        # An error is not heard if it is counted after the channel was changed; and a full disk keeps no rows
-        # in which one may still be counted.
+        # An error is not heard if it is counted, or its count readable, only after the channel was changed.
+        # A full disk keeps no rows in which one may still be counted.
         not_loaded = not_loaded_numbers(history)
         lost = [number for number in lost if number not in not_loaded]
     if not history.is_damaged:
