@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +34,9 @@ class Release:
 def unpack(release: Release, into: Path) -> None:
     """Unpack a new root file system; takes minutes the first time, then seconds."""
     archive = _CACHE / f"{release.name}-{release.arch}.tar"
-    if not archive.exists():
-        _bootstrap(release, archive)
+    with making(archive):
+        if not archive.exists():
+            _bootstrap(release, archive)
     into.mkdir(parents=True)
     _run("tar", "--extract", "--numeric-owner", "--xattrs", f"--file={archive}", f"--directory={into}")
 
@@ -40,6 +44,15 @@ def unpack(release: Release, into: Path) -> None:
 def cache() -> Path:
     """The directory that keeps what takes long to make."""
     return _CACHE
+
+
+@contextlib.contextmanager
+def making(kept: Path) -> Iterator[None]:
+    """While something in the cache is looked for and made: of two test runs the second waits and finds it."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_name(f"{kept.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def package_cache(release: Release) -> Path:
@@ -52,7 +65,6 @@ def package_cache(release: Release) -> Path:
 def _bootstrap(release: Release, archive: Path) -> None:
     if release.is_foreign:
         _enable_emulation()
-    _CACHE.mkdir(parents=True, exist_ok=True)
     root = archive.with_suffix(".new")
     shutil.rmtree(root, ignore_errors=True)
     try:

@@ -59,15 +59,16 @@ def image(release: debian_root.Release) -> Image:
     """The image of a release; takes a minute the first time, half an hour for another processor."""
     directory = debian_root.cache() / f"{release.name}-{release.arch}.machine-{_version()}"
     made = Image(directory / "disk.img", directory / "vmlinuz", directory / "initrd")
-    if not directory.exists():
-        new = directory.with_name(f"{directory.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        try:
-            _make(release, new)
-            new.replace(directory)
-        finally:
+    with debian_root.making(directory):
+        if not directory.exists():
+            new = directory.with_name(f"{directory.name}.new")
             shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            try:
+                _make(release, new)
+                new.replace(directory)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
     return made
 
 
