@@ -27,8 +27,9 @@ States of a boot
 curve is held by its points while the error grows by DRIFT.
 
 Rules
-- A trusted reading is off by at most what the kernel states: its error at the last correction and the drift
-  since. It becomes a point if it shows another offset, or if the clock was corrected since the last point.
+- A trusted reading is off by at most what the kernel states, or else by the drift since the earliest moment
+  at which it can have been corrected last. It becomes a point if it shows another offset, or if the clock was
+  corrected since the last point.
 - Points that drift cannot explain are removed then, because a clock that stepped was wrong before; so are
   points about which the new one says more.
 - A server sample is added only where it improves the bound, and never against a synchronised clock that it
@@ -67,8 +68,9 @@ STEP_US = 1_000_000
 _SAME_US = 1_000
 # Two processes of one boot that read the clocks on a busy machine: a larger difference means that it was set.
 _SAME_IN_TWO_PROCESSES_US = 100_000
-# A time service that reaches its server corrects the clock at least every 2,048 s (timesyncd.conf(5),
-# PollIntervalMaxSec=), and its query may be repeated: a clock with a larger error does not reach any.
+# A time service that reaches its server corrects the clock, and makes a mark, at least every 2,048 s
+# (timesyncd.conf(5), PollIntervalMaxSec=), and its query may be repeated. With a larger error by its mark the
+# clock was not corrected in time.
 _RECENT_ERROR_US = int(1.1 * 2_048_000_000 * DRIFT)
 # The kernel adds to its maximum error once a second.
 _ERROR_STEP_US = 500
@@ -89,9 +91,9 @@ class OffsetSample:
     error_us: int | None
     sure: bool = False
 
-    def bound_us(self, boot_us: int, drift: float = DRIFT) -> float:
+    def bound_us(self, boot_us: int) -> float:
         """The maximum error of this offset at another moment of the same boot, in microseconds."""
-        return math.inf if self.error_us is None else self.error_us + drift * abs(boot_us - self.boot_us)
+        return math.inf if self.error_us is None else self.error_us + DRIFT * abs(boot_us - self.boot_us)
 
     def says_more_than(self, other: OffsetSample) -> bool:
         """True if this sample has a smaller error at the moment of the other one than that has itself."""
@@ -118,10 +120,16 @@ class OffsetCurve:
 
         One uses all points, the other only those of synchronised clocks.
         """
-        mixed = _on_lines(self.points, boot_us)
+        mixed = self._estimate(self.points, boot_us)
         sure = () if mixed.sure else tuple(point for point in self.points if point.sure)
-        pure = _on_lines(sure, boot_us) if sure else mixed
+        pure = self._estimate(sure, boot_us) if sure else mixed
         return pure if pure.bound_us <= mixed.bound_us else mixed
+
+    def _estimate(self, used: tuple[OffsetSample, ...], boot_us: int) -> OffsetEstimate:
+        """The offset on the lines through these points; every point of the curve limits its error."""
+        offset_us, sure = _on_lines(used, boot_us)
+        bounds = (point.bound_us(boot_us) + abs(point.offset_us - offset_us) for point in self.points)
+        return OffsetEstimate(offset_us, min(bounds), sure)
 
     @property
     def steady_us(self) -> int | None:
@@ -130,20 +138,15 @@ class OffsetCurve:
         return first if all(abs(point.offset_us - first) <= _SAME_US for point in self.points) else None
 
 
-def _on_lines(points: tuple[OffsetSample, ...], boot_us: int) -> OffsetEstimate:
+def _on_lines(points: tuple[OffsetSample, ...], boot_us: int) -> tuple[int, bool]:
+    """The offset on the lines, and whether it is a synchronised clock's."""
     index = bisect.bisect_left(points, boot_us, key=lambda point: point.boot_us)
-    if 0 < index < len(points):
-        return _between(points[index - 1], points[index], boot_us)
-    point = points[min(index, len(points) - 1)]
-    return OffsetEstimate(point.offset_us, point.bound_us(boot_us), point.sure)
-
-
-def _between(left: OffsetSample, right: OffsetSample, boot_us: int) -> OffsetEstimate:
+    if not 0 < index < len(points):
+        point = points[min(index, len(points) - 1)]
+        return point.offset_us, point.sure
+    left, right = points[index - 1], points[index]
     slope = (right.offset_us - left.offset_us) / (right.boot_us - left.boot_us)
-    offset = left.offset_us + round(slope * (boot_us - left.boot_us))
-    # From each point the true offset moves at most by DRIFT, and the line by its slope.
-    bound = min(point.bound_us(boot_us, DRIFT + abs(slope)) for point in (left, right))
-    return OffsetEstimate(offset, bound, left.sure and right.sure)
+    return left.offset_us + round(slope * (boot_us - left.boot_us)), left.sure and right.sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +234,13 @@ def _in_order(*points: OffsetSample) -> tuple[OffsetSample, ...]:
 
 
 def _agree(one: OffsetSample, other: OffsetSample) -> bool:
-    """True when drift explains the difference."""
-    allowed = one.bound_us(other.boot_us) + other.bound_us(other.boot_us) + STEP_US
-    return abs(one.offset_us - other.offset_us) <= allowed
+    """True when drift explains the difference.
+
+    Of two readings of this machine's clock the errors do not count: what set the clock knew better.
+    """
+    drift_us = 2 * DRIFT * abs(one.boot_us - other.boot_us)
+    errors_us = 0 if one.sure and other.sure else one.bound_us(one.boot_us) + other.bound_us(other.boot_us)
+    return abs(one.offset_us - other.offset_us) <= errors_us + drift_us + STEP_US
 
 
 def _is_one_run(*points: OffsetSample) -> bool:

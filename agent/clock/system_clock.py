@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ class SystemClock:
         error_us = self._timedated.max_error_us(wall_us - boot_us)
         if error_us is None:
             return marked
+        if error_us == math.inf:
+            return None
+        error_us = math.ceil(error_us)
         return Confirmation(error_us if marked is None else min(error_us, marked.max_error_us))
 
 
@@ -115,8 +119,10 @@ def is_synchronised() -> bool:
     if kernel is not None:
         return kernel.synchronised
     wall_us, boot_us = _both_clocks_us()
-    marked = SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us)
-    return marked is not None or Timedated(boottime_s).ask(wall_us - boot_us)
+    answer = Timedated(boottime_s).ask(wall_us - boot_us)
+    if answer is not None:
+        return answer
+    return SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us) is not None
 
 
 def off(ahead_s: float) -> str:

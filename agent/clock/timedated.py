@@ -6,6 +6,7 @@ import math
 import subprocess
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from agent.clock.sync_marks import GROWTH, LARGEST_ERROR_US
 
@@ -19,10 +20,19 @@ _SAME_US = 100_000
 _QUESTION = ("timedatectl", "show", "--property=NTPSynchronized", "--value")
 
 
+class _Answer(NamedTuple):
+    """An answer, when it was asked for (in seconds since boot), and the offset of the clocks then."""
+
+    asked_at: float
+    offset_us: int
+    is_yes: bool
+    corrected_after: float
+
+
 class Timedated:
     """A cached answer of systemd-timedated(8), which reports for any time daemon.
 
-    The answer does not say when the clock was corrected: at the latest "no" at the earliest, or else at the
+    A "yes" does not say when the clock was corrected: at the latest "no" at the earliest, or else at the
     begin of the boot.
     """
 
@@ -30,12 +40,11 @@ class Timedated:
         """`boottime_s` also counts the time of a suspend: the answer from before it is an old one."""
         self._boottime_s = boottime_s
         self._asked_at: float | None = None
-        self._yes: tuple[float, int] | None = None  # when it was asked, and the offset at that time
-        self._corrected_after = 0.0
+        self._answer: _Answer | None = None
         self._asking = threading.Lock()
 
-    def max_error_us(self, offset_us: int) -> int | None:
-        """How far off the clock is at most, by the last "yes" while it is valid; else None.
+    def max_error_us(self, offset_us: int) -> float | None:
+        """How far off the clock is at most, by the last answer: inf for a "no"; None while none is valid.
 
         Never waits. `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is
         void, as the kernel clears its status then.
@@ -47,26 +56,26 @@ class Timedated:
                 self._asked_at = now
         if due:
             threading.Thread(target=self.ask, args=(offset_us,), name="timedated", daemon=True).start()
-        yes = self._yes  # read once: the thread of ask() replaces it
-        if yes is None:
+        answer = self._answer  # read once: the thread of ask() replaces it
+        if answer is None or now - answer.asked_at >= _VALID_S:
             return None
-        asked_at, known_us = yes
-        if now - asked_at >= _VALID_S or abs(offset_us - known_us) > _SAME_US:
+        if abs(offset_us - answer.offset_us) > _SAME_US:
             return None
-        by_kernel_us = LARGEST_ERROR_US + GROWTH * 1e6 * (now - asked_at)
-        return math.ceil(min(by_kernel_us, GROWTH * 1e6 * (now - self._corrected_after)))
+        if not answer.is_yes:
+            return math.inf
+        by_kernel_us = LARGEST_ERROR_US + GROWTH * 1e6 * (now - answer.asked_at)
+        return min(by_kernel_us, GROWTH * 1e6 * (now - answer.corrected_after))
 
-    def ask(self, offset_us: int) -> bool:
-        """Query and wait for the answer, for at most _ANSWER_S."""
+    def ask(self, offset_us: int) -> bool | None:
+        """Query and wait for the answer, for at most _ANSWER_S; None if there is none."""
         asked_at = self._boottime_s()
         try:
             answer = subprocess.run(  # noqa: S603 - words of our own
                 _QUESTION, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=True
             ).stdout
         except (OSError, subprocess.SubprocessError):
-            return False  # no systemd, or a busy one: queried again later
-        is_yes = answer.strip() == b"yes"
-        self._yes = (asked_at, offset_us) if is_yes else None
-        if not is_yes:
-            self._corrected_after = asked_at
+            return None  # no systemd, or a busy one: queried again later
+        is_yes, before = answer.strip() == b"yes", self._answer
+        corrected_after = asked_at if not is_yes else before.corrected_after if before is not None else 0.0
+        self._answer = _Answer(asked_at, offset_us, is_yes, corrected_after)
         return is_yes

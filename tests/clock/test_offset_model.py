@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def test_between_two_points_the_offset_runs_in_a_straight_line() -> None:
     found = timing.at(5 * H)
 
     assert found.offset_us == WALL_US + 5 * S
-    assert found.bound_us == 5 * H * (DRIFT + 10 * S / (10 * H))
+    assert found.bound_us == 5 * H * DRIFT + 5 * S
     assert timing.at(0).bound_us == 0
 
 
@@ -88,6 +89,28 @@ def test_a_correction_removes_the_points_about_which_it_says_more() -> None:
     later = seen(known, 5 * H + 60 * S, WALL_US + 3 * S, error_us=1_000)
 
     assert later.points == (synchronised(5 * H + 60 * S, WALL_US + 3 * S, 1_000),)
+
+
+def test_a_clock_that_stepped_was_wrong_before_however_large_its_error_may_be_now() -> None:
+    known = seen(boot(last=0), 5 * H, WALL_US + 20 * S, error_us=16 * S)
+
+    later = seen(known, 5 * H + 60 * S, WALL_US, error_us=16 * S)
+
+    assert later.points == (synchronised(5 * H + 60 * S, WALL_US, 16 * S),)
+
+
+def test_what_was_known_before_and_after_a_loss_of_the_time_server_stays() -> None:
+    known = seen(seen(boot(last=0), 10 * S, WALL_US), H, WALL_US)
+
+    later = seen(seen(known, 9 * H, WALL_US, trusted=False), 10 * H, WALL_US)
+
+    assert [point.boot_us for point in later.points] == [10 * S, H, 10 * H]
+
+
+def test_after_the_last_point_a_better_one_before_it_still_limits_the_error() -> None:
+    timing = OffsetCurve((OffsetSample(0, WALL_US + S // 2, S), synchronised(100 * S, WALL_US, 16 * S)))
+
+    assert timing.at(101 * S) == OffsetEstimate(WALL_US, 1.5 * S + 101 * S * DRIFT, sure=True)
 
 
 @dataclasses.dataclass
@@ -183,6 +206,16 @@ def test_samples_of_a_server_do_not_confirm_an_unchanged_clock(
             known = known.with_server_sample(OffsetSample(now_us, WALL_US + server_off_us, error_us))
 
     assert known.sure_points == (synchronised(confirmed_us, WALL_US),)
+
+
+@pytest.mark.parametrize(("error_us", "is_accepted"), [(1_126_400, True), (1_126_401, False)])
+def test_a_mark_from_before_the_process_confirms_a_first_reading_if_it_is_recent(
+    error_us: int,
+    is_accepted: bool,  # noqa: FBT001 - pytest calls by name
+) -> None:
+    now = ClockReading(WALL_US + H, BOOT_ID, H, True, error_us, is_inherited=True)
+
+    assert boot(last=0).accepts(now) == is_accepted
 
 
 @given(st.integers(-3 * S, 3 * S))

@@ -86,9 +86,11 @@ def test_a_kernel_that_is_not_synchronised_outweighs_what_timesyncd_left(
 def test_where_the_kernel_may_not_be_asked_timesyncd_is(
     says: Callable[[int, int], None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     left: bool,  # noqa: FBT001 - pytest calls by name
 ) -> None:
     says(-1, 0)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no timedatectl
     if left:
         (tmp_path / "synchronized").touch()
 
@@ -147,6 +149,19 @@ def test_an_answer_of_timedated_contains_no_time_of_a_correction(
     now = system.now()
 
     assert LARGEST_ERROR_US + 1_000_000 > now.max_error_us >= min(LARGEST_ERROR_US, now.boot_us * GROWTH)
+
+
+def test_a_no_of_timedated_outweighs_a_mark_from_before_the_process(
+    says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(-1, 0)
+    install(tmp_path, "timedatectl", "echo no")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "synchronized").touch()
+    system = SystemClock()
+
+    wait_until(lambda: not system.now().trusted, what="the answer")
+    assert not is_synchronised()
 
 
 @pytest.mark.parametrize("step_s", [3_600, -1_800, 600, -600, 1])

@@ -102,9 +102,10 @@ def points_of(text: str) -> tuple[OffsetSample, ...]:
 
 def _point(boot_us: object, offset_us: object, error_us: object, sure: object = None) -> OffsetSample:
     """One point; without `sure`, as earlier agents wrote it, an error of 0 means so. Raises ValueError."""
-    match boot_us, offset_us, error_us, error_us == 0 if sure is None else sure:
-        case int(at), int(offset), int() | None as error, bool(is_sure):
-            return OffsetSample(at, offset, error, is_sure)
+    if type(boot_us) is type(offset_us) is int and (error_us is None or type(error_us) is int):
+        match error_us == 0 if sure is None else sure:
+            case bool(is_sure):
+                return OffsetSample(boot_us, offset_us, error_us, is_sure)
     raise ValueError("not a point")
 
 
