@@ -11,7 +11,7 @@ import pytest
 from tests.support.needs import MOUNTS, ROOT_USER, mount_namespace, needs
 from tests.support.paths import ROOT
 
-_FILES = "outbox.db outbox.db-wal outbox.lock reserve"
+_FILES = "outbox.db outbox.db-wal outbox.lock outbox.open.lock reserve"
 
 
 @pytest.fixture(autouse=True)

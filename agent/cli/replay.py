@@ -17,7 +17,7 @@ from agent.cli.console import progress
 from agent.cli.operator_action import action, record
 from agent.cli.recovery_note import note_recovery
 from agent.cli.state_access import load_as_owner
-from agent.errors import AgentError, OutboxInUseError
+from agent.errors import AgentError, OutboxBusyError, OutboxInUseError
 from agent.outbox import state_lock
 from agent.outbox.external import replay_queue
 from agent.service import drain
@@ -129,12 +129,14 @@ def _follow(settings: Settings, ids: list[int], total: int) -> int:
                 if _wakes_agent(state_dir):
                     _wait(settings, show)
                 else:
-                    _wait_for_other_replay(state_dir, show)
+                    time.sleep(_POLL_S)  # it has just begun, or ended
+            except OutboxBusyError:
+                _wait_for_other_replay(state_dir, show)
     return 0 if left == 0 else 1
 
 
 def _wakes_agent(state_dir: Path) -> bool:
-    """Make the running agent send the replay; False if another `replay` holds the outbox."""
+    """Make the running agent send the replay; False if there is none yet, or none any more."""
     try:
         return state_lock.signal_holder(state_dir, signal.SIGUSR1) is not None
     except PermissionError:
@@ -146,8 +148,10 @@ def _wakes_agent(state_dir: Path) -> bool:
 
 def _wait_for_other_replay(state_dir: Path, show: Callable[[], bool]) -> None:
     """Until the other one ends, which may send these rows as well."""
-    while show() and state_lock.is_held(state_dir):
+    while show():
         time.sleep(_POLL_S)
+        if not state_lock.is_open(state_dir) or state_lock.is_held(state_dir):
+            return
 
 
 def _wait(settings: Settings, show: Callable[[], bool]) -> None:

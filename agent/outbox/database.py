@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
 import stat
@@ -22,6 +23,8 @@ from agent.errors import (
 from agent.guarded_file import kind_of
 from agent.outbox import schema
 from agent.outbox.file_errors import BUSY, FULL, error_name, translated
+
+_log = logging.getLogger(__name__)
 
 SQLITE_VERSION = sqlite3.sqlite_version
 OUTBOX_FILE = "outbox.db"
@@ -72,6 +75,7 @@ class OutboxFile:
         self.flushes = 0
         self._before_open = before_open
         self._reopened = reopened
+        self._opened: _Files = (None, None)
         self.open()
 
     def open(self) -> None:
@@ -93,6 +97,7 @@ class OutboxFile:
                 raise
             if is_new:
                 sync(self.path.parent)
+            self._opened = _files(self.path)
         self._must_reopen = self._is_busy = False
 
     def close(self) -> None:
@@ -108,13 +113,27 @@ class OutboxFile:
             self.close()
 
     def ensure_open(self) -> None:
-        """Open the file again if that is due after an I/O error. Raises OutboxUnavailableError."""
-        if self._must_reopen:
+        """Open the file again if that is due. Raises OutboxUnavailableError."""
+        if self._must_reopen or self._is_replaced():
             with self.write_lock, self.read_lock:
                 self._reopen()
 
+    def _is_replaced(self) -> bool:
+        """Whether the open file or its log has lost its name: what is written to it then goes when it closes.
+
+        Another process removes the log when it closes the file, if no lock of this one prevents it: locks end
+        with any descriptor of the file that is closed here, and not every file system has them.
+        """
+        try:
+            return _files(self.path) != self._opened
+        except OSError:
+            return False  # nothing is known: the disk reports it itself
+
     def _reopen(self) -> None:
-        if self._must_reopen:  # no other thread was quicker
+        is_replaced = not self._must_reopen and self._is_replaced()
+        if is_replaced:
+            _log.warning("outbox: another process has removed %s or its log; it is opened again", self.path)
+        if self._must_reopen or is_replaced:  # no other thread was quicker
             for connection in (self._reader, self._writer):
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
@@ -144,6 +163,9 @@ class OutboxFile:
                     self._writer.execute("BEGIN IMMEDIATE")
                     yield self._writer
                     self._writer.execute("COMMIT")
+                    if self._is_replaced():
+                        self._must_reopen = True
+                        raise OutboxFailingError(f"{self.path}: another process has removed its log")
                     if durable and self._writer.total_changes != changes:
                         self.flushes += 1
                 except BaseException:
@@ -216,6 +238,24 @@ def open_external(state_dir: Path, mode: str, *, name: str = OUTBOX_FILE) -> sql
     with translated(path):
         _refuse_other_kinds(path)
         return _connect(path, mode)
+
+
+_File = tuple[int, int] | None
+_Files = tuple[_File, _File]
+
+
+def _files(path: Path) -> _Files:
+    """The identities of the file and of its log; None for one without a name. Raises OSError."""
+    real = Path(os.path.realpath(path))  # as SQLite does
+    return _identity(real), _identity(real.with_name(f"{real.name}-wal"))
+
+
+def _identity(path: Path) -> _File:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _create(path: Path) -> bool:

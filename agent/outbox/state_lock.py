@@ -1,4 +1,9 @@
-"""The lock on a state directory: one agent at a time."""
+"""The locks on a state directory: one agent at a time, and one process that has the outbox open.
+
+An agent takes its own lock before it opens a port, so that a second one is refused at once; then that of the
+outbox. A `replay` without an agent takes the lock of the outbox only. It releases it when an agent is there,
+whose readers are read meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +15,26 @@ import signal
 import time
 from pathlib import Path
 
-from agent.errors import NotPermittedError, OutboxError, OutboxInUseError
+from agent.errors import NotPermittedError, OutboxBusyError, OutboxError, OutboxInUseError
 from agent.guarded_file import ForeignFileError, open_guarded, read_guarded
 
 LOCK_FILE = "outbox.lock"
+OPEN_FILE = "outbox.open.lock"
 # `status` takes the lock briefly to test it; an agent that starts at that moment waits up to this long.
 _TIMEOUT_S = 1.0
+# A `replay` gives the outbox up between two requests, which usually take less than a second.
+_GIVEN_UP_S = 3.0
 _PID_BYTES = 32
 _PID = re.compile(rb"([1-9][0-9]{0,8})\n?")
 _LOCKS = Path("/proc/locks")
 
 
-class StateLock:
-    """An exclusive lock on a state directory, held until release() or the end of the process."""
+class _FileLock:
+    """An exclusive lock on a file in the state directory, held until release() or the end of the process."""
 
-    def __init__(self, state_dir: Path) -> None:
-        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails.
-
-        The directory is created if it does not exist.
-        """
-        path = state_dir / LOCK_FILE
+    def __init__(self, path: Path) -> None:
+        """Open the file; the directory is created if it does not exist. Raises OutboxError."""
+        state_dir = path.parent
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._fd = open_guarded(path, os.O_RDWR | os.O_CREAT)
@@ -45,20 +50,21 @@ class StateLock:
                 f"cannot open {path}: {error.strerror}",
                 hint="check that the directory exists and the disk is writable: mount | grep ' / '",
             ) from error
-        if not self._take():
+
+    def taken_from(self, timeout_s: float) -> str | None:
+        """Take the lock. Returns None, or the pid of the process that has it, and closes the file."""
+        if not self._take(timeout_s):
             holder = os.pread(self._fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise OutboxInUseError(
-                f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
-                hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
-            )
+            return holder
         # The pid is used in messages only: a full disk must not prevent the start.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        return None
 
-    def _take(self) -> bool:
-        deadline = time.monotonic() + _TIMEOUT_S
+    def _take(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,10 +80,45 @@ class StateLock:
         os.close(self._fd)
 
 
+class StateLock(_FileLock):
+    """The lock of an agent on its state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails."""
+        super().__init__(state_dir / LOCK_FILE)
+        if (holder := self.taken_from(_TIMEOUT_S)) is not None:
+            raise OutboxInUseError(
+                f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
+                hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
+            )
+
+
+class OutboxLock(_FileLock):
+    """The lock of the process that has the outbox open for sending."""
+
+    def __init__(self, state_dir: Path) -> None:
+        """Take the lock. Raises OutboxBusyError while another process has it, OutboxError as StateLock."""
+        super().__init__(state_dir / OPEN_FILE)
+        if (holder := self.taken_from(_GIVEN_UP_S)) is not None:
+            raise OutboxBusyError(
+                f"a `badge-agent replay` (pid {holder}) has the outbox in {state_dir} open",
+                hint=f"it gives it up for an agent after its request; if it was suspended: kill {holder}",
+            )
+
+
 def is_held(state_dir: Path) -> bool:
     """True while an agent holds the directory. Never waits, never creates a file."""
+    return _is_locked(state_dir / LOCK_FILE)
+
+
+def is_open(state_dir: Path) -> bool:
+    """True while a process has the outbox open for sending. Never waits, never creates a file."""
+    return _is_locked(state_dir / OPEN_FILE)
+
+
+def _is_locked(path: Path) -> bool:
     try:
-        fd = open_guarded(state_dir / LOCK_FILE, os.O_RDONLY)
+        fd = open_guarded(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -94,7 +135,7 @@ def signal_holder(state_dir: Path, number: signal.Signals) -> int | None:
     """Send a signal to the agent that holds the directory; returns its pid, None if there is no such agent.
 
     The pid in the file is a claim: the signal goes only to a process of which the kernel says that it holds
-    a lock, and that handles this signal. `replay` holds the lock as well, and would end.
+    a lock, and that handles this signal: another process would end.
     Raises PermissionError.
     """
     try:

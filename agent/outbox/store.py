@@ -33,8 +33,8 @@ Invariants
   with are flushed, because nothing else knows them.
 
 Parts, and who may change what
-- state_lock: one agent per state directory. Other processes (agent.outbox.external) add and release
-  holds and replays, never rows.
+- state_lock: one agent per state directory, and one process that has the outbox open. Others
+  (agent.outbox.external) add and release holds and replays, never rows.
 - recovery.recovering_file.RecoveringFile: the open file, and `state`, an immutable value that is assigned
   under the write lock together with the transaction it describes. Damage is handled there and only
   there: the file is replaced, and whoever holds a position gets OutboxReplacedError.
@@ -73,7 +73,7 @@ from agent.outbox.recovery.row_mover import RowMover
 from agent.outbox.reserve import Reserve
 from agent.outbox.row_source import ErrorCount, Position, Rejected
 from agent.outbox.state import write_record
-from agent.outbox.state_lock import StateLock
+from agent.outbox.state_lock import OutboxLock, StateLock
 from agent.outbox.timing import boot_table, timestamps
 from agent.outbox.timing.timestamps import AppliedCurve
 from agent.outbox.writer import SwipeWriter
@@ -101,15 +101,16 @@ class Outbox(OutboxChannels):
         reserve_bytes: int = 0,
         lock: StateLock | None = None,
     ) -> None:
-        """Open or create. Raises OutboxInUseError, OutboxVersionError, OutboxError, NotPermittedError.
+        """Open or create. Raises OutboxVersionError, OutboxError, NotPermittedError.
 
-        `pipe` is the key of the pipe that rows are sent to; another one than before means another channel. A
-        `machine_id` other than the stored one means a copied card. "" skips these checks. `lock`: of this
-        directory, if the caller has taken it already; close() releases it, a failure here does not.
+        OutboxBusyError while another process has it open. `pipe` is the key of the pipe that rows are sent
+        to; another one than before means another channel. A `machine_id` other than the stored one means a
+        copied card. "" skips these checks. `lock`: of an agent; close() releases it, a failure here does not.
         """
         self.agent_id = agent_id
         self.pipe = pipe
-        self._lock = lock or StateLock(state_dir)
+        self._lock = lock
+        self._open_lock = OutboxLock(state_dir)
         try:
             self._reserve = Reserve(state_dir, reserve_bytes)
             self._file = RecoveringFile(state_dir, self._reserve)
@@ -124,8 +125,7 @@ class Outbox(OutboxChannels):
                 self._file.close()
                 raise
         except BaseException:
-            if lock is None:
-                self._lock.release()
+            self._open_lock.release()
             raise
         self._reserve.fill()
 
@@ -163,7 +163,9 @@ class Outbox(OutboxChannels):
             self._save_boots(self.file.writing())  # the end of this boot bounds the times of the next
         self._mover.close()
         self._file.close()
-        self._lock.release()
+        self._open_lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     # --- state --------------------------------------------------------------------------------
 

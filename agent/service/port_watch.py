@@ -49,7 +49,10 @@ class PortWatch:
             if is_hung:
                 found = [_driver_hangs(session)]
             elif device is not None:
-                found = port_advice(session.device, own_pids=(os.getpid(),))
+                try:
+                    found = port_advice(session.device, own_pids=(os.getpid(),))
+                except OSError:
+                    continue  # no descriptor is free, or /proc cannot be read: at the next look
             self._update(session, tuple(found))
 
     def _update(self, session: PortSession, found: tuple[Advice, ...]) -> None:

@@ -132,7 +132,10 @@ def _key(report: dict[str, Any]) -> dict[str, Any]:
 
 def read_outbox(state_dir: Path, count: Callable[[Path], OutboxCounts] = read_counts) -> dict[str, Any]:
     """The member `outbox` of a status; `problem` says why it cannot be read. `count` raises AgentError."""
-    return _counts(state_dir, count) | {"quarantined": [copy.name for copy in copies(state_dir)]}
+    try:
+        return _counts(state_dir, count) | {"quarantined": [copy.name for copy in copies(state_dir)]}
+    except OSError as error:
+        return _unknown(f"{state_dir} cannot be examined: {error.strerror}") | {"quarantined": []}
 
 
 def _counts(state_dir: Path, count: Callable[[Path], OutboxCounts]) -> dict[str, Any]:

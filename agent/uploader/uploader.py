@@ -72,10 +72,9 @@ class Uploader:
         self._last_server_time: ServerTime | None = None
         self._is_away = False  # Snowflake, since the last failure of a live request
         self._now = clock.now()
-        live_rows = LiveRows(outbox, self._may_wait_s)
-        oldest_us = live_rows.oldest_pending_boot_us(self._now.boot_id)
-        since_us = self._now.boot_us if oldest_us is None else min(oldest_us, self._now.boot_us)
-        self._hold_until_us = since_us + int(hold_unsynced_s * 1e6)
+        self._live_rows = LiveRows(outbox, self._may_wait_s)
+        self._started, self._hold_unsynced_us = self._now, int(hold_unsynced_s * 1e6)
+        self._hold_until_us: int | None = None
         self._rate = RateLimiter(
             requests_per_second=settings.max_requests_per_second,
             bytes_per_second=settings.max_bytes_per_second,
@@ -88,7 +87,7 @@ class Uploader:
             wall_us=lambda: self._now.wall_us,
             random=random,
         )
-        self._live = sender(live_rows, settings=settings)
+        self._live = sender(self._live_rows, settings=settings)
         self._replay = sender(ReplayRows(outbox), settings=settings)
         self._heartbeats = heartbeats or NoHeartbeats()
         self._events: ChannelSender | None = None
@@ -108,6 +107,8 @@ class Uploader:
         event or replay gives it something. Never raises SnowpipeError; OutboxError passes.
         """
         self._observe_clock()
+        if self._hold_until_us is None:
+            self._hold_until_us = self._hold_unsynced_us + self._oldest_unsent_us()
         requests = self._rate.requests
         live = self._live.step()
         # 0.0: the live sender has more to do immediately. Only while it waits are the others served.
@@ -152,7 +153,12 @@ class Uploader:
         self._outbox.observe_clock(self._now, sample)
 
     def _may_wait_s(self) -> float:
-        return max(0.0, (self._hold_until_us - self._now.boot_us) / 1e6)
+        return max(0.0, ((self._hold_until_us or 0) - self._now.boot_us) / 1e6)
+
+    def _oldest_unsent_us(self) -> int:
+        """The boot-time clock at the oldest swipe of this boot that waits, else at the start."""
+        oldest_us = self._live_rows.oldest_pending_boot_us(self._started.boot_id)
+        return self._started.boot_us if oldest_us is None else min(oldest_us, self._started.boot_us)
 
     @property
     def final_n(self) -> int:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import closing
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -13,11 +14,13 @@ from random import Random
 
 import pytest
 
+from agent.outbox import Outbox
+from agent.outbox.database import PAGE_BYTES
 from tests.support.agent_process import AGENT_ID, raws
 from tests.support.chaos_rig import ChaosRig, assert_histories_are_whole, held, once_per_event
 from tests.support.in_parallel import Running, add, at_once, names
 from tests.support.rounds import ROUNDS, chances
-from tests.support.swipes import wait_until
+from tests.support.swipes import swipe, wait_until
 
 
 def outbox_ids(stage: ChaosRig) -> list[str]:
@@ -190,6 +193,29 @@ _DAMAGES = {
     "all of it": _nothing,
     "the WAL": _wal,
 }
+
+
+@at_once
+def pages_of_pending_rows_of_a_large_file_are_damaged_before_a_start(place: Path) -> None:
+    """They are found after the file was opened, while cards are read already."""
+    with ChaosRig(place) as stage:
+        stage.pipe.stop()
+        stage.stop()
+        with closing(Outbox(stage.agent.state_dir, agent_id=AGENT_ID)) as outbox:
+            for _ in range(80):  # more than is checked before the first swipe
+                outbox.keep(*map(swipe, range(500)))
+        random = chances("pages of pending rows", 0)
+        with (stage.agent.state_dir / "outbox.db").open("r+b") as file:
+            pages = file.seek(0, os.SEEK_END) // PAGE_BYTES
+            for page in random.sample(range(pages // 2, pages - 10), 5):
+                file.seek(page * PAGE_BYTES)
+                file.write(random.randbytes(PAGE_BYTES))
+        stage.agent.start(wait=False)
+        wait_until(lambda: stage.agent.log.count("reader RDR-101: open on") == 2, what="the reader")
+        stage.present(50, per_second=50)
+
+        wait_until(lambda: stage.kept() == 50, what="every swipe during the start")
+        assert "in memory are lost" not in stage.agent.log
 
 
 def the_file_is_damaged(what: str, moment: str, number: int, place: Path) -> None:

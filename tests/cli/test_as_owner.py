@@ -143,7 +143,7 @@ def remove(place: Path) -> None:
         place.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", ["outbox.lock", "reserve"])
+@pytest.mark.parametrize("name", ["outbox.open.lock", "reserve"])
 def test_a_replay_of_root_truncates_nothing_through_a_link(account: ServiceAccount, name: str) -> None:
     target = account.outside / "file"
     target.write_text(_SECRET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from agent.cli import main
 from agent.config.loader import load
 from agent.keys.key_store import replacing_key
 from agent.outbox import read_counts
-from agent.outbox.state_lock import LOCK_FILE, is_held
+from agent.outbox.state_lock import OPEN_FILE, is_open
 from agent.service.drain import drain
+from tests.support.agent_process import rdm6300_frame
 from tests.support.cli_rig import CliRig
 from tests.support.emulator_process import EmulatorProcess
 from tests.support.outbox_rig import keep, opened
@@ -46,17 +48,32 @@ def has_open(pid: int, path: Path) -> bool:
 def test_a_second_replay_without_an_agent_waits_for_the_first(
     delivered: CliRig, emulator: EmulatorProcess
 ) -> None:
-    lock = delivered.state_dir / LOCK_FILE
+    lock = delivered.state_dir / OPEN_FILE
     emulator.fault("stall_commits")
     command = [sys.executable, "-m", "agent", "replay", "--config", str(delivered.config), "--from"]
     with subprocess.Popen([*command, "1", "--to", "5"], stdout=subprocess.DEVNULL) as first:
-        wait_until(lambda: is_held(delivered.state_dir), what="the first replay")
+        wait_until(lambda: is_open(delivered.state_dir), what="the first replay")
         with subprocess.Popen([*command, "6", "--to", "10"], stdout=subprocess.DEVNULL) as second:
             wait_until(lambda: has_open(second.pid, lock), what="the second one at the lock")
             wait_until(lambda: not has_open(second.pid, lock), what="the second one refused")
             emulator.fault("resume_commits")
 
             assert (first.wait(timeout=30), second.wait(timeout=30)) == (0, 0)
+
+
+def test_an_agent_that_starts_during_a_replay_takes_the_outbox_over(
+    delivered: CliRig, emulator: EmulatorProcess
+) -> None:
+    emulator.fault("stall_commits")
+    command = [sys.executable, "-m", "agent", "replay", "--config", str(delivered.config), "--from", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as replay:
+        wait_until(lambda: is_open(delivered.state_dir), what="the replay")
+        with delivered.running_agent():
+            os.write(delivered.master, rdm6300_frame(7))
+            wait_until(lambda: delivered.status()["outbox"]["last_seq"] == 21, what="a swipe meanwhile")
+            emulator.fault("resume_commits")
+
+            assert replay.wait(timeout=30) == 0
 
 
 def test_a_second_rotation_of_the_key_ends_with_the_reason(

@@ -120,7 +120,7 @@ def test_it_reports_in_one_line_why_not_and_changes_nothing(
         "outbox.db",
         "outbox.db-wal",
         "outbox.db-shm",
-        "outbox.lock",
+        "outbox.open.lock",
     }
 
 

@@ -21,7 +21,6 @@ from agent.errors import (
     NotPermittedError,
     OutboxBusyError,
     OutboxError,
-    OutboxInUseError,
     OutboxReplacedError,
     OutboxVersionError,
 )
@@ -315,7 +314,7 @@ def test_a_token_that_is_almost_ours_is_not_explained(outbox: Outbox, form: str)
 def test_a_second_outbox_on_the_same_directory_names_the_process_that_has_it(
     tmp_path: Path, outbox: Outbox
 ) -> None:
-    with pytest.raises(OutboxInUseError, match=rf"pid {os.getpid()}\b"):
+    with pytest.raises(OutboxBusyError, match=rf"pid {os.getpid()}\b"):
         opened(tmp_path)
 
     assert outbox.last_seq == 0

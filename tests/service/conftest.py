@@ -13,6 +13,7 @@ import pytest
 from agent.clock.system_clock import SystemClock, boottime_s
 from agent.keys.keypair import load_private_key
 from agent.outbox import Outbox
+from agent.outbox.state_lock import StateLock
 from agent.outbox.swipe_queue import SwipeQueue
 from agent.readers.reader import Reader
 from agent.readers.session import PortSession
@@ -30,7 +31,7 @@ from tests.support.pipe_model import snowflake_settings
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    with closing(Outbox(tmp_path, agent_id="hq-lobby-1")) as outbox:
+    with closing(Outbox(tmp_path, agent_id="hq-lobby-1", lock=StateLock(tmp_path))) as outbox:
         yield outbox
 
 

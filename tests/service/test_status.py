@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from agent.readers.reader import Reader
 from agent.readers.uart import LineErrors
 from agent.service.status import StatusReport
 from agent.service.status_file import STATUS_FILE, read_status
-from tests.support.outbox_rig import commit
+from tests.support.outbox_rig import commit, opened
 from tests.support.swipes import swipe
 
 READER_KEYS = {
@@ -40,6 +41,20 @@ OUTBOX_KEYS = {
 
 def status_of(directory: Path) -> dict[str, Any]:
     return read_status("hq-lobby-1", directory, directory)
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_state_directory_that_cannot_be_listed_is_a_problem_and_no_more() -> None:
+    with tempfile.TemporaryDirectory() as name, closing(opened(Path(name))) as outbox:
+        outbox.keep(swipe(1))
+        Path(name).chmod(0o300)
+
+        found = status_of(Path(name))["outbox"]
+
+        Path(name).chmod(0o700)
+    assert found.keys() == OUTBOX_KEYS
+    assert not found["ok"]
+    assert f"{name} cannot be examined: Permission denied" in found["problem"]
 
 
 def test_the_status_of_a_running_agent_has_every_member(

@@ -33,7 +33,7 @@ _LASTS_STEPS = 3
 _TRIES = 10
 _HANGS_S = 120
 _RESERVE_BYTES = 200_000
-_ALLOWED = {"outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.lock", "reserve"}
+_ALLOWED = {"outbox.db", "outbox.db-wal", "outbox.db-shm", "outbox.lock", "outbox.open.lock", "reserve"}
 
 
 class Case(NamedTuple):

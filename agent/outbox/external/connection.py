@@ -13,7 +13,7 @@ from agent.outbox.database import OUTBOX_FILE, open_external
 from agent.outbox.file_errors import translated
 from agent.outbox.recovery.hidden_frames import hides_commits
 from agent.outbox.schema import VERSION
-from agent.outbox.state_lock import is_held
+from agent.outbox.state_lock import is_open
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def outbox_connection(state_dir: Path, mode: str) -> Iterator[sqlite3.Connection
             hint="it is made when the agent first runs; is [agent] state_dir right?",
         )
     # The last connection that may write copies what SQLite reads of the log, and deletes the rest.
-    if mode == "rw" and not is_held(state_dir) and hides_commits(path):
+    if mode == "rw" and not is_open(state_dir) and hides_commits(path):
         raise OutboxError(
             f"{path}-wal is damaged",
             hint="start the agent once, it repairs the outbox: sudo systemctl restart badge-agent",

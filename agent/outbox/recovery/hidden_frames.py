@@ -60,8 +60,8 @@ def hides_commits(database: Path) -> bool:
     """
     path = Path(os.path.realpath(database))  # as SQLite does; resolve() fails for a link to itself
     try:
-        with _opened_to_read(path.with_name(path.name + "-wal")) as log, _opened_to_read(path) as file:
-            return _hides_commits(log, file)
+        with _opened_to_read(path.with_name(path.name + "-wal")) as log:
+            return _hides_commits(log, path)
     except OSError:
         return False
 
@@ -70,7 +70,7 @@ def _opened_to_read(path: Path) -> BinaryIO:
     return os.fdopen(open_guarded(path, os.O_RDONLY), "rb")
 
 
-def _hides_commits(log: BinaryIO, file: BinaryIO) -> bool:
+def _hides_commits(log: BinaryIO, database: Path) -> bool:
     header = log.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return False
@@ -78,14 +78,14 @@ def _hides_commits(log: BinaryIO, file: BinaryIO) -> bool:
     checksum = (words[0], words[1])
     order = ">" if magic & 1 else "<"
     if magic & ~1 == _MAGIC and _continued_sum(header[:_SUMMED_BYTES], (0, 0), order) == checksum:
-        return _Log(log, file, order).hides_commits(salts, checksum)
+        return _Log(log, database, order).hides_commits(salts, checksum)
     # SQLite passes over the whole log, whose order of bytes is not known either.
-    return any(_Log(log, file, order).hides_commits(None, None) for order in "<>")
+    return any(_Log(log, database, order).hides_commits(None, None) for order in "<>")
 
 
 class _Log:
-    def __init__(self, log: BinaryIO, file: BinaryIO, order: str) -> None:
-        self._log, self._file, self._order = log, file, order
+    def __init__(self, log: BinaryIO, database: Path, order: str) -> None:
+        self._log, self._database, self._order = log, database, order
         # Where the newest content of each page begins: in the frames that SQLite reads, in the hidden ones.
         self._visible: dict[int, int] = {}
         self._hidden: dict[int, int] = {}
@@ -111,7 +111,7 @@ class _Log:
                 was_flushed = was_flushed or (is_durable and not is_repeated)
                 is_durable = is_durable or is_repeated
             checksum, last = frame.checksum, frame
-        return was_flushed and any(map(self._is_lost, self._hidden))
+        return was_flushed and self._are_some_lost()
 
     def _frames(self) -> Iterator[_Frame]:
         """All frames, up to a sector that cannot be read: SQLite reads to the first changed frame only."""
@@ -127,13 +127,22 @@ class _Log:
         except OSError:
             return b""
 
-    def _is_lost(self, page: int) -> bool:
-        """Whether the newest hidden content of the page is not what SQLite will read."""
+    def _are_some_lost(self) -> bool:
+        """Whether the newest hidden content of a page is not what SQLite will read.
+
+        Only here is the database opened: closing it ends all locks of this process on it (fcntl(2)), those of
+        SQLite's other connections, too.
+        """
+        with _opened_to_read(self._database) as file:
+            return any(self._seen(page, file) != self._hidden_content(page) for page in self._hidden)
+
+    def _seen(self, page: int, file: BinaryIO) -> bytes:
         if page in self._visible:
-            seen = _page_at(self._log, self._visible[page])
-        else:
-            seen = _page_at(self._file, (page - 1) * PAGE_BYTES)
-        return seen != _page_at(self._log, self._hidden[page])
+            return _page_at(self._log, self._visible[page])
+        return _page_at(file, (page - 1) * PAGE_BYTES)
+
+    def _hidden_content(self, page: int) -> bytes:
+        return _page_at(self._log, self._hidden[page])
 
 
 def _content_at(number: int) -> int:
