@@ -169,12 +169,26 @@ class OutboxFile:
                     if durable and self._writer.total_changes != changes:
                         self.flushes += 1
                 except BaseException:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._writer.execute("ROLLBACK")
+                    self._roll_back()
                     raise
                 finally:
                     if not durable:
-                        self._writer.execute("PRAGMA synchronous=FULL")
+                        self._flush_again()
+
+    def _roll_back(self) -> None:
+        """Undo the transaction; if that fails (without memory, for example), open the file again first."""
+        try:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+        finally:
+            self._must_reopen = self._must_reopen or self._writer.in_transaction
+
+    def _flush_again(self) -> None:
+        try:
+            self._writer.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            self._must_reopen = True
+            raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

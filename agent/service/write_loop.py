@@ -42,7 +42,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from agent.errors import OutboxError, OutboxFullError
+from agent.errors import OutboxError, OutboxFullError, OutboxUnavailableError
 from agent.log.failure_log import FailureLog
 from agent.log.message_ids import MessageId, fields
 from agent.outbox.swipe_queue import SwipeQueue
@@ -133,8 +133,10 @@ class WriteLoop:
         try:
             self._keep(swipes)
         except OutboxError as error:
-            self._failed(error)
-            return self._delay_after(error, len(swipes))
+            return self._wait(error, len(swipes))
+        except MemoryError:  # of SQLite, too
+            lack = OutboxUnavailableError("no memory is free", hint="what uses it: ps aux --sort -rss | head")
+            return self._wait(lack, len(swipes))
         except Exception:
             if len(swipes) == 1:
                 self._queue.remove_first(1, stored=False)
@@ -148,6 +150,11 @@ class WriteLoop:
             failures.recovered()
         self._changed()
         return 0.0 if self._queue else self._store_events()
+
+    def _wait(self, error: OutboxError, count: int) -> float:
+        """Keep the swipes that were not stored in the queue. Returns the delay until the next try."""
+        self._failed(error)
+        return self._delay_after(error, count)
 
     def _failed(self, error: OutboxError) -> None:
         if self._queue.problem is None or type(error) is not type(self._queue.problem):

@@ -414,8 +414,11 @@ def test_a_stop_of_an_agent_that_waits_for_the_lock_at_its_start_is_not_delayed(
         run_while_supervisor(
             supervisor,
             lambda: wait_until(
-                lambda: supervisor._readers.sessions[0].readers[0].counts.state == "open",
-                what="an open reader",
+                lambda: (
+                    supervisor._readers.sessions[0].readers[0].counts.state == "open"
+                    and supervisor._opening is not None
+                ),
+                what="an open reader, and a thread that opens the outbox",
             ),
         )
         ended = time.monotonic()
