@@ -72,7 +72,7 @@ class OutboxFullError(OutboxUnavailableError):
 
 
 class OutboxBusyError(OutboxUnavailableError):
-    """Another program holds the file open for writing."""
+    """Another program holds the file open for writing, or has the outbox open for sending."""
 
 
 class OutboxReadOnlyError(OutboxUnavailableError):

@@ -129,7 +129,8 @@ def _follow(settings: Settings, ids: list[int], total: int) -> int:
                 if _wakes_agent(state_dir):
                     _wait(settings, show)
                 else:
-                    time.sleep(_POLL_S)  # it has just begun, or ended
+                    time.sleep(_POLL_S)  # it has just begun or ended, or its pid is not known
+                    show()
             except OutboxBusyError:
                 _wait_for_other_replay(state_dir, show)
     return 0 if left == 0 else 1

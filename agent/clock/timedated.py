@@ -12,6 +12,8 @@ from agent.clock.sync_marks import GROWTH, LARGEST_ERROR_US
 
 # The daemon is started for the query and takes a moment, so the query runs in a thread, and rarely.
 _ASK_EVERY_S = 60.0
+# After a query without an answer: at boot the bus may not be there yet.
+_ASK_AGAIN_S = 10.0
 _ANSWER_S = 20.0
 # An answer older than this is discarded.
 _VALID_S = 300.0
@@ -39,7 +41,7 @@ class Timedated:
     def __init__(self, boottime_s: Callable[[], float]) -> None:
         """`boottime_s` also counts the time of a suspend: the answer from before it is an old one."""
         self._boottime_s = boottime_s
-        self._asked_at: float | None = None
+        self._due_at = 0.0
         self._answer: _Answer | None = None
         self._asking = threading.Lock()
 
@@ -51,9 +53,9 @@ class Timedated:
         """
         now = self._boottime_s()
         with self._asking:
-            due = self._asked_at is None or now - self._asked_at >= _ASK_EVERY_S
+            due = now >= self._due_at
             if due:
-                self._asked_at = now
+                self._due_at = now + _ASK_EVERY_S
         if due:
             threading.Thread(target=self.ask, args=(offset_us,), name="timedated", daemon=True).start()
         answer = self._answer  # read once: the thread of ask() replaces it
@@ -74,7 +76,8 @@ class Timedated:
                 _QUESTION, stdin=subprocess.DEVNULL, capture_output=True, timeout=_ANSWER_S, check=True
             ).stdout
         except (OSError, subprocess.SubprocessError):
-            return None  # no systemd, or a busy one: queried again later
+            self._due_at = asked_at + _ASK_AGAIN_S
+            return None  # no systemd, or a busy one
         is_yes, before = answer.strip() == b"yes", self._answer
         corrected_after = asked_at if not is_yes else before.corrected_after if before is not None else 0.0
         self._answer = _Answer(asked_at, offset_us, is_yes, corrected_after)

@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.atomic_file import sync
 from agent.errors import (
     NotPermittedError,
+    OutboxBusyError,
     OutboxCorruptError,
     OutboxError,
     OutboxFailingError,
@@ -51,7 +52,8 @@ class OutboxFile:
     """Two connections to the file, a writer and a concurrent reader. For several threads.
 
     After an I/O error both are closed and opened again before the next use: a flush that failed once
-    may report success the next time, although its pages never reached the disk.
+    may report success the next time, although its pages never reached the disk. So they are when the log has
+    lost its name: the next start would not find it.
     """
 
     def __init__(
@@ -63,8 +65,7 @@ class OutboxFile:
     ) -> None:
         """Open or create, migrate, checkpoint and grow. Raises OutboxError, NotPermittedError.
 
-        `reopened` is called under both locks after the file was opened again because of an I/O error,
-        before any other use of it.
+        `reopened` is called under both locks after the file was opened again, before any other use of it.
         """
         self.path = state_dir / OUTBOX_FILE
         # One writer at a time, so that SQLite never returns BUSY to a thread of this process.
@@ -75,7 +76,7 @@ class OutboxFile:
         self.flushes = 0
         self._before_open = before_open
         self._reopened = reopened
-        self._opened: _Files = (None, None)
+        self._opened: _Files | None = None  # while it is open
         self.open()
 
     def open(self) -> None:
@@ -103,6 +104,7 @@ class OutboxFile:
     def close(self) -> None:
         """Close both connections."""
         with self.write_lock, self.read_lock:
+            self._opened = None
             self._reader.close()
             self._writer.close()
 
@@ -119,21 +121,24 @@ class OutboxFile:
                 self._reopen()
 
     def _is_replaced(self) -> bool:
-        """Whether the open file or its log has lost its name: what is written to it then goes when it closes.
+        """Whether the log or its index has lost its name: what is written then goes when the log is closed.
 
         Another process removes the log when it closes the file, if no lock of this one prevents it: locks end
-        with any descriptor of the file that is closed here, and not every file system has them.
+        with any descriptor of the file that is closed here, and not every file system has them. Without the
+        name of the index two processes have two of them, with locks that the other one does not see.
         """
+        opened = self._opened
         try:
-            return _files(self.path) != self._opened
+            return opened is not None and _files(self.path) != opened
         except OSError:
             return False  # nothing is known: the disk reports it itself
 
     def _reopen(self) -> None:
-        is_replaced = not self._must_reopen and self._is_replaced()
+        is_replaced = self._is_replaced()
         if is_replaced:
-            _log.warning("outbox: another process has removed %s or its log; it is opened again", self.path)
+            self._save_log()
         if self._must_reopen or is_replaced:  # no other thread was quicker
+            self._opened = None
             for connection in (self._reader, self._writer):
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
@@ -145,6 +150,23 @@ class OutboxFile:
                 if isinstance(error, NotPermittedError):
                     raise OutboxReadOnlyError(str(error), hint=error.hint) from error
                 raise
+
+    def _save_log(self) -> None:
+        """Move a log that has lost its name into the file, before the last descriptor of it is closed.
+
+        SQLite does so at the close only if no other connection has the file open. Raises OutboxBusyError
+        while a snapshot of one prevents it.
+        """
+        _log.warning("outbox: something has removed the log of %s; it is opened again", self.path)
+        try:
+            if self._opened is not None and self._opened[0] == _files(self.path)[0]:
+                return  # its index only: the log is read again
+            is_busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except (OSError, sqlite3.Error) as error:
+            _log.error("outbox: what was in the log of %s may be lost: %s", self.path, error)
+            return
+        if is_busy:
+            raise OutboxBusyError(f"{self.path}: its log was removed, and another program reads it")
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -165,7 +187,7 @@ class OutboxFile:
                     self._writer.execute("COMMIT")
                     if self._is_replaced():
                         self._must_reopen = True
-                        raise OutboxFailingError(f"{self.path}: another process has removed its log")
+                        raise OutboxFailingError(f"{self.path}: something has removed its log")
                     if durable and self._writer.total_changes != changes:
                         self.flushes += 1
                 except BaseException:
@@ -259,9 +281,9 @@ _Files = tuple[_File, _File]
 
 
 def _files(path: Path) -> _Files:
-    """The identities of the file and of its log; None for one without a name. Raises OSError."""
-    real = Path(os.path.realpath(path))  # as SQLite does
-    return _identity(real), _identity(real.with_name(f"{real.name}-wal"))
+    """The identities of the log and of its index; None for one without a name. Raises OSError."""
+    real = os.path.realpath(path)  # as SQLite does
+    return _identity(Path(f"{real}-wal")), _identity(Path(f"{real}-shm"))
 
 
 def _identity(path: Path) -> _File:

@@ -51,9 +51,9 @@ class _FileLock:
                 hint="check that the directory exists and the disk is writable: mount | grep ' / '",
             ) from error
 
-    def taken_from(self, timeout_s: float) -> str | None:
-        """Take the lock. Returns None, or the pid of the process that has it, and closes the file."""
-        if not self._take(timeout_s):
+    def take(self, timeout_s: float) -> str | None:
+        """Take the lock. Returns None, or the pid of the process that has it; then the file is closed."""
+        if not self._wait(timeout_s):
             holder = os.pread(self._fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             return holder
@@ -63,7 +63,7 @@ class _FileLock:
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         return None
 
-    def _take(self, timeout_s: float) -> bool:
+    def _wait(self, timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -86,7 +86,7 @@ class StateLock(_FileLock):
     def __init__(self, state_dir: Path) -> None:
         """Take the lock. Raises OutboxInUseError if another agent has it, OutboxError if the disk fails."""
         super().__init__(state_dir / LOCK_FILE)
-        if (holder := self.taken_from(_TIMEOUT_S)) is not None:
+        if (holder := self.take(_TIMEOUT_S)) is not None:
             raise OutboxInUseError(
                 f"another badge-agent (pid {holder}) uses the state directory {state_dir}",
                 hint="stop it first (sudo systemctl stop badge-agent), or give this one another state_dir",
@@ -99,10 +99,10 @@ class OutboxLock(_FileLock):
     def __init__(self, state_dir: Path) -> None:
         """Take the lock. Raises OutboxBusyError while another process has it, OutboxError as StateLock."""
         super().__init__(state_dir / OPEN_FILE)
-        if (holder := self.taken_from(_GIVEN_UP_S)) is not None:
+        if (holder := self.take(_GIVEN_UP_S)) is not None:
             raise OutboxBusyError(
                 f"a `badge-agent replay` (pid {holder}) has the outbox in {state_dir} open",
-                hint=f"it gives it up for an agent after its request; if it was suspended: kill {holder}",
+                hint=f"it gives it up after its request; if it was suspended: kill -CONT {holder}",
             )
 
 

@@ -188,7 +188,7 @@ def _note_start(outbox: Outbox) -> tuple[str, str]:
 
 
 def open_outbox(settings: Settings, *, lock: StateLock | None = None) -> Outbox:
-    """The configured outbox. Raises OutboxInUseError, OutboxError or NotPermittedError."""
+    """The configured outbox. Raises OutboxBusyError, OutboxError or NotPermittedError."""
     return Outbox(
         settings.agent.state_dir,
         agent_id=settings.agent.id,

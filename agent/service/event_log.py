@@ -92,7 +92,7 @@ class EventLog(logging.Handler):
             keep(events)
         except OutboxReplacedError:
             return _SOON_S
-        except OutboxError:
+        except (OutboxError, MemoryError):
             self._retry_at = self._monotonic_s() + _RETRY_S
             return _RETRY_S
         except Exception:

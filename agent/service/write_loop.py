@@ -11,7 +11,7 @@ on an SD card, whatever it carries, and what arrives during one flush shares the
       | IDLE |                     | STORING |
       +------+                     +---------+ <-+
                                      |           | 1 s, or a new swipe and 0.1 s
-                                     | OutboxError
+                                     | OutboxError, MemoryError
                                      v           |
                                    +---------+ --+
                                    | BLOCKED |
@@ -22,14 +22,15 @@ Invariants
   two, and a failed transaction stores nothing.
 - Swipes are stored in the order of the queue, whatever fails in between.
 - Every OutboxError has the same consequence, BLOCKED: whether the disk is full, read-only or failing, the
-  file is locked or there is a bug, what was read waits. Only the log line names the cause.
+  file is locked or there is a bug, what was read waits. So it is without memory. Only the log line names the
+  cause.
 - A reader that sends more swipes than people can make (readers.flood_monitor) is served like the others while
   the disk has room. Below that its swipes are refused and counted, before they are in the queue.
 - The queue is bounded per reader. What exceeds the bound after a failed try is refused, counted as lost,
   and no longer held off, so that the card's next read is a new swipe.
 
 The size of a transaction is halved while the disk has no room for it, and doubled after each success: an
-almost full disk may have room for one swipe. A swipe that raises anything but an OutboxError is a bug; it
+almost full disk may have room for one swipe. A swipe that raises anything else is a bug; it
 is stored alone, dropped if it raises again, and the swipes after it go on.
 
 At the stop, when no reading thread runs any more, what waits is stored with the room that the reserve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from agent.clock.boot_history import BootHistory
 from agent.errors import OutboxCorruptError, OutboxFullError, OutboxReplacedError
+from agent.log.message_ids import MessageId, fields
 from agent.outbox.database import OUTBOX_FILE, OutboxFile
 from agent.outbox.file_errors import damaged_again
 from agent.outbox.recovery import integrity, rebuild
@@ -18,6 +20,8 @@ from agent.outbox.recovery.hidden_frames import hides_commits
 from agent.outbox.reserve import Reserve
 from agent.outbox.state import OutboxState, write_record
 from agent.outbox.timing import boot_table
+
+_log = logging.getLogger(__name__)
 
 # A file up to this size is checked before the first swipe; a larger one in parallel with new swipes.
 _CHECKED_AT_OPEN_BYTES = 16_000_000
@@ -120,7 +124,7 @@ class RecoveringFile:
             raise OutboxCorruptError(f"{path}-wal: commits come after bytes that have changed")
 
     def _reconcile(self) -> None:
-        """After the file was opened again because of an I/O error: agree with what is in it.
+        """After the file was opened again: agree with what is in it.
 
         A transaction that failed in its flush may be in the file after all. Its swipes were reported as
         not stored and are offered again, so they are deleted; any other change is taken over. The committed
@@ -137,9 +141,15 @@ class RecoveringFile:
     def _agree_with_file(self, known: OutboxState) -> None:
         self.read_state(self.file)
         if self.state.outbox_id != known.outbox_id:
+            _log.error(
+                "outbox: %s was replaced by another file; %d swipes of the one before were not confirmed",
+                self.file.path,
+                known.last_n - known.committed_n,
+                extra=fields(MessageId.SWIPES_LOST),
+            )
             return
         if self.state.last_n < known.last_n:
-            raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing after an I/O error")
+            raise OutboxCorruptError(f"{self.file.path}: stored swipes are missing")
         if self.state.committed_n < known.committed_n:
             with self.file.writing() as connection:
                 write_record(connection, known.record)
