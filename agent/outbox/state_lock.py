@@ -15,7 +15,13 @@ import signal
 import time
 from pathlib import Path
 
-from agent.errors import NotPermittedError, OutboxBusyError, OutboxError, OutboxInUseError
+from agent.errors import (
+    NotPermittedError,
+    OutboxBusyError,
+    OutboxError,
+    OutboxFailingError,
+    OutboxInUseError,
+)
 from agent.guarded_file import ForeignFileError, open_guarded, read_guarded
 
 LOCK_FILE = "outbox.lock"
@@ -32,6 +38,9 @@ _LOCKS = Path("/proc/locks")
 class _FileLock:
     """An exclusive lock on a file in the state directory, held until release() or the end of the process."""
 
+    # What a failing disk means: the end of a start, or another try.
+    _failure: type[OutboxError] = OutboxError
+
     def __init__(self, path: Path) -> None:
         """Open the file; the directory is created if it does not exist. Raises OutboxError."""
         state_dir = path.parent
@@ -46,7 +55,7 @@ class _FileLock:
                 hint="run as the agent's user, or: sudo chown badge-agent: " + str(state_dir),
             ) from error
         except OSError as error:
-            raise OutboxError(
+            raise self._failure(
                 f"cannot open {path}: {error.strerror}",
                 hint="check that the directory exists and the disk is writable: mount | grep ' / '",
             ) from error
@@ -54,9 +63,11 @@ class _FileLock:
     def take(self, timeout_s: float) -> str | None:
         """Take the lock. Returns None, or the pid of the process that has it; then the file is closed."""
         if not self._wait(timeout_s):
-            holder = os.pread(self._fd, _PID_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = ""
+            with contextlib.suppress(OSError):
+                holder = os.pread(self._fd, _PID_BYTES, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
-            return holder
+            return holder or "unknown"
         # The pid is used in messages only: a full disk must not prevent the start.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
@@ -96,8 +107,11 @@ class StateLock(_FileLock):
 class OutboxLock(_FileLock):
     """The lock of the process that has the outbox open for sending."""
 
+    # An agent reads cards by now, which wait in memory.
+    _failure = OutboxFailingError
+
     def __init__(self, state_dir: Path) -> None:
-        """Take the lock. Raises OutboxBusyError while another process has it, OutboxError as StateLock."""
+        """Take the lock. OutboxBusyError while another process has it, OutboxFailingError, OutboxError."""
         super().__init__(state_dir / OPEN_FILE)
         if (holder := self.take(_GIVEN_UP_S)) is not None:
             raise OutboxBusyError(
