@@ -14,12 +14,14 @@ import json
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -185,7 +187,7 @@ def sample(pid: int, state_dir: Path, *, seconds: float, pending: int, presented
         descriptors=len(list((process / "fd").iterdir())),
         threads=int(held["Threads"]),
         wal_kb=_size_kb(state_dir / "outbox.db-wal"),
-        outbox_kb=_size_kb(state_dir / "outbox.db"),
+        outbox_kb=_used_kb(state_dir / "outbox.db"),
         pending=pending,
         presented=presented,
     )
@@ -195,11 +197,23 @@ def _size_kb(path: Path) -> int:
     return path.stat().st_size // 1024 if path.exists() else 0
 
 
+def _used_kb(path: Path) -> int:
+    """The pages in use: the file itself keeps the size that its longest outage has made it."""
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    return int((pages - free) * size // 1024)
+
+
 def figures(samples: list[Sample]) -> list[Figure]:
     """The third quarter and the last one compared, by their medians.
 
     An hour is the least: until rows are purged for the first time, after the retention and at most the 600 s
-    of the uploader's interval, the outbox file grows with every swipe.
+    of the uploader's interval, what the outbox file has in use grows with every swipe.
     """
     quarter = len(samples) // 4
     middle, last = samples[2 * quarter : 3 * quarter], samples[3 * quarter :]
@@ -208,7 +222,7 @@ def figures(samples: list[Sample]) -> list[Figure]:
         ("rss_kb", "memory, KB"),
         ("descriptors", "descriptors"),
         ("threads", "threads"),
-        ("outbox_kb", "outbox file, KB"),
+        ("outbox_kb", "outbox file in use, KB"),
     ):
         before, after = (median(getattr(sample, name) for sample in part) for part in (middle, last))
         compared.append(
@@ -280,7 +294,7 @@ def panels(samples: list[Sample], unit_s: float) -> list[Panel]:
         "descriptors": "open descriptors",
         "threads": "threads",
         "wal_kb": "write-ahead log, KB",
-        "outbox_kb": "outbox file, KB",
+        "outbox_kb": "outbox file in use, KB",
         "pending": "swipes not yet committed",
     }
     times = [sample.seconds / unit_s for sample in samples]
