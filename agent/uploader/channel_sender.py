@@ -132,7 +132,7 @@ class ChannelSender:
         self._rate = rate
         self._monotonic_s = monotonic_s
         self._wall_us = wall_us
-        self._switching = ChannelSwitch(source)
+        self._switching = ChannelSwitch(source, monotonic_s)
         self._failing_pause_s = min(_FAILING_PAUSE_S, settings.backoff_max_seconds)
         self._delay = RetryDelay(max_s=settings.backoff_max_seconds, random=random)
         self._failed_id, recovery = held
@@ -263,7 +263,7 @@ class ChannelSender:
             self._advanced(now)
         self._start_over()
         self.source.switch(self._wall_us())
-        self._switching = ChannelSwitch(self.source)
+        self._switching = ChannelSwitch(self.source, self._monotonic_s)
         return 0.0
 
     def _open(self, now: float) -> float:

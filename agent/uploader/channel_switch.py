@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from agent.errors import ChannelLostError, SnowpipeError, TransientError
 from agent.log.message_ids import fields
@@ -39,10 +40,11 @@ def switch_delay_s(switches: int, since_s: float) -> float:
 
 
 class ChannelSwitch:
-    """One switch of a source to another channel. `now` is in seconds of a monotonic clock."""
+    """One switch of a source to another channel. `now` is in seconds of `monotonic_s`."""
 
-    def __init__(self, source: RowSource) -> None:
+    def __init__(self, source: RowSource, monotonic_s: Callable[[], float]) -> None:
         self._source = source
+        self._monotonic_s = monotonic_s
         self._allowed_at: float | None = None
         # When the latest failure in a row was, of either kind, and for how long they have lasted in all.
         self._refused_at: float | None = None
@@ -74,7 +76,8 @@ class ChannelSwitch:
             commits.report_if_back(status, position)
             return commits.reopened(channel.name, status, max(position, self._source.committed), now)
         except SnowpipeError as error:
-            if not self.gives_up(error, now):
+            # Not `now`: a sign-in before it, on a slow way, is no time in which it was refused.
+            if not self.gives_up(error, self._monotonic_s()):
                 raise
             _log.error(
                 "channel %s is given up (%s): rows that it had taken and not confirmed may arrive twice",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -356,7 +357,7 @@ def test_only_answers_that_are_about_the_channel_use_up_the_patience(
 def _exhausted_s(door: UploaderRig, error: SnowpipeError, pipe: str) -> int | None:
     """After how long the old channel is given up if it fails in this way every half minute."""
     door.outbox.pipe = pipe
-    switching = ChannelSwitch(LiveRows(door.outbox))
+    switching = ChannelSwitch(LiveRows(door.outbox), time.monotonic)
     return next((at for at in range(0, 200_000, 30) if switching.gives_up(error, float(at))), None)
 
 
@@ -380,7 +381,7 @@ def test_time_in_which_nothing_answered_does_not_use_up_the_patience(
 ) -> None:
     slow_door.run()
     slow_door.outbox.pipe = "OTHER_PIPE"
-    switching = ChannelSwitch(LiveRows(slow_door.outbox))
+    switching = ChannelSwitch(LiveRows(slow_door.outbox), time.monotonic)
     answer = refusal(_OPEN, wire.Reply(status, {}, b'{"code": "%s"}' % code.encode()))
 
     for hour in range(100):
