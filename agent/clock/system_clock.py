@@ -102,8 +102,6 @@ class SystemClock:
         error_us = self._timedated.max_error_us(wall_us - boot_us)
         if error_us is None:
             return marked
-        if error_us == math.inf:
-            return None
         error_us = math.ceil(error_us)
         return Confirmation(error_us if marked is None else min(error_us, marked.max_error_us))
 
@@ -119,10 +117,8 @@ def is_synchronised() -> bool:
     if kernel is not None:
         return kernel.synchronised
     wall_us, boot_us = _both_clocks_us()
-    answer = Timedated(boottime_s).ask(wall_us - boot_us)
-    if answer is not None:
-        return answer
-    return SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us) is not None
+    marked = SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us)
+    return marked is not None or Timedated(boottime_s).ask(wall_us - boot_us) is True
 
 
 def off(ahead_s: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import threading
 from collections.abc import Callable
@@ -46,7 +45,7 @@ class Timedated:
         self._asking = threading.Lock()
 
     def max_error_us(self, offset_us: int) -> float | None:
-        """How far off the clock is at most, by the last answer: inf for a "no"; None while none is valid.
+        """How far off the clock is at most, by the last "yes" while it is valid; else None.
 
         Never waits. `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is
         void, as the kernel clears its status then.
@@ -61,10 +60,8 @@ class Timedated:
         answer = self._answer  # read once: the thread of ask() replaces it
         if answer is None or now - answer.asked_at >= _VALID_S:
             return None
-        if abs(offset_us - answer.offset_us) > _SAME_US:
+        if not answer.is_yes or abs(offset_us - answer.offset_us) > _SAME_US:
             return None
-        if not answer.is_yes:
-            return math.inf
         by_kernel_us = LARGEST_ERROR_US + GROWTH * 1e6 * (now - answer.asked_at)
         return min(by_kernel_us, GROWTH * 1e6 * (now - answer.corrected_after))
 

@@ -151,19 +151,6 @@ def test_an_answer_of_timedated_contains_no_time_of_a_correction(
     assert LARGEST_ERROR_US + 1_000_000 > now.max_error_us >= min(LARGEST_ERROR_US, now.boot_us * GROWTH)
 
 
-def test_a_no_of_timedated_outweighs_a_mark_from_before_the_process(
-    says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    says(-1, 0)
-    install(tmp_path, "timedatectl", "echo no")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (tmp_path / "synchronized").touch()
-    system = SystemClock()
-
-    wait_until(lambda: not system.now().trusted, what="the answer")
-    assert not is_synchronised()
-
-
 @pytest.mark.parametrize("step_s", [3_600, -1_800, 600, -600, 1])
 def test_a_clock_that_is_set_by_hand_is_not_trusted_until_the_next_mark(
     says: Callable[[int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_s: int
