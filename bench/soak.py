@@ -14,7 +14,6 @@ import json
 import random
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from agent.cli.console import table
+from agent.outbox.database import open_external
 from bench.figures import Figure
 from bench.soak_plot import Panel, draw
 from tests.support.chaos_rig import ChaosRig
@@ -203,7 +203,7 @@ def _used_kb(path: Path) -> int:
     """The pages in use: the file itself keeps the size that its longest outage has made it."""
     if not path.exists():
         return 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(open_external(path.parent, "ro")) as connection:
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -102,7 +101,6 @@ class SystemClock:
         error_us = self._timedated.max_error_us(wall_us - boot_us)
         if error_us is None:
             return marked
-        error_us = math.ceil(error_us)
         return Confirmation(error_us if marked is None else min(error_us, marked.max_error_us))
 
 
@@ -118,7 +116,7 @@ def is_synchronised() -> bool:
         return kernel.synchronised
     wall_us, boot_us = _both_clocks_us()
     marked = SyncMarks().judge(_timesyncd_mark_us(), wall_us, boot_us)
-    return marked is not None or Timedated(boottime_s).ask(wall_us - boot_us) is True
+    return marked is not None or Timedated(boottime_s).ask(wall_us - boot_us)
 
 
 def off(ahead_s: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Timedated:
         self._answer: _Answer | None = None
         self._asking = threading.Lock()
 
-    def max_error_us(self, offset_us: int) -> float | None:
+    def max_error_us(self, offset_us: int) -> int | None:
         """How far off the clock is at most, by the last "yes" while it is valid; else None.
 
         Never waits. `offset_us`: wall clock minus boot-time clock. An answer from before the clock was set is
@@ -63,10 +64,10 @@ class Timedated:
         if not answer.is_yes or abs(offset_us - answer.offset_us) > _SAME_US:
             return None
         by_kernel_us = LARGEST_ERROR_US + GROWTH * 1e6 * (now - answer.asked_at)
-        return min(by_kernel_us, GROWTH * 1e6 * (now - answer.corrected_after))
+        return math.ceil(min(by_kernel_us, GROWTH * 1e6 * (now - answer.corrected_after)))
 
-    def ask(self, offset_us: int) -> bool | None:
-        """Query and wait for the answer, for at most _ANSWER_S; None if there is none."""
+    def ask(self, offset_us: int) -> bool:
+        """Query and wait for the answer, for at most _ANSWER_S."""
         asked_at = self._boottime_s()
         try:
             answer = subprocess.run(  # noqa: S603 - words of our own
@@ -74,7 +75,7 @@ class Timedated:
             ).stdout
         except (OSError, subprocess.SubprocessError):
             self._due_at = asked_at + _ASK_AGAIN_S
-            return None  # no systemd, or a busy one
+            return False  # no systemd, or a busy one
         is_yes, before = answer.strip() == b"yes", self._answer
         corrected_after = asked_at if not is_yes else before.corrected_after if before is not None else 0.0
         self._answer = _Answer(asked_at, offset_us, is_yes, corrected_after)

@@ -76,6 +76,7 @@ class OutboxFile:
         self.flushes = 0
         self._before_open = before_open
         self._reopened = reopened
+        self._real_path = self.path
         self._opened: _Files | None = None  # while it is open
         self.open()
 
@@ -98,7 +99,8 @@ class OutboxFile:
                 raise
             if is_new:
                 sync(self.path.parent)
-            self._opened = _files(self.path)
+            self._real_path = Path(os.path.realpath(self.path))  # as SQLite names the log and its index
+            self._opened = _files(self._real_path)
         self._must_reopen = self._is_busy = False
 
     def close(self) -> None:
@@ -129,7 +131,7 @@ class OutboxFile:
         """
         opened = self._opened
         try:
-            return opened is not None and _files(self.path) != opened
+            return opened is not None and _files(self._real_path) != opened
         except OSError:
             return False  # nothing is known: the disk reports it itself
 
@@ -159,7 +161,7 @@ class OutboxFile:
         """
         _log.warning("outbox: something has removed the log of %s; it is opened again", self.path)
         try:
-            if self._opened is not None and self._opened[0] == _files(self.path)[0]:
+            if self._opened is not None and self._opened[0] == _files(self._real_path)[0]:
                 return  # its index only: the log is read again
             is_busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except (OSError, sqlite3.Error) as error:
@@ -280,9 +282,8 @@ _File = tuple[int, int] | None
 _Files = tuple[_File, _File]
 
 
-def _files(path: Path) -> _Files:
+def _files(real: Path) -> _Files:
     """The identities of the log and of its index; None for one without a name. Raises OSError."""
-    real = os.path.realpath(path)  # as SQLite does
     return _identity(Path(f"{real}-wal")), _identity(Path(f"{real}-shm"))
 
 

@@ -1,8 +1,8 @@
 """The locks on a state directory: one agent at a time, and one process that has the outbox open.
 
-An agent takes its own lock before it opens a port, so that a second one is refused at once; then that of the
-outbox. A `replay` without an agent takes the lock of the outbox only. It releases it when an agent is there,
-whose readers are read meanwhile.
+An agent takes its own lock before it opens a port, so that a second one is refused immediately; then that
+of the outbox. A `replay` without an agent takes the lock of the outbox only. It releases it when an agent is
+there, whose readers are read meanwhile.
 """
 
 from __future__ import annotations

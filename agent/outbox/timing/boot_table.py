@@ -103,9 +103,9 @@ def points_of(text: str) -> tuple[OffsetSample, ...]:
 def _point(boot_us: object, offset_us: object, error_us: object, sure: object = None) -> OffsetSample:
     """One point; without `sure`, as earlier agents wrote it, an error of 0 means so. Raises ValueError."""
     if type(boot_us) is type(offset_us) is int and (error_us is None or type(error_us) is int):
-        match error_us == 0 if sure is None else sure:
-            case bool(is_sure):
-                return OffsetSample(boot_us, offset_us, error_us, is_sure)
+        is_sure = error_us == 0 if sure is None else sure
+        if isinstance(is_sure, bool):
+            return OffsetSample(boot_us, offset_us, error_us, is_sure)
     raise ValueError("not a point")
 
 
